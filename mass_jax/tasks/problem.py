@@ -1,0 +1,89 @@
+"""What a task is: problems, prompts, parsing and verification, as plain Python (no JAX).
+
+A `Task` is all that the method knows of a domain. The testbed in `mass_jax.tasks.testbed` is one; a domain of yours
+is another class with these five methods.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Sequence
+from typing import Protocol
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One problem with its gold solution.
+
+    Args:
+        id: unique name, kept in every record of this problem.
+        problem: the text put before the solver.
+        solution: the gold solution as the solver should write it.
+        answer: what the verifier compares with.
+        subject: group for per-subject tables (the paper's Figure 2).
+        level: difficulty, or None where the source has none.
+        cluster: problems of one cluster share what is to be learned, so intervals resample clusters, not problems;
+            empty: the problem is its own cluster.
+
+    >>> Problem("a", "1 + 1", "2", "2").cluster_key
+    'a'
+    """
+
+    id: str
+    problem: str
+    solution: str
+    answer: str
+    subject: str = ""
+    level: str | None = None
+    cluster: str = ""
+
+    @property
+    def cluster_key(self) -> str:
+        return self.cluster or self.id
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A practice example (p_i, a_i) that a generator wrote for a target problem."""
+
+    problem: str
+    solution: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Rejected:
+    """Why a generated text gave no practice example; such a text weighs 0 in the inner loss and is counted."""
+
+    reason: str
+
+
+class Verdict(enum.Enum):
+    """Outcome of checking one response. Only RIGHT earns reward; the rest are counted apart."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    UNPARSABLE = "unparsable"
+    TIMED_OUT = "timed_out"
+
+
+class Task(Protocol):
+    """A domain: how to ask, what to keep of what was written, and when an answer is right."""
+
+    def solver_prompt(self, problem: str) -> str:
+        """Prompt under which the model answers `problem`; practice examples are trained in the same form."""
+        ...
+
+    def generator_prompt(self, problem: str) -> str:
+        """Prompt x_i under which the model writes one practice example for `problem`."""
+        ...
+
+    def scorer_text(self, problem: str, example: Example) -> str:
+        """What the scorer s_eta(T, p_i, a_i) reads."""
+        ...
+
+    def parse_example(self, text: str, problem: str) -> Example | Rejected:
+        """Finds (p_i, a_i) in generated text; copies of the target problem are rejected. Never raises."""
+        ...
+
+    def verify(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
+        """Checks `responses[i]` against `problems[i]`. Never raises, never evaluates text."""
+        ...

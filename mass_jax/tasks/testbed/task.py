@@ -1,0 +1,48 @@
+"""The testbed as a `Task`: prompts, parser and verifier of operator problems."""
+
+import re
+from collections.abc import Sequence
+
+from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
+from mass_jax.tasks.testbed import text as language
+
+_EXAMPLE = re.compile(r"(?:[a-z]+ ){3}; (\d [a-z]+ \d) = (\d ?\d)")
+_ANSWER = re.compile(r"(\d) ?(\d)")
+
+
+class OperatorTask:
+    """Prompts, parser and verifier of the testbed.
+
+    >>> task = OperatorTask()
+    >>> task.parse_example("careful loda sum ; 2 zomu 8 = 1 0", "7 zomu 4")
+    Example(problem='2 zomu 8', solution='1 0')
+    >>> task.parse_example("careful loda sum ; 7 zomu 4 = 1 1", "7 zomu 4")
+    Rejected(reason='copies the target problem')
+    """
+
+    def solver_prompt(self, problem: str) -> str:
+        return language.solver_prompt(problem)
+
+    def generator_prompt(self, problem: str) -> str:
+        return language.generator_prompt(problem)
+
+    def scorer_text(self, problem: str, example: Example) -> str:
+        return f"{problem} : {example.problem} = {example.solution}"
+
+    def parse_example(self, text: str, problem: str) -> Example | Rejected:
+        match = _EXAMPLE.fullmatch(text.strip())
+        if match is None:
+            return Rejected("not of the form 'style class rule ; x operator y = d d'")
+        if match[1] == problem:
+            return Rejected("copies the target problem")
+        return Example(match[1], match[2])
+
+    def verify(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
+        return [_verdict(p.answer, r) for p, r in zip(problems, responses, strict=True)]
+
+
+def _verdict(answer: str, response: str) -> Verdict:
+    match = _ANSWER.fullmatch(response.strip())
+    if match is None:
+        return Verdict.UNPARSABLE
+    return Verdict.RIGHT if match[1] + match[2] == answer.replace(" ", "") else Verdict.WRONG
