@@ -1,0 +1,136 @@
+"""The inner loop: K steps of any optax optimizer as one pure function.
+
+Letters: K inner steps, M examples.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mass_jax.metagrad import products, trees
+
+Optimizer = optax.GradientTransformation | Callable[[Any], optax.GradientTransformation]
+
+
+class Adapted(NamedTuple):
+    """Result of `adapt`: parameters and optimizer state after K steps, and the inner loss before each step."""
+
+    params: Any
+    opt_state: Any
+    losses_K: jax.Array
+
+
+class State(NamedTuple):
+    """What one inner step carries to the next."""
+
+    params: Any
+    opt_state: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class InnerLoop:
+    r"""What is iterated: :math:`(\phi_{t+1}, u_{t+1}) = \Upsilon(\nabla_\phi L(\phi_t, \eta; b_t), \phi_t, u_t; \eta)`."""
+
+    loss: Callable[..., jax.Array]
+    optimizer: Optimizer
+    num_steps: int
+    batch_per_step: bool
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps={self.num_steps} takes no inner step; give at least 1")
+
+    @property
+    def meta_in_optimizer(self) -> bool:
+        """Whether the optimizer is a function of the meta-parameters."""
+        return not isinstance(self.optimizer, optax.GradientTransformation)
+
+    def transformation(self, meta: Any) -> optax.GradientTransformation:
+        """The optax optimizer for these meta-parameters."""
+        if isinstance(self.optimizer, optax.GradientTransformation):
+            return self.optimizer
+        return self.optimizer(meta)
+
+    def start(self, params: Any, meta: Any) -> State:
+        """Initial parameters with the optimizer's first state."""
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer count, among others
+            return State(params, self.transformation(meta).init(params))
+
+    def update(self, grads: Any, state: State, meta: Any) -> State:
+        """One optax update, applied."""
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = self.transformation(meta).update(grads, state.opt_state, state.params)
+            return State(optax.apply_updates(state.params, updates), opt_state)
+
+    def at(self, context: Any, step: Any) -> Any:
+        """The part of the data that inner step `step` sees."""
+        return trees.take(context, step) if self.batch_per_step else context
+
+    def check_batch(self, batch: Any) -> None:
+        """Refuses a per-step batch whose leading axis is not K."""
+        for path, leaf in jax.tree_util.tree_leaves_with_path(batch) if self.batch_per_step else ():
+            if jnp.shape(leaf)[:1] != (self.num_steps,):
+                raise ValueError(
+                    f"batch_per_step=True needs a leading axis of num_steps={self.num_steps}, but batch"
+                    f"{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}"
+                )
+
+
+def roll(
+    loop: InnerLoop, rule: Any, state: State, meta: Any, context: Any, first: Any, count: int, keep: Callable[..., Any]
+) -> tuple[State, jax.Array, Any]:
+    """Runs steps first, ..., first + count - 1; returns the state, their losses, and `keep(state, grads)` of each."""
+
+    def step(state: State, index: jax.Array) -> tuple[State, Any]:
+        value, grads = rule.gradient(state.params, meta, loop.at(context, index))
+        return loop.update(grads, state, meta), (value, keep(state, grads))
+
+    state, (losses_K, kept) = jax.lax.scan(step, state, first + jnp.arange(count))
+    return state, losses_K, kept
+
+
+def adapt(
+    inner_loss: Callable[..., jax.Array],
+    params: Any,
+    meta: Any,
+    batch: Any,
+    *,
+    optimizer: Optimizer,
+    num_steps: int,
+    batch_per_step: bool = False,
+) -> Adapted:
+    r"""Adapts parameters by K optimizer steps on the inner loss.
+
+    .. math:: (\phi_{t+1}, u_{t+1}) = \Upsilon(\nabla_\phi L(\phi_t, \eta; b_t), \phi_t, u_t), \quad t = 0 \dots K-1
+
+    Args:
+        inner_loss: function `(params, meta, batch) -> scalar`, for example a `WeightedLoss`.
+        params: initial parameters, floating leaves.
+        meta: meta-parameters, any tree that the inner loss understands (for `WeightedLoss`: weights_M).
+        batch: data of the inner loss, any tree.
+        optimizer: an optax optimizer, or a function of `meta` that returns one (a learning rate to be learned).
+        num_steps: K, at least 1.
+        batch_per_step: whether leaves of `batch` have a leading axis K, one slice a step; else all steps share it.
+
+    Returns:
+        `Adapted(params, opt_state, losses_K)`; `losses_K[t]` is the loss before step t.
+
+    Raises:
+        ValueError: `num_steps` below 1, or a per-step batch without the leading axis K.
+
+    >>> import jax.numpy as jnp, optax
+    >>> loss = lambda params, meta, batch: meta * (params - batch) ** 2
+    >>> out = adapt(loss, jnp.float32(0.0), jnp.float32(1.0), jnp.float32(2.0), optimizer=optax.sgd(0.25), num_steps=2)
+    >>> out.params.tolist(), out.losses_K.tolist()
+    (1.5, [4.0, 1.0])
+    """
+    loop = InnerLoop(inner_loss, optimizer, num_steps, batch_per_step)
+    loop.check_batch(batch)
+    rule = products.rule_of(inner_loss)
+    context = rule.prepare(meta, batch, batch_per_step)
+    state, losses_K, _ = roll(loop, rule, loop.start(params, meta), meta, context, 0, num_steps, lambda *_: None)
+    return Adapted(state.params, state.opt_state, losses_K)
