@@ -11,6 +11,7 @@ from mass_jax.metagrad.adjoints import (
 from mass_jax.metagrad.inner import Adapted, adapt
 from mass_jax.metagrad.losses import WeightedLoss
 from mass_jax.metagrad.meta import Aux, MetaGradient, meta_gradient
+from mass_jax.metagrad.mixed import mixed_grad, mixed_value_and_grad
 
 __all__ = [
     "Adapted",
@@ -25,4 +26,6 @@ __all__ = [
     "WeightedMixedMode",
     "adapt",
     "meta_gradient",
+    "mixed_grad",
+    "mixed_value_and_grad",
 ]

@@ -13,9 +13,7 @@ from mass_jax.metagrad import inner
 INNER_GRADIENT = "inner_gradient"
 
 
-def unroll(
-    loop: inner.InnerLoop, params: Any, meta: Any, batch: Any, remat: str
-) -> tuple[Any, jax.Array]:
+def unroll(loop: inner.InnerLoop, params: Any, meta: Any, batch: Any, remat: str) -> tuple[Any, jax.Array]:
     """Adapted parameters and losses_K, as a function that reverse mode can differentiate at the policy's cost."""
 
     def step(state: inner.State, index: jax.Array) -> tuple[inner.State, jax.Array]:

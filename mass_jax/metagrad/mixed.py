@@ -1,0 +1,180 @@
+"""`mixed_grad`: `jax.grad` whose own reverse-mode derivative is forward-over-reverse."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+
+from mass_jax.metagrad import trees
+
+
+def mixed_grad(
+    loss: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
+    r"""A drop-in for `jax.grad` inside a loop that will itself be differentiated in reverse.
+
+    Reverse mode through :math:`g = \nabla_x L(x, y)` would differentiate the backward pass backward. The Hessian is
+    symmetric, so for a cotangent :math:`v` of :math:`g` one forward derivative of the joint gradient gives the same:
+
+    .. math:: (\bar x, \bar y) = \frac{d}{d\epsilon} \nabla_{(x, y)} L(x + \epsilon v, y) \Big|_{\epsilon=0}
+
+    Every array that the loss depends on gets its cotangent, those that it closes over included, and only those that
+    are being differentiated cost anything. Integer leaves get none. Forward mode through it is not defined.
+
+    Args:
+        loss: function returning a scalar, or `(scalar, aux)` with `has_aux`; it must admit `jax.jvp`
+            (`explain_forward_mode` tells). Python scalars and other objects among its arguments stay what they are.
+        argnums: positional arguments to differentiate in, as for `jax.grad`.
+        has_aux: whether the loss returns `(scalar, aux)`.
+
+    Returns:
+        A function with the arguments of `loss` that returns gradients, or `(gradients, aux)` with `has_aux`.
+
+    Source: Kemaev et al. 2025 (MixFlow-MG, arXiv:2505.00793), section 3.
+
+    >>> import jax, jax.numpy as jnp
+    >>> loss = lambda x, y: jnp.sum(y * x**3)
+    >>> jax.grad(lambda y: mixed_grad(loss)(jnp.float32(2.0), y))(jnp.float32(1.0)).tolist()
+    12.0
+    """
+    value_and_grad = mixed_value_and_grad(loss, argnums, has_aux)
+
+    @functools.wraps(loss)
+    def grad(*args: Any, **kwargs: Any) -> Any:
+        value, grads = value_and_grad(*args, **kwargs)
+        return (grads, value[1]) if has_aux else grads
+
+    return grad
+
+
+def mixed_value_and_grad(
+    loss: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
+) -> Callable[..., tuple[Any, Any]]:
+    """`jax.value_and_grad` whose reverse-mode derivative is forward-over-reverse; see `mixed_grad`.
+
+    Returns:
+        A function that returns `(value, gradients)`, or `((value, aux), gradients)` with `has_aux`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> slope = lambda x: mixed_value_and_grad(lambda x, y: y * x**3)(x, jnp.float32(2.0))[1]
+    >>> jax.grad(slope)(jnp.float32(1.0)).tolist()
+    12.0
+    """
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
+    @functools.wraps(loss)
+    def value_and_grad(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        traced = _trace(loss, tuple(number % len(args) for number in numbers), has_aux, args, kwargs)
+        outputs, grads = _operation(traced)(*traced.inputs)
+        gradients = jax.tree.unflatten(jax.tree.structure(tuple(args[number] for number in numbers)), grads)
+        value = (outputs[0], jax.tree.unflatten(traced.aux_tree, outputs[1:])) if has_aux else outputs[0]
+        return value, gradients[0] if isinstance(argnums, int) else gradients
+
+    return value_and_grad
+
+
+class _Traced(NamedTuple):
+    """A loss as a function of a flat list of arrays, among them what it closes over."""
+
+    function: Callable[..., list[Any]]  # inputs -> [value, *aux leaves]
+    inputs: list[Any]
+    targets: tuple[int, ...]  # positions in inputs that the gradient is taken in
+    aux_tree: Any
+
+
+def _trace(loss: Callable[..., Any], numbers: tuple[int, ...], has_aux: bool, args: Any, kwargs: Any) -> _Traced:
+    """Closure conversion: arrays that the loss captures become inputs, so that no rule closes over a tracer."""
+    leaves, structure = jax.tree.flatten((args, kwargs))
+    spans = np.cumsum([0, *(jax.tree.structure(arg).num_leaves for arg in args)])
+    wanted = [index for number in numbers for index in range(spans[number], spans[number + 1])]
+    dynamic = [
+        i for i, leaf in enumerate(leaves) if i in wanted or isinstance(leaf, jax.Array | np.ndarray | np.generic)
+    ]
+
+    def flat(*arrays: Any) -> tuple[Any, Any]:
+        full = _replace(leaves, dynamic, arrays)
+        args, kwargs = jax.tree.unflatten(structure, full)
+        return loss(*args, **kwargs) if has_aux else (loss(*args, **kwargs), None)
+
+    arrays = [leaves[index] for index in dynamic]
+    closed, shape = jax.make_jaxpr(flat, return_shape=True)(*arrays)
+    offset = len(closed.consts)
+
+    def function(*inputs: Any) -> list[Any]:
+        return jax.core.eval_jaxpr(closed.jaxpr, inputs[:offset], *inputs[offset:])
+
+    targets = tuple(offset + dynamic.index(index) for index in wanted)
+    return _Traced(function, [*closed.consts, *arrays], targets, jax.tree.structure(shape[1]))
+
+
+def _operation(traced: _Traced) -> Callable[..., tuple[list[Any], list[Any]]]:
+    """The custom-derivative operation inputs -> (outputs, gradients)."""
+
+    @jax.custom_vjp
+    def operation(*inputs: Any) -> tuple[list[Any], list[Any]]:
+        def split_value(targets: Sequence[Any]) -> tuple[Any, list[Any]]:
+            value, *aux = traced.function(*_replace(inputs, traced.targets, targets))
+            return value, aux
+
+        chosen = [inputs[index] for index in traced.targets]
+        (value, aux), grads = jax.value_and_grad(split_value, has_aux=True)(chosen)
+        return [value, *aux], grads
+
+    def forward(*primals: Any) -> tuple[Any, Any]:
+        inputs = [primal.value for primal in primals]
+        active = [primal.perturbed and trees.is_differentiable(primal.value) for primal in primals]
+        residuals = (
+            [x if a else None for x, a in zip(inputs, active, strict=True)],
+            [None if a else x for x, a in zip(inputs, active, strict=True)],
+        )
+        return operation(*inputs), residuals
+
+    def backward(residuals: Any, cotangents: Any) -> tuple[Any, ...]:
+        active = [index for index, leaf in enumerate(residuals[0]) if leaf is not None]
+        inputs = [b if a is None else a for a, b in zip(*residuals, strict=True)]
+        found = _pull(traced, inputs, active, *cotangents)
+        return tuple(_replace([None] * len(inputs), active, found))
+
+    operation.defvjp(forward, backward, symbolic_zeros=True)
+    return operation
+
+
+def _pull(traced: _Traced, inputs: list[Any], active: list[int], outputs_bar: list[Any], grads_bar: list[Any]) -> Any:
+    """Cotangents of the active inputs: a vector-Jacobian product for the outputs, one JVP for the gradients."""
+
+    def joint(targets: Sequence[Any], seeds: list[Any]) -> Any:
+        at = _replace(inputs, traced.targets, targets)
+        outputs, pull = jax.vjp(lambda values: traced.function(*_replace(at, active, values)), [at[i] for i in active])
+        return pull([_instantiate(seed, out) for seed, out in zip(seeds, outputs, strict=True)])[0]
+
+    chosen = [inputs[index] for index in traced.targets]
+    total = None
+    if not all(isinstance(bar, SymbolicZero) for bar in grads_bar):
+        direction = [_instantiate(bar, leaf) for bar, leaf in zip(grads_bar, chosen, strict=True)]
+        unit = [None] * len(outputs_bar)
+        unit[0] = 1
+        total = jax.jvp(lambda targets: joint(targets, unit), (chosen,), (direction,))[1]
+    if not all(isinstance(bar, SymbolicZero) for bar in outputs_bar):
+        direct = joint(chosen, outputs_bar)
+        total = direct if total is None else trees.add(total, direct)
+    return [None] * len(active) if total is None else total
+
+
+def _instantiate(bar: Any, like: Any) -> Any:
+    """A cotangent as an array: None and symbolic zeros become zeros (float0 for integers), 1 becomes one."""
+    if not trees.is_differentiable(like):
+        return np.zeros(jnp.shape(like), jax.dtypes.float0)
+    if bar is None or isinstance(bar, SymbolicZero):
+        return jnp.zeros_like(like)
+    return jnp.ones_like(like) if isinstance(bar, int) else bar
+
+
+def _replace(values: Sequence[Any], positions: Sequence[int], new: Sequence[Any]) -> list[Any]:
+    replaced = list(values)
+    for position, value in zip(positions, new, strict=True):
+        replaced[position] = value
+    return replaced
