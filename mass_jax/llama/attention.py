@@ -1,0 +1,91 @@
+"""Causal attention with grouped queries, in plain JAX so that it differentiates in both modes, nested.
+
+Shapes: B rows, T queries, S keys, J blocks of queries, K key-value heads, G queries per key-value head, H features of a head.
+`jax.nn.dot_product_attention` is not used: it rounds its softmax to float32 even in float64, and a finite
+difference of a meta-gradient then measures that rounding.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from mass_jax.llama.config import LlamaConfig
+from mass_jax.llama.precision import wide
+
+
+def attend(query_BTKGH: jax.Array, key_BSKH: jax.Array, value_BSKH: jax.Array, visible_BTS: jax.Array) -> jax.Array:
+    """Softmax attention over the visible keys, all pairs at once.
+
+        out_t = sum_s softmax_s(q_t . k_s / sqrt(H)) v_s,  s visible from t
+
+    Scores and softmax are at least float32. A query that sees no key gets the mean of all values, which is finite;
+    such queries are padding and their outputs are not read.
+
+    Args:
+      query_BTKGH: queries.
+      key_BSKH: keys.
+      value_BSKH: values.
+      visible_BTS: booleans; B and T may be 1 to broadcast.
+
+    Returns:
+      [B, T, K, G, H] in the queries' dtype.
+    """
+    dtype = wide(query_BTKGH.dtype)
+    scale = query_BTKGH.shape[-1] ** -0.5
+    scores = jnp.einsum("BTKGH,BSKH->BKGTS", query_BTKGH * scale, key_BSKH, preferred_element_type=dtype)
+    scores = jnp.where(visible_BTS[:, None, None], scores, hidden_score(dtype))
+    weights = jax.nn.softmax(scores, axis=-1).astype(value_BSKH.dtype)
+    return jnp.einsum("BKGTS,BSKH->BTKGH", weights, value_BSKH)
+
+
+def hidden_score(dtype: jax.typing.DTypeLike) -> float:
+    """The score of an invisible key: finite, so that a row without any visible key stays finite under jvp."""
+    return 0.5 * float(jnp.finfo(dtype).min)
+
+
+def causal(queries_T: jax.Array, keys_S: jax.Array, mask_BS: jax.Array | None = None) -> jax.Array:
+    """Which keys each query position sees: itself and earlier ones, if they are real tokens.
+
+    >>> causal(jnp.arange(1, 3), jnp.arange(3))[0].astype(int).tolist()
+    [[1, 1, 0], [1, 1, 1]]
+    """
+    visible = (keys_S[None, :] <= queries_T[:, None])[None]
+    return visible if mask_BS is None else visible & mask_BS.astype(bool)[:, None, :]
+
+
+def self_attend(
+    config: LlamaConfig,
+    query_BTKGH: jax.Array,
+    key_BTKH: jax.Array,
+    value_BTKH: jax.Array,
+    mask_BT: jax.Array | None,
+) -> jax.Array:
+    """Causal attention of a text with itself, in the way the configuration chooses."""
+    if config.attention == "blockwise" and query_BTKGH.shape[1] > config.attention_block:
+        return blockwise(query_BTKGH, key_BTKH, value_BTKH, mask_BT, block=config.attention_block)
+    positions_T = jnp.arange(query_BTKGH.shape[1])
+    return attend(query_BTKGH, key_BTKH, value_BTKH, causal(positions_T, positions_T, mask_BT))
+
+
+def blockwise(
+    query_BTKGH: jax.Array, key_BTKH: jax.Array, value_BTKH: jax.Array, mask_BT: jax.Array | None, *, block: int
+) -> jax.Array:
+    """Causal self-attention a block of queries at a time, recomputed in the backward pass.
+
+    One block's scores are [B, K, G, block, T], so memory is linear in T in every mode of differentiation; each block
+    looks at all keys, so it spends twice the products that causality needs.
+    """
+    rows, length = query_BTKGH.shape[:2]
+    blocks = -(-length // block)
+    padding = [(0, 0), (0, blocks * block - length), *[(0, 0)] * 3]
+    query_JBTKGH = jnp.moveaxis(
+        jnp.pad(query_BTKGH, padding).reshape(rows, blocks, block, *query_BTKGH.shape[2:]), 1, 0
+    )
+    keys_S = jnp.arange(length)
+
+    @jax.checkpoint
+    def one(j_and_query):
+        j, query = j_and_query
+        return attend(query, key_BTKH, value_BTKH, causal(j * block + jnp.arange(block), keys_S, mask_BT))
+
+    mixed_JBTKGH = jax.lax.map(one, (jnp.arange(blocks), query_JBTKGH))
+    return jnp.moveaxis(mixed_JBTKGH, 0, 1).reshape(rows, blocks * block, *query_BTKGH.shape[2:])[:, :length]

@@ -1,0 +1,205 @@
+"""Llama as a Flax (Linen) module: blocks stacked by a scan, low-rank adapters in a collection of their own.
+
+Shapes: B rows, T tokens, D hidden size, V vocabulary, N query heads, K key-value heads, G = N / K, H head features,
+L layers, R adapter rank. Parameters of the blocks are stacked [L, ...]; names follow Hugging Face, but kernels are
+[in, out].
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mass_jax.llama import attention
+from mass_jax.llama.config import LlamaConfig
+from mass_jax.llama.precision import wide
+from mass_jax.llama.rope import frequencies, rotate
+
+LORA = "lora"
+
+
+class Projection(nn.Module):
+    """x W (+ bias) (+ x A B, when the "lora" collection has A and B here).
+
+    The low-rank path runs in the adapter's own dtype: a float32 adapter over bfloat16 weights has float32 gradients.
+    """
+
+    features: int
+    use_bias: bool
+    init_range: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (x.shape[-1], self.features)
+        init = nn.initializers.normal(self.init_range)
+        y = x @ self.param("kernel", init, shape, _param_dtype()).astype(x.dtype)
+        if self.use_bias:
+            y += self.param("bias", nn.initializers.zeros, shape[1:], _param_dtype()).astype(x.dtype)
+        if self.has_variable(LORA, "a"):
+            a, b = self.get_variable(LORA, "a"), self.get_variable(LORA, "b")
+            y += ((x.astype(a.dtype) @ a) @ b).astype(y.dtype)
+        return y
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight; the mean square is at least float32 (Zhang and Sennrich 2019, equation 4)."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        weight = self.param("weight", nn.initializers.ones, x.shape[-1:], _param_dtype())
+        broad = x.astype(wide(x.dtype))
+        scale = jax.lax.rsqrt(jnp.mean(jnp.square(broad), axis=-1, keepdims=True) + self.epsilon)
+        return weight.astype(x.dtype) * (broad * scale).astype(x.dtype)
+
+
+class Attention(nn.Module):
+    """Grouped-query self-attention with rotary positions."""
+
+    config: LlamaConfig
+
+    def setup(self):
+        c = self.config
+        linear = functools.partial(Projection, use_bias=c.attention_bias, init_range=c.initializer_range)
+        self.q_proj = linear(c.num_attention_heads * c.head_dim)
+        self.k_proj = linear(c.num_key_value_heads * c.head_dim)
+        self.v_proj = linear(c.num_key_value_heads * c.head_dim)
+        self.o_proj = linear(c.hidden_size)
+
+    def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, attend: Any, length: int) -> tuple[jax.Array, Any]:
+        """Projects, rotates, lets `attend(query, key, value)` do the mixing, projects back; see `Llama.blocks`."""
+        c, lead = self.config, x_BTD.shape[:-1]
+        rope = frequencies(c.rope, c.head_dim, c.max_position_embeddings, length)
+        query = rotate(self.q_proj(x_BTD).reshape(*lead, -1, c.head_dim), positions_BT, *rope)
+        key = rotate(self.k_proj(x_BTD).reshape(*lead, -1, c.head_dim), positions_BT, *rope)
+        value = self.v_proj(x_BTD).reshape(*lead, -1, c.head_dim)
+        mixed, kept = attend(query.reshape(*lead, c.num_key_value_heads, -1, c.head_dim), key, value)
+        return self.o_proj(mixed.reshape(*lead, -1)), kept
+
+
+class MLP(nn.Module):
+    """silu(x W_gate) * (x W_up) W_down (Shazeer 2020, equation 6)."""
+
+    config: LlamaConfig
+
+    def setup(self):
+        c = self.config
+        linear = functools.partial(Projection, use_bias=c.mlp_bias, init_range=c.initializer_range)
+        self.gate_proj, self.up_proj = linear(c.intermediate_size), linear(c.intermediate_size)
+        self.down_proj = linear(c.hidden_size)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block; usable alone on one layer's parameters."""
+
+    config: LlamaConfig
+
+    def setup(self):
+        self.self_attn, self.mlp = Attention(self.config), MLP(self.config)
+        self.input_layernorm = RMSNorm(self.config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(self.config.rms_norm_eps)
+
+    def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, attend: Any, length: int) -> tuple[jax.Array, Any]:
+        mixed, kept = self.self_attn(self.input_layernorm(x_BTD), positions_BT, attend, length)
+        x_BTD = x_BTD + mixed
+        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD)), kept
+
+
+class _ScannedBlock(Block):
+    """A block as the body of the scan over layers: causal self-attention over the whole text."""
+
+    def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, mask_BT: jax.Array | None):  # type: ignore[override]
+        def attend(query_BTKGH, key_BTKH, value_BTKH):
+            return attention.self_attend(self.config, query_BTKGH, key_BTKH, value_BTKH, mask_BT), None
+
+        return super().__call__(x_BTD, positions_BT, attend, x_BTD.shape[1])
+
+
+def _stack_of_blocks(config: LlamaConfig) -> nn.Module:
+    policies = {"block": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+    block: Any = _ScannedBlock
+    if config.remat != "none":
+        # The scan already keeps the backward pass from merging with the forward pass.
+        block = nn.remat(block, prevent_cse=False, policy=policies[config.remat])
+    return nn.scan(
+        block,
+        variable_axes={"params": 0, LORA: 0},
+        split_rngs={"params": True},
+        in_axes=(nn.broadcast, nn.broadcast),
+        length=config.num_hidden_layers,
+        unroll=config.unroll,
+    )(config)
+
+
+class Embedding(nn.Module):
+    """A table of rows [V, D]; with tied weights also the output head."""
+
+    config: LlamaConfig
+
+    def setup(self):
+        shape = (self.config.vocab_size, self.config.hidden_size)
+        init = nn.initializers.normal(self.config.initializer_range)
+        self.embedding = self.param("embedding", init, shape, _param_dtype())
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        return self.embedding[tokens].astype(self.config.dtype or self.embedding.dtype)
+
+    def attend(self, hidden: jax.Array) -> jax.Array:
+        return jnp.einsum("...D,VD->...V", hidden, self.embedding.astype(hidden.dtype))
+
+
+class Llama(nn.Module):
+    """The decoder-only transformer of Touvron et al. 2023.
+
+    `apply` takes {"params": params} and, for low-rank adapters, {"lora": adapter} beside it (see `lora.variables`).
+    Texts are right-padded and positions are 0..T-1; `mask_BT` is true at real tokens.
+
+    >>> config = LlamaConfig(vocab_size=7, hidden_size=4, num_hidden_layers=2, num_attention_heads=2,
+    ...                      intermediate_size=8)
+    >>> tokens_BT = jnp.array([[1, 2, 3]])
+    >>> params = Llama(config).init(jax.random.key(0), tokens_BT)["params"]
+    >>> Llama(config).apply({"params": params}, tokens_BT).shape
+    (1, 3, 7)
+    """
+
+    config: LlamaConfig
+
+    def setup(self):
+        self.embed_tokens = Embedding(self.config)
+        self.layers = _stack_of_blocks(self.config)
+        self.norm = RMSNorm(self.config.rms_norm_eps)
+        if not self.config.tie_word_embeddings:
+            self.lm_head = Projection(self.config.vocab_size, False, self.config.initializer_range)
+
+    def __call__(self, tokens_BT: jax.Array, mask_BT: jax.Array | None = None) -> jax.Array:
+        """Logits [B, T, V] in the activations' dtype; row t scores token t + 1."""
+        return self.head(self.hidden(tokens_BT, mask_BT))
+
+    def hidden(self, tokens_BT: jax.Array, mask_BT: jax.Array | None = None) -> jax.Array:
+        """Hidden states [B, T, D] after the last norm: what `head` reads."""
+        positions_BT = jnp.arange(tokens_BT.shape[1])[None]
+        x_BTD, _ = self.layers(self.embed(tokens_BT), positions_BT, mask_BT)
+        return self.norm(x_BTD)
+
+    def embed(self, tokens: jax.Array) -> jax.Array:
+        """Embeddings of tokens of any shape."""
+        return self.embed_tokens(tokens)
+
+    def final_norm(self, x: jax.Array) -> jax.Array:
+        """The norm after the last block."""
+        return self.norm(x)
+
+    def head(self, hidden: jax.Array) -> jax.Array:
+        """Logits [..., V] of hidden states [..., D]."""
+        return self.embed_tokens.attend(hidden) if self.config.tie_word_embeddings else self.lm_head(hidden)
+
+
+def _param_dtype() -> Any:
+    """New parameters are float32, and float64 under `jax.enable_x64`."""
+    return jax.dtypes.canonicalize_dtype(float)

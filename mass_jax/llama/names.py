@@ -1,0 +1,57 @@
+"""Where each tensor of a Hugging Face Llama file lies in our parameter tree."""
+
+import dataclasses
+from collections.abc import Iterator
+
+from mass_jax.llama import lora
+from mass_jax.llama.config import LlamaConfig
+
+_NORMS = ("input_layernorm", "post_attention_layernorm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One tensor of the file: its name and shape there, its place here.
+
+    Attributes:
+      name: such as "model.layers.3.mlp.up_proj.weight".
+      shape: in the file; a linear layer's weight is [out, in] there.
+      path: keys into the parameter tree.
+      layer: index on the leading axis of the stacked leaf, or None for a leaf that is not stacked.
+      transposed: whether our leaf is [in, out].
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    path: tuple[str, ...]
+    layer: int | None = None
+    transposed: bool = False
+
+
+def entries(config: LlamaConfig) -> Iterator[Entry]:
+    """Every tensor of a checkpoint of this configuration, as `LlamaForCausalLM` names them.
+
+    >>> config = LlamaConfig(vocab_size=7, hidden_size=4, num_hidden_layers=1, num_attention_heads=2,
+    ...                      intermediate_size=8)
+    >>> [(e.name, e.shape) for e in entries(config)][1]
+    ('model.layers.0.self_attn.q_proj.weight', (4, 4))
+    """
+    vocabulary, width = config.vocab_size, config.hidden_size
+    yield Entry("model.embed_tokens.weight", (vocabulary, width), ("embed_tokens", "embedding"))
+    for layer in range(config.num_hidden_layers):
+        yield from _layer(config, layer)
+    yield Entry("model.norm.weight", (width,), ("norm", "weight"))
+    if not config.tie_word_embeddings:
+        yield Entry("lm_head.weight", (vocabulary, width), ("lm_head", "kernel"), transposed=True)
+
+
+def _layer(config: LlamaConfig, layer: int) -> Iterator[Entry]:
+    prefix = f"model.layers.{layer}"
+    for name, parent in lora.PARENT.items():
+        inputs, outputs = lora.shape_of(config, name)
+        path = ("layers", parent, name)
+        yield Entry(f"{prefix}.{parent}.{name}.weight", (outputs, inputs), (*path, "kernel"), layer, transposed=True)
+        if config.attention_bias if parent == "self_attn" else config.mlp_bias:
+            yield Entry(f"{prefix}.{parent}.{name}.bias", (outputs,), (*path, "bias"), layer)
+    for norm in _NORMS:
+        yield Entry(f"{prefix}.{norm}.weight", (config.hidden_size,), ("layers", norm, "weight"), layer)

@@ -1,0 +1,121 @@
+"""Hugging Face model directories (config.json, safetensors) to parameters and back, without torch."""
+
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from mass_jax.llama.config import LlamaConfig
+from mass_jax.llama.names import Entry, entries
+
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def load(
+    path: str | pathlib.Path, config: LlamaConfig, dtype: jax.typing.DTypeLike = jnp.float32, shardings: Any = None
+) -> dict[str, Any]:
+    """Parameters of a model directory.
+
+    Args:
+      path: directory with model.safetensors, or with shards and their model.safetensors.index.json.
+      config: its configuration (`LlamaConfig.from_directory(path)`).
+      dtype: of the parameters.
+      shardings: a tree like the parameters; each process then reads only its devices' slices. None: one device.
+
+    Returns:
+      The "params" collection of `Llama`, blocks stacked [L, ...].
+
+    Raises:
+      ValueError: tensors are missing, unexpected, of another shape, or the file is cut short; each is named.
+    """
+    files = _open(pathlib.Path(path))
+    found = {name: file for file in files for name in file.keys()}  # noqa: SIM118 (a safetensors handle is no dict)
+    wanted = list(entries(config))
+    _check(wanted, found, config)
+    leaves: dict[tuple[str, ...], list[Entry]] = {}
+    for entry in wanted:
+        leaves.setdefault(entry.path, []).append(entry)
+    placed = flax.traverse_util.flatten_dict(shardings) if shardings is not None else {}
+    flat = {key: _leaf(group, found, np.dtype(dtype), placed.get(key)) for key, group in leaves.items()}
+    return flax.traverse_util.unflatten_dict(flat)
+
+
+def _open(directory: pathlib.Path) -> list[Any]:
+    index = directory / _INDEX
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    else:
+        names = [_SINGLE]
+    files = []
+    for name in names:
+        if not (directory / name).is_file():
+            raise FileNotFoundError(f"{directory / name} does not exist: give a directory with safetensors weights")
+        try:
+            files.append(safetensors.safe_open(directory / name, framework="numpy"))
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{directory / name} is damaged or cut short ({error}): download it again") from None
+    return files
+
+
+def _check(wanted: list[Entry], found: Mapping[str, Any], config: LlamaConfig) -> None:
+    names = {entry.name for entry in wanted}
+    # Tied heads and old rotary buffers are often written though they carry nothing.
+    spare = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    missing = [entry.name for entry in wanted if entry.name not in found]
+    extra = sorted(name for name in set(found) - names - spare if not name.endswith("rotary_emb.inv_freq"))
+    for kind, list_ in (("lacks", missing), ("has unexpected", extra)):
+        if list_:
+            more = f" and {len(list_) - 3} more" if len(list_) > 3 else ""
+            raise ValueError(f"the checkpoint {kind} {', '.join(list_[:3])}{more}: check config.json against it")
+    for entry in wanted:
+        shape = tuple(found[entry.name].get_slice(entry.name).get_shape())
+        if shape != entry.shape:
+            raise ValueError(f"{entry.name} has shape {shape}, config.json asks for {entry.shape}: check config.json")
+
+
+def _leaf(group: list[Entry], found: Mapping[str, Any], dtype: np.dtype, sharding: Any) -> jax.Array:
+    """One leaf, each device's slice read on its own; at no time is a second whole leaf on the host."""
+    first = group[0]
+    shape = first.shape[::-1] if first.transposed else first.shape
+    if first.layer is not None:
+        shape = (len(group), *shape)
+
+    def read(index: tuple[slice, ...]) -> np.ndarray:
+        if first.layer is None:
+            return _slice(first, found, index).astype(dtype)
+        out = np.empty([len(range(*s.indices(n))) for s, n in zip(index, shape, strict=True)], dtype)
+        for row, entry in enumerate(group[index[0]]):
+            out[row] = _slice(entry, found, index[1:])
+        return out
+
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.make_array_from_callback(shape, sharding, read)
+
+
+def _slice(entry: Entry, found: Mapping[str, Any], index: tuple[slice, ...]) -> np.ndarray:
+    stored = found[entry.name].get_slice(entry.name)[index[::-1] if entry.transposed else index]
+    return stored.T if entry.transposed else stored
+
+
+def save(path: str | pathlib.Path, params: Any, config: LlamaConfig) -> None:
+    """Writes a model directory that `transformers` loads: config.json and model.safetensors."""
+    directory = pathlib.Path(path)
+    directory.mkdir(parents=True, exist_ok=True)
+    flat = flax.traverse_util.flatten_dict(params)
+    host: Callable[[Any], np.ndarray] = np.asarray
+    flat = {key: host(leaf) for key, leaf in flat.items()}
+    tensors = {}
+    for entry in entries(config):
+        value = flat[entry.path] if entry.layer is None else flat[entry.path][entry.layer]
+        tensors[entry.name] = np.ascontiguousarray(value.T if entry.transposed else value)
+    said = {**config.to_dict(), "torch_dtype": str(next(iter(flat.values())).dtype)}
+    safetensors.numpy.save_file(tensors, directory / _SINGLE, metadata={"format": "pt"})
+    (directory / "config.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
