@@ -1,4 +1,4 @@
-"""Differentiating through an inner optimization loop, exactly, at a cost close to a gradient. Needs jax and optax only."""
+"""Differentiating through an inner optimization loop, exactly, at a cost close to a gradient; jax and optax only."""
 
 from mass_jax.metagrad.adjoints import (
     Adjoint,

@@ -5,7 +5,7 @@ Letters: K inner steps, M examples.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import optax
 
 from mass_jax.metagrad import products, trees
 
-Optimizer = optax.GradientTransformation | Callable[[Any], optax.GradientTransformation]
+Optimizer: TypeAlias = "optax.GradientTransformation | Callable[[Any], optax.GradientTransformation]"
 
 
 class Adapted(NamedTuple):
@@ -33,7 +33,7 @@ class State(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class InnerLoop:
-    r"""What is iterated: :math:`(\phi_{t+1}, u_{t+1}) = \Upsilon(\nabla_\phi L(\phi_t, \eta; b_t), \phi_t, u_t; \eta)`."""
+    r"""What is iterated: :math:`(\phi_{t+1}, u_{t+1}) = \Upsilon(\nabla_\phi L(\phi_t, \eta), \phi_t, u_t; \eta)`."""
 
     loss: Callable[..., jax.Array]
     optimizer: Optimizer

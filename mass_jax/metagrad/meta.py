@@ -94,6 +94,7 @@ def meta_gradient(
     Source: Kemaev et al. 2025 (MixFlow-MG, arXiv:2505.00793), equations 4 to 7; Kaya and Rui 2026 (MASS), section 2.3.
 
     >>> import jax.numpy as jnp, optax
+    >>> from mass_jax.metagrad import WeightedLoss, WeightedMixedMode
     >>> inner_loss = WeightedLoss(lambda params, batch: (params - batch) ** 2)
     >>> outer_loss = lambda params, batch: (params - batch) ** 2
     >>> out = meta_gradient(inner_loss, outer_loss, jnp.float32(0.0), jnp.ones(2), jnp.array([1.0, -1.0]),

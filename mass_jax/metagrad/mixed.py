@@ -89,11 +89,10 @@ class _Traced(NamedTuple):
 def _trace(loss: Callable[..., Any], numbers: tuple[int, ...], has_aux: bool, args: Any, kwargs: Any) -> _Traced:
     """Closure conversion: arrays that the loss captures become inputs, so that no rule closes over a tracer."""
     leaves, structure = jax.tree.flatten((args, kwargs))
-    spans = np.cumsum([0, *(jax.tree.structure(arg).num_leaves for arg in args)])
+    spans: Any = np.cumsum([0, *(len(jax.tree.leaves(arg)) for arg in args)])
     wanted = [index for number in numbers for index in range(spans[number], spans[number + 1])]
-    dynamic = [
-        i for i, leaf in enumerate(leaves) if i in wanted or isinstance(leaf, jax.Array | np.ndarray | np.generic)
-    ]
+    is_array = [isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in leaves]
+    dynamic = [index for index in range(len(leaves)) if index in wanted or is_array[index]]
 
     def flat(*arrays: Any) -> tuple[Any, Any]:
         full = _replace(leaves, dynamic, arrays)
@@ -155,8 +154,7 @@ def _pull(traced: _Traced, inputs: list[Any], active: list[int], outputs_bar: li
     total = None
     if not all(isinstance(bar, SymbolicZero) for bar in grads_bar):
         direction = [_instantiate(bar, leaf) for bar, leaf in zip(grads_bar, chosen, strict=True)]
-        unit = [None] * len(outputs_bar)
-        unit[0] = 1
+        unit = [1, *([None] * (len(outputs_bar) - 1))]
         total = jax.jvp(lambda targets: joint(targets, unit), (chosen,), (direction,))[1]
     if not all(isinstance(bar, SymbolicZero) for bar in outputs_bar):
         direct = joint(chosen, outputs_bar)
@@ -174,7 +172,7 @@ def _instantiate(bar: Any, like: Any) -> Any:
 
 
 def _replace(values: Sequence[Any], positions: Sequence[int], new: Sequence[Any]) -> list[Any]:
-    replaced = list(values)
+    replaced: list[Any] = list(values)
     for position, value in zip(positions, new, strict=True):
         replaced[position] = value
     return replaced

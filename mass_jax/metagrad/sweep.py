@@ -1,7 +1,7 @@
 r"""The reverse sweep over inner steps that all but `ReverseUnroll` share.
 
-At step t the cotangents :math:`(\lambda_{t+1}, \mu_{t+1})` of parameters and optimizer state pass through the VJP of the
-optax update, which gives :math:`\bar g_t`, the cotangent of the inner gradient, and direct terms for
+At step t the cotangents :math:`(\lambda_{t+1}, \mu_{t+1})` of parameters and optimizer state pass through the VJP of
+the optax update, which gives :math:`\bar g_t`, the cotangent of the inner gradient, and direct terms for
 :math:`\lambda_t, \mu_t`; then :math:`\lambda_t \mathrel{+}= H_t \bar g_t`. Letters: K inner steps, M examples.
 """
 

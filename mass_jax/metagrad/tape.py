@@ -84,7 +84,7 @@ class Chain:
         return state, jnp.concatenate(losses), records
 
     def backward(self, cotangents: Cotangents, record: Any, to_start: bool) -> tuple[Cotangents, Any]:
-        alignments = []
+        alignments: list[Any] = []
         for index in reversed(range(len(self.parts))):
             part_to_start = to_start or index > 0
             cotangents, alignment = self.parts[index].backward(cotangents, record[index], part_to_start)
