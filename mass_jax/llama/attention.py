@@ -1,6 +1,7 @@
 """Causal attention with grouped queries, in plain JAX so that it differentiates in both modes, nested.
 
-Shapes: B rows, T queries, S keys, J blocks of queries, K key-value heads, G queries per key-value head, H features of a head.
+Shapes: B rows, T queries, S keys, J blocks of queries, K key-value heads, G queries per key-value head, H features
+of a head.
 `jax.nn.dot_product_attention` is not used: it rounds its softmax to float32 even in float64, and a finite
 difference of a meta-gradient then measures that rounding.
 """

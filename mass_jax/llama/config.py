@@ -53,7 +53,7 @@ class LlamaConfig:
     max_position_embeddings: int = 2048
     initializer_range: float = 0.02
     rms_norm_eps: float = 1e-6
-    rope: Rope = Rope()
+    rope: Rope = dataclasses.field(default_factory=Rope)
     tie_word_embeddings: bool = False
     attention_bias: bool = False
     mlp_bias: bool = False
@@ -136,13 +136,12 @@ _ROPE = ("rope_theta", "rope_scaling", "rope_parameters")
 
 def _refuse_unknown(settings: Mapping[str, Any], known: set[str]) -> None:
     for key, value in settings.items():
-        if key in _MUST_BE:
-            if value is not None and value != _MUST_BE[key]:
-                raise ValueError(f"{key} is {value!r}, which is not supported: only {_MUST_BE[key]!r} is")
-        elif key not in known and key not in _INERT and key not in _ROPE and not key.startswith("_"):
-            # A key that is off changes nothing, whatever it means.
-            if value not in (None, False, [], {}, ""):
-                raise ValueError(f"config.json sets {key!r} to {value!r}, which this Llama does not know: remove it")
+        if value in (None, False, [], {}, "") or key in known or key in _INERT or key in _ROPE or key.startswith("_"):
+            continue  # a key that is off changes nothing, whatever it means
+        if key in _MUST_BE and value != _MUST_BE[key]:
+            raise ValueError(f"{key} is {value!r}, which is not supported: only {_MUST_BE[key]!r} is")
+        if key not in _MUST_BE:
+            raise ValueError(f"config.json sets {key!r} to {value!r}, which this Llama does not know: remove it")
 
 
 def _read_rope(settings: Mapping[str, Any]) -> Rope:

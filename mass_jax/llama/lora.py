@@ -104,11 +104,9 @@ def concatenate(first: Any, second: Any) -> Any:
     >>> jax.tree.map(jnp.shape, concatenate(pair(1), pair(2)))
     {'q_proj': {'a': (2, 4, 3), 'b': (2, 3, 4)}}
     """
-    if jax.tree.structure(first) != jax.tree.structure(second):
-        raise ValueError(
-            f"adapters of different targets do not concatenate: {jax.tree.structure(first)} and "
-            f"{jax.tree.structure(second)}; initialize both with the same targets"
-        )
+    one, two = str(jax.tree.structure(first)), str(jax.tree.structure(second))
+    if one != two:
+        raise ValueError(f"adapters differ in targets ({one} and {two}): initialize both with the same targets")
 
     def join(one: dict[str, jax.Array], two: dict[str, jax.Array]) -> dict[str, jax.Array]:
         return {"a": _append(one["a"], two["a"], -1), "b": _append(one["b"], two["b"], -2)}

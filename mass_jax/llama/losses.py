@@ -38,7 +38,7 @@ def token_nll(
     >>> print(token_nll(model, variables, tokens_BT))  # no weight, so uniform: log 7
     [[1.9459101 1.9459101]]
     """
-    hidden_BTD = model.apply(variables, tokens_BT, mask_BT, method="hidden")
+    hidden_BTD: Any = model.apply(variables, tokens_BT, mask_BT, method="hidden")
     return head_nll(model, variables, hidden_BTD[:, :-1], tokens_BT[:, 1:])
 
 
@@ -47,7 +47,7 @@ def head_nll(model: Llama, variables: Mapping[str, Any], hidden_BTD: jax.Array, 
     head = {key: value for key, value in variables.items() if key != LORA}
 
     def nll(hidden: jax.Array, labels: jax.Array) -> jax.Array:
-        logits = model.apply(head, hidden, method="head")
+        logits: Any = model.apply(head, hidden, method="head")
         logits = logits.astype(wide(logits.dtype))
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 

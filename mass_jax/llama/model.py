@@ -38,7 +38,8 @@ class Projection(nn.Module):
         if self.use_bias:
             y += self.param("bias", nn.initializers.zeros, shape[1:], _param_dtype()).astype(x.dtype)
         if self.has_variable(LORA, "a"):
-            a, b = self.get_variable(LORA, "a"), self.get_variable(LORA, "b")
+            a: jax.Array = self.get_variable(LORA, "a")
+            b: jax.Array = self.get_variable(LORA, "b")
             y += ((x.astype(a.dtype) @ a) @ b).astype(y.dtype)
         return y
 

@@ -114,7 +114,9 @@ def _dynamic_stretch(rope: Rope, head_dim: int, max_positions: int, length: int)
 
 def _llama3(rope: Rope, frequency: np.ndarray, original: int) -> np.ndarray:
     """Llama 3.1: long wavelengths are divided by the factor, short ones kept, those between interpolated."""
-    assert rope.factor is not None and rope.low_freq_factor is not None and rope.high_freq_factor is not None
+    assert rope.factor is not None
+    assert rope.low_freq_factor is not None
+    assert rope.high_freq_factor is not None
     wavelength = 2 * np.float32(math.pi) / frequency
     smooth = (original / wavelength - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
     smooth = np.clip(smooth, 0, 1).astype(np.float32)
@@ -141,8 +143,10 @@ def _yarn_attention_factor(rope: Rope) -> float:
     if rope.attention_factor is not None:
         return rope.attention_factor
 
+    growth = math.log(max(rope.factor, 1.0))
+
     def temperature(weight: float) -> float:
-        return 1.0 if rope.factor <= 1 else 0.1 * weight * math.log(rope.factor) + 1.0
+        return 0.1 * weight * growth + 1.0
 
     if rope.mscale and rope.mscale_all_dim:
         return temperature(rope.mscale) / temperature(rope.mscale_all_dim)

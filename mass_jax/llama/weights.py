@@ -87,7 +87,7 @@ def _leaf(group: list[Entry], found: Mapping[str, Any], dtype: np.dtype, shardin
     if first.layer is not None:
         shape = (len(group), *shape)
 
-    def read(index: tuple[slice, ...]) -> np.ndarray:
+    def read(index: Any) -> np.ndarray:
         if first.layer is None:
             return _slice(first, found, index).astype(dtype)
         out = np.empty([len(range(*s.indices(n))) for s, n in zip(index, shape, strict=True)], dtype)
