@@ -14,6 +14,8 @@ SweepRemat = Literal["save_grads", "step", "recursive"]
 
 def _check(remat: str, allowed: object) -> None:
     names = get_args(allowed)
+    if remat == "offload":
+        raise ValueError("remat='offload' is not offered: no measurement showed that it moves bytes; use 'recursive'")
     if remat not in names:
         raise ValueError(f"remat={remat!r} is not one of {', '.join(map(repr, names))}")
 

@@ -27,6 +27,8 @@ class WeightedLoss:
         weights: function `(meta, batch) -> weights_M`; None says that the meta-parameters are the weights. It is
             evaluated, and differentiated once, outside the inner loop: a scorer network may stand here.
         chunk: examples at a time, a divisor of M; None takes all at once.
+        product_chunk: examples at a time in Hessian products, which hold twice what a gradient holds; None is `chunk`.
+            Half of what the gradient takes makes the exact meta-gradient as lean as the first-order one.
 
     Source: Kaya and Rui 2026 (MASS), section 2.1, the inner objective.
 
@@ -39,6 +41,7 @@ class WeightedLoss:
     example_losses: Callable[[Any, Any], jax.Array]
     weights: Callable[[Any, Any], jax.Array] | None = None
     chunk: int | None = None
+    product_chunk: int | None = None
 
     def __call__(self, params: Any, meta: Any, batch: Any) -> jax.Array:
         weights_M = self.weights_of(meta, batch)

@@ -86,7 +86,8 @@ class WeightedRule:
             return (), jax.jvp(lambda p: self.loss.example_losses(p, batch_C), (params,), (direction,))[1]
 
         part = with_hessian if hessian else without
-        product, alignment_M = losses.over_chunks(part, self.loss.chunk, *context)
+        chunk = self.loss.product_chunk or self.loss.chunk if hessian else self.loss.chunk
+        product, alignment_M = losses.over_chunks(part, chunk, *context)
         return Products(product if hessian else None, None, alignment_M)
 
     def pull_meta(self, meta: Any, batch: Any, per_step: bool, summed: Any, alignment_KM: jax.Array) -> Any:
