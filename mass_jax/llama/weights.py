@@ -9,11 +9,11 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from mass_jax.llama.config import LlamaConfig
 from mass_jax.llama.names import Entry, entries
+from mass_jax.llama.safefile import SafeFile
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -35,8 +35,7 @@ def load(
     Raises:
       ValueError: tensors are missing, unexpected, of another shape, or the file is cut short; each is named.
     """
-    files = _open(pathlib.Path(path))
-    found = {name: file for file in files for name in file.keys()}  # noqa: SIM118 (a safetensors handle is no dict)
+    found = {name: file for file in _open(pathlib.Path(path)) for name in file.shapes}
     wanted = list(entries(config))
     _check(wanted, found, config)
     leaves: dict[tuple[str, ...], list[Entry]] = {}
@@ -47,24 +46,19 @@ def load(
     return flax.traverse_util.unflatten_dict(flat)
 
 
-def _open(directory: pathlib.Path) -> list[Any]:
+def _open(directory: pathlib.Path) -> list[SafeFile]:
     index = directory / _INDEX
     if index.is_file():
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     else:
         names = [_SINGLE]
-    files = []
     for name in names:
         if not (directory / name).is_file():
             raise FileNotFoundError(f"{directory / name} does not exist: give a directory with safetensors weights")
-        try:
-            files.append(safetensors.safe_open(directory / name, framework="numpy"))
-        except safetensors.SafetensorError as error:
-            raise ValueError(f"{directory / name} is damaged or cut short ({error}): download it again") from None
-    return files
+    return [SafeFile(directory / name) for name in names]
 
 
-def _check(wanted: list[Entry], found: Mapping[str, Any], config: LlamaConfig) -> None:
+def _check(wanted: list[Entry], found: Mapping[str, SafeFile], config: LlamaConfig) -> None:
     names = {entry.name for entry in wanted}
     # Tied heads and old rotary buffers are often written though they carry nothing.
     spare = {"lm_head.weight"} if config.tie_word_embeddings else set()
@@ -75,12 +69,12 @@ def _check(wanted: list[Entry], found: Mapping[str, Any], config: LlamaConfig) -
             more = f" and {len(list_) - 3} more" if len(list_) > 3 else ""
             raise ValueError(f"the checkpoint {kind} {', '.join(list_[:3])}{more}: check config.json against it")
     for entry in wanted:
-        shape = tuple(found[entry.name].get_slice(entry.name).get_shape())
+        shape = found[entry.name].shapes[entry.name]
         if shape != entry.shape:
             raise ValueError(f"{entry.name} has shape {shape}, config.json asks for {entry.shape}: check config.json")
 
 
-def _leaf(group: list[Entry], found: Mapping[str, Any], dtype: np.dtype, sharding: Any) -> jax.Array:
+def _leaf(group: list[Entry], found: Mapping[str, SafeFile], dtype: np.dtype, sharding: Any) -> jax.Array:
     """One leaf, each device's slice read on its own; at no time is a second whole leaf on the host."""
     first = group[0]
     shape = first.shape[::-1] if first.transposed else first.shape
@@ -89,7 +83,7 @@ def _leaf(group: list[Entry], found: Mapping[str, Any], dtype: np.dtype, shardin
 
     def read(index: Any) -> np.ndarray:
         if first.layer is None:
-            return _slice(first, found, index).astype(dtype)
+            return _slice(first, found, index).astype(dtype, copy=False)
         out = np.empty([len(range(*s.indices(n))) for s, n in zip(index, shape, strict=True)], dtype)
         for row, entry in enumerate(group[index[0]]):
             out[row] = _slice(entry, found, index[1:])
@@ -100,8 +94,8 @@ def _leaf(group: list[Entry], found: Mapping[str, Any], dtype: np.dtype, shardin
     return jax.make_array_from_callback(shape, sharding, read)
 
 
-def _slice(entry: Entry, found: Mapping[str, Any], index: tuple[slice, ...]) -> np.ndarray:
-    stored = found[entry.name].get_slice(entry.name)[index[::-1] if entry.transposed else index]
+def _slice(entry: Entry, found: Mapping[str, SafeFile], index: tuple[slice, ...]) -> np.ndarray:
+    stored = found[entry.name].read(entry.name, index[::-1] if entry.transposed else index)
     return stored.T if entry.transposed else stored
 
 
