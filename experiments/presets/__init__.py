@@ -1,0 +1,1 @@
+"""Named settings, one file each; a docstring states command, cost and expected result."""

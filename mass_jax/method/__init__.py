@@ -1,0 +1,1 @@
+"""MASS as pure functions, in the order of one meta-iteration: generate, score, adapt, outer, policy, meta_step."""

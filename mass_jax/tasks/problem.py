@@ -1,7 +1,7 @@
 """What a task is: problems, prompts, parsing and verification, as plain Python (no JAX).
 
 A `Task` is all that the method knows of a domain. The testbed in `mass_jax.tasks.testbed` is one; a domain of yours
-is another class with these five methods.
+is another class with these methods.
 """
 
 import dataclasses
@@ -86,4 +86,11 @@ class Task(Protocol):
 
     def verify(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
         """Checks `responses[i]` against `problems[i]`. Never raises, never evaluates text."""
+        ...
+
+    def useful(self, problem: Problem, example: Example) -> bool | None:
+        """Whether an example teaches what the problem needs, where the domain knows; None where it does not.
+
+        Only reported, never trained on.
+        """
         ...

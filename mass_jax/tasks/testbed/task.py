@@ -5,20 +5,27 @@ from collections.abc import Sequence
 
 from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
 from mass_jax.tasks.testbed import text as language
+from mass_jax.tasks.testbed.domain import Domain
 
-_EXAMPLE = re.compile(r"(?:[a-z]+ ){3}; (\d [a-z]+ \d) = (\d ?\d)")
-_ANSWER = re.compile(r"(\d) ?(\d)")
+_EXAMPLE = re.compile(r"(?:[a-z]+ ){3}; (\d [a-z]+ \d) = (\d ?\d)", re.ASCII)
+_ANSWER = re.compile(r"(\d) ?(\d)", re.ASCII)  # without ASCII, \d is any script's digit
 
 
 class OperatorTask:
     """Prompts, parser and verifier of the testbed.
 
-    >>> task = OperatorTask()
+    Args:
+        domain: the world; only `useful` asks it.
+
+    >>> task = OperatorTask(Domain.generate(seed=7))
     >>> task.parse_example("careful loda sum ; 2 zomu 8 = 1 0", "7 zomu 4")
     Example(problem='2 zomu 8', solution='1 0')
     >>> task.parse_example("careful loda sum ; 7 zomu 4 = 1 1", "7 zomu 4")
     Rejected(reason='copies the target problem')
     """
+
+    def __init__(self, domain: Domain):
+        self._domain = domain
 
     def solver_prompt(self, problem: str) -> str:
         return language.solver_prompt(problem)
@@ -39,6 +46,13 @@ class OperatorTask:
 
     def verify(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
         return [_verdict(p.answer, r) for p, r in zip(problems, responses, strict=True)]
+
+    def useful(self, problem: Problem, example: Example) -> bool:
+        """Right, and about the target's own operator."""
+        x, operator, y = example.problem.split()
+        if operator != problem.cluster or operator not in self._domain.operators:
+            return False
+        return example.solution.replace(" ", "") == f"{self._domain.value(operator, int(x), int(y)):02d}"
 
 
 def _verdict(answer: str, response: str) -> Verdict:

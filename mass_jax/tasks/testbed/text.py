@@ -86,9 +86,7 @@ def _solution(domain: Domain, rng: random.Random, cell: Cell) -> tuple[str, str]
     return solver_prompt(expression(*cell)), digits(value)
 
 
-def _practice(
-    domain: Domain, rng: random.Random, target: Cell, by_operator: dict[str, list[Cell]]
-) -> tuple[str, str]:
+def _practice(domain: Domain, rng: random.Random, target: Cell, by_operator: dict[str, list[Cell]]) -> tuple[str, str]:
     style = _draw(rng, STYLES)
     name = target[0] if style != "detour" else rng.choice([other for other in by_operator if other != target[0]])
     operator = domain.operators[name]

@@ -1,0 +1,121 @@
+"""Makes the embedded testbed: a world, a tokenizer and a small Llama pretrained on its text, as Hugging Face files.
+
+Command:  python -m experiments.pretrain_tiny --seed=SEED --out=mass_jax/data/tiny
+"""
+
+import functools
+import itertools
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import app, flags, logging
+
+from experiments import settings
+from mass_jax import runtime
+from mass_jax.llama import Llama, LlamaConfig, losses, tokenizer, weights
+from mass_jax.method.text import Text, encode_pairs
+from mass_jax.tasks import testbed
+from mass_jax.tasks.testbed import text as language
+
+_SEED = flags.DEFINE_integer("seed", None, "Seed of the world, its text and the weights.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Directory to write the model into.", required=True)
+_STEPS = flags.DEFINE_integer("steps", 2500, "AdamW steps.", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", 128, "Texts a step, half of them solutions.", lower_bound=2)
+_RATE = flags.DEFINE_float("rate", 4e-3, "Peak rate of AdamW.", lower_bound=0)
+
+LENGTH = 20  # tokens of the longest text: prompt 6, plan and example 10, eos
+
+
+def write_tokenizer(domain: testbed.Domain, out: pathlib.Path) -> None:
+    """A word-level tokenizer.json with bos in front, as a Llama tokenizer has it."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    vocabulary = {token: i for i, token in enumerate(testbed.vocabulary(domain))}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])])
+    made.add_special_tokens(list(language.SPECIALS))
+    made.save(str(out / "tokenizer.json"))
+    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    described = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **names}
+    (out / "tokenizer_config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+
+def model_config(vocab_size: int) -> LlamaConfig:
+    """The small Llama: 170 k parameters."""
+    return LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=64,
+        intermediate_size=160,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=64,
+        rms_norm_eps=1e-5,
+        initializer_range=0.1,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+
+
+def batches(domain: testbed.Domain, encoder: Any, seed: int, size: int, count: int) -> Text:
+    """`count` batches of pretraining text, [count, size, T]."""
+    pairs = list(itertools.islice(testbed.pretraining_pairs(domain, seed), size * count))
+    text, too_long = encode_pairs(encoder, pairs, LENGTH)
+    assert not too_long
+    return jax.tree.map(lambda leaf: leaf.reshape(count, size, -1), text)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "optimizer"))
+def train_steps(model: Llama, optimizer: Any, params: Any, opt_state: Any, text: Text) -> tuple[Any, Any, jax.Array]:
+    """One AdamW step a batch of `text` [count, size, T]; returns the mean loss too, in nats a token."""
+
+    def loss(params: Any, text: Text) -> jax.Array:
+        nll_BT = losses.token_nll(model, {"params": params}, text.tokens_BT, text.mask_BT)
+        target_BT = text.target_BT[:, 1:]
+        return (nll_BT * target_BT).sum() / target_BT.sum()
+
+    def step(carry: Any, text: Text) -> tuple[Any, jax.Array]:
+        params, opt_state = carry
+        value, grads = jax.value_and_grad(loss)(params, text)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), value
+
+    (params, opt_state), values = jax.lax.scan(step, (params, opt_state), text)
+    return params, opt_state, values.mean()
+
+
+def main(_: list[str]) -> None:
+    out = pathlib.Path(_OUT.value)
+    out.mkdir(parents=True, exist_ok=True)
+    domain = testbed.Domain.generate(_SEED.value)
+    domain.save(out / "domain.json")
+    write_tokenizer(domain, out)
+    config = model_config(len(testbed.vocabulary(domain)))
+    model = Llama(config)
+    params = model.init(jax.random.key(_SEED.value), jnp.zeros((1, 2), jnp.int32))["params"]
+    logging.info("%d parameters", sum(leaf.size for leaf in jax.tree.leaves(params)))
+    schedule = optax.warmup_cosine_decay_schedule(0.0, _RATE.value, _STEPS.value // 20, _STEPS.value)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.01))
+    opt_state = optimizer.init(params)
+    encoder = tokenizer.load(out)
+    per_call = 50
+    for i, report in runtime.progress("pretrain", 0, -(-_STEPS.value // per_call)):
+        text = batches(domain, encoder, i, _BATCH.value, per_call)
+        params, opt_state, value = train_steps(model, optimizer, params, opt_state, text)
+        report(loss=float(value))
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), params)
+    weights.save(out, params, config)
+    size = sum(file.stat().st_size for file in out.iterdir())
+    logging.info("wrote %s: %.0f kB", out, size / 1e3)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=settings.parse)

@@ -1,0 +1,88 @@
+"""absl flags for every field of `Config`, presets, and one-line errors for what a user mistypes."""
+
+import dataclasses
+import importlib
+import logging as std_logging
+import pkgutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import app, flags, logging
+
+from experiments import presets
+from mass_jax.config import Config, nearest
+
+FLAGS = flags.FLAGS
+
+
+def define() -> None:
+    """Defines --preset, --print_config and one flag for every setting."""
+    flags.DEFINE_string("preset", "tiny", f"Named settings to start from: {', '.join(preset_names())}.")
+    flags.DEFINE_bool("print_config", False, "Print the settings as JSON and stop.")
+    for field in dataclasses.fields(Config):
+        _define_one(field)
+
+
+def _define_one(field: dataclasses.Field) -> None:
+    name, default, help_text = field.name, field.default, field.metadata["help"]
+    if choices := field.metadata["choices"]:
+        help_text += f" One of: {', '.join(choices)}." if isinstance(default, str) else f" Of: {', '.join(choices)}."
+    if isinstance(default, bool):
+        flags.DEFINE_bool(name, default, help_text)
+    elif isinstance(default, tuple):
+        flags.DEFINE_list(name, [str(item) for item in default], help_text)
+    else:
+        kind = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}[type(default)]
+        kind(name, default, help_text)
+
+
+def preset_names() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(presets.__path__))
+
+
+def read() -> Config:
+    """The preset's settings, with the flags that the user gave put over them.
+
+    Raises:
+        ValueError: for an unknown preset or setting, in one line.
+    """
+    name = FLAGS.preset
+    if name not in preset_names():
+        raise ValueError(f"--preset={name!r} is unknown; {nearest(name, preset_names())}")
+    config: Config = importlib.import_module(f"experiments.presets.{name}").config()
+    given = {f.name: _value(f, FLAGS[f.name].value) for f in dataclasses.fields(Config) if FLAGS[f.name].present}
+    return dataclasses.replace(config, **given)
+
+
+def _value(field: dataclasses.Field, value: Any) -> Any:
+    if not isinstance(field.default, tuple):
+        return value
+    kind = type(field.default[0])
+    try:
+        return tuple(kind(item) for item in value)
+    except ValueError:
+        raise ValueError(f"--{field.name}={','.join(value)} must be a list of {kind.__name__}, like 0,1,2") from None
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """absl's parser, but a mistyped flag costs one line, not a page."""
+    try:
+        rest = FLAGS(list(argv))
+    except flags.Error as error:
+        fail(str(error).replace("\n", " "))
+    if len(rest) > 1:
+        fail(f"unexpected argument {rest[1]!r}; settings are given as --name=value")
+    return rest
+
+
+def fail(message: str) -> Any:
+    """Ends the program with one line on stderr and status 2: the user can mend this."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def run(main: Any) -> None:
+    """`app.run` with our parser, and without the page that orbax logs at every save."""
+    logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname or record.levelno >= std_logging.WARNING)
+    app.run(main, flags_parser=parse)

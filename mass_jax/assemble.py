@@ -1,0 +1,170 @@
+"""From a configuration to the parts of a run: model, tokenizer, task, problems, inner loop."""
+
+import dataclasses
+import importlib.resources
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mass_jax.config import Config
+from mass_jax.llama import Llama, LlamaConfig, lora, tokenizer, weights
+from mass_jax.method import adapt, meta_step, objective, score, solver_grpo
+from mass_jax.method.generate import Dialogue
+from mass_jax.method.models import Solver, Weights
+from mass_jax.tasks import testbed
+from mass_jax.tasks.problem import Example, Problem
+
+
+@dataclasses.dataclass(frozen=True)
+class Problems:
+    """The problem sets of one seed.
+
+    Args:
+        train: meta-training problems.
+        columns: evaluation sets by the name of their column in the table; the first is the headline.
+        oracle: examples that a perfect generator could write (problem, count) -> examples; None where nobody knows.
+    """
+
+    train: list[Problem]
+    columns: Mapping[str, list[Problem]]
+    oracle: Callable[[Problem, int], list[Example]] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What every run of a configuration shares.
+
+    Args:
+        config: the settings.
+        dialogue: prompts, parsing, verification.
+        loop: inner loop, with the solver model and the adjoint.
+        scorer: the scorer's trunk.
+        params: pretrained parameters.
+        directory: where the model's files are.
+    """
+
+    config: Config
+    dialogue: Dialogue
+    loop: adapt.InnerLoop
+    scorer: Llama
+    params: Any
+    directory: pathlib.Path
+
+    @property
+    def solver(self) -> Solver:
+        return self.loop.solver
+
+    def pretrained(self) -> Weights:
+        """The model as it was loaded, with nothing trained on top."""
+        return self.fresh_weights(jax.random.key(0))  # a fresh adapter changes nothing, whatever its key
+
+    def fresh_weights(self, key: jax.Array) -> Weights:
+        """The generator before meta-training; a copy where it will be trained, since training donates its buffers."""
+        if self.solver.generator == "full":
+            return Weights({}, jax.tree.map(jnp.copy, self.params))
+        rank, targets = self.config.generator_lora_rank, self.config.lora_targets
+        return Weights(self.params, lora.init(key, self.solver.config, rank, targets))
+
+    def problems(self, seed: int) -> Problems:
+        """The problem sets of one meta-training seed."""
+        config, domain = self.config, testbed.Domain.load(self.directory / "domain.json")
+        counts = {
+            testbed.Split.TRAIN: config.num_train_problems,
+            testbed.Split.UNSEEN: config.num_eval_problems,
+            testbed.Split.SEEN: config.num_eval_problems,
+        }
+        drawn = {split: testbed.draw_problems(domain, split, count, seed) for split, count in counts.items()}
+        columns = {split.value: drawn[split] for split in (testbed.Split.UNSEEN, testbed.Split.SEEN)}
+        return Problems(
+            drawn[testbed.Split.TRAIN], columns, lambda p, count: testbed.oracle_examples(domain, p, count, seed)
+        )
+
+    def learner(self, outer: str, control: str | None = None) -> meta_step.Learner:
+        """What meta-trains; `control` is None, "shuffled" or "unrewarded"."""
+        config = self.config
+        reinforce = self._surrogate()
+        return meta_step.Learner(
+            loop=self.loop,
+            scorer=self.scorer,
+            objective=objective.GeneratorObjective(
+                reinforce, gold=outer == "gold", gamma=config.gamma, reward_examples=control != "unrewarded"
+            ),
+            policy_optimizer=meta_step.outer_optimizer(config.generator_lr, config.grad_clip),
+            scorer_optimizer=meta_step.outer_optimizer(config.scorer_lr, config.grad_clip),
+            warmup_steps=config.warmup_steps,
+            shuffle_rewards=control == "shuffled",
+        )
+
+    def solver_grpo(self) -> solver_grpo.SolverGrpo:
+        """What trains the Solver GRPO baseline."""
+        rate = meta_step.outer_optimizer(self.config.solver_grpo_lr, self.config.grad_clip)
+        return solver_grpo.SolverGrpo(self._surrogate(), rate)
+
+    def _surrogate(self) -> objective.Surrogate:
+        config = self.config
+        level = "token" if config.ratio_level == "token" else "sequence"
+        return objective.Surrogate(self.solver, config.clip_ratio, config.advantage_eps, level)
+
+
+def assemble(config: Config) -> Parts:
+    """Loads the model and builds the parts.
+
+    Raises:
+        FileNotFoundError, ValueError: model files are missing, damaged or contradict each other; one line that names
+            the file and the fix.
+    """
+    directory = model_directory(config.model)
+    llama_config = dataclasses.replace(LlamaConfig.from_directory(directory), remat=config.remat)
+    encoder = tokenizer.load(directory)
+    if len(encoder) > llama_config.vocab_size:
+        raise ValueError(f"{directory}: the tokenizer has {len(encoder)} tokens, the model {llama_config.vocab_size}")
+    params = weights.load(directory, llama_config, dtype=jnp.float32)
+    domain = testbed.Domain.load(directory / "domain.json")
+    dialogue = Dialogue(
+        encoder,
+        testbed.OperatorTask(domain),
+        config.max_prompt_tokens,
+        config.max_example_tokens,
+        config.max_answer_tokens,
+    )
+    solver = Solver(
+        Llama(llama_config),
+        "lora" if config.generator == "lora" else "full",
+        inner_scale=config.lora_alpha / config.lora_rank,
+    )
+    loop = adapt.InnerLoop(
+        solver,
+        adapt.OPTIMIZERS[config.inner_optimizer](config.inner_lr),
+        config.inner_steps,
+        config.lora_rank,
+        config.lora_targets,
+        adapt.ADJOINTS[config.adjoint](),
+    )
+    scorer = Llama(score.scorer_config(llama_config, config.scorer_layers, config.scorer_width))
+    return Parts(config, dialogue, loop, scorer, params, directory)
+
+
+def model_directory(model: str) -> pathlib.Path:
+    """A directory with the model's files: the embedded one, a local one, or a snapshot of a hub id.
+
+    Raises:
+        FileNotFoundError: no such directory, and the hub cannot be reached for such an id.
+    """
+    if model == "tiny":
+        return pathlib.Path(str(importlib.resources.files("mass_jax") / "data" / "tiny"))
+    if pathlib.Path(model).is_dir():
+        return pathlib.Path(model)
+    import huggingface_hub
+
+    try:
+        return pathlib.Path(
+            huggingface_hub.snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.jinja"])
+        )
+    except Exception as error:  # the hub client has no common error for bad names, refusals and a missing network
+        reason = str(error).splitlines()[0]
+        raise FileNotFoundError(
+            f"--model={model!r} is no directory, and not to be had from the hub ({reason})"
+        ) from None

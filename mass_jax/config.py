@@ -1,0 +1,147 @@
+"""Every setting of a run in one frozen dataclass; each field is also a flag of the commands in `experiments/`."""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+METHODS = ("base", "ttt", "tt_ss", "solver_grpo", "mass", "mass_gold")
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def setting(default: Any, help: str, choices: tuple[str, ...] = (), minimum: float | None = None) -> Any:
+    """A dataclass field that knows its help text, its allowed values and its smallest value."""
+    metadata = {"help": help, "choices": choices, "minimum": minimum}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of meta-training and evaluation.
+
+    Raises:
+        ValueError: for an unknown or contradictory value, in one line that names the flag, the value and the fix.
+
+    >>> Config(outer="golden")
+    Traceback (most recent call last):
+    ...
+    ValueError: --outer='golden' is unknown; did you mean 'gold'? Known: both, gold, verifier
+    """
+
+    # What is adapted to what
+    model: str = setting("tiny", "'tiny' (embedded), or a directory or hub id with Hugging Face files of a Llama.")
+    task: str = setting("operators", "Domain of problems.", choices=("operators",))
+    methods: tuple[str, ...] = setting(METHODS, "Rows of the table.", choices=METHODS)
+    seeds: tuple[int, ...] = setting((0,), "Meta-training seeds; each is trained and evaluated on its own.")
+    num_train_problems: int = setting(1000, "Problems to meta-train on.", minimum=1)
+    num_eval_problems: int = setting(400, "Problems a column of the table.", minimum=2)
+    controls: bool = setting(False, "Also train the controls: shuffled rewards, and no reward for the generator.")
+
+    # Inner loop (paper 2.1): K steps of LoRA on weighted examples
+    inner_optimizer: str = setting("sgd", "Inner optimizer.", choices=("sgd", "momentum", "adam", "adamw"))
+    inner_lr: float = setting(0.3, "Rate of the inner optimizer.", minimum=0)
+    inner_steps: int = setting(2, "Inner steps K, all of them differentiated through.", minimum=1)
+    lora_rank: int = setting(4, "Rank of the per-task adapter.", minimum=1)
+    lora_alpha: float = setting(4.0, "Scale of the adapter is alpha / rank.", minimum=0)
+    lora_targets: tuple[str, ...] = setting(PROJECTIONS, "Projections that carry adapters.", choices=PROJECTIONS)
+    adjoint: str = setting(
+        "weighted",
+        "How to differentiate through the inner loop.",
+        choices=("weighted", "mixed", "reverse", "first_order"),
+    )
+    remat: str = setting("none", "Rematerialization of transformer blocks.", choices=("none", "block"))
+
+    # Sampling
+    num_examples: int = setting(12, "Practice examples m written for a task in meta-training.", minimum=2)
+    num_test_examples: int = setting(6, "Practice examples written for a task at test time.", minimum=1)
+    num_attempts: int = setting(6, "Attempts k of the adapted model in the verifier setting.", minimum=1)
+    temperature: float = setting(1.0, "Of examples and attempts; answers at test time are greedy.", minimum=0)
+    max_prompt_tokens: int = setting(8, "Longest prompt; a longer one is an error, nothing is cut.", minimum=1)
+    max_example_tokens: int = setting(12, "Longest generated example.", minimum=1)
+    max_answer_tokens: int = setting(4, "Longest answer.", minimum=1)
+
+    # Outer loop (paper 2.2, 2.3)
+    outer: str = setting(
+        "both",
+        "Outer loss: gold solutions (mass_gold), verified attempts (mass), or both runs.",
+        choices=("gold", "verifier", "both"),
+    )
+    steps: int = setting(120, "Meta-training steps.", minimum=1)
+    warmup_steps: int = setting(20, "First steps, in which only the scorer learns.", minimum=0)
+    tasks_per_step: int = setting(16, "Tasks (problems) a step.", minimum=1)
+    generator: str = setting("full", "What of the generator is trained.", choices=("full", "lora"))
+    generator_lora_rank: int = setting(16, "Rank of the generator's own adapter with --generator=lora.", minimum=1)
+    generator_lr: float = setting(3e-4, "Adam rate of the generator.", minimum=0)
+    gamma: float = setting(0.3, "Weight of L_solve beside L_aux.", minimum=0)
+    clip_ratio: float = setting(0.2, "Clip range of the policy ratio.", minimum=0)
+    ratio_level: str = setting(
+        "sequence", "Policy ratio of whole completions or of tokens.", choices=("sequence", "token")
+    )
+    advantage_eps: float = setting(0.01, "Floor of the reward deviation in advantages.", minimum=0)
+    grad_clip: float = setting(1.0, "Global norm at which outer gradients are clipped.", minimum=0)
+    scorer_lr: float = setting(3e-3, "Adam rate of the scorer.", minimum=0)
+    scorer_layers: int = setting(1, "Blocks of the scorer's trunk.", minimum=1)
+    scorer_width: int = setting(32, "Width of the scorer's trunk.", minimum=8)
+    solver_grpo_lr: float = setting(1e-3, "Adam rate of the Solver GRPO baseline.", minimum=0)
+
+    # The run
+    eval_batch: int = setting(100, "Problems evaluated at a time.", minimum=1)
+    checkpoint_every: int = setting(20, "Steps between checkpoints.", minimum=1)
+    max_skipped_steps: int = setting(5, "Stop after so many steps in a row were skipped as not finite.", minimum=1)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check(field, getattr(self, field.name))
+        if self.warmup_steps >= self.steps:
+            raise ValueError(
+                f"--warmup_steps={self.warmup_steps} leaves nothing of --steps={self.steps} to train the generator; "
+                f"set --warmup_steps below --steps"
+            )
+        excluded = {"gold": "mass", "verifier": "mass_gold"}.get(self.outer)
+        if excluded in self.methods and self.methods != METHODS:
+            raise ValueError(f"--methods names {excluded!r}, which --outer={self.outer} excludes; use --outer=both")
+        if self.controls and "mass" not in self.chosen_methods:
+            raise ValueError("--controls are variants of 'mass'; add it to --methods with --outer=verifier or both")
+
+    @property
+    def chosen_methods(self) -> tuple[str, ...]:
+        """The rows of the table, after `outer` has left out what it excludes."""
+        excluded = {"gold": "mass", "verifier": "mass_gold"}.get(self.outer)
+        return tuple(name for name in self.methods if name != excluded)
+
+    @property
+    def num_solver_attempts(self) -> int:
+        """Attempts a problem of Solver GRPO: the same budget of samples as MASS has."""
+        return self.num_examples + self.num_attempts
+
+    @property
+    def max_text_tokens(self) -> int:
+        """Length of a training row in solver form: prompt, answer and eos."""
+        return self.max_prompt_tokens + self.max_answer_tokens
+
+    def to_json(self) -> str:
+        """The settings as JSON, one a line."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+
+def nearest(value: str, known: Iterable[str]) -> str:
+    """Half a sentence that proposes the nearest known value.
+
+    >>> nearest("tyni", ["tiny", "llama"])
+    "did you mean 'tiny'? Known: llama, tiny"
+    """
+    close = difflib.get_close_matches(value, list(known := sorted(known)), n=1, cutoff=0.3)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"Known: {', '.join(known)}"
+
+
+def _check(field: dataclasses.Field, value: Any) -> None:
+    choices, minimum = field.metadata["choices"], field.metadata["minimum"]
+    if choices:
+        for item in value if isinstance(value, tuple) else (value,):
+            if item not in choices:
+                raise ValueError(f"--{field.name}={item!r} is unknown; {nearest(str(item), choices)}")
+    if isinstance(value, tuple) and not value:
+        raise ValueError(f"--{field.name} is empty; name at least one")
+    if minimum is not None and not value >= minimum:
+        raise ValueError(f"--{field.name}={value} is below its minimum {minimum:g}")

@@ -1,0 +1,180 @@
+"""From problems to tokens, from samples to practice examples: the host side of one meta-iteration.
+
+Letters: N tasks, M samples of a task, T tokens.
+"""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mass_jax import sampling
+from mass_jax.method.models import Solver, Weights
+from mass_jax.method.text import Rollout, Text, encode_pairs, encode_prompts, join_rollout
+from mass_jax.tasks.problem import Example, Problem, Rejected, Task
+
+
+class Practice(NamedTuple):
+    """Practice examples of N tasks, M each.
+
+    Args:
+        texts_NM: what was written, as text.
+        parsed_NM: what was found in it; `Rejected` entries are masked rows of the arrays.
+        examples: [N, M, T] in solver form, what the inner loop trains on.
+        scorer_texts: [N, M, T] in scorer form.
+    """
+
+    texts_NM: list[list[str]]
+    parsed_NM: list[list[Example | Rejected]]
+    examples: Text
+    scorer_texts: Text
+
+    @property
+    def kept_NM(self) -> np.ndarray:
+        """1 where an example can be trained on, float32."""
+        return np.asarray(self.examples.target_BT).any(-1).astype(np.float32)
+
+    def reasons(self) -> collections.Counter[str]:
+        """How often each reason rejected a text."""
+        return collections.Counter(p.reason for row in self.parsed_NM for p in row if isinstance(p, Rejected))
+
+
+@dataclasses.dataclass(frozen=True)
+class Dialogue:
+    """How problems become prompts, and samples become texts and examples.
+
+    Args:
+        tokenizer: of the solver model.
+        task: the domain.
+        max_prompt_tokens, max_example_tokens, max_answer_tokens: lengths; a longer prompt is an error, a longer example
+            or answer ends unfinished.
+    """
+
+    tokenizer: Any
+    task: Task
+    max_prompt_tokens: int
+    max_example_tokens: int
+    max_answer_tokens: int
+
+    def generator_prompts(self, problems: Sequence[Problem]) -> tuple[np.ndarray, np.ndarray]:
+        """Prompts x_i under which examples are written: tokens [N, T] and lengths [N]."""
+        prompts = [self.task.generator_prompt(problem.problem) for problem in problems]
+        return encode_prompts(self.tokenizer, prompts, self.max_prompt_tokens)
+
+    def solver_prompts(self, problems: Sequence[Problem]) -> tuple[np.ndarray, np.ndarray]:
+        """Prompts under which problems are answered: tokens [N, T] and lengths [N]."""
+        prompts = [self.task.solver_prompt(problem.problem) for problem in problems]
+        return encode_prompts(self.tokenizer, prompts, self.max_prompt_tokens)
+
+    def gold(self, problems: Sequence[Problem]) -> Rollout:
+        """Gold solutions as rows [N, 1, T]; their log-probabilities are not defined and stand as 0.
+
+        Raises:
+            ValueError: if a gold solution does not fit; the message names the problem.
+        """
+        pairs = [(self.task.solver_prompt(p.problem), p.solution) for p in problems]
+        text, too_long = encode_pairs(self.tokenizer, pairs, self.max_prompt_tokens + self.max_answer_tokens)
+        if too_long:
+            bad = problems[int(np.argmin(np.asarray(text.mask_BT).any(-1)))]
+            raise ValueError(f"the gold solution of {bad.id!r} does not fit; raise --max_answer_tokens")
+        text = jax.tree.map(lambda leaf: leaf[:, None], text)
+        return Rollout(text, np.zeros_like(text.target_BT))
+
+    def read(self, samples: sampling.Samples) -> list[list[str]]:
+        """Samples [N, M, T] as texts, without special tokens."""
+        tokens_NMT, counts_NM = np.asarray(samples.tokens_NMT), np.asarray(samples.lengths_NM)
+        rows = [t[:c] for t, c in zip(tokens_NMT.reshape(-1, tokens_NMT.shape[-1]), counts_NM.ravel(), strict=True)]
+        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        width = counts_NM.shape[1]
+        return [texts[i : i + width] for i in range(0, len(texts), width)]
+
+    def practice(self, problems: Sequence[Problem], texts_NM: list[list[str]]) -> Practice:
+        """Parses what was written for each problem; what cannot be trained on is masked, never dropped."""
+        parsed = [
+            [self.task.parse_example(text, problem.problem) for text in texts]
+            for problem, texts in zip(problems, texts_NM, strict=True)
+        ]
+        return self.encode(problems, texts_NM, parsed)
+
+    def encode(
+        self, problems: Sequence[Problem], texts_NM: list[list[str]], parsed_NM: list[list[Example | Rejected]]
+    ) -> Practice:
+        """Examples as rows in solver and in scorer form."""
+        solver_pairs: list[tuple[str, str] | None] = []
+        scorer_pairs: list[tuple[str, str] | None] = []
+        for problem, row in zip(problems, parsed_NM, strict=True):
+            for parsed in row:
+                found = isinstance(parsed, Example)
+                solver_pairs.append((self.task.solver_prompt(parsed.problem), parsed.solution) if found else None)
+                scorer_pairs.append((self.task.scorer_text(problem.problem, parsed), "") if found else None)
+        N, M = len(problems), len(parsed_NM[0])
+        solver_text, too_long = encode_pairs(
+            self.tokenizer, solver_pairs, self.max_prompt_tokens + self.max_answer_tokens
+        )
+        scorer_text, _ = encode_pairs(self.tokenizer, scorer_pairs, self.max_prompt_tokens + self.max_example_tokens)
+        if too_long:
+            parsed_NM = self._mark_too_long(parsed_NM, np.asarray(solver_text.mask_BT).any(-1).reshape(N, M))
+        shape = functools.partial(jax.tree.map, lambda leaf: leaf.reshape(N, M, -1))
+        return Practice(texts_NM, parsed_NM, shape(solver_text), shape(scorer_text))
+
+    @staticmethod
+    def _mark_too_long(parsed_NM: list[list[Example | Rejected]], fits_NM: np.ndarray) -> list[list[Any]]:
+        return [
+            [
+                Rejected("longer than a training row") if isinstance(parsed, Example) and not fits else parsed
+                for parsed, fits in zip(row, fits_M, strict=True)
+            ]
+            for row, fits_M in zip(parsed_NM, fits_NM, strict=True)
+        ]
+
+
+@functools.partial(jax.jit, static_argnames=("solver", "num_samples", "max_new_tokens", "temperature"))
+def sample(
+    solver: Solver,
+    weights: Weights,
+    inner: Any,
+    prompts_NT: jax.Array,
+    lengths_N: jax.Array,
+    keys_N: jax.Array,
+    *,
+    num_samples: int,
+    max_new_tokens: int,
+    temperature: float,
+) -> sampling.Samples:
+    """Samples of each prompt from the solver, adapted to each task if `inner` holds adapters [N, ...].
+
+    Args:
+        solver: the language model (static).
+        weights: the generator's weights.
+        inner: inner adapters with leading axis N, or None.
+        prompts_NT, lengths_N: right-padded prompts.
+        keys_N: one key a prompt.
+        num_samples: M.
+        max_new_tokens: longest sample.
+        temperature: 0 is greedy.
+
+    Returns:
+        `sampling.Samples`, [N, M, T].
+    """
+    return sampling.sample(
+        solver.model,
+        solver.params(weights),
+        prompts_NT,
+        lengths_N,
+        keys_N,
+        num_samples=num_samples,
+        max_new_tokens=max_new_tokens,
+        settings=sampling.Settings(temperature=temperature),
+        stop_tokens=solver.config.stop_tokens,
+        adapters=solver.adapter(weights, inner),
+    )
+
+
+def rollout(prompts: tuple[np.ndarray, np.ndarray], samples: sampling.Samples) -> Rollout:
+    """Samples behind their prompts, with the log-probabilities at which they were sampled: rows [N, M, T]."""
+    tokens, logprobs, lengths = map(np.asarray, (samples.tokens_NMT, samples.logprobs_NMT, samples.lengths_NM))
+    return join_rollout(*prompts, tokens, logprobs, lengths)

@@ -1,0 +1,89 @@
+"""Policy gradients of the generator and the solver: advantages within a group, clipped surrogate (GRPO).
+
+Letters: N tasks, M samples of a task (one group), B rows, T tokens.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+RatioLevel = Literal["sequence", "token"]
+
+
+def group_advantages(rewards_NM: jax.Array, eps: float) -> jax.Array:
+    r"""Rewards normalized within each task's group of samples.
+
+    .. math:: A_i = (r_i - \mathrm{mean}_j r_j) / (\mathrm{std}_j r_j + \epsilon)
+
+    Args:
+        rewards_NM: rewards, in nats for meta-gradient rewards.
+        eps: floor of the deviation. It is not only numerics: once a group's rewards agree, dividing by their tiny
+            deviation would turn noise into full-size advantages.
+
+    Returns:
+        advantages_NM, exactly 0 for a group of equal rewards.
+
+    Source: the paper, section 2.3 ("GRPO-style advantages"); Shao et al. 2024, DeepSeekMath.
+
+    >>> group_advantages(jnp.array([[1.0, 3.0]]), eps=0.0)
+    Array([[-1.,  1.]], dtype=float32)
+    """
+    centred_NM = rewards_NM - rewards_NM.mean(-1, keepdims=True)
+    # max keeps 0/0 out of a group of equal rewards when eps is 0
+    scale_N1 = jnp.maximum(rewards_NM.std(-1, keepdims=True) + eps, jnp.finfo(rewards_NM.dtype).tiny)
+    return centred_NM / scale_N1
+
+
+def clipped_surrogate(
+    logprobs_BT: jax.Array,
+    old_logprobs_BT: jax.Array,
+    target_BT: jax.Array,
+    advantages_B: jax.Array,
+    *,
+    clip_ratio: float,
+    level: RatioLevel = "sequence",
+) -> jax.Array:
+    r"""Clipped policy-gradient loss of each sampled row.
+
+    .. math:: -\min(\rho_i A_i, \mathrm{clip}(\rho_i, 1-\epsilon, 1+\epsilon) A_i), \quad
+        \rho_i = \pi_\theta(y_i|x_i) / \pi_{old}(y_i|x_i)
+
+    Args:
+        logprobs_BT: log pi_theta of each token, in nats.
+        old_logprobs_BT: log pi_old of each token, when it was sampled.
+        target_BT: 1 on sampled tokens, 0 on prompt and padding.
+        advantages_B: one advantage a row.
+        clip_ratio: epsilon.
+        level: "sequence" takes the ratio of whole completions (the paper's formula); "token" takes one ratio a token
+            and averages over the row's tokens.
+
+    Returns:
+        losses_B; a row without sampled tokens gives 0.
+
+    Source: the paper, L_aux of section 2.3.
+
+    >>> logp = jnp.log(jnp.array([[0.5, 0.5]]))
+    >>> clipped_surrogate(logp, logp, jnp.ones((1, 2)), jnp.array([2.0]), clip_ratio=0.2)
+    Array([-2.], dtype=float32)
+    """
+    log_ratio_BT = (logprobs_BT - old_logprobs_BT) * target_BT
+    count_B = target_BT.sum(-1)
+    if level == "sequence":
+        losses_B = _clipped(jnp.exp(log_ratio_BT.sum(-1)), advantages_B, clip_ratio)
+        return jnp.where(count_B > 0, losses_B, 0)
+    losses_BT = _clipped(jnp.exp(log_ratio_BT), advantages_B[:, None], clip_ratio)
+    return (losses_BT * target_BT).sum(-1) / jnp.maximum(count_B, 1)
+
+
+def _clipped(ratio: jax.Array, advantages: jax.Array, clip_ratio: float) -> jax.Array:
+    clipped = jnp.clip(ratio, 1 - clip_ratio, 1 + clip_ratio)
+    return -jnp.minimum(ratio * advantages, clipped * advantages)
+
+
+def clip_fraction(
+    logprobs_BT: jax.Array, old_logprobs_BT: jax.Array, target_BT: jax.Array, *, clip_ratio: float
+) -> jax.Array:
+    """Share of rows whose sequence-level ratio lies outside the clip range; scalar in [0, 1]."""
+    ratio_B = jnp.exp(((logprobs_BT - old_logprobs_BT) * target_BT).sum(-1))
+    return (jnp.abs(ratio_B - 1) > clip_ratio).mean()

@@ -1,0 +1,68 @@
+"""The scorer s_eta(T, p_i, a_i): a small Llama trunk with a sigmoid head.
+
+Letters: B rows, T tokens, D width.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mass_jax.llama import Llama, LlamaConfig
+from mass_jax.method.text import Text
+
+HEAD_FEATURES = 16
+
+
+def scorer_config(base: LlamaConfig, layers: int, width: int) -> LlamaConfig:
+    """The base model's architecture at a light size ("follows the base model's architecture but is lightweight").
+
+    Args:
+        base: configuration of the language model.
+        layers, width: blocks and hidden size of the trunk; heads have 16 features, the MLP 5/2 of the width.
+    """
+    heads = max(width // HEAD_FEATURES, 1)
+    return dataclasses.replace(
+        base,
+        num_hidden_layers=layers,
+        hidden_size=width,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        head_dim=HEAD_FEATURES,
+        intermediate_size=width * 5 // 2,
+        tie_word_embeddings=True,  # the trunk's output goes to the score head, so an output matrix would be dead weight
+    )
+
+
+def init(key: jax.Array, trunk: Llama) -> Any:
+    """Fresh parameters: random trunk, zero head, so that every score starts at 1/2."""
+    params = trunk.init(key, jnp.zeros((1, 2), jnp.int32))["params"]
+    width = trunk.config.hidden_size
+    return {"trunk": params, "head": {"kernel": jnp.zeros(width), "bias": jnp.zeros(())}}
+
+
+def scores(trunk: Llama, params: Any, text: Text) -> jax.Array:
+    r"""Relevance of each example to its task.
+
+    .. math:: s_i = \sigma(w^\top h(T, p_i, a_i) + b) \in (0, 1)
+
+    with h the trunk's state at the last real token.
+
+    Args:
+        trunk: the scorer's Llama.
+        params: from `init`.
+        text: task and example in the scorer's form; any leading axes.
+
+    Returns:
+        scores_B, with the leading axes of `text`.
+
+    Source: the paper, sections 2.1 and 3.1 ("sigmoid-constrained numerical scoring head").
+    """
+    lead, length = text.tokens_BT.shape[:-1], text.tokens_BT.shape[-1]
+    tokens_BT, mask_BT = text.tokens_BT.reshape(-1, length), text.mask_BT.reshape(-1, length)
+    hidden_BTD = trunk.apply({"params": params["trunk"]}, tokens_BT, mask_BT, method="hidden")
+    last_B = jnp.maximum(mask_BT.sum(-1) - 1, 0)
+    state_BD = jnp.take_along_axis(hidden_BTD, last_B[:, None, None], axis=1)[:, 0]
+    logits_B = state_BD @ params["head"]["kernel"] + params["head"]["bias"]
+    return jax.nn.sigmoid(logits_B).reshape(lead)

@@ -1,0 +1,112 @@
+"""The table: accuracies with clustered intervals, paired differences, costs; as a dictionary and as Markdown."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mass_jax.stats import clustered_mean
+
+Records = Mapping[str, Sequence[Mapping[str, Any]]]  # row name -> one record a problem, a column and a seed
+
+TESTBED_LIMITS = (
+    "The testbed is constructed so that the effect can occur: the model knows more than it can say in a direct answer.",
+    "Most of what is learned is one style of writing and staying on the target's operator.",
+    "On operators seen in meta-training, Solver GRPO comes close or ties: it can store what it was rewarded for.",
+    "Gold solutions teach better than verified attempts here, unlike in the paper.",
+    "TTT on training problems is flat here; in the paper it hurts.",
+)
+
+
+def make_table(records: Records, labels: Mapping[str, str], methods: Sequence[str]) -> dict[str, Any]:
+    """All figures of the table.
+
+    Args:
+        records: what `mass_jax.evaluate` wrote, all seeds of a row together.
+        labels: printed name of each row.
+        methods: rows that are methods, in the order of the table; the others are references and controls.
+
+    Returns:
+        {"methods", "references", "paired", "subjects", "columns", "seeds"}; accuracies are shares of 1 and intervals
+        are 95 %, clustered. `accuracy` is that of the first column.
+    """
+    columns = list(dict.fromkeys(record["column"] for record in next(iter(records.values()))))
+    rows = {name: {"label": labels[name]} | _row(rows, columns) for name, rows in records.items()}
+    shown = [name for name in methods if name in records]
+    return {
+        "methods": {name: rows[name] for name in shown},
+        "references": {name: row for name, row in rows.items() if name not in shown},
+        "paired": {column: _paired(records, shown, column) for column in columns},
+        "subjects": {name: _by_subject(records[name], columns[0]) for name in shown},
+        "columns": columns,
+        "seeds": sorted({record["seed"] for record in next(iter(records.values()))}),
+    }
+
+
+def _row(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
+    by_column = {}
+    for column in columns:
+        chosen = [record for record in records if record["column"] == column]
+        mean, *interval = clustered_mean([r["right"] for r in chosen], [r["cluster"] for r in chosen])
+        by_column[column] = {"accuracy": mean, "ci95": interval, "problems": len(chosen)}
+    cost = {
+        f"{name}_per_question": sum(record[name] for record in records) / len(records)
+        for name in ("tokens_written", "tokens_trained", "seconds")
+    }
+    first = by_column[columns[0]]
+    return {"accuracy": first["accuracy"], "ci95": first["ci95"], "columns": by_column, "cost": cost}
+
+
+def _paired(records: Records, shown: Sequence[str], column: str) -> list[dict[str, Any]]:
+    """Differences between neighbouring rows, and of every row to the first, on the same problems."""
+    pairs = dict.fromkeys([*((shown[0], other) for other in shown[1:]), *itertools.pairwise(shown)])
+    found = []
+    for lower, upper in pairs:
+        below, above = (
+            {(r["seed"], r["id"]): r for r in records[name] if r["column"] == column} for name in (lower, upper)
+        )
+        differences = [above[key]["right"] - below[key]["right"] for key in below]
+        mean, *interval = clustered_mean(differences, [r["cluster"] for r in below.values()])
+        found.append({"from": lower, "to": upper, "difference": mean, "ci95": interval})
+    return found
+
+
+def _by_subject(records: Sequence[Mapping[str, Any]], column: str) -> dict[str, float]:
+    subjects: dict[str, list[int]] = {}
+    for record in records:
+        if record["column"] == column:
+            subjects.setdefault(record["subject"], []).append(record["right"])
+    return {subject: sum(right) / len(right) for subject, right in subjects.items()}
+
+
+def to_markdown(table: Mapping[str, Any], limits: Sequence[str]) -> str:
+    """The table for people, with what it does not show beneath it."""
+    columns = table["columns"]
+    lines = [
+        f"Accuracy in %, 95 % interval in brackets; seeds {', '.join(map(str, table['seeds']))}.",
+        "",
+        f"| | {' | '.join(columns)} | tokens written | tokens trained | seconds |",
+        "|---|" + "---|" * (len(columns) + 3),
+    ]
+    for kind in ("methods", "references"):
+        lines += [_markdown_row(row, columns) for row in table[kind].values()]
+    lines += ["", "Costs are per question. Paired differences on the same problems, in points:", ""]
+    lines += [f"| | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+    labels = {name: row["label"] for name, row in table["methods"].items()}
+    for pairs in zip(*(table["paired"][column] for column in columns), strict=True):
+        cells = [f"{_points(pair['difference'], pair['ci95'], sign='+')}" for pair in pairs]
+        lines.append(f"| {labels[pairs[0]['to']]} − {labels[pairs[0]['from']]} | {' | '.join(cells)} |")
+    if limits:
+        lines += ["", "What this does not show:", "", *(f"- {line}" for line in limits)]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_row(row: Mapping[str, Any], columns: Sequence[str]) -> str:
+    cells = [_points(row["columns"][column]["accuracy"], row["columns"][column]["ci95"]) for column in columns]
+    cost = row["cost"]
+    cells += [f"{cost['tokens_written_per_question']:.0f}", f"{cost['tokens_trained_per_question']:.0f}"]
+    return f"| {row['label']} | {' | '.join(cells)} | {cost['seconds_per_question']:.3f} |"
+
+
+def _points(mean: float, interval: Sequence[float], sign: str = "") -> str:
+    low, high = (f"{100 * bound:{sign}.1f}" for bound in interval)
+    return f"{100 * mean:{sign}.1f} [{low}, {high}]"

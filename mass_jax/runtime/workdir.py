@@ -1,0 +1,37 @@
+"""The workdir: one configuration each, and files that are whole or absent."""
+
+import json
+import os
+import pathlib
+
+
+def claim_workdir(workdir: pathlib.Path, settings_json: str) -> None:
+    """Writes the settings into a new workdir; in a used one, checks that they are the same.
+
+    Raises:
+        ValueError: if the workdir belongs to other settings; names the first that differs, both values and the fix.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, settings_json + "\n")
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ValueError(f"{path} is damaged; choose another --workdir, or remove this one") from None
+    now = json.loads(settings_json)
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            raise ValueError(
+                f"--workdir={workdir} was started with {name}={before.get(name)!r}, now it is {now.get(name)!r}; "
+                f"choose another --workdir, or give the same settings to resume"
+            )
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Writes a file so that a kill leaves the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,281 @@
+"""Meta-training on one page: sample, score, adapt, differentiate, update; the baseline beside it.
+
+Letters: N tasks a step, M examples of a task.
+"""
+
+import functools
+import pathlib
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mass_jax import runtime
+from mass_jax.assemble import Parts
+from mass_jax.method import adapt, generate, meta_step, score, solver_grpo
+from mass_jax.method.models import Solver, Weights
+from mass_jax.method.text import Rollout, Text
+from mass_jax.stats import auc
+from mass_jax.tasks.problem import Example, Problem, Verdict
+
+OneStep = Callable[[int, Any], tuple[Any, dict[str, float]]]
+
+_meta_step = jax.jit(meta_step.meta_step, static_argnames="learner", donate_argnames="state")
+_grpo_step = jax.jit(solver_grpo.grpo_step, static_argnames="learner", donate_argnames="state")
+scores_jit = jax.jit(score.scores, static_argnames="trunk")
+adapt_jit = jax.jit(adapt.adapt, static_argnames="loop")
+
+
+class Trained(NamedTuple):
+    """What meta-training made: the generator, and the scorer that taught it."""
+
+    weights: Weights
+    scorer: Any
+
+
+class NotFinite(ValueError):
+    """Too many updates in a row were skipped because their gradients were not finite."""
+
+
+def train_mass(
+    parts: Parts,
+    problems: Sequence[Problem],
+    *,
+    seed: int,
+    outer: str,
+    workdir: pathlib.Path,
+    stop: runtime.Stop,
+    control: str | None = None,
+) -> Trained:
+    """Meta-trains MASS; resumes from the workdir.
+
+    Args:
+        parts: model and settings.
+        problems: meta-training problems.
+        seed: of everything drawn.
+        outer: "gold" or "verifier".
+        workdir: for checkpoints and metrics.jsonl.
+        stop: polled between phases.
+        control: None, "shuffled" or "unrewarded".
+
+    Returns:
+        The trained generator and scorer.
+
+    Raises:
+        runtime.Interrupted: a stop was asked for; the state is saved.
+        NotFinite: updates keep failing.
+    """
+    learner = parts.learner(outer, control)
+    key = jax.random.key(seed)
+    start = parts.fresh_weights(jax.random.fold_in(key, 1))
+    state = meta_step.init_state(jax.random.fold_in(key, 2), learner, start.policy)
+    draws = task_order(len(problems), parts.config.tasks_per_step, seed)
+
+    def one_step(i: int, state: meta_step.MetaState) -> tuple[meta_step.MetaState, dict[str, float]]:
+        step_key = jax.random.fold_in(jax.random.fold_in(key, 3), i)
+        tasks = [problems[j] for j in draws(i)]
+        batch, practice = collect(parts, learner, state, start.base, tasks, step_key, stop)
+        state, found = _meta_step(learner, state, start.base, batch, jax.random.fold_in(step_key, 0))
+        check_finite(state.policy_opt_state, state.scorer_opt_state, limit=parts.config.max_skipped_steps)
+        return state, to_floats(found.metrics) | judge(parts, tasks, practice, found)
+
+    label = " ".join(filter(None, ("mass", outer, control)))
+    state = run_steps(label, workdir, state, one_step, parts.config, stop)
+    return Trained(Weights(start.base, state.policy), state.scorer)
+
+
+def collect(
+    parts: Parts,
+    learner: meta_step.Learner,
+    state: meta_step.MetaState,
+    base: Any,
+    tasks: Sequence[Problem],
+    key: jax.Array,
+    stop: runtime.Stop,
+) -> tuple[meta_step.TaskBatch, generate.Practice]:
+    """Phase (1) of an iteration: examples for each task, and what the outer loss is to be taken on."""
+    config, dialogue, weights = parts.config, parts.dialogue, Weights(base, state.policy)
+    write_keys_N, adapter_keys_N, attempt_keys_N = (
+        jax.random.split(jax.random.fold_in(key, i), len(tasks)) for i in (1, 2, 3)
+    )
+    practice, generated = write_examples(parts, weights, tasks, write_keys_N, config.num_examples)
+    stop.poll()
+    adapters = learner.loop.init_adapters(adapter_keys_N)
+    if learner.objective.gold:
+        solutions, right_NJ = dialogue.gold(tasks), np.ones((len(tasks), 1), np.float32)
+    else:
+        scores_NM = scores_jit(learner.scorer, state.scorer, practice.scorer_texts)
+        adapted = adapt_jit(learner.loop, weights, adapters, scores_NM, practice.examples)
+        solutions, right_NJ, _ = attempt(
+            parts, weights, adapted, tasks, attempt_keys_N, config.num_attempts, config.temperature
+        )
+    stop.poll()
+    batch = meta_step.TaskBatch(practice.examples, practice.scorer_texts, generated, solutions, right_NJ, adapters)
+    return batch, practice
+
+
+def write_examples(
+    parts: Parts, weights: Weights, tasks: Sequence[Problem], keys_N: jax.Array, count: int
+) -> tuple[generate.Practice, Rollout]:
+    """The generator writes `count` practice examples for each task."""
+    prompts = parts.dialogue.generator_prompts(tasks)
+    limits = {"num_samples": count, "max_new_tokens": parts.config.max_example_tokens}
+    texts, rollout = _sample(parts, weights, None, prompts, keys_N, parts.config.temperature, **limits)
+    return parts.dialogue.practice(tasks, texts), rollout
+
+
+def attempt(
+    parts: Parts,
+    weights: Weights,
+    adapted: Any,
+    tasks: Sequence[Problem],
+    keys_N: jax.Array,
+    count: int,
+    temperature: float,
+) -> tuple[Rollout, np.ndarray, list[list[str]]]:
+    """`count` attempts at each task by its adapted model (the unadapted one if `adapted` is None), verified.
+
+    Returns:
+        Attempts [N, M, T], right_NM (float32), responses.
+    """
+    prompts = parts.dialogue.solver_prompts(tasks)
+    limits = {"num_samples": count, "max_new_tokens": parts.config.max_answer_tokens}
+    responses, rollout = _sample(parts, weights, adapted, prompts, keys_N, temperature, **limits)
+    flat = [response for row in responses for response in row]
+    verdicts = parts.dialogue.task.verify([task for task in tasks for _ in range(count)], flat)
+    right = np.array([verdict is Verdict.RIGHT for verdict in verdicts], np.float32).reshape(len(tasks), count)
+    return rollout, right, responses
+
+
+def _sample(
+    parts: Parts,
+    weights: Weights,
+    inner: Any,
+    prompts: tuple[np.ndarray, np.ndarray],
+    keys_N: jax.Array,
+    temperature: float,
+    **limits: int,
+) -> tuple[list[list[str]], Rollout]:
+    """Samples as texts, and as rollouts under the model's own probabilities (temperature 1)."""
+    samples = generate.sample(parts.solver, weights, inner, *prompts, keys_N, temperature=temperature, **limits)
+    rollout = generate.rollout(prompts, samples)
+    if temperature not in (0.0, 1.0):
+        # The sampler reports the tempered policy; the ratio's numerator is the model, so its denominator must be too.
+        logprobs = _logprobs(parts.solver, weights, rollout.text, inner)
+        rollout = rollout._replace(logprobs_BT=np.asarray(logprobs) * rollout.text.target_BT)
+    return parts.dialogue.read(samples), rollout
+
+
+@functools.partial(jax.jit, static_argnames="solver")
+def _logprobs(solver: Solver, weights: Weights, text: Text, inner: Any) -> jax.Array:
+    """Log-probabilities of rows [N, M, T], each task under its own adapter."""
+    axes = (0, None if inner is None else 0)
+    return jax.vmap(lambda rows, adapter: solver.logprobs(weights, rows, adapter), in_axes=axes)(text, inner)
+
+
+def train_solver_grpo(
+    parts: Parts, problems: Sequence[Problem], *, seed: int, workdir: pathlib.Path, stop: runtime.Stop
+) -> Weights:
+    """Trains the Solver GRPO baseline on the same tasks, steps and samples; resumes from the workdir."""
+    learner, key = parts.solver_grpo(), jax.random.key(seed)
+    start = parts.fresh_weights(jax.random.fold_in(key, 1))
+    state = solver_grpo.init_state(learner, start.policy)
+    draws = task_order(len(problems), parts.config.tasks_per_step, seed)
+
+    def one_step(i: int, state: solver_grpo.GrpoState) -> tuple[solver_grpo.GrpoState, dict[str, float]]:
+        tasks = [problems[j] for j in draws(i)]
+        keys_N = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 3), i), len(tasks))
+        weights = Weights(start.base, state.policy)
+        attempts, right_NM, _ = attempt(
+            parts, weights, None, tasks, keys_N, parts.config.num_solver_attempts, parts.config.temperature
+        )
+        stop.poll()
+        state, metrics = _grpo_step(learner, state, start.base, attempts, right_NM)
+        check_finite(state.policy_opt_state, limit=parts.config.max_skipped_steps)
+        return state, to_floats(metrics)
+
+    state = run_steps("solver_grpo", workdir, state, one_step, parts.config, stop)
+    return Weights(start.base, state.policy)
+
+
+def run_steps(label: str, workdir: pathlib.Path, state: Any, one_step: OneStep, config: Any, stop: runtime.Stop) -> Any:
+    """The loop that every training shares: resume, step, log, save; an interruption saves what is finished."""
+    # Committed to its device from the start: the step's outputs are, and a step compiles anew for other placements.
+    state = jax.device_put(state, jax.devices()[0])
+    with runtime.Checkpoints(workdir / "checkpoints") as checkpoints:
+        done, state = checkpoints.restore(state) or (0, state)
+        metrics = runtime.MetricsLog(workdir / "metrics.jsonl", next_step=done)
+        try:
+            for i, report in runtime.progress(label, done, config.steps):
+                stop.poll()
+                began = time.monotonic()
+                state, row = one_step(i, state)
+                done = i + 1
+                metrics.write(i, row | {"step_time": time.monotonic() - began})
+                report(**{name: row[name] for name in ("outer_loss", "reward", "useful_share") if name in row})
+                if done % config.checkpoint_every == 0 or done == config.steps:
+                    checkpoints.save(done, state)
+        except runtime.Interrupted:
+            checkpoints.save(done, state)
+            raise
+    return state
+
+
+def task_order(count: int, batch: int, seed: int) -> Callable[[int], list[int]]:
+    """Which problems step i takes: epoch after epoch, each in a new random order.
+
+    >>> draws = task_order(4, 2, seed=0)
+    >>> sorted(draws(0) + draws(1))
+    [0, 1, 2, 3]
+    """
+
+    @functools.lru_cache(maxsize=2)
+    def epoch(number: int) -> list[int]:
+        order = list(range(count))
+        random.Random(f"mass tasks {seed} {number}").shuffle(order)
+        return order
+
+    return lambda step: [epoch(j // count)[j % count] for j in range(step * batch, (step + 1) * batch)]
+
+
+def check_finite(*opt_states: Any, limit: int) -> None:
+    """Stops a run whose updates keep being skipped.
+
+    Raises:
+        NotFinite: an outer optimizer has skipped `limit` updates in a row.
+    """
+    worst = max(int(opt_state.notfinite_count) for opt_state in opt_states)
+    if worst >= limit:
+        raise NotFinite(
+            f"gradients were not finite in {worst} steps in a row (--max_skipped_steps={limit}); the last checkpoint "
+            f"is sound: lower --inner_lr or --generator_lr, in a new --workdir"
+        )
+
+
+def judge(
+    parts: Parts, tasks: Sequence[Problem], practice: generate.Practice, found: meta_step.StepOutput
+) -> dict[str, float]:
+    """What is known of the examples beyond their reward: kept, useful, and how well scores and rewards rank."""
+    kept_NM = practice.kept_NM.astype(bool)
+    metrics = {"kept_share": float(kept_NM.mean())}
+    useful = [
+        [isinstance(e, Example) and parts.dialogue.task.useful(task, e) for e in row]
+        for task, row in zip(tasks, practice.parsed_NM, strict=True)
+    ]
+    if any(label is None for row in useful for label in row):
+        return metrics
+    useful_NM = np.array(useful, bool)
+    metrics["useful_share"] = float(useful_NM.mean())
+    for name, values_NM in (("scorer_auc", found.scores_NM), ("reward_auc", found.rewards_NM)):
+        area = auc(np.asarray(values_NM)[kept_NM], useful_NM[kept_NM])
+        if area is not None:
+            metrics[name] = area
+    return metrics
+
+
+def to_floats(metrics: dict[str, jax.Array]) -> dict[str, float]:
+    """Scalars on the host, in one transfer."""
+    return {name: float(value) for name, value in jax.device_get(metrics).items()}
