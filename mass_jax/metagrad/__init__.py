@@ -8,15 +8,23 @@ from mass_jax.metagrad.adjoints import (
     Truncated,
     WeightedMixedMode,
 )
+from mass_jax.metagrad.compare import Agreement, agreement, compare_adjoints, precision_report
+from mass_jax.metagrad.explain import Blocker, explain_forward_mode
+from mass_jax.metagrad.guard import check_optimizer
 from mass_jax.metagrad.inner import Adapted, adapt
 from mass_jax.metagrad.losses import WeightedLoss
 from mass_jax.metagrad.meta import Aux, MetaGradient, meta_gradient
 from mass_jax.metagrad.mixed import mixed_grad, mixed_value_and_grad
+from mass_jax.metagrad.norms import example_gradient_norms
+from mass_jax.metagrad.report import CompiledReport, compiled_report, topology_devices
 
 __all__ = [
     "Adapted",
     "Adjoint",
+    "Agreement",
     "Aux",
+    "Blocker",
+    "CompiledReport",
     "FirstOrder",
     "MetaGradient",
     "MixedMode",
@@ -25,7 +33,15 @@ __all__ = [
     "WeightedLoss",
     "WeightedMixedMode",
     "adapt",
+    "agreement",
+    "check_optimizer",
+    "compare_adjoints",
+    "compiled_report",
+    "example_gradient_norms",
+    "explain_forward_mode",
     "meta_gradient",
     "mixed_grad",
     "mixed_value_and_grad",
+    "precision_report",
+    "topology_devices",
 ]

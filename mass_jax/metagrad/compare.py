@@ -62,8 +62,9 @@ def compare_adjoints(
     >>> import jax.numpy as jnp, optax
     >>> from mass_jax.metagrad import FirstOrder, WeightedLoss
     >>> loss = WeightedLoss(lambda params, batch: (params - batch) ** 2)
-    >>> out = compare_adjoints(loss, lambda p, b: (p - b) ** 2, jnp.float32(0.0), jnp.ones(3), jnp.array([1.0, -1.0, 2.0]),
-    ...                        jnp.float32(1.0), estimates={"first": FirstOrder()}, optimizer=optax.sgd(0.1), num_steps=2)
+    >>> out = compare_adjoints(loss, lambda p, b: (p - b) ** 2, jnp.float32(0.0), jnp.ones(3),
+    ...                        jnp.array([1.0, -1.0, 2.0]), jnp.float32(1.0), estimates={"first": FirstOrder()},
+    ...                        optimizer=optax.sgd(0.1), num_steps=2)
     >>> bool(out["first"].cosine > 0.9)
     True
     """

@@ -56,7 +56,7 @@ def _blockers(jaxpr: Any, inside: str) -> Iterator[Blocker]:
         function = _called(equation) or inside
         if name.startswith("custom_vjp_call"):
             yield Blocker("custom_vjp_call", function, _INSTEAD["custom_vjp_call"])
-        elif equation.primitive not in ad.primitive_jvps and not _is_call(equation) or name in _INSTEAD:
+        elif (equation.primitive not in ad.primitive_jvps and not _is_call(equation)) or name in _INSTEAD:
             yield Blocker(name, function, _INSTEAD.get(name, _DEFAULT))
         else:
             for inner in core.jaxprs_in_params(equation.params):

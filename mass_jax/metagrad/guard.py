@@ -10,12 +10,13 @@ from mass_jax.metagrad import inner
 
 # What makes the update differentiable at a zero gradient, by the state that betrays the transformation.
 _MENDS = {
+    "MuonState": "use adamw with eps_root=1e-8 (muon divides by the norm of a momentum that is zero at first)",
     "ScaleByAdamState": "pass eps_root=1e-8 (its default 0 takes the root of a zero second moment)",
     "ScaleByBeliefState": "raise eps_root (its root of a zero second moment has no derivative)",
     "ScaleByRmsState": "pass eps_root or eps_in_sqrt=True (the root of a zero second moment has no derivative)",
     "ScaleByAmsgradState": "pass eps_root=1e-8 (its default 0 takes the root of a zero second moment)",
     "ScaleByLionState": "use adamw with eps_root=1e-8 (lion moves by a sign, whose derivative is zero)",
-    "MuonState": "use adamw with eps_root=1e-8 (muon divides by the norm of a momentum that is zero at first)",
+    "NovogradState": "use adamw with eps_root=1e-8 (novograd divides by a layer's norm, which is zero at first)",
     "FactoredState": "use adamw with eps_root=1e-8 (adafactor divides by a root-mean-square that is zero at first)",
 }
 _OTHERWISE = "use sgd, or adamw with eps_root=1e-8"
@@ -43,7 +44,7 @@ def check_optimizer(
     >>> check_optimizer(optax.adamw(1e-3, eps_root=1e-8))
     >>> check_optimizer(optax.adamw(1e-3))
     Traceback (most recent call last):
-    ValueError: the meta-gradient through this optimizer is NaN at ['a'] (its inner gradient is 0): pass eps_root=1e-8 ...
+    ValueError: the meta-gradient through this optimizer is NaN at ['a'] (its inner gradient is 0): pass eps_root=...
     """
     if params is None:
         params = {"a": _waves((8, 2), 0.0), "b": jnp.zeros((2, 8), jnp.float32)}

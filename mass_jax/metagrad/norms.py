@@ -37,6 +37,6 @@ def example_gradient_norms(
 
     def norm(example: Any) -> jax.Array:
         alone = jax.tree.map(lambda leaf: leaf[None], example)
-        return optax.global_norm(jax.grad(lambda p: jnp.sum(example_losses(p, alone)))(params))
+        return optax.tree.norm(jax.grad(lambda p: jnp.sum(example_losses(p, alone)))(params))
 
     return jax.lax.map(norm, batch, batch_size=chunk)

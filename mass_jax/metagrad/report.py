@@ -47,7 +47,8 @@ def compiled_report(function: Callable[..., Any], *args: Any, topology: str | No
 
     Args:
         function: any function, or a jitted one (its shardings and donations count).
-        *args: arrays or `jax.ShapeDtypeStruct`s (`jax.eval_shape` makes them for free); a struct with a sharding keeps it.
+        *args: arrays or `jax.ShapeDtypeStruct`s (`jax.eval_shape` makes them for free); a struct's
+            sharding is kept.
         topology: None for the present device, or a TPU such as "v5e:4x4" or "v5p:2x2x1" (needs `libtpu`); arguments
             without a sharding are then placed on its first chip. Build meshes on `topology_devices(topology)`.
 

@@ -1,4 +1,4 @@
-"""Peer: what a JAX user writes first, `jax.grad` through a Python loop of `jax.grad` and optax; reverse over reverse."""
+"""Peer: what a JAX user writes first, `jax.grad` through a Python loop of `jax.grad` and optax."""
 
 from typing import Any
 
