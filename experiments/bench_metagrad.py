@@ -4,8 +4,9 @@
 
 writes `metagrad.json`, `metagrad.md` and `metagrad.png` to DIR; given the same DIR again, finished measurements stay.
 Runs are interleaved (every case once, then every case again ...) and medians reported, for machines are rarely idle.
-Presets: `cpu` (8 layers, about 20 minutes on 2 cores, 5 GiB), `gpu` and `tpu` (a 1B-parameter shape in bfloat16), `tiny` (a check
-that everything runs, one minute). Peers in PyTorch run where they are installed, on CPU presets.
+Presets: `cpu` (8 layers, about 20 minutes on 2 cores, 5 GiB), `gpu` and `tpu` (a 1B-parameter shape in bfloat16),
+`tiny` (a check that everything runs, minutes, most of them compilation), `wall` (compiles a published out-of-memory
+case, all 124M parameters, T=16 and T=32 steps, and runs nothing). Peers in PyTorch run where they are installed, on CPU presets.
 """
 
 import dataclasses
@@ -51,7 +52,11 @@ PRESETS = {
     "gpu": Preset(LLAMA_1B, "bfloat16", rounds=10, loss_chunk=128, float64=False),
     "tpu": Preset(LLAMA_1B, "bfloat16", rounds=10, loss_chunk=128, float64=False),
 }
-OPTIMIZERS = {"sgd": lambda: optax.sgd(0.1), "adamw": lambda: optax.adamw(1e-3, eps_root=1e-8)}
+OPTIMIZERS = {
+    "sgd": lambda: optax.sgd(0.1),
+    "adamw": lambda: optax.adamw(1e-3, eps_root=1e-8),
+    "adam": lambda: optax.adam(1e-3, eps_root=1e-8),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +89,7 @@ ADJOINTS: dict[str, mg.Adjoint] = {
     "ReverseUnroll(save_grads)": mg.ReverseUnroll("save_grads"),
     "MixedMode": mg.MixedMode(),
     "WeightedMixedMode": mg.WeightedMixedMode(),
+    "WeightedMixedMode(recursive)": mg.WeightedMixedMode("recursive"),
     "FirstOrder": mg.FirstOrder(),
 }
 PLAIN_JAX = "peer: plain JAX"
@@ -95,7 +101,7 @@ def cases(preset: Preset) -> list[Case]:
     half = preset.size.examples // 2
     lean = functools.partial(Case, remat="block", loss_chunk=preset.loss_chunk)
     rows = [Case("ReverseUnroll"), Case("ReverseUnroll(step)"), Case("ReverseUnroll", remat="block")]
-    for optimizer in OPTIMIZERS:
+    for optimizer in ("sgd", "adamw"):
         each = functools.partial(lean, optimizer=optimizer, timed=optimizer == "sgd")
         rows += [each("ReverseUnroll(step)"), each("MixedMode"), each("WeightedMixedMode")]
         rows += [each("WeightedMixedMode", product_chunk=half), each("FirstOrder")]
@@ -107,6 +113,76 @@ def cases(preset: Preset) -> list[Case]:
     return [*rows, Case(PLAIN_JAX)]
 
 
+# nick-rui/metagrad-distill: GPT-2 124M, all parameters, Adam; 52.1 GB of an 80 GB H100 at k=64, L=128, T=16, and out
+# of memory at k=96, or L=256, or T=32. The same shapes on a Llama of 124M parameters, compiled only, never run.
+WALL = problem.Size(12, 768, 2048, 12, 12, 50257, 0, 64, 128, 8, tied=True)
+WALL_CASES = (
+    (WALL, Case("WeightedMixedMode(recursive)", "adam", "block", 32, 8, 4, 16)),
+    (
+        dataclasses.replace(WALL, examples=96, tokens=256),
+        Case("WeightedMixedMode(recursive)", "adam", "block", 32, 8, 4, 32),
+    ),
+    (WALL, Case("ReverseUnroll(step)", "adam", "block", 32, 8, None, 16)),
+)
+
+
+def function_of(case: Case, size: problem.Size) -> Callable[[problem.Data], jax.Array]:
+    """The gradient in the weights, as a function of the problem's arrays."""
+    optimizer = OPTIMIZERS[case.optimizer]()
+    if case.adjoint == PLAIN_JAX:
+        return lambda data: plain_jax.weight_gradient(size, data, optimizer, case.num_steps)
+
+    def gradient(data: problem.Data) -> jax.Array:
+        losses_of = problem.example_losses(size, data.base, case.remat, case.loss_chunk)
+        return mg.meta_gradient(
+            mg.WeightedLoss(losses_of, chunk=case.chunk, product_chunk=case.product_chunk),
+            lambda params, outer_BT: jnp.mean(losses_of(params, outer_BT)),
+            data.params,
+            data.weights_M,
+            data.tokens_MT,
+            data.outer_BT,
+            optimizer=optimizer,
+            num_steps=case.num_steps,
+            adjoint=ADJOINTS[case.adjoint],
+        ).meta
+
+    return gradient
+
+
+def compile_case(case: Case, size: problem.Size, dtype: str) -> tuple[Any, dict[str, Any]]:
+    """The executable and the row, times still missing."""
+    shapes = jax.eval_shape(lambda key: problem.draw(key, size, dtype), jax.random.key(0))
+    lowered = jax.jit(function_of(case, size)).lower(shapes)
+    start = time.perf_counter()
+    compiled = lowered.compile()
+    seconds = time.perf_counter() - start
+    memory: Any = compiled.memory_analysis()
+    row = row_of(case, size, dtype, temp_bytes=memory.temp_size_in_bytes, compile_seconds=seconds)
+    logging.info("compiled %s, %s, %s: %.1f MiB in %.0f s", case.adjoint, case.policy, case.optimizer,
+                 row["temp_bytes"] / 2**20, seconds)  # fmt: skip
+    return compiled, row
+
+
+def row_of(case: Case, size: problem.Size, dtype: str, **measured: Any) -> dict[str, Any]:
+    """One line of the result."""
+    adapted = f"LoRA rank {size.rank}" if size.rank else "all parameters"
+    return {
+        "adjoint": case.adjoint,
+        "policy": case.policy,
+        "optimizer": case.optimizer,
+        "model": f"Llama {size.layers}x{size.width}, vocabulary {size.vocab}, {adapted}",
+        "K": case.num_steps,
+        "m": size.examples,
+        "tokens": size.tokens,
+        "dtype": dtype,
+        "temp_bytes": None,
+        "seconds": None,
+        "compile_seconds": None,
+        "rel_error": None,
+        **measured,
+    }
+
+
 class Bench:
     """The problem of one preset, drawn once, with what is compiled on it."""
 
@@ -114,60 +190,9 @@ class Bench:
         self.preset = preset
         self.data = jax.jit(lambda key: problem.draw(key, preset.size, preset.dtype))(jax.random.key(0))
 
-    def function(self, case: Case, size: problem.Size) -> Callable[[problem.Data], jax.Array]:
-        """The gradient in the weights, as a function of the problem's arrays."""
-        optimizer = OPTIMIZERS[case.optimizer]()
-        if case.adjoint == PLAIN_JAX:
-            return lambda data: plain_jax.weight_gradient(size, data, optimizer, case.num_steps)
-
-        def gradient(data: problem.Data) -> jax.Array:
-            losses_of = problem.example_losses(size, data.base, case.remat, case.loss_chunk)
-            return mg.meta_gradient(
-                mg.WeightedLoss(losses_of, chunk=case.chunk, product_chunk=case.product_chunk),
-                lambda params, outer_BT: jnp.mean(losses_of(params, outer_BT)),
-                data.params,
-                data.weights_M,
-                data.tokens_MT,
-                data.outer_BT,
-                optimizer=optimizer,
-                num_steps=case.num_steps,
-                adjoint=ADJOINTS[case.adjoint],
-            ).meta
-
-        return gradient
-
-    def compile(self, case: Case) -> tuple[Any, dict[str, Any]]:
-        """The executable and the row, times still missing."""
-        size = dataclasses.replace(self.preset.size, examples=case.examples or self.preset.size.examples)
-        shapes = jax.eval_shape(lambda key: problem.draw(key, size, self.preset.dtype), jax.random.key(0))
-        lowered = jax.jit(self.function(case, size)).lower(shapes)
-        start = time.perf_counter()
-        compiled = lowered.compile()
-        memory: Any = compiled.memory_analysis()
-        return compiled, self.row(
-            case,
-            size,
-            temp_bytes=memory.temp_size_in_bytes,
-            compile_seconds=time.perf_counter() - start,
-        )
-
-    def row(self, case: Case, size: problem.Size, **measured: Any) -> dict[str, Any]:
-        """One line of the result."""
-        return {
-            "adjoint": case.adjoint,
-            "policy": case.policy,
-            "optimizer": case.optimizer,
-            "model": f"Llama {size.layers}x{size.width}, vocabulary {size.vocab}, LoRA rank {size.rank}",
-            "K": case.num_steps,
-            "m": size.examples,
-            "tokens": size.tokens,
-            "dtype": self.preset.dtype,
-            "temp_bytes": None,
-            "seconds": None,
-            "compile_seconds": None,
-            "rel_error": None,
-            **measured,
-        }
+    def size_of(self, case: Case) -> problem.Size:
+        """The preset's size with the case's number of examples."""
+        return dataclasses.replace(self.preset.size, examples=case.examples or self.preset.size.examples)
 
     def reference(self, optimizer: str) -> np.ndarray | None:
         """ReverseUnroll in float64 on the same numbers."""
@@ -176,7 +201,7 @@ class Bench:
         with jax.enable_x64(True):
             wide = jax.tree.map(lambda x: x.astype("float64") if x.dtype == jnp.float32 else x, self.data)
             case = Case("ReverseUnroll(step)", optimizer, remat="block", loss_chunk=self.preset.loss_chunk)
-            return np.asarray(jax.jit(self.function(case, self.preset.size))(wide))
+            return np.asarray(jax.jit(function_of(case, self.preset.size))(wide))
 
 
 class Run(NamedTuple):
@@ -194,11 +219,8 @@ def measure(preset: Preset, done: Sequence[dict[str, Any]]) -> list[dict[str, An
     have = {_key(row) for row in done}
     todo = [case for case in cases(preset) if _key(_name(bench, case)) not in have]
     for number, case in enumerate(todo, 1):
-        compiled, row = bench.compile(case)
-        logging.info(
-            "compiled %d of %d: %s, %s, %s: %.1f MiB in %.0f s", number, len(todo), case.adjoint, case.policy,
-            case.optimizer, row["temp_bytes"] / 2**20, row["compile_seconds"],
-        )  # fmt: skip
+        logging.info("case %d of %d", number, len(todo))
+        compiled, row = compile_case(case, bench.size_of(case), preset.dtype)
         rows.append(row)
         if (case.num_steps, row["m"]) == (2, preset.size.examples):
             runs.append(Run(row, functools.partial(compiled, bench.data), case.timed))
@@ -213,8 +235,7 @@ def measure(preset: Preset, done: Sequence[dict[str, Any]]) -> list[dict[str, An
 
 
 def _name(bench: Bench, case: Case) -> dict[str, Any]:
-    size = dataclasses.replace(bench.preset.size, examples=case.examples or bench.preset.size.examples)
-    return bench.row(case, size)
+    return row_of(case, bench.size_of(case), bench.preset.dtype)
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -235,7 +256,7 @@ def _torch_runs(bench: Bench) -> list[Run]:
         except ImportError as error:
             logging.info("peer %s is left out: %s", name, error)
             continue
-        runs.append(Run(bench.row(Case(f"peer: {name}"), bench.preset.size), run, True))
+        runs.append(Run(_name(bench, Case(f"peer: {name}")), run, True))
     return runs
 
 
@@ -254,7 +275,7 @@ def _time(runs: Sequence[Run], rounds: int) -> None:
 
 
 def _errors(bench: Bench, runs: Sequence[Run]) -> None:
-    references = {name: bench.reference(name) for name in OPTIMIZERS}
+    references = {name: bench.reference(name) for name in {run.row["optimizer"] for run in runs}}
     for run in runs:
         exact = references[run.row["optimizer"]]
         if exact is not None:
@@ -264,11 +285,11 @@ def _errors(bench: Bench, runs: Sequence[Run]) -> None:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows in Markdown."""
     lines = [
-        "| adjoint | policy | optimizer | K | m | temporaries, MiB | seconds | compile, s | relative error |",
-        "|---|---|---|---:|---:|---:|---:|---:|---:|",
+        "| adjoint | policy | optimizer | K | m | tokens | temporaries, MiB | seconds | compile, s | relative error |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
-        cells = [row["adjoint"], row["policy"], row["optimizer"], row["K"], row["m"]]
+        cells = [row["adjoint"], row["policy"], row["optimizer"], row["K"], row["m"], row["tokens"]]
         temp = row["temp_bytes"]
         cells += ["" if temp is None else f"{temp / 2**20:.1f}", _number(row["seconds"], ".2f")]
         cells += [_number(row["compile_seconds"], ".1f"), _number(row["rel_error"], ".1e")]
@@ -320,17 +341,21 @@ def main(argv: Sequence[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     path = out / "metagrad.json"
     done = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    rows = measure(PRESETS[FLAGS.preset], done)
+    if FLAGS.preset == "wall":
+        rows = [compile_case(case, size, "float32")[1] for size, case in WALL_CASES]
+    else:
+        rows = measure(PRESETS[FLAGS.preset], done)
     result = {"machine": FLAGS.machine or machine(), "jax": jax.__version__, "preset": FLAGS.preset, "rows": rows}
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     heading = f"Machine: {result['machine']}; jax {jax.__version__}; preset `{FLAGS.preset}`.\n\n"
     (out / "metagrad.md").write_text(heading + table(rows), encoding="utf-8")
-    figure(rows, out / "metagrad.png")
+    if FLAGS.preset != "wall":
+        figure(rows, out / "metagrad.png")
     print(table(rows))
 
 
 def define_flags() -> None:
-    flags.DEFINE_enum("preset", "cpu", sorted(PRESETS), "Shapes and policies to measure.")
+    flags.DEFINE_enum("preset", "cpu", sorted([*PRESETS, "wall"]), "Shapes and policies to measure.")
     flags.DEFINE_string("out", None, "Directory for the results.", required=True)
     flags.DEFINE_string("machine", "", "What to call this machine in the results; empty asks JAX.")
 

@@ -16,9 +16,11 @@ from mass_jax.metagrad.losses import WeightedLoss
 from mass_jax.metagrad.meta import Aux, MetaGradient, meta_gradient
 from mass_jax.metagrad.mixed import mixed_grad, mixed_value_and_grad
 from mass_jax.metagrad.norms import example_gradient_norms
+from mass_jax.metagrad.optimizers import SUPPORT, Support, make_optimizer
 from mass_jax.metagrad.report import CompiledReport, compiled_report, topology_devices
 
 __all__ = [
+    "SUPPORT",
     "Adapted",
     "Adjoint",
     "Agreement",
@@ -29,6 +31,7 @@ __all__ = [
     "MetaGradient",
     "MixedMode",
     "ReverseUnroll",
+    "Support",
     "Truncated",
     "WeightedLoss",
     "WeightedMixedMode",
@@ -39,6 +42,7 @@ __all__ = [
     "compiled_report",
     "example_gradient_norms",
     "explain_forward_mode",
+    "make_optimizer",
     "meta_gradient",
     "mixed_grad",
     "mixed_value_and_grad",

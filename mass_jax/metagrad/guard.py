@@ -13,10 +13,10 @@ _MENDS = {
     "MuonState": "use adamw with eps_root=1e-8 (muon divides by the norm of a momentum that is zero at first)",
     "ScaleByAdamState": "pass eps_root=1e-8 (its default 0 takes the root of a zero second moment)",
     "ScaleByBeliefState": "raise eps_root (its root of a zero second moment has no derivative)",
-    "ScaleByRmsState": "pass eps_root or eps_in_sqrt=True (the root of a zero second moment has no derivative)",
+    "ScaleByRmsState": "leave eps_in_sqrt=True (the root of a zero second moment has no derivative)",
     "ScaleByAmsgradState": "pass eps_root=1e-8 (its default 0 takes the root of a zero second moment)",
     "ScaleByLionState": "use adamw with eps_root=1e-8 (lion moves by a sign, whose derivative is zero)",
-    "NovogradState": "use adamw with eps_root=1e-8 (novograd divides by a layer's norm, which is zero at first)",
+    "ScaleByNovogradState": "use adamw with eps_root=1e-8 (novograd divides by a layer's norm, which is zero at first)",
     "FactoredState": "use adamw with eps_root=1e-8 (adafactor divides by a root-mean-square that is zero at first)",
 }
 _OTHERWISE = "use sgd, or adamw with eps_root=1e-8"

@@ -26,6 +26,7 @@ class Size:
     examples: int
     tokens: int
     outer_rows: int
+    tied: bool = False
 
     def config(self, remat: str = "none", loss_chunk: int = 0) -> LlamaConfig:
         """The Llama of this size, with the execution settings that a policy asks for."""
@@ -37,6 +38,7 @@ class Size:
             num_attention_heads=self.heads,
             num_key_value_heads=self.kv_heads,
             max_position_embeddings=max(self.tokens, 2048),
+            tie_word_embeddings=self.tied,
             remat=remat,
             loss_chunk=loss_chunk,
         )

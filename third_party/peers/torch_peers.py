@@ -13,7 +13,7 @@ Peer = Callable[[problem.Size, problem.Data, float, int], np.ndarray]
 def double_backward(size: problem.Size, data: problem.Data, rate: float, num_steps: int) -> np.ndarray:
     """`create_graph=True` through every step: reverse over reverse, all activations kept."""
     model, weights_M, tokens_MT, outer_BT = _setup(size, data)
-    params = dict(model.named_parameters())
+    params: dict[str, torch.Tensor] = dict(model.named_parameters())
     for _ in range(num_steps):
         loss = weights_M @ torch.func.functional_call(model, params, (tokens_MT,))
         grads = torch.autograd.grad(loss, list(params.values()), create_graph=True)
