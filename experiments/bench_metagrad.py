@@ -6,7 +6,8 @@ writes `metagrad.json`, `metagrad.md` and `metagrad.png` to DIR; given the same 
 Runs are interleaved (every case once, then every case again ...) and medians reported, for machines are rarely idle.
 Presets: `cpu` (8 layers, about 20 minutes on 2 cores, 5 GiB), `gpu` and `tpu` (a 1B-parameter shape in bfloat16),
 `tiny` (a check that everything runs, minutes, most of them compilation), `wall` (compiles a published out-of-memory
-case, all 124M parameters, T=16 and T=32 steps, and runs nothing). Peers in PyTorch run where they are installed, on CPU presets.
+case, all 124M parameters, T=16 and T=32 steps, and runs nothing).
+Peers in PyTorch run where they are installed, on CPU presets.
 """
 
 import dataclasses
@@ -123,6 +124,11 @@ WALL_CASES = (
         Case("WeightedMixedMode(recursive)", "adam", "block", 32, 8, 4, 32),
     ),
     (WALL, Case("ReverseUnroll(step)", "adam", "block", 32, 8, None, 16)),
+    # What a deep model costs to compile.
+    (
+        dataclasses.replace(PRESETS["cpu"].size, layers=32),
+        Case("WeightedMixedMode", "sgd", "block", 32),
+    ),
 )
 
 

@@ -27,55 +27,24 @@ _SIGN = "it moves by the sign of the gradient, whose derivative is zero: the met
 _ZERO_NORM = "it divides by the root of a statistic that is zero where the gradient is: the meta-gradient is NaN"
 _VALUE = "its update needs the loss itself, not only the gradient"
 
+_PLAIN = (
+    "sgd", "adabelief", "adadelta", "adagrad", "adamax", "adamaxw", "adan", "fromage", "lars",
+    "optimistic_gradient_descent", "rmsprop", "sm3", "yogi", "contrib.schedule_free_sgd",
+)  # fmt: skip
+_ROOTED = (
+    "adam", "adamw", "amsgrad", "lamb", "nadam", "nadamw", "optimistic_adam_v2", "radam", "contrib.ademamix",
+    "contrib.simplified_ademamix",
+)  # fmt: skip
+_NORMED = (
+    "adafactor", "novograd", "contrib.dadapt_adamw", "contrib.muon", "contrib.prodigy", "contrib.schedule_free_adamw",
+)  # fmt: skip
+
 SUPPORT: Mapping[str, Support] = {
-    **dict.fromkeys(
-        [
-            "sgd",
-            "adabelief",
-            "adadelta",
-            "adagrad",
-            "adamax",
-            "adamaxw",
-            "adan",
-            "fromage",
-            "lars",
-            "noisy_sgd",
-            "optimistic_gradient_descent",
-            "rmsprop",
-            "sm3",
-            "yogi",
-            "contrib.schedule_free_sgd",
-        ],
-        Support(True),
-    ),
-    **dict.fromkeys(
-        [
-            "adam",
-            "adamw",
-            "amsgrad",
-            "lamb",
-            "nadam",
-            "nadamw",
-            "optimistic_adam_v2",
-            "radam",
-            "contrib.ademamix",
-            "contrib.simplified_ademamix",
-        ],
-        Support(True, {"eps_root": 1e-8}, _ROOT),
-    ),
-    **dict.fromkeys(["lion", "rprop", "sign_sgd", "signum"], Support(False, reason=_SIGN)),
-    **dict.fromkeys(
-        [
-            "adafactor",
-            "novograd",
-            "contrib.dadapt_adamw",
-            "contrib.muon",
-            "contrib.prodigy",
-            "contrib.schedule_free_adamw",
-        ],
-        Support(False, reason=_ZERO_NORM),
-    ),
-    **dict.fromkeys(["lbfgs", "polyak_sgd"], Support(False, reason=_VALUE)),
+    **dict.fromkeys(_PLAIN, Support(True)),
+    **dict.fromkeys(_ROOTED, Support(True, {"eps_root": 1e-8}, _ROOT)),
+    **dict.fromkeys(("lion", "rprop", "sign_sgd", "signum"), Support(False, reason=_SIGN)),
+    **dict.fromkeys(_NORMED, Support(False, reason=_ZERO_NORM)),
+    **dict.fromkeys(("lbfgs", "polyak_sgd"), Support(False, reason=_VALUE)),
 }
 
 

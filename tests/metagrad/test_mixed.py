@@ -1,0 +1,112 @@
+"""mixed_grad against jax.grad, wherever it may stand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mass_jax import metagrad as mg
+
+
+def plain(loss, argnums=0, has_aux=False):
+    return jax.grad(loss, argnums, has_aux=has_aux)
+
+
+def close(left, right):
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-11, atol=1e-13)
+
+
+@pytest.fixture
+def problem(x64):
+    keys = jax.random.split(jax.random.key(0), 3)
+    params = {"w": jax.random.normal(keys[0], (3, 3)), "partly": jnp.arange(3.0), "unused": jnp.ones(2)}
+    batch = {"x": jax.random.normal(keys[1], (4, 3)), "y": jax.random.normal(keys[2], (4, 3)), "i": jnp.arange(4)[::-1]}
+    return params, batch, jnp.array(0.7)
+
+
+def unrolled(gradient, wrap=lambda step: step):
+    """Three steps whose loss shares a matrix, uses integers, returns aux, and closes over a tracer."""
+
+    def loss(params, batch, scale):
+        hidden = jnp.tanh(batch["x"] @ params["w"] * scale)
+        error = hidden @ params["w"].T - batch["y"][batch["i"]]
+        return jnp.mean(error**2) + params["partly"][0] ** 3, {"hidden": hidden, "i": batch["i"]}
+
+    def run(params, floats, captured, integers):
+        def step(params, _):
+            batch = {**floats, "i": integers}
+            grads, aux = gradient(lambda p, b: loss(p, b, captured * 2.0), 0, True)(params, batch)
+            return jax.tree.map(lambda p, g: p - 0.3 * g, params, grads), jnp.sum(aux["hidden"])
+
+        params, sums = jax.lax.scan(wrap(step), params, None, length=3)
+        return loss(params, {**floats, "i": integers}, captured)[0] + jnp.sum(sums)
+
+    return run
+
+
+def arguments(problem):
+    params, batch, scale = problem
+    return params, {"x": batch["x"], "y": batch["y"]}, scale, batch["i"]
+
+
+def derivative(gradient, wrap):
+    return jax.grad(unrolled(gradient, wrap), argnums=(0, 1, 2))
+
+
+@pytest.mark.parametrize("wrap", [lambda step: step, jax.checkpoint], ids=["plain", "checkpoint"])
+def test_equals_reverse_over_reverse_under_jit_and_vmap(wrap, problem, fast):
+    args = arguments(problem)
+    reference = fast(derivative(plain, wrap))(*args)
+    close(fast(derivative(mg.mixed_grad, wrap))(*args), reference)
+    many = (*args[:2], jnp.array([0.5, 0.7]), args[3])
+    batched = jax.vmap(derivative(mg.mixed_grad, wrap), (None, None, 0, None))
+    close(jax.tree.map(lambda leaf: leaf[1], fast(batched)(*many)), reference)
+
+
+def test_derivative_of_a_vmap_with_integers_closed_over(x64):
+    rows = jnp.array([[0, 1], [2, 3]])
+
+    def total(gradient):
+        def one(w, row):
+            return jnp.sum(gradient(lambda w: jnp.sum(jnp.sin(w[row] * w[0])))(w) ** 2)
+
+        return lambda w: jnp.sum(jax.vmap(lambda row: one(w, row))(rows))
+
+    w = jnp.arange(4.0) + 0.3
+    close(jax.grad(total(mg.mixed_grad))(w), jax.grad(total(plain))(w))
+
+
+def test_several_arguments_value_and_static_objects(x64):
+    def loss(x, power, y, mode="exp"):
+        return jnp.sum(x**power * getattr(jnp, mode)(y * x))
+
+    def of(value_and_grad):
+        def run(x, y):
+            value, (dx, dy) = value_and_grad(loss, (0, 2))(x, 3, y, mode="exp")
+            return value**2 + jnp.sum(dx * dy)
+
+        return jax.grad(run, argnums=(0, 1))(jnp.array(1.2), jnp.array(0.3))
+
+    close(of(mg.mixed_value_and_grad), of(jax.value_and_grad))
+
+
+def test_only_the_forward_derivative_of_the_gradient_is_taken():
+    # lgamma' = digamma, digamma' = polygamma; reverse over reverse would need the backward pass transposed.
+    def outer(x):
+        return jnp.sum(mg.mixed_grad(lambda x: jnp.sum(jax.lax.lgamma(x)))(x) ** 2)
+
+    text = str(jax.make_jaxpr(jax.grad(outer))(jnp.ones(3, jnp.float32)))
+    assert text.count("polygamma") == 1
+
+
+def test_constants_that_are_not_differentiated_cost_nothing(fast):
+    # The cotangent of a big closed-over matrix would be as big as the matrix.
+    big = jnp.ones((600, 600), jnp.float32)
+
+    def outer(x, big):
+        return jnp.sum(mg.mixed_grad(lambda x: jnp.sum(jnp.tanh(big @ x)))(x))
+
+    shapes = jax.ShapeDtypeStruct((600,), jnp.float32), jax.ShapeDtypeStruct(big.shape, jnp.float32)
+    stats = fast(jax.grad(outer)).lower(*shapes).compile().memory_analysis()
+    assert stats.temp_size_in_bytes < big.nbytes / 4
