@@ -84,5 +84,9 @@ def fail(message: str) -> Any:
 
 def run(main: Any) -> None:
     """`app.run` with our parser, and without the page that orbax logs at every save."""
-    logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname or record.levelno >= std_logging.WARNING)
+    logging.get_absl_handler().addFilter(_is_ours_or_serious)
     app.run(main, flags_parser=parse)
+
+
+def _is_ours_or_serious(record: std_logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname or record.levelno >= std_logging.WARNING

@@ -86,22 +86,23 @@ class Parts:
         """What meta-trains; `control` is None, "shuffled" or "unrewarded"."""
         config = self.config
         reinforce = self._surrogate()
+        decay = config.steps - config.warmup_steps if config.lr_schedule == "linear" else None
         return meta_step.Learner(
             loop=self.loop,
             scorer=self.scorer,
             objective=objective.GeneratorObjective(
                 reinforce, gold=outer == "gold", gamma=config.gamma, reward_examples=control != "unrewarded"
             ),
-            policy_optimizer=meta_step.outer_optimizer(config.generator_lr, config.grad_clip),
+            policy_optimizer=meta_step.outer_optimizer(config.generator_lr, config.grad_clip, decay),
             scorer_optimizer=meta_step.outer_optimizer(config.scorer_lr, config.grad_clip),
             warmup_steps=config.warmup_steps,
             shuffle_rewards=control == "shuffled",
         )
 
     def solver_grpo(self) -> solver_grpo.SolverGrpo:
-        """What trains the Solver GRPO baseline."""
-        rate = meta_step.outer_optimizer(self.config.solver_grpo_lr, self.config.grad_clip)
-        return solver_grpo.SolverGrpo(self._surrogate(), rate)
+        """What trains the Solver GRPO baseline; its rate stays constant, which serves it better."""
+        optimizer = meta_step.outer_optimizer(self.config.solver_grpo_lr, self.config.grad_clip)
+        return solver_grpo.SolverGrpo(self._surrogate(), optimizer)
 
     def _surrogate(self) -> objective.Surrogate:
         config = self.config

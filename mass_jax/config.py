@@ -40,7 +40,7 @@ class Config:
 
     # Inner loop (paper 2.1): K steps of LoRA on weighted examples
     inner_optimizer: str = setting("sgd", "Inner optimizer.", choices=("sgd", "momentum", "adam", "adamw"))
-    inner_lr: float = setting(0.3, "Rate of the inner optimizer.", minimum=0)
+    inner_lr: float = setting(0.2, "Rate of the inner optimizer.", minimum=0)
     inner_steps: int = setting(2, "Inner steps K, all of them differentiated through.", minimum=1)
     lora_rank: int = setting(4, "Rank of the per-task adapter.", minimum=1)
     lora_alpha: float = setting(4.0, "Scale of the adapter is alpha / rank.", minimum=0)
@@ -73,7 +73,8 @@ class Config:
     generator: str = setting("full", "What of the generator is trained.", choices=("full", "lora"))
     generator_lora_rank: int = setting(16, "Rank of the generator's own adapter with --generator=lora.", minimum=1)
     generator_lr: float = setting(3e-4, "Adam rate of the generator.", minimum=0)
-    gamma: float = setting(0.3, "Weight of L_solve beside L_aux.", minimum=0)
+    lr_schedule: str = setting("linear", "Rate of the generator over its steps.", choices=("linear", "constant"))
+    gamma: float = setting(0.1, "Weight of L_solve beside L_aux.", minimum=0)
     clip_ratio: float = setting(0.2, "Clip range of the policy ratio.", minimum=0)
     ratio_level: str = setting(
         "sequence", "Policy ratio of whole completions or of tokens.", choices=("sequence", "token")

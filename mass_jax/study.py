@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from mass_jax import evaluate, report, runtime, train, worked
@@ -19,15 +20,17 @@ MASS_RUNS: dict[str, dict[str, Any]] = {
 WORKED_PROBLEMS = 8
 
 
+CONTROLS = ["mass_shuffled", "mass_unrewarded"]
+
+
 def rows_of(config: Config) -> list[str]:
-    """Rows to evaluate: the methods, then references that need no further training, then controls.
+    """Rows to evaluate: the methods, then references that need no further training.
 
     >>> rows_of(Config(methods=("base", "mass")))
     ['base', 'mass', 'mass_unadapted', 'oracle']
     """
     rows = list(config.chosen_methods)
-    rows += [f"{name}_unadapted" for name in ("mass", "mass_gold") if name in rows] + ["oracle"]
-    return rows + (["mass_shuffled", "mass_unrewarded"] if config.controls else [])
+    return rows + [f"{name}_unadapted" for name in ("mass", "mass_gold") if name in rows] + ["oracle"]
 
 
 def run_study(parts: Parts, workdir: pathlib.Path, stop: runtime.Stop) -> dict[str, Any]:
@@ -36,16 +39,18 @@ def run_study(parts: Parts, workdir: pathlib.Path, stop: runtime.Stop) -> dict[s
     Returns:
         The table, as in report/table1.json.
     """
-    for seed in parts.config.seeds:
-        run_seed(parts, seed, workdir / f"seed{seed}", stop)
-    return write_report(parts.config, workdir)
+    config = parts.config
+    for rows in (rows_of(config), CONTROLS) if config.controls else (rows_of(config),):
+        for seed in config.seeds:
+            run_seed(parts, rows, seed, workdir / f"seed{seed}", stop)
+    return write_report(config, workdir)
 
 
-def run_seed(parts: Parts, seed: int, workdir: pathlib.Path, stop: runtime.Stop) -> None:
-    """Trains and evaluates every row for one seed."""
+def run_seed(parts: Parts, rows: Sequence[str], seed: int, workdir: pathlib.Path, stop: runtime.Stop) -> None:
+    """Trains and evaluates rows for one seed."""
     problems = parts.problems(seed)
     trained: dict[str | None, train.Trained] = {None: train.Trained(parts.pretrained(), None)}
-    for name in rows_of(parts.config):
+    for name in rows:
         run = evaluate.ALL_ROWS[name].trained
         if run not in trained:
             trained[run] = train_run(parts, str(run), problems, seed, workdir / str(run), stop)
@@ -76,7 +81,7 @@ def write_report(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     seeds = {seed: workdir / f"seed{seed}" for seed in config.seeds}
     records = {
         name: [r for path in seeds.values() for r in evaluate.read_records(path / "evaluation" / f"{name}.jsonl")]
-        for name in rows_of(config)
+        for name in rows_of(config) + (CONTROLS if config.controls else [])
     }
     runs = [run for run in (*MASS_RUNS, "solver_grpo") if (next(iter(seeds.values())) / run).exists()]
     curves = {run: read_metrics(next(iter(seeds.values())) / run / "metrics.jsonl") for run in runs}

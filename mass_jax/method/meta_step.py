@@ -182,10 +182,17 @@ def meta_step(
     return new_state, StepOutput(metrics, scores_NM, rewards_NM)
 
 
-def outer_optimizer(rate: float, grad_clip: float) -> optax.GradientTransformation:
-    """Adam behind a clipped global norm; skips non-finite gradients and counts them in its state, however many."""
+def outer_optimizer(rate: float, grad_clip: float, decay_steps: int | None = None) -> optax.GradientTransformation:
+    """Adam behind a clipped global norm; skips non-finite gradients and counts them in its state, however many.
+
+    Args:
+        rate: Adam's rate.
+        grad_clip: global norm at which gradients are clipped.
+        decay_steps: steps over which the rate falls linearly to 0; None keeps it.
+    """
+    schedule = rate if decay_steps is None else optax.linear_schedule(rate, 0.0, decay_steps)
     return optax.apply_if_finite(
-        optax.chain(optax.clip_by_global_norm(grad_clip), optax.adam(rate)), max_consecutive_errors=2**31 - 1
+        optax.chain(optax.clip_by_global_norm(grad_clip), optax.adam(schedule)), max_consecutive_errors=2**31 - 1
     )
 
 

@@ -1,0 +1,178 @@
+"""The command as a user runs it: real processes, real signals, real files."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mass_jax.assemble import model_directory
+
+SMALL = (
+    "--preset=tiny --steps=6 --warmup_steps=1 --tasks_per_step=2 --num_examples=2 --num_test_examples=2 --eval_batch=4 "
+    "--num_attempts=2 --num_eval_problems=4 --checkpoint_every=2 --outer=gold --methods=base,tt_ss,mass_gold"
+).split()
+
+
+def command(*flags):
+    return [sys.executable, "-m", "experiments.train", *flags]
+
+
+def run(*flags, **kwargs):
+    return subprocess.run(command(*flags), capture_output=True, text=True, timeout=300, check=False, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Processes of this module share compiled code, which changes no number."""
+    cache = str(tmp_path_factory.mktemp("compiled"))
+    return os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(environment, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    done = run(*SMALL, f"--workdir={workdir}", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "| MASS_gold |" in done.stdout
+    return workdir
+
+
+def without_times(path):
+    return {
+        file.name: [
+            {k: v for k, v in json.loads(line).items() if k not in ("seconds", "step_time")} for line in file.open()
+        ]
+        for file in sorted(path.rglob("*.jsonl"))
+    }
+
+
+def table_of(workdir):
+    table = json.loads((workdir / "report" / "table1.json").read_text())
+    for row in (table["methods"] | table["references"]).values():
+        del row["cost"]["seconds_per_question"]
+    return table
+
+
+def stop_after(lines, number, flags, environment):
+    """Starts the command, sends a signal once `lines` steps are logged; returns exit status and stderr."""
+    workdir = pathlib.Path(next(flag for flag in flags if flag.startswith("--workdir=")).split("=", 1)[1])
+    metrics = workdir / "seed0" / "mass_gold" / "metrics.jsonl"
+    with subprocess.Popen(command(*flags), env=environment, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 240
+        while not (metrics.exists() and metrics.read_text().count("\n") >= lines):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline, "no progress"
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+def test_stopped_and_killed_runs_end_with_the_numbers_of_an_undisturbed_one(undisturbed, environment, tmp_path):
+    flags = [*SMALL, f"--workdir={tmp_path}"]
+    status, errors = stop_after(1, signal.SIGTERM, flags, environment)
+    assert status in (128 + signal.SIGTERM, 0)
+    if status:
+        assert "run the same command to go on" in errors
+        assert "Traceback" not in errors
+    stop_after(3, signal.SIGKILL, flags, environment)
+    done = run(*flags, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert without_times(tmp_path) == without_times(undisturbed)
+    assert table_of(tmp_path) == table_of(undisturbed)
+
+
+def test_the_report_is_whole(undisturbed):
+    written = {path.name for path in (undisturbed / "report").iterdir()}
+    assert written == {
+        "table1.json",
+        "table1.md",
+        "accuracy.png",
+        "gain_by_subject.png",
+        "training.png",
+        "examples.html",
+    }
+
+
+def test_a_workdir_of_other_settings_is_refused(undisturbed, environment):
+    done = run(*SMALL, "--gamma=0.7", f"--workdir={undisturbed}", env=environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "gamma" in done.stderr
+    assert "choose another --workdir" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--iner_steps=3"], "Did you mean: inner_steps"),
+        (["--preset=tyni"], "--preset='tyni' is unknown; did you mean 'tiny'?"),
+        (["--adjoint=mixd"], "--adjoint='mixd' is unknown; did you mean 'mixed'?"),
+        (["--inner_steps=two"], "--inner_steps=two"),
+        (["--seeds=0,x"], "must be a list of int"),
+        (["tiny"], "unexpected argument 'tiny'"),
+        ([], "--workdir is missing"),
+    ],
+)
+def test_what_a_user_mistypes_costs_one_line(flags, message):
+    done = run(*flags)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_print_config_prints_settings_and_stops():
+    done = run("--print_config", "--gamma=0.7")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["gamma"] == 0.7
+
+
+def lose_weights(model):
+    model.joinpath("model.safetensors").unlink()
+
+
+def cut_weights(model):
+    path = model / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def break_config(model):
+    (model / "config.json").write_text("{")
+
+
+def lose_tokenizer(model):
+    (model / "tokenizer.json").unlink()
+
+
+def lose_domain(model):
+    (model / "domain.json").unlink()
+
+
+@pytest.mark.parametrize("fault", [lose_weights, cut_weights, break_config, lose_tokenizer, lose_domain])
+def test_missing_or_corrupt_model_files_are_named_in_one_line(fault, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(model_directory("tiny"), model)
+    fault(model)
+    done = run(f"--model={model}", f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert str(model) in last
+    assert "Traceback" not in done.stderr
+
+
+def test_a_prompt_that_is_too_long_names_the_flag(tmp_path):
+    done = run(*SMALL, "--max_prompt_tokens=4", f"--workdir={tmp_path}")
+    assert done.returncode == 2
+    assert "raise --max_prompt_tokens to 6" in done.stderr.strip().splitlines()[-1]
+
+
+def test_diverging_updates_stop_the_run_and_keep_the_checkpoint(environment, tmp_path):
+    done = run(*SMALL, "--inner_lr=1e30", "--max_skipped_steps=2", f"--workdir={tmp_path}", env=environment)
+    assert done.returncode == 2
+    assert "not finite in 2 steps in a row" in done.stderr.strip().splitlines()[-1]

@@ -1,0 +1,55 @@
+"""Checkpoints with real files: resumed, kept, damaged."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mass_jax.runtime import Checkpoints
+
+
+def state_of(value):
+    return {"step": jnp.int32(value), "weights": jnp.full((3, 2), float(value)), "opt": (jnp.zeros(()), None)}
+
+
+def damage(directory):
+    """Cuts every data file of a checkpoint short."""
+    for path in directory.rglob("*"):
+        if path.is_file() and path.stat().st_size:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.fixture
+def saved(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, state_of(step))
+    return tmp_path
+
+
+def test_nothing_to_restore(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(state_of(0)) is None
+
+
+def test_the_newest_is_restored_bit_for_bit_and_two_are_kept(saved):
+    with Checkpoints(saved) as checkpoints:
+        step, state = checkpoints.restore(state_of(0))
+    assert step == 3
+    jax.tree.map(np.testing.assert_array_equal, state, state_of(3))
+    assert sorted(int(path.name) for path in saved.iterdir() if path.name.isdigit()) == [2, 3]
+
+
+def test_a_damaged_newest_one_costs_only_its_own_steps(saved):
+    damage(saved / "3")
+    with Checkpoints(saved) as checkpoints:
+        step, state = checkpoints.restore(state_of(0))
+    assert step == 2
+    assert float(state["weights"][0, 0]) == 2
+
+
+def test_if_all_are_damaged_the_error_says_what_to_do(saved):
+    for step in (2, 3):
+        damage(saved / str(step))
+    with Checkpoints(saved) as checkpoints, pytest.raises(ValueError, match="remove it to start anew"):
+        checkpoints.restore(state_of(0))

@@ -1,0 +1,27 @@
+"""Real signals to this process."""
+
+import os
+import signal
+
+import pytest
+
+from mass_jax.runtime import Interrupted, stop_on_signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_honoured_at_the_next_poll_with_its_exit_code(number):
+    with stop_on_signals() as stop:
+        stop.poll()
+        os.kill(os.getpid(), number)
+        with pytest.raises(Interrupted, match=number.name) as caught:
+            stop.poll()
+    assert caught.value.exit_code == 128 + number
+
+
+def test_a_second_signal_stops_at_once_and_handlers_are_put_back():
+    before = signal.getsignal(signal.SIGINT)
+    with stop_on_signals(), pytest.raises(KeyboardInterrupt):  # noqa: PT012  the first must not raise
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.sigtimedwait([], 1)
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,0 +1,27 @@
+"""One configuration a workdir; files whole or absent."""
+
+import pytest
+
+from mass_jax.runtime import claim_workdir, write_atomically
+
+
+def test_the_same_settings_may_come_back_and_others_are_refused_by_name(tmp_path):
+    workdir = tmp_path / "run"
+    claim_workdir(workdir, '{"steps": 3, "gamma": 0.1}')
+    claim_workdir(workdir, '{"gamma": 0.1, "steps": 3}')
+    with pytest.raises(ValueError, match=r"started with gamma=0\.1, now it is 0\.5; choose another --workdir"):
+        claim_workdir(workdir, '{"steps": 3, "gamma": 0.5}')
+
+
+def test_a_damaged_config_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        claim_workdir(tmp_path, "{}")
+
+
+def test_a_failed_write_leaves_the_old_content(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "new \ud800")
+    assert path.read_text() == "old"

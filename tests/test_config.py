@@ -1,0 +1,47 @@
+"""Settings refuse what is unknown or contradictory, in one line that says what to do."""
+
+import dataclasses
+
+import pytest
+
+from mass_jax.config import METHODS, Config, nearest
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"outer": "verifer"}, "--outer='verifer' is unknown; did you mean 'verifier'?"),
+        ({"inner_optimizer": "adm"}, "--inner_optimizer='adm' is unknown; did you mean 'adam'?"),
+        ({"methods": ("base", "mas")}, "--methods='mas' is unknown; did you mean 'mass'?"),
+        ({"lora_targets": ("q_prj",)}, "--lora_targets='q_prj' is unknown; did you mean 'q_proj'?"),
+        ({"inner_steps": 0}, "--inner_steps=0 is below its minimum 1"),
+        ({"inner_lr": float("nan")}, "--inner_lr=nan is below its minimum 0"),
+        ({"seeds": ()}, "--seeds is empty; name at least one"),
+        ({"steps": 20, "warmup_steps": 20}, "set --warmup_steps below --steps"),
+        ({"methods": ("base", "mass"), "outer": "gold"}, "--methods names 'mass', which --outer=gold excludes"),
+        ({"outer": "gold", "controls": True}, "--controls are variants of 'mass'"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(settings, message):
+    with pytest.raises(ValueError, match=r"^--") as caught:
+        Config(**settings)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_outer_leaves_out_the_method_it_excludes():
+    assert Config().chosen_methods == METHODS
+    assert "mass" not in Config(outer="gold").chosen_methods
+    assert "mass_gold" not in Config(outer="verifier").chosen_methods
+
+
+def test_the_baseline_has_the_same_budget_of_samples():
+    assert Config(num_examples=12, num_attempts=6).num_solver_attempts == 18
+
+
+def test_every_setting_has_help():
+    assert all(len(field.metadata["help"]) > 5 for field in dataclasses.fields(Config))
+
+
+def test_nearest_stays_silent_where_nothing_is_near():
+    assert nearest("zzz", ["tiny"]) == "Known: tiny"
