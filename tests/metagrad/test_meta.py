@@ -15,8 +15,9 @@ CHAINS = {
     "momentum": (2, lambda: optax.sgd(0.2, momentum=0.9, nesterov=True)),
     "adam": (3, lambda: optax.adam(0.05, eps_root=1e-8)),
     "adamw clipped": (4, lambda: optax.chain(optax.clip_by_global_norm(0.1), optax.adamw(0.05, eps_root=1e-8))),
-    "rmsprop scheduled": (5, lambda: optax.rmsprop(optax.cosine_decay_schedule(0.05, 9))),
-    "lamb": (6, lambda: optax.lamb(0.05, eps_root=1e-4)),
+    "rmsprop scheduled": (6, lambda: optax.rmsprop(optax.cosine_decay_schedule(0.05, 9))),
+    # At a leaf that is all zero (LoRA) its trust ratio has no derivative in the initial parameters.
+    "lamb": (5, lambda: optax.lamb(0.05, eps_root=1e-4)),
     "injected": (7, lambda: optax.inject_hyperparams(optax.sgd)(learning_rate=0.2, momentum=0.5)),
     "decayed, masked": (8, lambda: optax.chain(optax.add_decayed_weights(0.1, mask=_only_first), optax.yogi(0.05))),
     "schedule-free": (3, lambda: optax.contrib.schedule_free_sgd(0.3)),
