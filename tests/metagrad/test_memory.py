@@ -49,13 +49,13 @@ def test_long_unrolls_keep_square_root_many_states(fast):
         loss = mg.WeightedLoss(lambda p, b: jnp.stack([jnp.sum(jnp.sin(p)), jnp.sum(p**2)]))
         return mg.meta_gradient(
             loss, lambda p, b: jnp.sum(p**2), params, jnp.ones(2, jnp.float32), None, None,
-            optimizer=optax.sgd(0.1, momentum=0.9), num_steps=36, adjoint=adjoint,
+            optimizer=optax.sgd(0.1, momentum=0.9), num_steps=100, adjoint=adjoint,
         ).meta  # fmt: skip
 
     def temp(adjoint):
         lowered = fast(functools.partial(gradient, adjoint=adjoint)).lower(params)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
-    # 36 states and gradients against 7 of the former and 5 of both.
+    # 100 parameters (momentum is linear: nothing else is needed backward) against 11 states and 9 parameters.
     assert temp(mg.WeightedMixedMode("recursive")) < temp(mg.WeightedMixedMode("save_grads")) / 2.5
-    assert temp(mg.ReverseUnroll("recursive")) < temp(mg.ReverseUnroll("none")) / 2.5
+    assert temp(mg.ReverseUnroll("recursive")) < temp(mg.ReverseUnroll("none")) / 3
