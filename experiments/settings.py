@@ -5,7 +5,7 @@ import importlib
 import logging as std_logging
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import app, flags, logging
@@ -33,8 +33,12 @@ def _define_one(field: dataclasses.Field) -> None:
     elif isinstance(default, tuple):
         flags.DEFINE_list(name, [str(item) for item in default], help_text)
     else:
-        kind = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}[type(default)]
-        kind(name, default, help_text)
+        define_one: dict[type, Callable[..., Any]] = {
+            int: flags.DEFINE_integer,
+            float: flags.DEFINE_float,
+            str: flags.DEFINE_string,
+        }
+        define_one[type(default)](name, default, help_text)
 
 
 def preset_names() -> list[str]:

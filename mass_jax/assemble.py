@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from mass_jax.config import Config
 from mass_jax.llama import Llama, LlamaConfig, lora, tokenizer, weights
-from mass_jax.method import adapt, meta_step, objective, score, solver_grpo
+from mass_jax.method import adapt, meta_step, objective, policy, score, solver_grpo
 from mass_jax.method.generate import Dialogue
 from mass_jax.method.models import Solver, Weights
 from mass_jax.tasks import testbed
@@ -106,7 +106,7 @@ class Parts:
 
     def _surrogate(self) -> objective.Surrogate:
         config = self.config
-        level = "token" if config.ratio_level == "token" else "sequence"
+        level: policy.RatioLevel = "token" if config.ratio_level == "token" else "sequence"
         return objective.Surrogate(self.solver, config.clip_ratio, config.advantage_eps, level)
 
 

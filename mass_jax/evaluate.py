@@ -158,7 +158,7 @@ def _given(row: Row, problems: Problems, task: Problem, count: int, seed: int) -
 
 def _describe(parts: Parts, task: Problem, practice: generate.Practice, n: int) -> dict[str, Any]:
     """The practice of one task, as a record keeps it."""
-    examples = []
+    examples: list[dict[str, Any]] = []
     for text, parsed in zip(practice.texts_NM[n], practice.parsed_NM[n], strict=True):
         if isinstance(parsed, Rejected):
             examples.append({"text": text, "rejected": parsed.reason})

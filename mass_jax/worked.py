@@ -61,7 +61,7 @@ def _stage(
     scores, rewards = np.asarray(scores_NM), -np.asarray(gradients.meta)
     rows = []
     for n in range(len(problems)):
-        examples = []
+        examples: list[dict[str, Any]] = []
         for m, (text, parsed) in enumerate(zip(practice.texts_NM[n], practice.parsed_NM[n], strict=True)):
             if isinstance(parsed, Rejected):
                 examples.append({"text": text, "rejected": parsed.reason})

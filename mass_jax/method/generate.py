@@ -36,7 +36,7 @@ class Practice(NamedTuple):
     @property
     def kept_NM(self) -> np.ndarray:
         """1 where an example can be trained on, float32."""
-        return np.asarray(self.examples.target_BT).any(-1).astype(np.float32)
+        return np.asarray(np.asarray(self.examples.target_BT).any(-1), np.float32)
 
     def reasons(self) -> collections.Counter[str]:
         """How often each reason rejected a text."""
@@ -108,9 +108,12 @@ class Dialogue:
         scorer_pairs: list[tuple[str, str] | None] = []
         for problem, row in zip(problems, parsed_NM, strict=True):
             for parsed in row:
-                found = isinstance(parsed, Example)
-                solver_pairs.append((self.task.solver_prompt(parsed.problem), parsed.solution) if found else None)
-                scorer_pairs.append((self.task.scorer_text(problem.problem, parsed), "") if found else None)
+                if isinstance(parsed, Rejected):
+                    solver_pairs.append(None)
+                    scorer_pairs.append(None)
+                else:
+                    solver_pairs.append((self.task.solver_prompt(parsed.problem), parsed.solution))
+                    scorer_pairs.append((self.task.scorer_text(problem.problem, parsed), ""))
         N, M = len(problems), len(parsed_NM[0])
         solver_text, too_long = encode_pairs(
             self.tokenizer, solver_pairs, self.max_prompt_tokens + self.max_answer_tokens

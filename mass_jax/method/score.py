@@ -61,7 +61,7 @@ def scores(trunk: Llama, params: Any, text: Text) -> jax.Array:
     """
     lead, length = text.tokens_BT.shape[:-1], text.tokens_BT.shape[-1]
     tokens_BT, mask_BT = text.tokens_BT.reshape(-1, length), text.mask_BT.reshape(-1, length)
-    hidden_BTD = trunk.apply({"params": params["trunk"]}, tokens_BT, mask_BT, method="hidden")
+    hidden_BTD: Any = trunk.apply({"params": params["trunk"]}, tokens_BT, mask_BT, method="hidden")
     last_B = jnp.maximum(mask_BT.sum(-1) - 1, 0)
     state_BD = jnp.take_along_axis(hidden_BTD, last_B[:, None, None], axis=1)[:, 0]
     logits_B = state_BD @ params["head"]["kernel"] + params["head"]["bias"]
