@@ -25,6 +25,7 @@ DEPENDENCIES = (
     ("pytest>=8.3", "test runner", ("test",)),
     ("pytest-xdist>=3.6", "tests on both cores", ("test",)),
     ("torch==2.13.0", "independent implementation to hold ours against; a CPU build", ("test",)),
+    ("peft>=0.18", "independent reader of our adapters", ("test",)),
     ("ruff>=0.14", "lint and format", ("test",)),
     ("mypy>=1.18", "type checker", ("test",)),
     ("jax[tpu]", "TPU runtime", ("tpu",)),

@@ -129,9 +129,8 @@ def logits(model: Llama, params: Any, x: jax.Array) -> jax.Array:
 
 
 def _write(cache: LayerCache, key_NMKH: jax.Array, value_NMKH: jax.Array, i: jax.Array) -> LayerCache:
-    at = (0, 0, 0, i, 0)
-    key = jax.lax.dynamic_update_slice(cache.key, key_NMKH[:, :, :, None], at)
-    value = jax.lax.dynamic_update_slice(cache.value, value_NMKH[:, :, :, None], at)
+    key = jax.lax.dynamic_update_slice_in_dim(cache.key, key_NMKH[:, :, :, None], i, axis=3)
+    value = jax.lax.dynamic_update_slice_in_dim(cache.value, value_NMKH[:, :, :, None], i, axis=3)
     return cache._replace(key=key, value=value)
 
 

@@ -1,0 +1,71 @@
+"""A Llama small enough for every test, and its parameters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mass_jax.llama import Llama, LlamaConfig, lora
+
+CONFIG = LlamaConfig(
+    vocab_size=61,
+    hidden_size=16,
+    intermediate_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    initializer_range=0.3,
+)
+
+
+@pytest.fixture
+def config():
+    return CONFIG
+
+
+@pytest.fixture
+def tokens_BT():
+    return jax.random.randint(jax.random.key(1), (3, 13), 0, CONFIG.vocab_size)
+
+
+@pytest.fixture
+def make_params(tokens_BT):
+    """Random parameters of a configuration, biases and norms too; drawn by NumPy, which compiles nothing."""
+
+    def make(config: LlamaConfig):
+        shapes = jax.eval_shape(Llama(config).init, jax.random.key(0), tokens_BT)["params"]
+        rng = np.random.default_rng(0)
+
+        def draw(path, leaf):
+            centre = 1.0 if path[-1].key == "weight" else 0.0
+            return jnp.asarray(centre + config.initializer_range * rng.standard_normal(leaf.shape), leaf.dtype)
+
+        return jax.tree_util.tree_map_with_path(draw, shapes)
+
+    return make
+
+
+@pytest.fixture
+def make_adapter():
+    """An adapter that changes something: B is not zero."""
+
+    def make(config: LlamaConfig, rank: int = 2, seed: int = 3, **kwargs):
+        adapter = lora.init(jax.random.key(seed), config, rank, **kwargs)
+        return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(seed + 1), x.shape, x.dtype), adapter)
+
+    return make
+
+
+@pytest.fixture
+def assert_close():
+    """Equality of trees to rounding, relative to the largest element of each leaf."""
+
+    def check(found, wanted, tolerance: float):
+        def leaf(x, y):
+            scale = jnp.maximum(jnp.max(jnp.abs(y)), 1e-30)
+            assert x.shape == y.shape
+            assert float(jnp.max(jnp.abs(x - y)) / scale) < tolerance
+
+        jax.tree.map(leaf, found, wanted)
+
+    return check

@@ -1,0 +1,91 @@
+"""Model directories: exact round trips, sharded reading, and an error that names what is wrong."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+import transformers
+
+from mass_jax.llama import LlamaConfig, weights
+
+
+@pytest.fixture
+def directory(config, make_params, tmp_path):
+    weights.save(tmp_path, make_params(config), config)
+    return tmp_path
+
+
+def _edit(directory, change):
+    file = directory / "model.safetensors"
+    tensors = safetensors.numpy.load_file(file)
+    change(tensors)
+    safetensors.numpy.save_file(tensors, file)
+
+
+@pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": True}, {"attention_bias": True, "mlp_bias": True}])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_round_trip_is_bit_identical(config, make_params, tmp_path, changes, dtype):
+    config = dataclasses.replace(config, **changes)
+    params = jax.tree.map(lambda x: x.astype(dtype), make_params(config))
+    weights.save(tmp_path, params, config)
+    again = weights.load(tmp_path, LlamaConfig.from_directory(tmp_path), dtype)
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), again, params)
+    weights.save(tmp_path / "again", again, config)
+    assert (tmp_path / "again/model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
+
+
+def test_shards_written_by_transformers_load(config, directory, make_params):
+    theirs = transformers.LlamaForCausalLM.from_pretrained(directory)
+    theirs.save_pretrained(directory / "shards", max_shard_size="5KB")
+    assert len(list((directory / "shards").glob("*.safetensors"))) > 2
+    again = weights.load(directory / "shards", LlamaConfig.from_directory(directory / "shards"))
+    jax.tree.map(np.testing.assert_array_equal, again, make_params(config))
+
+
+def test_each_device_reads_its_slices(config, directory, make_params):
+    mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    params = make_params(config)
+    spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "x"))
+    shardings = jax.tree.map(lambda x: spec if x.ndim > 1 else spec.update(spec=jax.sharding.PartitionSpec()), params)
+    again = weights.load(directory, config, shardings=shardings)
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+    assert again["layers"]["mlp"]["up_proj"]["kernel"].sharding == spec
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.pop("model.layers.1.mlp.up_proj.weight"), r"lacks model\.layers\.1\.mlp\.up_proj\.weight"),
+        (lambda t: t.update({"model.layers.9.x": np.zeros(1, np.float32)}), r"unexpected model\.layers\.9\.x"),
+        (lambda t: t.update({"model.norm.weight": np.zeros(3, np.float32)}), r"model\.norm\.weight has shape \(3,\)"),
+        (lambda t: t.update({"model.norm.weight": np.zeros(16, np.int8)}), r"model\.norm\.weight is stored as I8"),
+    ],
+)
+def test_a_wrong_tensor_is_named(config, directory, change, words):
+    _edit(directory, change)
+    with pytest.raises(ValueError, match=words):
+        weights.load(directory, config)
+
+
+def test_a_file_cut_short_is_named(config, directory):
+    file = directory / "model.safetensors"
+    content = file.read_bytes()
+    for length in (len(content) - 1, 100, 4):
+        file.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"model\.safetensors is cut short"):
+            weights.load(directory, config)
+    file.write_bytes(content[:8] + b"x" + content[9:])
+    with pytest.raises(ValueError, match="damaged header"):
+        weights.load(directory, config)
+
+
+def test_a_missing_file_is_named(config, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors does not exist"):
+        weights.load(tmp_path, config)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "b.safetensors"}}))
+    with pytest.raises(FileNotFoundError, match=r"b\.safetensors does not exist"):
+        weights.load(tmp_path, config)

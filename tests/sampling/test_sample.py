@@ -1,0 +1,147 @@
+"""Sampling: cached decoding is the full forward pass, and each sample is its own."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mass_jax import sampling
+from mass_jax.llama import Llama, LlamaConfig, lora, losses
+
+_CONFIG = LlamaConfig(
+    vocab_size=50,
+    hidden_size=16,
+    intermediate_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    initializer_range=0.3,
+    pad_token_id=49,
+)
+_MODEL = Llama(_CONFIG)
+_SAMPLES, _NEW = 3, 9
+_STOP = (5, 6, 7, 8, 9)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return jax.jit(_MODEL.init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+
+
+@pytest.fixture(scope="module")
+def batch():
+    prompts_NP = jax.random.randint(jax.random.key(1), (4, 7), 0, 49)
+    return prompts_NP, jnp.array([3, 7, 1, 5]), jax.random.split(jax.random.key(2), 4)
+
+
+@pytest.fixture(scope="module")
+def adapters():
+    """One for each prompt, with an effect."""
+    fresh = lora.init(jax.random.key(3), _CONFIG, 2)
+    return jax.tree.map(lambda x: 0.4 * jax.random.normal(jax.random.key(4), (4, *x.shape)), fresh)
+
+
+@functools.cache
+def _sampler(settings=sampling.Settings(), stop_tokens=_STOP):  # noqa: B008 (frozen)
+    bound = {"num_samples": _SAMPLES, "max_new_tokens": _NEW, "settings": settings, "stop_tokens": stop_tokens}
+    return jax.jit(functools.partial(sampling.sample, _MODEL, **bound))
+
+
+def _check_logprobs(samples, params, batch, adapter_of, temperature=1.0):
+    """Against the full forward pass over prompt and continuation."""
+    apply = jax.jit(_MODEL.apply)
+    for n in range(4):
+        length = int(batch[1][n])
+        for m in range(_SAMPLES):
+            count = int(samples.lengths_NM[n, m])
+            text_T = jnp.concatenate([batch[0][n, :length], samples.tokens_NMT[n, m]])
+            text_T = jnp.pad(text_T, (0, 7 + _NEW - text_T.shape[0]))
+            logits_TV = apply(lora.variables(params, adapter_of(n)), text_T[None])[0] / temperature
+            rows = slice(length - 1, length - 1 + count)
+            wanted = jax.nn.log_softmax(logits_TV)[rows][jnp.arange(count), samples.tokens_NMT[n, m, :count]]
+            np.testing.assert_allclose(samples.logprobs_NMT[n, m, :count], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["none", "shared", "per prompt"])
+def test_log_probabilities_are_those_of_the_full_forward_pass(params, batch, adapters, kind):
+    each = lora.split(adapters, 4)
+    given, of = {
+        "none": (None, lambda n: None),
+        "shared": (each[2], lambda n: each[2]),
+        "per prompt": (adapters, lambda n: each[n]),
+    }[kind]
+    samples = _sampler()(params, *batch, adapters=given)
+    _check_logprobs(samples, params, batch, of)
+
+
+def test_log_probabilities_are_tempered(params, batch):
+    samples = _sampler(sampling.Settings(temperature=0.6, top_p=0.9))(params, *batch)
+    _check_logprobs(samples, params, batch, lambda n: None, temperature=0.6)
+
+
+def test_a_sample_ends_with_its_stop_token(params, batch):
+    samples = jax.tree.map(np.asarray, _sampler()(params, *batch))
+    assert 0 < samples.finished_NM.sum() < samples.finished_NM.size  # both ways of ending are seen
+    for n, m in np.ndindex(samples.lengths_NM.shape):
+        count, tokens_T = samples.lengths_NM[n, m], samples.tokens_NMT[n, m]
+        assert not np.isin(tokens_T[: count - 1], _STOP).any()
+        assert samples.finished_NM[n, m] == (tokens_T[count - 1] in _STOP)
+        assert count == _NEW or samples.finished_NM[n, m]
+        assert (tokens_T[count:] == _CONFIG.pad_token_id).all()
+        assert (samples.logprobs_NMT[n, m, count:] == 0).all()
+
+
+def test_a_sample_does_not_depend_on_its_company(params, batch, adapters):
+    prompts_NP, lengths_N, keys_N = batch
+    together = _sampler()(params, *batch, adapters=adapters)
+    for n in (0, 2):
+        one = slice(n, n + 1)
+        # Alone, and with another width of padding.
+        prompt = jnp.pad(prompts_NP[one], ((0, 0), (0, 4)), constant_values=13)
+        alone = _sampler()(params, prompt, lengths_N[one], keys_N[one], adapters=lora.split(adapters, 4)[n])
+        np.testing.assert_array_equal(alone.tokens_NMT[0], together.tokens_NMT[n])
+        np.testing.assert_allclose(alone.logprobs_NMT[0], together.logprobs_NMT[n], atol=1e-5)
+
+
+def test_samples_of_a_prompt_differ_and_repeat_with_the_key(params, batch):
+    samples, again = _sampler()(params, *batch), _sampler()(params, *batch)
+    np.testing.assert_array_equal(samples.tokens_NMT, again.tokens_NMT)
+    assert len({tuple(row) for row in np.asarray(samples.tokens_NMT[1]).tolist()}) == _SAMPLES
+
+
+def test_greedy_is_the_argmax_of_the_full_forward_pass(params, batch):
+    samples = _sampler(sampling.Settings(temperature=0.0), ())(params, *batch)
+    prompts_NP, lengths_N, _ = batch
+    text = prompts_NP[1, : int(lengths_N[1])].tolist()
+    for _ in range(_NEW):
+        padded = jnp.array([text + [0] * (7 + _NEW - len(text))])
+        text.append(int(jnp.argmax(jax.jit(_MODEL.apply)({"params": params}, padded)[0, len(text) - 1])))
+    for m in range(_SAMPLES):
+        assert samples.tokens_NMT[1, m].tolist() == text[-_NEW:]
+
+
+def test_no_recompilation_within_a_shape(params, batch):
+    sampler = jax.jit(functools.partial(sampling.sample, _MODEL, num_samples=2, max_new_tokens=3))
+    prompts_NP, lengths_N, keys_N = batch
+    sampler(params, *batch)
+    sampler(params, prompts_NP + 1, jnp.maximum(lengths_N - 1, 1), keys_N[::-1])
+    assert sampler._cache_size() == 1
+
+
+def test_unstacked_parameters_give_the_same_samples(params, batch):
+    stacked, unstacked = _sampler()(params, *batch), _sampler()(sampling.unstack(params), *batch)
+    np.testing.assert_array_equal(stacked.tokens_NMT, unstacked.tokens_NMT)
+
+
+def test_it_runs_in_float64(x64, params, batch):
+    wide = jax.tree.map(lambda x: x.astype(jnp.float64), params)
+    prompts_NP, lengths_N, keys_N = batch
+    run = functools.partial(
+        sampling.sample, _MODEL, num_samples=2, max_new_tokens=3, settings=sampling.Settings(top_k=4)
+    )
+    samples = jax.jit(run)(wide, prompts_NP, lengths_N, keys_N)
+    assert samples.logprobs_NMT.dtype == jnp.float64
+    nll = losses.token_nll(_MODEL, {"params": wide}, jnp.concatenate([prompts_NP[1], samples.tokens_NMT[1, 0]])[None])
+    np.testing.assert_allclose(samples.logprobs_NMT[1, 0], -nll[0, 6:9], atol=1e-12)
