@@ -83,7 +83,7 @@ def write_report(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         name: [r for path in seeds.values() for r in evaluate.read_records(path / "evaluation" / f"{name}.jsonl")]
         for name in rows_of(config) + (CONTROLS if config.controls else [])
     }
-    runs = [run for run in (*MASS_RUNS, "solver_grpo") if (next(iter(seeds.values())) / run).exists()]
+    runs = [run for run in MASS_RUNS if (next(iter(seeds.values())) / run).exists()]
     curves = {run: read_metrics(next(iter(seeds.values())) / run / "metrics.jsonl") for run in runs}
     worked_path = next(iter(seeds.values())) / "evaluation" / "worked.json"
     return report.write_report(

@@ -43,7 +43,7 @@ def accuracy(table: Mapping[str, Any], path: pathlib.Path) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("accuracy (%), 95 % interval clustered; hollow: references and controls")
-    axes.legend(loc="lower right", title="operators")
+    figure.legend(loc="outside upper right", ncols=len(columns))
     _save(figure, path)
 
 
