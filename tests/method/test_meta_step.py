@@ -48,15 +48,13 @@ def outer_losses(learner, weights, scores_NM, batch):
     return jax.vmap(of_task)(adapted, batch.solutions.text, batch.right_NJ)
 
 
-def test_score_gradients_equal_reverse_over_reverse_and_first_order_does_not(x64, learner, wide):
+def test_score_gradients_equal_reverse_over_reverse(x64, learner, wide):
     found = gradients(learner("gold"), *wide)
     exact = gradients(with_loop(learner("gold"), adjoint=mg.ReverseUnroll()), *wide)
     assert relative(found.meta, exact.meta) < 1e-10
     np.testing.assert_allclose(found.value, exact.value, rtol=1e-12)
     assert (found.meta[:, 3] == 0).all()  # the example that did not parse
     assert (jnp.abs(found.meta[:, :3]) > 0).all()
-    biased = gradients(with_loop(learner("gold"), adjoint=mg.FirstOrder()), *wide)
-    assert relative(biased.meta, exact.meta) > 1e-4
 
 
 def test_score_gradients_equal_central_differences(x64, learner, wide):
