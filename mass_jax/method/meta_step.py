@@ -157,13 +157,15 @@ def meta_step(
     rewards_NM = -gradient_NM
     taught_NM = _shuffle(key, rewards_NM) if learner.shuffle_rewards else rewards_NM
 
-    (scorer_grads,) = scorer_vjp(gradient_NM / finite_N.size)
+    # A batch without one finite task is no step: not-a-number makes both optimizers skip it and count it.
+    unless_lost = jnp.where(finite_N.any(), 1.0, jnp.nan).astype(gradient_NM.dtype)
+    (scorer_grads,) = scorer_vjp(unless_lost * gradient_NM / finite_N.size)
     scorer, scorer_opt_state = _update(learner.scorer_optimizer, scorer_grads, state.scorer, state.scorer_opt_state)
 
     def train_policy() -> tuple[Any, Any, dict[str, jax.Array]]:
         def loss(policy_params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
             return learner.objective(
-                Weights(base, policy_params), batch.generated, taught_NM, batch.solutions, batch.right_NJ
+                Weights(base, policy_params), batch.generated, unless_lost * taught_NM, batch.solutions, batch.right_NJ
             )
 
         grads, parts = jax.grad(loss, has_aux=True)(state.policy)
