@@ -83,6 +83,7 @@ def prefill(
     caches = []
     for layer, adapter in zip(params["layers"], adapters, strict=True):
         variables = {"params": layer, **adapter}
+        kept: Any
         x_NPD, kept = Block(config).apply(variables, x_NPD, positions_NP, attend, length + slots)
         key_NKPH, value_NKPH = (jnp.swapaxes(x, 1, 2) for x in kept)
         empty = jnp.zeros((len(prompts_NP), samples, config.num_key_value_heads, slots, config.head_dim), x_NPD.dtype)
@@ -114,10 +115,10 @@ def step(
             cache = _write(cache, key, value, i)
             return _attend(cache, query, prompt_visible_NP, slot_visible_S), cache
 
-        x_NMD, cache = Block(config).apply(
-            {"params": layer, **adapter}, x_NMD, positions_NM, attend, prompt_slots + slots
-        )
-        updated.append(cache)
+        variables = {"params": layer, **adapter}
+        kept: Any
+        x_NMD, kept = Block(config).apply(variables, x_NMD, positions_NM, attend, prompt_slots + slots)
+        updated.append(kept)
     return logits(model, params, x_NMD), updated
 
 

@@ -33,14 +33,14 @@ class State(NamedTuple):
 
     Attributes:
       samples: drawn so far.
-      count: tokens drawn of each row, the same for all.
-      caches: keys and values of each layer; slots up to `count - 1` are filled.
+      drawn: tokens drawn of each row, the same for all.
+      caches: keys and values of each layer; slots up to `drawn - 1` are filled.
       lengths_N: prompt lengths.
       keys_N: random keys.
     """
 
     samples: Samples
-    count: jax.Array
+    drawn: jax.Array
     caches: list[decode.LayerCache]
     lengths_N: jax.Array
     keys_N: jax.Array
@@ -127,14 +127,14 @@ def advance(model: Llama, params: Any, state: State, request: Request, adapters:
     layers = decode.unstack_adapter(adapters, model.config.num_hidden_layers)
 
     def goes_on(state: State) -> jax.Array:
-        return (state.count < until) & ~jnp.all(state.samples.finished_NM)
+        return (state.drawn < until) & ~jnp.all(state.samples.finished_NM)
 
     def body(state: State) -> State:
-        last = state.count - 1
+        last = state.drawn - 1
         tokens_NM = jax.lax.dynamic_index_in_dim(state.samples.tokens_NMT, last, axis=2, keepdims=False)
         logits_NMV, caches = decode.step(model, params, layers, state.caches, tokens_NM, state.lengths_N, last)
-        samples = _append(state.samples, logits_NMV, state.keys_N, state.count, request)
-        return state._replace(samples=samples, count=state.count + 1, caches=caches)
+        samples = _append(state.samples, logits_NMV, state.keys_N, state.drawn, request)
+        return state._replace(samples=samples, drawn=state.drawn + 1, caches=caches)
 
     return jax.lax.while_loop(goes_on, body, state)
 

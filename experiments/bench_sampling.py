@@ -1,0 +1,242 @@
+"""Speed of sampling, of the forward pass and of the LoRA gradient, side by side with transformers and peft on torch.
+
+    python -m experiments.fetch_smollm2 --out=models/smollm2
+    python -m experiments.bench_sampling --preset=cpu --model=models/smollm2 --out=runs/bench_sampling
+
+Takes about 5 minutes on 2 cores. Writes OUT/sampling.json, sampling.md and sampling.png. Runs of the two sides are
+interleaved, so that what else the machine does falls on both; the ratio of medians is reported, with the range.
+Float32, the same prompts, 64 new tokens, no stopping. Needs `pip install mass_jax[test]`.
+"""
+
+import functools
+import importlib.metadata
+import json
+import os
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+from absl import app, flags, logging
+
+from mass_jax import sampling
+from mass_jax.llama import Llama, LlamaConfig, lora, losses, tokenizer, weights
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+_PRESETS = {"cpu": {"repeats": 3, "new": 64, "samples": 12, "rank": 8}}
+_PRESET = flags.DEFINE_enum("preset", "cpu", sorted(_PRESETS), "Sizes to run.")
+_MODEL = flags.DEFINE_string("model", "models/smollm2", "A Hugging Face Llama directory.")
+_OUT = flags.DEFINE_string("out", None, "Directory to write the results into.")
+_PROMPT = (
+    "A farmer has 17 sheep and buys 25 more at the market. On the way home 4 of them run away. "
+    "How many sheep does the farmer have now? Explain each step."
+)
+Cases = dict[str, dict[str, Callable[[], Any]]]
+
+
+def main(_: list[str]) -> None:
+    try:
+        if _OUT.value is None:
+            raise ValueError("--out is missing: give a directory, like --out=runs/bench_sampling")
+        result = run(pathlib.Path(_MODEL.value), **_PRESETS[_PRESET.value])
+        write(result, pathlib.Path(_OUT.value))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def run(model_path: pathlib.Path, *, repeats: int, new: int, samples: int, rank: int) -> dict[str, Any]:
+    """Measures every case of both sides."""
+    config = LlamaConfig.from_directory(model_path)
+    params = weights.load(model_path, config)
+    prompt_T = np.asarray(tokenizer.load(model_path)(_PROMPT)["input_ids"], np.int32)
+    adapter = lora.init(jax.random.key(0), config, rank)
+    cases = _sampling_cases(config, params, adapter, prompt_T, new, samples)
+    for name, functions in _torch_cases(model_path, prompt_T, new, samples, rank).items():
+        cases.setdefault(name, {}).update(functions)
+    for name, function in _gradient_cases(config, params, adapter, prompt_T, samples).items():
+        cases.setdefault(name, {})["ours"] = function
+    seconds = {name: _interleave(name, functions, repeats) for name, functions in cases.items()}
+    read_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    return {
+        "seconds": seconds,
+        "ratios": _ratios(seconds),
+        "decode_share_of_bandwidth": _bandwidth_share(seconds["1 sample"]["ours"], read_bytes, new),
+        "new_tokens": new,
+        "samples": samples,
+        "adapter_rank": rank,
+        "prompt_tokens": len(prompt_T),
+        "cores": os.cpu_count(),
+        "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "torch", "transformers")},
+    }
+
+
+def _sampling_cases(
+    config: LlamaConfig, params: Any, adapter: Any, prompt_T: np.ndarray, new: int, samples: int
+) -> Cases:
+    model, unstacked = Llama(config), sampling.unstack(params)
+    tasks = jax.tree.map(lambda leaf: jnp.stack([leaf] * samples), adapter)
+
+    def sampler(prompts: int, each: int, adapters: Any) -> Callable[[], Any]:
+        # Parameters are arguments: closed over, they would be folded into the program as constants.
+        call = jax.jit(functools.partial(sampling.sample, model, num_samples=each, max_new_tokens=new))
+        prompts_NP = jnp.broadcast_to(jnp.asarray(prompt_T), (prompts, len(prompt_T)))
+        lengths_N = jnp.full((prompts,), len(prompt_T), jnp.int32)
+        keys_N = jax.random.split(jax.random.key(1), prompts)
+        return lambda: jax.block_until_ready(call(unstacked, prompts_NP, lengths_N, keys_N, adapters=adapters))
+
+    return {
+        "1 sample": {"ours": sampler(1, 1, None)},
+        f"{samples} samples": {"ours": sampler(1, samples, None)},
+        f"{samples} tasks": {
+            "shared adapter": sampler(samples, 1, adapter),
+            "own adapters": sampler(samples, 1, tasks),
+        },
+    }
+
+
+def _gradient_cases(
+    config: LlamaConfig, params: Any, adapter: Any, prompt_T: np.ndarray, rows: int
+) -> dict[str, Callable[[], Any]]:
+    model, tokens_BT = Llama(config), jnp.broadcast_to(jnp.asarray(prompt_T), (rows, len(prompt_T)))
+
+    @jax.jit
+    def loss(params, adapter):
+        return jnp.mean(losses.token_nll(model, lora.variables(params, adapter), tokens_BT))
+
+    gradient = jax.jit(jax.grad(loss, argnums=1))
+    return {
+        "forward": lambda: jax.block_until_ready(loss(params, adapter)),
+        "LoRA gradient": lambda: jax.block_until_ready(gradient(params, adapter)),
+    }
+
+
+def _torch_cases(model_path: pathlib.Path, prompt_T: np.ndarray, new: int, samples: int, rank: int) -> Cases:
+    import peft
+    import torch
+    import transformers
+
+    model = transformers.LlamaForCausalLM.from_pretrained(model_path).eval()
+    prompt_BT = torch.tensor(prompt_T, dtype=torch.long)[None]
+    settings = {"do_sample": True, "top_k": 0, "max_new_tokens": new, "min_new_tokens": new, "pad_token_id": 2}
+
+    def generate(each: int) -> Any:
+        with torch.no_grad():
+            return model.generate(prompt_BT, num_return_sequences=each, attention_mask=prompt_BT >= 0, **settings)
+
+    names = list(lora.TARGETS)
+    settings_of = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=names)
+    other = transformers.LlamaForCausalLM.from_pretrained(model_path)
+    adapted = peft.get_peft_model(other, settings_of)
+    rows_BT = prompt_BT.repeat(samples, 1)
+
+    def forward() -> Any:
+        with torch.no_grad():
+            return adapted(rows_BT, labels=rows_BT).loss
+
+    def gradient() -> None:
+        adapted.zero_grad()
+        adapted(rows_BT, labels=rows_BT).loss.backward()
+
+    return {
+        "1 sample": {"torch": lambda: generate(1)},
+        f"{samples} samples": {"torch": lambda: generate(samples)},
+        "forward": {"torch": forward},
+        "LoRA gradient": {"torch": gradient},
+    }
+
+
+def _interleave(name: str, functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each run; the sides take turns, after one run of each that compiles and warms up."""
+    for function in functions.values():
+        function()
+    seconds: dict[str, list[float]] = {side: [] for side in functions}
+    for _ in range(repeats):
+        for side, function in functions.items():
+            begin = time.perf_counter()
+            function()
+            seconds[side].append(time.perf_counter() - begin)
+    medians = {side: round(statistics.median(values), 3) for side, values in seconds.items()}
+    logging.info("%s: median seconds %s", name, medians)
+    return seconds
+
+
+def _ratios(seconds: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
+    """For each case the second side's time over the first's: above 1, the first is faster."""
+    ratios = {}
+    for name, sides in seconds.items():
+        first, second = (sides[side] for side in (("ours", "torch") if "ours" in sides else tuple(sides)))
+        each = [b / a for a, b in zip(first, second, strict=True)]
+        median = statistics.median(second) / statistics.median(first)
+        ratios[name] = {"median": median, "least": min(each), "most": max(each)}
+    return ratios
+
+
+def _bandwidth_share(seconds: list[float], read_bytes: int, new: int) -> dict[str, float]:
+    """Bytes of weights that decoding reads a second, over what a plain sum of an array reads a second."""
+    array = jnp.ones(2**27, jnp.float32)
+    total = jax.jit(jnp.sum)
+    times = []
+    for _ in range(6):
+        begin = time.perf_counter()
+        total(array).block_until_ready()
+        times.append(time.perf_counter() - begin)
+    limit = array.nbytes / min(times[1:])
+    decode = read_bytes * new / min(seconds)
+    return {"decode_bytes_per_second": decode, "read_bytes_per_second": limit, "share": decode / limit}
+
+
+def write(result: dict[str, Any], out: pathlib.Path) -> None:
+    """Writes the JSON, the table and the figure."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "sampling.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    lines = ["| case | side | median s | range s | tokens/s |", "| --- | --- | --- | --- | --- |"]
+    for name, sides in result["seconds"].items():
+        for side, values in sides.items():
+            rate = _tokens(name, result) / statistics.median(values)
+            spread = f"{min(values):.3f}-{max(values):.3f}"
+            lines.append(f"| {name} | {side} | {statistics.median(values):.3f} | {spread} | {rate:.0f} |")
+    lines += ["", "| case | ratio of medians | range |", "| --- | --- | --- |"]
+    for name, ratio in result["ratios"].items():
+        lines.append(f"| {name} | {ratio['median']:.2f} | {ratio['least']:.2f}-{ratio['most']:.2f} |")
+    share = result["decode_share_of_bandwidth"]
+    limit = share["read_bytes_per_second"] / 1e9
+    lines += [
+        "",
+        f"Decoding one sample reads weights at {share['share']:.0%} of the {limit:.1f} GB/s that a sum reads at.",
+    ]
+    (out / "sampling.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _draw(result, out / "sampling.png")
+
+
+def _tokens(name: str, result: dict[str, Any]) -> int:
+    """Tokens that a run of the case makes, or reads where it only reads."""
+    if name in ("forward", "LoRA gradient"):
+        return result["samples"] * result["prompt_tokens"]
+    return result["new_tokens"] * (1 if name == "1 sample" else result["samples"])
+
+
+def _draw(result: dict[str, Any], file: pathlib.Path) -> None:
+    bars = [
+        (f"{name}\n{side}", _tokens(name, result) / statistics.median(values), side)
+        for name, sides in result["seconds"].items()
+        for side, values in sides.items()
+    ]
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    colours = ["tab:orange" if side == "torch" else "tab:blue" for _, _, side in bars]
+    axes.barh([label for label, _, _ in bars][::-1], [rate for _, rate, _ in bars][::-1], color=colours[::-1])
+    axes.set_xscale("log")
+    axes.set_xlabel("tokens per second")
+    figure.savefig(file, dpi=150)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    app.run(main)
