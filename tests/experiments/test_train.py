@@ -44,12 +44,11 @@ def undisturbed(environment, tmp_path_factory):
 
 
 def without_times(path):
-    return {
-        file.name: [
-            {k: v for k, v in json.loads(line).items() if k not in ("seconds", "step_time")} for line in file.open()
-        ]
-        for file in sorted(path.rglob("*.jsonl"))
-    }
+    def rows(file):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        return [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "step_time")} for line in lines]
+
+    return {file.name: rows(file) for file in sorted(path.rglob("*.jsonl"))}
 
 
 def table_of(workdir):
