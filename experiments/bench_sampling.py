@@ -32,9 +32,6 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 _PRESETS = {"cpu": {"repeats": 3, "new": 64, "samples": 12, "rank": 8}}
-_PRESET = flags.DEFINE_enum("preset", "cpu", sorted(_PRESETS), "Sizes to run.")
-_MODEL = flags.DEFINE_string("model", "models/smollm2", "A Hugging Face Llama directory.")
-_OUT = flags.DEFINE_string("out", None, "Directory to write the results into.")
 _PROMPT = (
     "A farmer has 17 sheep and buys 25 more at the market. On the way home 4 of them run away. "
     "How many sheep does the farmer have now? Explain each step."
@@ -44,10 +41,10 @@ Cases = dict[str, dict[str, Callable[[], Any]]]
 
 def main(_: list[str]) -> None:
     try:
-        if _OUT.value is None:
+        if flags.FLAGS.out is None:
             raise ValueError("--out is missing: give a directory, like --out=runs/bench_sampling")
-        result = run(pathlib.Path(_MODEL.value), **_PRESETS[_PRESET.value])
-        write(result, pathlib.Path(_OUT.value))
+        result = run(pathlib.Path(flags.FLAGS.model), **_PRESETS[flags.FLAGS.preset])
+        write(result, pathlib.Path(flags.FLAGS.out))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
@@ -238,5 +235,9 @@ def _draw(result: dict[str, Any], file: pathlib.Path) -> None:
     pyplot.close(figure)
 
 
+# Defined only when run: the commands share names of flags, and tests import several of them.
 if __name__ == "__main__":
+    flags.DEFINE_enum("preset", "cpu", sorted(_PRESETS), "Sizes to run.")
+    flags.DEFINE_string("model", "models/smollm2", "A Hugging Face Llama directory.")
+    flags.DEFINE_string("out", None, "Directory to write the results into.")
     app.run(main)

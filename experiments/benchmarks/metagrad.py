@@ -1,0 +1,282 @@
+"""Cases, shapes and measurements of `experiments.bench_metagrad`."""
+
+import dataclasses
+import functools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import logging
+
+from mass_jax import metagrad as mg
+from third_party.peers import plain_jax, problem
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """What one machine runs: shapes, dtype, how often, and what beside the main cases."""
+
+    size: problem.Size
+    dtype: str = "float32"
+    rounds: int = 3
+    loss_chunk: int = 32
+    chunk: int = 4
+    wide: int = 48  # examples of the rows that show what `chunk` does
+    torch: bool = False
+    float64: bool = True
+
+
+LLAMA_1B = problem.Size(16, 2048, 8192, 32, 8, 128256, 16, 12, 512, 2)
+PRESETS = {
+    "tiny": Preset(problem.Size(2, 32, 64, 4, 2, 64, 2, 4, 16, 2), rounds=2, loss_chunk=8, chunk=2, wide=8, torch=True),
+    "cpu": Preset(problem.Size(8, 256, 704, 8, 4, 4096, 8, 12, 128, 2), torch=True),
+    "gpu": Preset(LLAMA_1B, "bfloat16", rounds=10, loss_chunk=128, float64=False),
+    "tpu": Preset(LLAMA_1B, "bfloat16", rounds=10, loss_chunk=128, float64=False),
+}
+OPTIMIZERS = {
+    "sgd": lambda: optax.sgd(0.1),
+    "adamw": lambda: optax.adamw(1e-3, eps_root=1e-8),
+    "adam": lambda: optax.adam(1e-3, eps_root=1e-8),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One row to be: how to differentiate, under which policies, on what."""
+
+    adjoint: str
+    optimizer: str = "sgd"
+    remat: str = "none"  # of the model's blocks
+    loss_chunk: int = 0
+    chunk: int | None = None
+    product_chunk: int | None = None
+    num_steps: int = 2
+    examples: int = 0  # 0: the preset's
+    timed: bool = True
+
+    @property
+    def policy(self) -> str:
+        """The policies in words; "plain" when there are none."""
+        parts = ["block remat"] if self.remat != "none" else []
+        parts += [f"loss_chunk={self.loss_chunk}"] if self.loss_chunk else []
+        parts += [f"chunk={self.chunk}"] if self.chunk else []
+        parts += [f"product_chunk={self.product_chunk}"] if self.product_chunk else []
+        return ", ".join(parts) or "plain"
+
+
+ADJOINTS: dict[str, mg.Adjoint] = {
+    "ReverseUnroll": mg.ReverseUnroll(),
+    "ReverseUnroll(step)": mg.ReverseUnroll("step"),
+    "ReverseUnroll(save_grads)": mg.ReverseUnroll("save_grads"),
+    "MixedMode": mg.MixedMode(),
+    "WeightedMixedMode": mg.WeightedMixedMode(),
+    "WeightedMixedMode(recursive)": mg.WeightedMixedMode("recursive"),
+    "FirstOrder": mg.FirstOrder(),
+}
+PLAIN_JAX = "peer: plain JAX"
+
+
+def cases(preset: Preset) -> list[Case]:
+    """Every measurement of a preset."""
+    chunk, wide = preset.chunk, preset.wide
+    half = preset.size.examples // 2
+    lean = functools.partial(Case, remat="block", loss_chunk=preset.loss_chunk)
+    rows = [Case("ReverseUnroll"), Case("ReverseUnroll(step)"), Case("ReverseUnroll", remat="block")]
+    rows += [Case("MixedMode"), Case("WeightedMixedMode"), Case("FirstOrder")]
+    for optimizer in ("sgd", "adamw"):
+        each = functools.partial(lean, optimizer=optimizer, timed=optimizer == "sgd")
+        rows += [each("ReverseUnroll(step)"), each("MixedMode"), each("WeightedMixedMode")]
+        rows += [each("WeightedMixedMode", product_chunk=half), each("FirstOrder")]
+    rows += [lean("ReverseUnroll(save_grads)", timed=False), Case("ReverseUnroll", "adamw", timed=False)]
+    for adjoint in ("ReverseUnroll(step)", "MixedMode", "WeightedMixedMode", "FirstOrder"):
+        rows.append(lean(adjoint, chunk=chunk))
+    both = functools.partial(lean, "WeightedMixedMode", chunk=chunk, product_chunk=chunk // 2)
+    rows += [both(), both(num_steps=8, timed=False), both(examples=wide, timed=False)]
+    return [*rows, Case(PLAIN_JAX)]
+
+
+# nick-rui/metagrad-distill: GPT-2 124M, all parameters, Adam; 52.1 GB of an 80 GB H100 at k=64, L=128, T=16, and out
+# of memory at k=96, or L=256, or T=32. The same shapes on a Llama of 124M parameters, compiled only, never run.
+WALL = problem.Size(12, 768, 2048, 12, 12, 50257, 0, 64, 128, 8, tied=True)
+WALL_CASES = (
+    (WALL, Case("WeightedMixedMode(recursive)", "adam", "block", 32, 8, 4, 16)),
+    (
+        dataclasses.replace(WALL, examples=96, tokens=256),
+        Case("WeightedMixedMode(recursive)", "adam", "block", 32, 8, 4, 32),
+    ),
+    (WALL, Case("ReverseUnroll(step)", "adam", "block", 32, 8, None, 16)),
+    # What a deep model costs to compile.
+    (
+        dataclasses.replace(PRESETS["cpu"].size, layers=32),
+        Case("WeightedMixedMode", "sgd", "block", 32),
+    ),
+)
+
+
+def function_of(case: Case, size: problem.Size) -> Callable[[problem.Data], jax.Array]:
+    """The gradient in the weights, as a function of the problem's arrays."""
+    optimizer = OPTIMIZERS[case.optimizer]()
+    if case.adjoint == PLAIN_JAX:
+        return lambda data: plain_jax.weight_gradient(size, data, optimizer, case.num_steps)
+
+    def gradient(data: problem.Data) -> jax.Array:
+        losses_of = problem.example_losses(size, data.base, case.remat, case.loss_chunk)
+        return mg.meta_gradient(
+            mg.WeightedLoss(losses_of, chunk=case.chunk, product_chunk=case.product_chunk),
+            lambda params, outer_BT: jnp.mean(losses_of(params, outer_BT)),
+            data.params,
+            data.weights_M,
+            data.tokens_MT,
+            data.outer_BT,
+            optimizer=optimizer,
+            num_steps=case.num_steps,
+            adjoint=ADJOINTS[case.adjoint],
+        ).meta
+
+    return gradient
+
+
+def compile_case(case: Case, size: problem.Size, dtype: str) -> tuple[Any, dict[str, Any]]:
+    """The executable and the row, times still missing."""
+    shapes = jax.eval_shape(lambda key: problem.draw(key, size, dtype), jax.random.key(0))
+    lowered = jax.jit(function_of(case, size)).lower(shapes)
+    start = time.perf_counter()
+    compiled = lowered.compile()
+    seconds = time.perf_counter() - start
+    memory: Any = compiled.memory_analysis()
+    row = row_of(case, size, dtype, temp_bytes=memory.temp_size_in_bytes, compile_seconds=seconds)
+    logging.info("compiled %s, %s, %s: %.1f MiB in %.0f s", case.adjoint, case.policy, case.optimizer,
+                 row["temp_bytes"] / 2**20, seconds)  # fmt: skip
+    return compiled, row
+
+
+def row_of(case: Case, size: problem.Size, dtype: str, **measured: Any) -> dict[str, Any]:
+    """One line of the result."""
+    adapted = f"LoRA rank {size.rank}" if size.rank else "all parameters"
+    return {
+        "adjoint": case.adjoint,
+        "policy": case.policy,
+        "optimizer": case.optimizer,
+        "model": f"Llama {size.layers}x{size.width}, vocabulary {size.vocab}, {adapted}",
+        "K": case.num_steps,
+        "m": size.examples,
+        "tokens": size.tokens,
+        "dtype": dtype,
+        "temp_bytes": None,
+        "seconds": None,
+        "compile_seconds": None,
+        "rel_error": None,
+        **measured,
+    }
+
+
+class Bench:
+    """The problem of one preset, drawn once, with what is compiled on it."""
+
+    def __init__(self, preset: Preset):
+        self.preset = preset
+        self.data = jax.jit(lambda key: problem.draw(key, preset.size, preset.dtype))(jax.random.key(0))
+
+    def size_of(self, case: Case) -> problem.Size:
+        """The preset's size with the case's number of examples."""
+        return dataclasses.replace(self.preset.size, examples=case.examples or self.preset.size.examples)
+
+    def reference(self, optimizer: str) -> np.ndarray | None:
+        """ReverseUnroll in float64 on the same numbers."""
+        if not self.preset.float64:
+            return None
+        with jax.enable_x64(True):
+            wide = jax.tree.map(lambda x: x.astype("float64") if x.dtype == jnp.float32 else x, self.data)
+            case = Case("ReverseUnroll(step)", optimizer, remat="block", loss_chunk=self.preset.loss_chunk)
+            return np.asarray(jax.jit(function_of(case, self.preset.size))(wide))
+
+
+class Run(NamedTuple):
+    """A row that is not finished, what to run for it, and whether the time is wanted."""
+
+    row: dict[str, Any]
+    call: Callable[[], Any]
+    timed: bool
+
+
+def measure(preset: Preset, done: Sequence[dict[str, Any]], save: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Measures what is not `done`, and calls `save` with all finished rows whenever there are more of them.
+
+    Times are comparable only within one interleaved run, so if one of them is missing, all are taken anew.
+    """
+    bench = Bench(preset)
+    rows = {row_key(row): row for row in done}
+    timed = [case for case in cases(preset) if case.timed]
+    peers = _torch_runs(bench) if preset.torch else []
+    if not all(rows.get(row_key(_name(bench, case)), {}).get("seconds") for case in timed):
+        runs = [_compiled(bench, case) for case in timed] + peers
+        _time(runs, preset.rounds)
+        _errors(bench, runs)
+        rows |= {row_key(run.row): run.row for run in runs}
+        save(list(rows.values()))
+    for case in cases(preset):
+        if row_key(_name(bench, case)) not in rows:
+            run = _compiled(bench, case)
+            if (case.num_steps, run.row["m"]) == (2, preset.size.examples):
+                _errors(bench, [run])
+            rows[row_key(run.row)] = run.row
+            save(list(rows.values()))
+
+
+def _compiled(bench: Bench, case: Case) -> Run:
+    compiled, row = compile_case(case, bench.size_of(case), bench.preset.dtype)
+    return Run(row, functools.partial(compiled, bench.data), case.timed)
+
+
+def _name(bench: Bench, case: Case) -> dict[str, Any]:
+    return row_of(case, bench.size_of(case), bench.preset.dtype)
+
+
+def row_key(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What a row is a measurement of."""
+    return tuple(row[name] for name in ("adjoint", "policy", "optimizer", "model", "K", "m", "tokens", "dtype"))
+
+
+def _torch_runs(bench: Bench) -> list[Run]:
+    try:
+        from third_party.peers import torch_peers
+    except ImportError:
+        logging.info("torch is not installed; its peers are left out")
+        return []
+    runs = []
+    for name, peer in torch_peers.PEERS.items():
+        run = functools.partial(peer, bench.preset.size, bench.data, 0.1, 2)
+        try:
+            run()
+        except ImportError as error:
+            logging.info("peer %s is left out: %s", name, error)
+            continue
+        runs.append(Run(_name(bench, Case(f"peer: {name}")), run, True))
+    return runs
+
+
+def _time(runs: Sequence[Run], rounds: int) -> None:
+    """Fills in medians of interleaved runs; the first run of each warms up and is not counted."""
+    seconds: list[list[float]] = [[] for _ in runs]
+    for turn in range(rounds + 1):
+        for index, run in enumerate(runs):
+            start = time.perf_counter()
+            jax.block_until_ready(run.call())
+            if turn:
+                seconds[index].append(time.perf_counter() - start)
+        logging.info("round %d of %d", turn, rounds)
+    for run, each in zip(runs, seconds, strict=True):
+        run.row["seconds"] = statistics.median(each)
+
+
+def _errors(bench: Bench, runs: Sequence[Run]) -> None:
+    references = {name: bench.reference(name) for name in {run.row["optimizer"] for run in runs}}
+    for run in runs:
+        exact = references[run.row["optimizer"]]
+        if exact is not None:
+            run.row["rel_error"] = float(np.linalg.norm(np.asarray(run.call()) - exact) / np.linalg.norm(exact))
