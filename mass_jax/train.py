@@ -261,19 +261,24 @@ def judge(
     """What is known of the examples beyond their reward: kept, useful, and how well scores and rewards rank."""
     kept_NM = practice.kept_NM.astype(bool)
     metrics = {"kept_share": float(kept_NM.mean())}
-    useful = [
-        [isinstance(e, Example) and parts.dialogue.task.useful(task, e) for e in row]
-        for task, row in zip(tasks, practice.parsed_NM, strict=True)
-    ]
-    if any(label is None for row in useful for label in row):
+    useful_NM = useful_examples(parts, tasks, practice)
+    if useful_NM is None:
         return metrics
-    useful_NM = np.array(useful, bool)
     metrics["useful_share"] = float(useful_NM.mean())
     for name, values_NM in (("scorer_auc", found.scores_NM), ("reward_auc", found.rewards_NM)):
         area = auc(np.asarray(values_NM)[kept_NM], useful_NM[kept_NM])
         if area is not None:
             metrics[name] = area
     return metrics
+
+
+def useful_examples(parts: Parts, tasks: Sequence[Problem], practice: generate.Practice) -> np.ndarray | None:
+    """Which examples [N, M] teach what their task needs (False if not parsed); None if the domain cannot tell."""
+    useful = [
+        [isinstance(e, Example) and parts.dialogue.task.useful(task, e) for e in row]
+        for task, row in zip(tasks, practice.parsed_NM, strict=True)
+    ]
+    return None if any(label is None for row in useful for label in row) else np.array(useful, bool)
 
 
 def to_floats(metrics: dict[str, jax.Array]) -> dict[str, float]:

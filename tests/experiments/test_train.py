@@ -175,3 +175,15 @@ def test_diverging_updates_stop_the_run_and_keep_the_checkpoint(environment, tmp
     done = run(*SMALL, "--inner_lr=1e30", "--max_skipped_steps=2", f"--workdir={tmp_path}", env=environment)
     assert done.returncode == 2
     assert "not finite in 2 steps in a row" in done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_the_order_of_the_methods(tmp_path):
+    """The whole command, on paired differences; about 8 minutes on 2 cores."""
+    done = subprocess.run(command("--preset=tiny", f"--workdir={tmp_path}"), timeout=3600, check=False)
+    assert done.returncode == 0
+    paired = json.loads((tmp_path / "report" / "table1.json").read_text())["paired"]["unseen"]
+    found = {(row["from"], row["to"]): row for row in paired}
+    assert found["base", "tt_ss"]["difference"] > 0
+    assert found["tt_ss", "solver_grpo"]["ci95"][0] > 0
+    assert found["solver_grpo", "mass"]["ci95"][0] > 0
