@@ -1,6 +1,9 @@
 """Makes the embedded testbed: a world, a tokenizer and a small Llama pretrained on its text, as Hugging Face files.
 
-Command:  python -m experiments.pretrain_tiny --seed=SEED --out=mass_jax/data/tiny
+    python -m experiments.pretrain_tiny --seed=20261121 --out=mass_jax/data/tiny
+
+made the files that the package ships, in 5 min 11 s on 2 cores of an Intel Xeon at 2.50 GHz (jax 0.10.2); the last loss was
+0.653 nats a token. Nothing was tuned on that seed, nor tried on it before: settings were chosen on worlds of other seeds.
 """
 
 import functools

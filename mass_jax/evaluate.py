@@ -95,8 +95,7 @@ def answer(
 ) -> list[dict[str, Any]]:
     """Prepares for each problem as the row says, answers greedily, verifies; one record a problem."""
     began = time.monotonic()
-    # A last, smaller batch is filled up, so that it compiles to the same shapes.
-    tasks = [*batch, *[batch[-1]] * (parts.config.eval_batch - len(batch))]
+    tasks = filled(batch, parts.config.eval_batch)
     write_keys_N, adapter_keys_N, answer_keys_N = jax.random.split(key, (3, len(tasks)))
     practice, written_N = _practise(parts, weights, row, problems, tasks, write_keys_N, seed)
     adapted, trained_N = None, np.zeros(len(tasks))
@@ -124,6 +123,11 @@ def answer(
             }
         )
     return records
+
+
+def filled(batch: Sequence[Problem], size: int) -> list[Problem]:
+    """A smaller batch filled up by its last problem, so that it takes no compilation of its own."""
+    return [*batch, *[batch[-1]] * (size - len(batch))]
 
 
 def _practise(

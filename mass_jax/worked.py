@@ -11,6 +11,7 @@ import numpy as np
 
 from mass_jax import train
 from mass_jax.assemble import Parts
+from mass_jax.evaluate import filled
 from mass_jax.method import meta_step
 from mass_jax.method.models import Weights
 from mass_jax.tasks.problem import Problem, Rejected
@@ -26,14 +27,16 @@ def worked_examples(
     Args:
         stages: generators by name, e.g. {"before": ..., "after": ...}.
         scorer: trained scorer parameters; the same scorer judges every stage.
-        problems: at most a page full of them; all in one batch.
+        problems: at most a page full of them; they are filled up to a batch of the evaluation, whose compiled
+            functions then serve here too.
         seed: of the examples.
 
     Returns:
         Records ready for JSON. Rewards are -dL_outer/ds_i at the scorer's scores, with the gold solution.
     """
-    keys = jax.random.split(jax.random.key(seed), (2, len(problems)))
-    found = {name: _stage(parts, weights, scorer, problems, keys) for name, weights in stages.items()}
+    batch = filled(problems, parts.config.eval_batch)
+    keys = jax.random.split(jax.random.key(seed), (2, len(batch)))
+    found = {name: _stage(parts, weights, scorer, batch, keys) for name, weights in stages.items()}
     return [
         {"id": p.id, "problem": p.problem, "answer": p.answer, "subject": p.subject}
         | {"stages": {name: rows[n] for name, rows in found.items()}}

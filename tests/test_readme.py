@@ -4,6 +4,7 @@ import pathlib
 import re
 import subprocess
 
+import jax
 import pytest
 
 from experiments.presets import tiny
@@ -44,6 +45,13 @@ def test_every_function_named_exists(name):
             break
     assert source is not None
     assert all(re.search(rf"\b{word}\b", source.read_text(encoding="utf-8")) for word in rest)
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_python_examples_run(code, capsys):
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam needs it
+        exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out
 
 
 def test_ci_runs_the_second_command():
