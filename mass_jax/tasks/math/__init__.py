@@ -1,0 +1,25 @@
+"""Mathematics problems: data, prompts, parsing, and a verifier that holds against hostile answers."""
+
+from mass_jax.tasks.math.data import Loaded, load, sample
+from mass_jax.tasks.math.limits import Limits
+from mass_jax.tasks.math.near_duplicates import Disjoint, Duplicate, disjoint
+from mass_jax.tasks.math.pool import Pool
+from mass_jax.tasks.math.prompts import Shots, render
+from mass_jax.tasks.math.task import MathTask
+from mass_jax.tasks.math.verifier import Verifier, final_answer
+
+__all__ = [
+    "Disjoint",
+    "Duplicate",
+    "Limits",
+    "Loaded",
+    "MathTask",
+    "Pool",
+    "Shots",
+    "Verifier",
+    "disjoint",
+    "final_answer",
+    "load",
+    "render",
+    "sample",
+]

@@ -1,0 +1,74 @@
+r"""Finds a practice example in what a generator wrote.
+
+Models number, translate into Markdown, repeat and stop early; the parser takes what can be trained on and names what
+is missing. Patterns are anchored to line starts and hold no nested repetition, so time stays linear.
+"""
+
+import re
+
+from mass_jax.tasks.math.latex import last_boxed
+from mass_jax.tasks.math.near_duplicates import jaccard, tokens
+from mass_jax.tasks.problem import Example, Rejected
+
+MAX_CHARS = 20_000
+COPY_SIMILARITY = 0.9
+
+_LEAD = r"(?im)^[ \t>*_#\-\d.)(]{0,12}(?:new |practice |similar )?"
+_COLON = r"[ \t]*\d{0,3}[ \t]*[*_]{0,3}[ \t]*:[ \t*_]{0,4}"
+_PROBLEM = re.compile(_LEAD + r"(?:problem|question|exercise)" + _COLON)
+_SOLUTION = re.compile(_LEAD + r"(?:solution|answer|explanation)" + _COLON)
+_FINAL = re.compile(r"(?im)\\boxed|\\fbox|####|\banswer\b")
+
+
+def parse_example(text: str, target: str) -> Example | Rejected:
+    r"""The first practice example in `text`. Never raises.
+
+    Args:
+        text: what a generator wrote.
+        target: the problem it was written for; a copy of it is rejected.
+
+    Returns:
+        The example, or why there is none.
+
+    >>> parse_example("**Problem:** What is 2 + 3?\n**Solution:** It is \\boxed{5}.", "What is 1 + 1?")
+    Example(problem='What is 2 + 3?', solution='It is \\boxed{5}.')
+    >>> parse_example("I cannot do that.", "What is 1 + 1?")
+    Rejected(reason='no problem found')
+    """
+    text = text[:MAX_CHARS].replace("\r\n", "\n").replace("\x00", "")
+    problem_mark = _PROBLEM.search(text)
+    if problem_mark is None:
+        return Rejected("no problem found")
+    solution_mark = _SOLUTION.search(text, problem_mark.end())
+    if solution_mark is None:
+        return Rejected("no solution found")
+    second = _PROBLEM.search(text, solution_mark.end())
+    problem = _clean(text[problem_mark.end() : solution_mark.start()])
+    solution = _clean(text[solution_mark.end() : second.start() if second else len(text)])
+    return _judge(problem, solution, target)
+
+
+def _judge(problem: str, solution: str, target: str) -> Example | Rejected:
+    """Whether a pair can be trained on."""
+    if not problem:
+        return Rejected("empty problem")
+    if not solution:
+        return Rejected("empty solution")
+    if len(tokens(problem)) < 3:
+        return Rejected("problem too short")
+    if "..." in (problem, solution):
+        return Rejected("form not filled in")
+    if not _FINAL.search(solution):
+        return Rejected("no final answer")
+    if ("\\boxed" in solution or "\\fbox" in solution) and last_boxed(solution) is None:
+        return Rejected("cut off")
+    if jaccard(problem, target) >= COPY_SIMILARITY:
+        return Rejected("copies the target problem")
+    return Example(problem, solution)
+
+
+def _clean(text: str) -> str:
+    """Without Markdown rules and emphasis at the ends."""
+    text = text.strip()
+    text = re.sub(r"\n[ \t]*(?:-{3,}|\*{3,}|={3,}|#{1,6})[ \t]*$", "", text)
+    return text.strip(" \t\n*_")

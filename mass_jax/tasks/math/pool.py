@@ -1,0 +1,179 @@
+"""A pool of verifier processes: asynchronous, ordered, never hanging, never blocking whoever asks.
+
+One thread a process waits for it; nothing here forks the calling process, which may hold JAX and many threads.
+"""
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future
+
+from mass_jax.tasks.math import wire
+from mass_jax.tasks.math.limits import Limits
+from mass_jax.tasks.problem import Verdict
+
+_TRIES = 3
+_START_SECONDS = 300.0
+_GRACE_SECONDS = 30.0  # a worker that answers this long after its own limit is beyond help
+_KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
+
+
+class Pool:
+    """Worker processes that compare answers. Use it as a context manager, or call `close`.
+
+    Args:
+        workers: processes; they start at once, in the background.
+        limits: of one answer.
+
+    Raises:
+        ValueError: if `workers` is below 1.
+        ModuleNotFoundError: if math-verify is not installed.
+    """
+
+    def __init__(self, workers: int = 2, limits: Limits | None = None):
+        if workers < 1:
+            raise ValueError(f"workers={workers} verifies nothing; give at least 1")
+        if importlib.util.find_spec("math_verify") is None:
+            raise ModuleNotFoundError("math-verify is missing; pip install 'math-verify[antlr4_13_2]'")
+        self._jobs: queue.SimpleQueue[tuple[Future[Verdict], bytes] | None] = queue.SimpleQueue()
+        self._limits = limits or Limits()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(workers)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, gold: str, answer: str) -> "Future[Verdict]":
+        """Asks for one verdict and returns at once.
+
+        Args:
+            gold, answer: answers alone, in LaTeX or plain.
+
+        Returns:
+            A future; `result()` raises RuntimeError only if worker processes cannot start at all.
+        """
+        future: Future[Verdict] = Future()
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the verifier pool is closed; make another")
+            self._jobs.put((future, wire.question(gold, answer)))
+        return future
+
+    def verify(self, pairs: Iterable[tuple[str, str]]) -> list[Verdict]:
+        """Verdicts on (gold, answer) pairs, in their order."""
+        return [future.result() for future in [self.submit(gold, answer) for gold, answer in pairs]]
+
+    def close(self) -> None:
+        """Ends the processes; what is being checked is finished, what waits is cancelled."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            while not self._jobs.empty():
+                job = self._jobs.get()
+                if job is not None:
+                    job[0].cancel()
+            for _ in self._threads:
+                self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _serve(self) -> None:
+        """The life of a thread: one worker process at a time, jobs until the pool is closed."""
+        worker = _Worker(self._limits)
+        while (job := self._jobs.get()) is not None:
+            future, line = job
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                for _ in range(_TRIES):
+                    reply = worker.ask(line)
+                    if reply is not None:
+                        break
+                    worker.kill()
+                    worker = _Worker(self._limits)
+                future.set_result(wire.verdict(reply or wire.LOST))
+            except Exception as error:  # whoever waits must hear of it; the thread goes on
+                future.set_exception(error)
+        worker.kill()
+
+
+class _Worker:
+    """One process with its pipes. It has no files, no standard streams and nothing of our environment."""
+
+    def __init__(self, limits: Limits):
+        self._limits = limits
+        self._ready = False
+        self._buffer = b""
+        requests, self._requests = os.pipe()
+        self._replies, replies = os.pipe()
+        environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+        # The hash seed decides the order of sympy's sets: with it fixed, every process computes the same way.
+        environment |= {"PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        numbers = [str(requests), str(replies), str(os.getpid())]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", wire.WORKER, *numbers, json.dumps(dataclasses.asdict(limits))],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(requests, replies),
+            env=environment,
+            start_new_session=True,
+        )
+        os.close(requests)
+        os.close(replies)
+
+    def ask(self, line: bytes) -> bytes | None:
+        """The reply to a line, or None if the process has died or gives none in time."""
+        if not self._ready:
+            if self._read_line(_START_SECONDS) != wire.READY:
+                self._raise_if_it_cannot_start()
+                return None
+            self._ready = True
+        try:
+            os.write(self._requests, line)
+        except BrokenPipeError:
+            return None
+        return self._read_line(2 * self._limits.wall_seconds + _GRACE_SECONDS)
+
+    def kill(self) -> None:
+        """Ends the process and whatever it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        os.close(self._requests)
+        os.close(self._replies)
+
+    def _raise_if_it_cannot_start(self) -> None:
+        """A process that was killed may be replaced; one that gave up would give up again."""
+        code = self._process.poll()
+        if code is not None and code > 0:
+            command = f"{sys.executable} -c 'import {wire.WORKER}, mass_jax.tasks.math.symbolic'"
+            raise RuntimeError(f"verifier processes end with status {code} at their start; see: {command}")
+
+    def _read_line(self, seconds: float) -> bytes | None:
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._buffer:
+            readable, _, _ = select.select([self._replies], [], [], max(0.0, deadline - time.monotonic()))
+            chunk = os.read(self._replies, 4096) if readable else b""
+            if not chunk:
+                return None
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line + b"\n"

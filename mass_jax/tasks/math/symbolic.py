@@ -1,0 +1,188 @@
+r"""Equality of two expressions, by math-verify and sympy; in worker processes only: it may take any time.
+
+`latex2sympy` (math-verify's own parser) is a grammar that builds sympy objects and leaves them unevaluated. It hands
+number tokens to `sympy.Number(str)`, which ends in sympy's `parse_expr`, and that calls `eval`: here that road is
+closed (`close_evaluator`), and numbers are read exactly, decimals too. math-verify forgives much (rounding to six
+places, differences below 1e-15), so its "equal" counts only if the numbers do not disprove it.
+"""
+
+import functools
+import math
+import random
+import re
+from typing import Any
+
+import sympy
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
+from math_verify.grader import verify
+from sympy.core.sympify import SympifyError
+
+from mass_jax.tasks.math.answer import Unreadable
+from mass_jax.tasks.math.compare import rational
+
+MAX_LOG10 = 20_000  # digits of the longest number that is ever computed
+_NUMBER = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+_MIXED = re.compile(r"(?<![0-9.^_])([0-9]+)(?:\s*\\frac\{([0-9]+)\}\{([0-9]+)\}|\s+([0-9]+)\s*/\s*([0-9]+)(?![0-9.]))")
+_KEEP_CASE = ConversionConfig(lowercase_symbols=False)
+
+
+def read_number(text: Any, *_: Any, **__: Any) -> sympy.Rational:
+    """Stands in for sympy's `parse_expr`: a number, exactly, and nothing else.
+
+    Raises:
+        SympifyError: for any other text.
+    """
+    if not isinstance(text, str) or not _NUMBER.fullmatch(text.strip()):
+        raise SympifyError(f"not a number: {str(text)[:40]!r}")
+    return sympy.Rational(text.strip())
+
+
+def close_evaluator() -> None:
+    """Closes every way in which sympy would evaluate text as Python, for the rest of this process.
+
+    Call it after `warm_up`: modules of sympy evaluate strings of their own while they are imported.
+    """
+    import sympy.parsing.sympy_parser as parser
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise SympifyError("evaluation of text is switched off")
+
+    parser.parse_expr = read_number
+    parser.eval_expr = refuse
+    parser.stringify_expr = refuse
+    parse.cache_clear()
+
+
+def equal(a: str, b: str) -> bool:
+    """Whether two expressions in LaTeX are the same; sides of relations come as `equation:left:right`.
+
+    Raises:
+        Unreadable: if either cannot be parsed, or is too large to compute.
+    """
+    if a.startswith(("equation:", "inequality:")):
+        return _equal_relations(a.split(":"), b.split(":"))
+    return _same(parse(a), parse(b))
+
+
+@functools.lru_cache(maxsize=256)
+def parse(latex: str) -> sympy.Expr:
+    """An expression as a sympy object of bounded size.
+
+    Raises:
+        Unreadable: if it cannot be parsed, or is too large to compute.
+    """
+    number = rational(latex)
+    if number is not None:
+        return sympy.Rational(number.numerator, number.denominator)
+    text = _MIXED.sub(lambda m: rf"({m[1]}+\frac{{{m[2] or m[4]}}}{{{m[3] or m[5]}}})", latex)
+    text = re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", text).replace(r"\degree", "")
+    try:
+        expr = latex2sympy(text, is_real=None, normalization_config=None, conversion_config=_KEEP_CASE)
+    except RecursionError:
+        raise Unreadable("too deep") from None
+    except Exception as error:
+        raise Unreadable(f"not an expression ({type(error).__name__})") from None
+    if not isinstance(expr, sympy.Expr):
+        raise Unreadable("not an expression")
+    _check_size(expr)
+    names = {symbol: sympy.I if symbol.name == "i" else sympy.E for symbol in expr.free_symbols if symbol.name in "ie"}
+    return expr.subs(names).doit()
+
+
+def _same(x: sympy.Expr, y: sympy.Expr) -> bool:
+    if x == y:
+        return True
+    if x.is_Rational and y.is_Rational:
+        return False
+    if not (x.is_finite is not False and y.is_finite is not False) or x.free_symbols != y.free_symbols:
+        # An identity may lose a symbol (x - x); infinities are equal only as objects
+        return x.free_symbols != y.free_symbols and sympy.simplify(x - y) == 0
+    if _differ(x, y):
+        return False
+    return bool(verify([x], [y], timeout_seconds=None)) and _proved(x - y)
+
+
+def _proved(difference: sympy.Expr) -> bool:
+    """A second opinion on math-verify's "equal": an exact zero, or no difference in a hundred digits."""
+    simplified = sympy.simplify(difference)
+    if simplified.is_zero is not None:
+        return bool(simplified.is_zero)
+    return simplified == 0 or bool(simplified.equals(0))
+
+
+def _differ(x: sympy.Expr, y: sympy.Expr) -> bool:
+    """Whether the two differ at one of a few random real points, to fifty digits."""
+    symbols = sorted(x.free_symbols, key=str)
+    rng = random.Random("points")
+    for _ in range(3 if symbols else 1):
+        point = {s: sympy.Rational(rng.randint(-400, 400), 101) + sympy.Rational(1, 7) for s in symbols}
+        values = [complex_value(expr.subs(point)) for expr in (x, y)]
+        if None in values:
+            continue
+        scale = max(abs(values[0]), abs(values[1]))
+        if abs(values[0] - values[1]) > scale * sympy.Float("1e-35", 50):
+            return True
+    return False
+
+
+def complex_value(expr: sympy.Expr) -> Any:
+    """Fifty digits of a constant, or None if it has no finite value."""
+    value = expr.evalf(50)
+    parts = value.as_real_imag()
+    return value if all(part.is_Float or part.is_Rational for part in parts) else None
+
+
+def _equal_relations(gold: list[str], answer: list[str]) -> bool:
+    """The same up to a constant factor; for inequalities (both turned to the same sign) a positive one."""
+    x = parse(gold[1]) - parse(gold[2])
+    y = parse(answer[1]) - parse(answer[2])
+    if x.free_symbols != y.free_symbols or not x.free_symbols:
+        return _same(x, y)
+    rng = random.Random("factor")
+    for _ in range(5):
+        point = {s: sympy.Rational(rng.randint(1, 400), 101) for s in sorted(x.free_symbols, key=str)}
+        top, bottom = x.subs(point), y.subs(point)
+        if top.is_Rational and bottom.is_Rational and bottom != 0 and top != 0:
+            factor = top / bottom
+            return (gold[0] == "equation" or factor > 0) and _same(x, factor * y)
+    ratio = sympy.simplify(x / y)
+    return bool(ratio.is_number) and ratio != 0 and (gold[0] == "equation" or bool(ratio > 0))
+
+
+def _check_size(expr: sympy.Basic) -> None:
+    """Refuses numbers beyond `MAX_LOG10` digits before anything computes them."""
+    for part in sympy.preorder_traversal(expr):
+        if part.is_number and _log10(part) > MAX_LOG10:
+            raise Unreadable("too large to compute")
+        if isinstance(part, sympy.Pow) and part.exp.is_number and not part.base.is_number and _log10(part.exp) > 3:
+            raise Unreadable("too large to compute")
+
+
+def _log10(expr: sympy.Basic) -> float:
+    """A bound on the digits that computing a constant takes."""
+    if expr.is_Rational:
+        return max(len(str(abs(expr.p))), len(str(expr.q)))
+    inner = [_log10(arg) for arg in expr.args]
+    if isinstance(expr, sympy.Pow):
+        return inner[0] * 10.0 ** min(inner[1], 300.0)
+    if isinstance(expr, sympy.factorial | sympy.binomial | sympy.gamma):
+        return 10.0 ** min(max(inner), 300.0)
+    return math.fsum(inner) + 1 if isinstance(expr, sympy.Mul) else max(inner, default=1.0) + 1
+
+
+def warm_up() -> None:
+    """Loads what sympy loads late, so that the first answers are not slow and nothing is imported afterwards."""
+    pairs = [
+        (r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt{3}}"),
+        ("x^2-2x-15", "(x+3)(x-5)"),
+        (r"\sin^2 t", r"1-\cos^2 t"),
+        (r"\log_2 5", r"\frac{\ln 5}{\ln 2}"),
+        (r"\sqrt{2}+\sqrt{3}", r"\sqrt{5+2\sqrt{6}}"),
+        (r"\frac{2-14i}{25}", r"\frac{2}{25}-\frac{14}{25}i"),
+        (r"|x-2|+5!", r"|2-x|+\binom{6}{3}"),
+        (r"e^{i\pi}", "-1"),
+        ("equation:y:2x+1", "equation:2y:4x+2"),
+    ]
+    for a, b in pairs:
+        equal(a, b)
+    import sympy.physics.units  # noqa: F401  (simplify imports it late, and it evaluates strings of its own)

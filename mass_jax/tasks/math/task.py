@@ -1,0 +1,56 @@
+"""Mathematics as a `Task`: prompts, parser and verifier of problems with one final answer."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+from mass_jax.tasks.math import parse, prompts
+from mass_jax.tasks.math.verifier import Verifier
+from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
+
+
+def plain(messages: Sequence[prompts.Message]) -> str:
+    """Messages as plain text, for a model without a chat template."""
+    return prompts.render(None, messages)
+
+
+class MathTask:
+    """Prompts, parser and verifier of MATH, GSM8K and SVAMP.
+
+    Args:
+        verifier: checks responses; its pool is the caller's to close.
+        shots: examples in the prompts; none is zero-shot.
+        render: messages to text, such as `functools.partial(prompts.render, tokenizer)`.
+    """
+
+    def __init__(
+        self,
+        verifier: Verifier,
+        shots: prompts.Shots = prompts.ZERO_SHOT,
+        render: Callable[[Sequence[prompts.Message]], str] = plain,
+    ):
+        self._verifier = verifier
+        self._shots = shots
+        self._render = render
+
+    def solver_prompt(self, problem: str) -> str:
+        return self._render(prompts.solver_messages(problem, self._shots))
+
+    def generator_prompt(self, problem: str) -> str:
+        return self._render(prompts.generator_messages(problem, self._shots))
+
+    def scorer_text(self, problem: str, example: Example) -> str:
+        return prompts.scorer_text(problem, example)
+
+    def parse_example(self, text: str, problem: str) -> Example | Rejected:
+        return parse.parse_example(text, problem)
+
+    def verify(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
+        return self._verifier.verify([problem.answer for problem in problems], responses)
+
+    def submit(self, problem: Problem, response: str) -> "Future[Verdict]":
+        """Like `verify`, for one response, without waiting: so that verifying overlaps sampling."""
+        return self._verifier.submit(problem.answer, response)
+
+    def useful(self, problem: Problem, example: Example) -> bool | None:
+        """Not known: no rule tells which practice a problem of mathematics needs."""
+        return None
