@@ -18,6 +18,7 @@ DEPENDENCIES = (
     ("tokenizers>=0.22", "builds the testbed's tokenizer.json", ("",)),
     ("safetensors>=0.6", "weights in Hugging Face files; nothing is unpickled", ("",)),
     ("datasets>=5.0", "problem sets by hub id or local path", ("",)),
+    ("math-verify[antlr4_13_2]>=0.9", "reads answers in LaTeX, inside the verifier's worker processes", ("",)),
     ("sympy>=1.13", "symbolic answers, inside the verifier's worker processes", ("",)),
     ("absl-py>=2.1", "command-line flags and logging", ("",)),
     ("matplotlib>=3.9", "the report's figures", ("",)),

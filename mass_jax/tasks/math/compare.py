@@ -1,16 +1,17 @@
-"""When two answers are the same: structure by structure, down to expressions, which `equal` decides.
+"""When two answers are the same: structure by structure, down to expressions, which a judge decides.
 
-In the training process `equal` knows rational numbers only (`equal_rationals`), which settles most answers at once; in
-a worker process it is symbolic (`mass_jax.tasks.math.symbolic`). Both walk the same structures.
+In the training process the judge knows rational numbers only (`RATIONALS`), which settles most answers at once; in a
+worker process it is symbolic (`mass_jax.tasks.math.symbolic`). Both walk the same structures.
 """
 
 import re
 from collections.abc import Callable
 from fractions import Fraction
+from typing import NamedTuple
 
 from mass_jax.tasks.math.answer import Based, Many, Matrix, Ordered, Relation, Scalar, Value, Words, word_form
 
-Equal = Callable[[str, str], bool]
+Sides = tuple[str, str]
 
 _FLIP = {"=": "=", "ne": "ne", "<": ">", ">": "<", "le": "ge", "ge": "le"}
 _RATIONAL = re.compile(
@@ -23,6 +24,18 @@ _RATIONAL = re.compile(
 
 class Undecided(Exception):
     """An expression that is no plain rational number: a worker has to decide."""
+
+
+class Judge(NamedTuple):
+    """Decides expressions in LaTeX, at the leaves of what is compared.
+
+    Args:
+        equal: whether two expressions are the same.
+        equal_relations: whether two-sided relations of the same sign say the same; `symmetric` if it is = or ne.
+    """
+
+    equal: Callable[[str, str], bool]
+    equal_relations: Callable[[Sides, Sides, bool], bool]
 
 
 def rational(latex: str) -> Fraction | None:
@@ -64,17 +77,24 @@ def equal_rationals(a: str, b: str) -> bool:
     return x == y
 
 
-def same(gold: Value, answer: Value, equal: Equal) -> bool:
+def _undecided_relations(gold: Sides, answer: Sides, symmetric: bool) -> bool:
+    raise Undecided
+
+
+RATIONALS = Judge(equal_rationals, _undecided_relations)
+
+
+def same(gold: Value, answer: Value, judge: Judge) -> bool:
     """Whether `answer` says what `gold` says. Not symmetric: what a problem fixes (name, unit, base) may be left out.
 
     Args:
         gold, answer: from `read`.
-        equal: decides two expressions in LaTeX.
+        judge: decides expressions.
 
     >>> from mass_jax.tasks.math.answer import read
-    >>> same(read("-1,1"), read(r"x=1 \\text{ or } x=-1"), equal_rationals)
+    >>> same(read("-1,1"), read(r"x=1 \\text{ or } x=-1"), RATIONALS)
     True
-    >>> same(read("(0,1]"), read("[0,1]"), equal_rationals)
+    >>> same(read("(0,1]"), read("[0,1]"), RATIONALS)
     False
     """
     gold, answer = _as_interval(gold), _as_interval(answer)
@@ -83,25 +103,25 @@ def same(gold: Value, answer: Value, equal: Equal) -> bool:
     if isinstance(answer, Words):
         return isinstance(gold, Scalar) and _letters(gold.latex) == answer.text.replace(" ", "")
     if isinstance(gold, Relation) or isinstance(answer, Relation):
-        return _same_relation(gold, answer, equal)
+        return _same_relation(gold, answer, judge)
     if isinstance(gold, Based) or isinstance(answer, Based):
         return _same_based(gold, answer)
     if isinstance(gold, Scalar) and isinstance(answer, Scalar):
-        return _same_scalar(gold, answer, equal)
+        return _same_scalar(gold, answer, judge)
     if isinstance(gold, Many) and isinstance(answer, Many):
-        return gold.union == answer.union and _same_unordered(gold.items, answer.items, equal)
+        return gold.union == answer.union and _same_unordered(gold.items, answer.items, judge)
     if isinstance(gold, Ordered) and isinstance(answer, Ordered):
-        return gold.brackets == answer.brackets and _same_ordered(gold.items, answer.items, equal)
+        return gold.brackets == answer.brackets and _same_ordered(gold.items, answer.items, judge)
     if isinstance(gold, Matrix) and isinstance(answer, Matrix):
-        return _same_matrix(gold, answer, equal)
+        return _same_matrix(gold, answer, judge)
     return False
 
 
-def _same_ordered(golds: tuple[Value, ...], answers: tuple[Value, ...], equal: Equal) -> bool:
-    return len(golds) == len(answers) and all(same(g, a, equal) for g, a in zip(golds, answers, strict=True))
+def _same_ordered(golds: tuple[Value, ...], answers: tuple[Value, ...], judge: Judge) -> bool:
+    return len(golds) == len(answers) and all(same(g, a, judge) for g, a in zip(golds, answers, strict=True))
 
 
-def _same_unordered(golds: tuple[Value, ...], answers: tuple[Value, ...], equal: Equal) -> bool:
+def _same_unordered(golds: tuple[Value, ...], answers: tuple[Value, ...], judge: Judge) -> bool:
     """Whether the items pair off; sameness is transitive enough here that taking the first partner is right."""
     if len(golds) != len(answers):
         return False
@@ -109,17 +129,17 @@ def _same_unordered(golds: tuple[Value, ...], answers: tuple[Value, ...], equal:
     for gold in golds:
         partner = next((i for i, answer in enumerate(left) if gold == answer), None)
         if partner is None:
-            partner = next((i for i, answer in enumerate(left) if same(gold, answer, equal)), None)
+            partner = next((i for i, answer in enumerate(left) if same(gold, answer, judge)), None)
         if partner is None:
             return False
         del left[partner]
     return True
 
 
-def _same_matrix(gold: Matrix, answer: Matrix, equal: Equal) -> bool:
+def _same_matrix(gold: Matrix, answer: Matrix, judge: Judge) -> bool:
     gold_rows, answer_rows = _scaled(gold), _scaled(answer)
     return len(gold_rows) == len(answer_rows) and all(
-        _same_ordered(g, a, equal) for g, a in zip(gold_rows, answer_rows, strict=True)
+        _same_ordered(g, a, judge) for g, a in zip(gold_rows, answer_rows, strict=True)
     )
 
 
@@ -133,24 +153,26 @@ def _scaled(matrix: Matrix) -> tuple[tuple[Value, ...], ...]:
     )
 
 
-def _same_scalar(gold: Scalar, answer: Scalar, equal: Equal) -> bool:
+def _same_scalar(gold: Scalar, answer: Scalar, judge: Judge) -> bool:
     if gold.unit == answer.unit:
-        return equal(gold.latex, answer.latex)
+        return judge.equal(gold.latex, answer.latex)
     if "percent" in (gold.unit, answer.unit) and "" in (gold.unit, answer.unit):
-        return _same_percentage(gold, answer, equal)
-    return "" in (gold.unit, answer.unit) and equal(gold.latex, answer.latex)
+        return _same_percentage(gold, answer, judge)
+    return "" in (gold.unit, answer.unit) and judge.equal(gold.latex, answer.latex)
 
 
-def _same_percentage(gold: Scalar, answer: Scalar, equal: Equal) -> bool:
+def _same_percentage(gold: Scalar, answer: Scalar, judge: Judge) -> bool:
     """20 % against a bare number: 0.2 is its value, and 20 is it too where the problem asked for percent.
 
     A bare number of at most 1 is never read as so many percent: 0.2 is not 0.2 %.
     """
     marked, bare = (gold, answer) if gold.unit == "percent" else (answer, gold)
-    if equal(rf"\frac{{{marked.latex}}}{{100}}" if rational(marked.latex) is None else _hundredth(marked), bare.latex):
+    if judge.equal(
+        rf"\frac{{{marked.latex}}}{{100}}" if rational(marked.latex) is None else _hundredth(marked), bare.latex
+    ):
         return True
     number = rational(bare.latex)
-    return (number is None or abs(number) > 1) and equal(marked.latex, bare.latex)
+    return (number is None or abs(number) > 1) and judge.equal(marked.latex, bare.latex)
 
 
 def _hundredth(scalar: Scalar) -> str:
@@ -167,29 +189,26 @@ def _same_based(gold: Value, answer: Value) -> bool:
     return isinstance(answer, Scalar) and not answer.unit and _compact(answer.latex) == gold.digits
 
 
-def _same_relation(gold: Value, answer: Value, equal: Equal) -> bool:
+def _same_relation(gold: Value, answer: Value, judge: Judge) -> bool:
     if isinstance(gold, Relation) and isinstance(answer, Relation):
         chain = len(gold.parts) == len(answer.parts) and gold.signs == answer.signs
         if len(gold.parts) == len(answer.parts) == 2 and _all_scalars(gold, answer):
-            return _same_pair(gold, answer, equal)
-        return chain and _same_ordered(gold.parts, answer.parts, equal)
+            return _same_pair(gold, answer, judge)
+        return chain and _same_ordered(gold.parts, answer.parts, judge)
     if isinstance(answer, Relation):
-        return set(answer.signs) == {"="} and same(gold, _assigned(answer), equal)
+        return set(answer.signs) == {"="} and same(gold, _assigned(answer), judge)
     assert isinstance(gold, Relation)
     if set(gold.signs) != {"="} or not (_is_name(gold.parts[0]) or _is_name(gold.parts[-1]) or len(gold.parts) > 1):
         return False
     if _is_name(gold.parts[0]) or _is_name(gold.parts[-1]):
-        return same(_assigned(gold), answer, equal)
+        return same(_assigned(gold), answer, judge)
     # 0.56 = 56 %: constants that say the same twice
     constant = all(isinstance(part, Scalar) and rational(part.latex) is not None for part in gold.parts)
-    return constant and any(same(part, answer, equal) for part in gold.parts)
+    return constant and any(same(part, answer, judge) for part in gold.parts)
 
 
-def _same_pair(gold: Relation, answer: Relation, equal: Equal) -> bool:
-    r"""Two-sided relations: the same after moving everything to one side, up to a factor.
-
-    The factor is found by `equal` itself, given as `ratio` expressions: see `mass_jax.tasks.math.symbolic`.
-    """
+def _same_pair(gold: Relation, answer: Relation, judge: Judge) -> bool:
+    """Two-sided relations, turned to the same sign."""
     sign, turned = gold.signs[0], answer.signs[0]
     (gl, gr), (al, ar) = (_latex_pair(gold), _latex_pair(answer))
     if turned != sign and _FLIP[turned] == sign:
@@ -199,8 +218,7 @@ def _same_pair(gold: Relation, answer: Relation, equal: Equal) -> bool:
     symmetric = sign in ("=", "ne")
     if (_quick(gl, al) and _quick(gr, ar)) or (symmetric and _quick(gl, ar) and _quick(gr, al)):
         return True
-    relation = "equation" if symmetric else "inequality"
-    return equal(f"{relation}:{gl}:{gr}", f"{relation}:{al}:{ar}")
+    return judge.equal_relations((gl, gr), (al, ar), symmetric)
 
 
 def _assigned(relation: Relation) -> Value:

@@ -1,18 +1,18 @@
 """One answer against one gold answer: a verdict, whatever the text is."""
 
 from mass_jax.tasks.math.answer import Unreadable, read
-from mass_jax.tasks.math.compare import Equal, Undecided, equal_rationals, same
+from mass_jax.tasks.math.compare import RATIONALS, Judge, Undecided, same
 from mass_jax.tasks.problem import Verdict
 
 
-def grade(gold: str, answer: str, equal: Equal) -> Verdict:
+def grade(gold: str, answer: str, judge: Judge) -> Verdict:
     """Right, wrong or unparsable; a gold answer that cannot be read is matched as text.
 
     Args:
         gold, answer: answers alone, in LaTeX or plain.
-        equal: decides two expressions; its `Undecided` passes through.
+        judge: decides expressions; its `Undecided` passes through.
 
-    >>> grade(r"\\frac12", "0.5", equal_rationals), grade("2", "(2", equal_rationals)
+    >>> grade(r"\\frac12", "0.5", RATIONALS), grade("2", "(2", RATIONALS)
     (<Verdict.RIGHT: 'right'>, <Verdict.UNPARSABLE: 'unparsable'>)
     """
     try:
@@ -24,7 +24,7 @@ def grade(gold: str, answer: str, equal: Equal) -> Verdict:
     except Unreadable:
         return Verdict.RIGHT if gold.strip() == answer.strip() else Verdict.WRONG
     try:
-        return Verdict.RIGHT if same(wanted, answered, equal) else Verdict.WRONG
+        return Verdict.RIGHT if same(wanted, answered, judge) else Verdict.WRONG
     except Unreadable:
         return Verdict.UNPARSABLE
 
@@ -36,6 +36,6 @@ def grade_quickly(gold: str, answer: str) -> Verdict | None:
     (<Verdict.RIGHT: 'right'>, None)
     """
     try:
-        return grade(gold, answer, equal_rationals)
+        return grade(gold, answer, RATIONALS)
     except Undecided:
         return None

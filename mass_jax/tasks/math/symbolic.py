@@ -18,7 +18,7 @@ from math_verify.grader import verify
 from sympy.core.sympify import SympifyError
 
 from mass_jax.tasks.math.answer import Unreadable
-from mass_jax.tasks.math.compare import rational
+from mass_jax.tasks.math.compare import Judge, Sides, rational
 
 MAX_LOG10 = 20_000  # digits of the longest number that is ever computed
 _NUMBER = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
@@ -54,13 +54,11 @@ def close_evaluator() -> None:
 
 
 def equal(a: str, b: str) -> bool:
-    """Whether two expressions in LaTeX are the same; sides of relations come as `equation:left:right`.
+    """Whether two expressions in LaTeX are the same.
 
     Raises:
         Unreadable: if either cannot be parsed, or is too large to compute.
     """
-    if a.startswith(("equation:", "inequality:")):
-        return _equal_relations(a.split(":"), b.split(":"))
     return _same(parse(a), parse(b))
 
 
@@ -132,10 +130,14 @@ def complex_value(expr: sympy.Expr) -> Any:
     return value if all(part.is_Float or part.is_Rational for part in parts) else None
 
 
-def _equal_relations(gold: list[str], answer: list[str]) -> bool:
-    """The same up to a constant factor; for inequalities (both turned to the same sign) a positive one."""
-    x = parse(gold[1]) - parse(gold[2])
-    y = parse(answer[1]) - parse(answer[2])
+def equal_relations(gold: Sides, answer: Sides, symmetric: bool) -> bool:
+    """Whether left - right is the same up to a constant factor; for inequalities of one sign, a positive one.
+
+    Raises:
+        Unreadable: like `equal`.
+    """
+    x = parse(gold[0]) - parse(gold[1])
+    y = parse(answer[0]) - parse(answer[1])
     if x.free_symbols != y.free_symbols or not x.free_symbols:
         return _same(x, y)
     rng = random.Random("factor")
@@ -144,9 +146,12 @@ def _equal_relations(gold: list[str], answer: list[str]) -> bool:
         top, bottom = x.subs(point), y.subs(point)
         if top.is_Rational and bottom.is_Rational and bottom != 0 and top != 0:
             factor = top / bottom
-            return (gold[0] == "equation" or factor > 0) and _same(x, factor * y)
+            return (symmetric or factor > 0) and _same(x, factor * y)
     ratio = sympy.simplify(x / y)
-    return bool(ratio.is_number) and ratio != 0 and (gold[0] == "equation" or bool(ratio > 0))
+    return bool(ratio.is_number) and ratio != 0 and (symmetric or bool(ratio > 0))
+
+
+SYMBOLIC = Judge(equal, equal_relations)
 
 
 def _check_size(expr: sympy.Basic) -> None:
@@ -181,8 +186,8 @@ def warm_up() -> None:
         (r"\frac{2-14i}{25}", r"\frac{2}{25}-\frac{14}{25}i"),
         (r"|x-2|+5!", r"|2-x|+\binom{6}{3}"),
         (r"e^{i\pi}", "-1"),
-        ("equation:y:2x+1", "equation:2y:4x+2"),
     ]
     for a, b in pairs:
         equal(a, b)
+    equal_relations(("y", "2x+1"), ("2y", "4x+2"), symmetric=True)
     import sympy.physics.units  # noqa: F401  (simplify imports it late, and it evaluates strings of its own)

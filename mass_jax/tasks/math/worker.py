@@ -71,7 +71,7 @@ def _serve(requests: int, replies: int, bounds: limits.Limits, parent: int) -> N
     try:
         limits.die_with_parent(parent)
         from mass_jax.tasks.math.grade import grade
-        from mass_jax.tasks.math.symbolic import equal
+        from mass_jax.tasks.math.symbolic import SYMBOLIC
 
         limits.restrain(bounds.memory_bytes)
         limits.seal()
@@ -86,7 +86,7 @@ def _serve(requests: int, replies: int, bounds: limits.Limits, parent: int) -> N
             signal.setitimer(signal.ITIMER_PROF, bounds.cpu_seconds)  # when it rings, the kernel ends this process
             try:
                 gold, answer = json.loads(line)
-                verdict = grade(gold, answer, equal)
+                verdict = grade(gold, answer, SYMBOLIC)
             except MemoryError:
                 verdict = Verdict.TIMED_OUT  # beyond its limits; those of time and of memory are counted together
             except Exception:  # sympy fails in many ways on what no mathematician would write
