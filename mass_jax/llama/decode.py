@@ -42,12 +42,17 @@ def unstack_adapter(adapter: Any, layers: int) -> list[Any]:
     """Each layer's part of an adapter [L, ...], or of one adapter per prompt [N, L, ...]."""
     if adapter is None:
         return [{}] * layers
-    per_prompt = jax.tree.leaves(adapter)[0].ndim == 4
+    each = per_prompt(adapter)
 
     def part(i: int) -> Any:
-        return jax.tree.map(lambda leaf: leaf[:, i] if per_prompt else leaf[i], adapter["layers"])
+        return jax.tree.map(lambda leaf: leaf[:, i] if each else leaf[i], adapter["layers"])
 
     return [{LORA: part(i)} for i in range(layers)]
+
+
+def per_prompt(adapter: Any) -> bool:
+    """Whether a tree holds one adapter per prompt [N, L, ...], and not one for all [L, ...] or none."""
+    return adapter is not None and jax.tree.leaves(adapter)[0].ndim == 4
 
 
 def prefill(

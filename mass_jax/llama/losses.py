@@ -15,7 +15,11 @@ from mass_jax.llama.precision import wide
 
 
 def token_nll(
-    model: Llama, variables: Mapping[str, Any], tokens_BT: jax.Array, mask_BT: jax.Array | None = None
+    model: Llama,
+    variables: Mapping[str, Any],
+    tokens_BT: jax.Array,
+    mask_BT: jax.Array | None = None,
+    prefix_BTD: jax.Array | None = None,
 ) -> jax.Array:
     """Negative log-likelihood of each token but the first, given those before it.
 
@@ -26,6 +30,7 @@ def token_nll(
       variables: {"params": params} and optionally {"lora": adapter}.
       tokens_BT: right-padded texts.
       mask_BT: true at real tokens; entries that predict padding are meaningless and for the caller to mask.
+      prefix_BTD: what the model's blocks read in place of the embeddings, see `suffix.split`.
 
     Returns:
       [B, T - 1] in nats, at least float32.
@@ -34,11 +39,13 @@ def token_nll(
     >>> model = Llama(LlamaConfig(vocab_size=7, hidden_size=4, num_hidden_layers=1, num_attention_heads=1,
     ...                           intermediate_size=4, initializer_range=0.0))
     >>> tokens_BT = jnp.array([[1, 2, 3]])
-    >>> variables = model.init(jax.random.key(0), tokens_BT)
-    >>> print(token_nll(model, variables, tokens_BT).round(3))  # no weight, so uniform: log 7
-    [[1.946 1.946]]
+    >>> variables = jax.jit(model.init)(jax.random.key(0), tokens_BT)
+    >>> nll_BT = jax.jit(token_nll, static_argnums=0)(model, variables, tokens_BT)
+    >>> [f"{nll:.3f}" for nll in nll_BT[0]]  # no weight, so uniform: log 7
+    ['1.946', '1.946']
     """
-    hidden_BTD: Any = model.apply(variables, tokens_BT, mask_BT, method="hidden")
+    x_BTD: Any = model.apply(variables, tokens_BT, method="embed") if prefix_BTD is None else prefix_BTD
+    hidden_BTD: Any = model.apply(variables, x_BTD, mask_BT, method="read")
     return head_nll(model, variables, hidden_BTD[:, :-1], tokens_BT[:, 1:])
 
 

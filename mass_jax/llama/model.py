@@ -71,7 +71,7 @@ class Attention(nn.Module):
         self.o_proj = linear(c.hidden_size)
 
     def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, attend: Any, length: int) -> tuple[jax.Array, Any]:
-        """Projects, rotates, lets `attend(query, key, value)` do the mixing, projects back; see `Llama.blocks`."""
+        """Projects, rotates, lets `attend(query, key, value)` do the mixing, projects back."""
         c, lead = self.config, x_BTD.shape[:-1]
         rope = frequencies(c.rope, c.head_dim, c.max_position_embeddings, length)
         query = rotate(self.q_proj(x_BTD).reshape(*lead, -1, c.head_dim), positions_BT, *rope)
@@ -164,8 +164,8 @@ class Llama(nn.Module):
     >>> config = LlamaConfig(vocab_size=7, hidden_size=4, num_hidden_layers=2, num_attention_heads=2,
     ...                      intermediate_size=8)
     >>> tokens_BT = jnp.array([[1, 2, 3]])
-    >>> params = Llama(config).init(jax.random.key(0), tokens_BT)["params"]
-    >>> Llama(config).apply({"params": params}, tokens_BT).shape
+    >>> params = jax.jit(Llama(config).init)(jax.random.key(0), tokens_BT)["params"]
+    >>> jax.jit(Llama(config).apply)({"params": params}, tokens_BT).shape
     (1, 3, 7)
     """
 
@@ -184,9 +184,16 @@ class Llama(nn.Module):
 
     def hidden(self, tokens_BT: jax.Array, mask_BT: jax.Array | None = None) -> jax.Array:
         """Hidden states [B, T, D] after the last norm: what `head` reads."""
-        positions_BT = jnp.arange(tokens_BT.shape[1])[None]
-        x_BTD, _ = self.layers(self.embed(tokens_BT), positions_BT, mask_BT)
-        return self.norm(x_BTD)
+        return self.read(self.embed(tokens_BT), mask_BT)
+
+    def read(self, x_BTD: jax.Array, mask_BT: jax.Array | None = None) -> jax.Array:
+        """Hidden states as `hidden` gives them, from embeddings [B, T, D] or what stands in their place."""
+        return self.norm(self.blocks(x_BTD, mask_BT))
+
+    def blocks(self, x_BTD: jax.Array, mask_BT: jax.Array | None = None) -> jax.Array:
+        """What the blocks make of their input [B, T, D]; before the last norm."""
+        positions_BT = jnp.arange(x_BTD.shape[1])[None]
+        return self.layers(x_BTD, positions_BT, mask_BT)[0]
 
     def embed(self, tokens: jax.Array) -> jax.Array:
         """Embeddings of tokens of any shape."""

@@ -2,6 +2,8 @@
 
 from mass_jax.llama.decode import unstack
 from mass_jax.sampling.choose import Settings
+from mass_jax.sampling.engine import Engine
 from mass_jax.sampling.sample import Samples, sample
+from mass_jax.sampling.sampler import Continuation, Sampler
 
-__all__ = ["Samples", "Settings", "sample", "unstack"]
+__all__ = ["Continuation", "Engine", "Sampler", "Samples", "Settings", "sample", "unstack"]

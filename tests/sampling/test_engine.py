@@ -1,0 +1,129 @@
+"""The engine behind the `Sampler` protocol: the same samples as `sample`, cut at stop strings, few compilations."""
+
+import functools
+import itertools
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tokenizers
+import transformers
+
+from mass_jax import sampling
+from mass_jax.llama import Llama, LlamaConfig, lora
+
+_WORDS = ["".join(letters) for n in (1, 2, 3) for letters in itertools.product("abcde", repeat=n)][:50]
+_CONFIG = LlamaConfig(
+    vocab_size=50,
+    hidden_size=8,
+    intermediate_size=12,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    initializer_range=0.3,
+    pad_token_id=49,
+)
+_PROMPTS = [[1, 2, 3], list(range(11)), [7]]
+_KEYS = functools.partial(jax.random.split, num=3)
+_STRINGS = ("dab", "eee", "bcdb")
+
+
+@pytest.fixture(scope="module")
+def params():
+    return sampling.unstack(jax.jit(Llama(_CONFIG).init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"])
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """Its tokenizer's words are one to three letters, so that stop strings lie across tokens."""
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: i for i, word in enumerate(_WORDS)}, "a"))
+    words.decoder = tokenizers.decoders.Fuse()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words)
+    return sampling.Engine(Llama(_CONFIG), tokenizer, check_every=4)
+
+
+def test_the_engine_draws_what_sample_draws(engine, params):
+    adapters = lora.init(jax.random.key(3), _CONFIG, 2)
+    rng = np.random.default_rng(4)
+    adapters = jax.tree.map(lambda x: jnp.asarray(0.4 * rng.standard_normal((3, *x.shape)), jnp.float32), adapters)
+    keys_N = _KEYS(jax.random.key(2))
+    found = engine(params, _PROMPTS, keys_N, num_samples=2, max_new_tokens=21, stop_tokens=(5, 6), adapters=adapters)
+
+    prompts_NP = np.array([prompt + [0] * (11 - len(prompt)) for prompt in _PROMPTS])
+    bound = functools.partial(sampling.sample, Llama(_CONFIG), num_samples=2, max_new_tokens=21, stop_tokens=(5, 6))
+    wanted = jax.jit(bound)(params, prompts_NP, np.array([3, 11, 1]), keys_N, adapters=adapters)
+    for n, m in np.ndindex(3, 2):
+        count = int(wanted.lengths_NM[n, m])
+        np.testing.assert_array_equal(found[n][m].tokens_T, wanted.tokens_NMT[n, m, :count])
+        np.testing.assert_allclose(found[n][m].logprobs_T, wanted.logprobs_NMT[n, m, :count], atol=1e-5)
+        assert found[n][m].finish == ("stop" if wanted.finished_NM[n, m] else "length")
+        assert found[n][m].text == "".join(_WORDS[token] for token in found[n][m].tokens_T)
+    assert {sample.finish for row in found for sample in row} == {"stop", "length"}
+
+
+def _cut(free: sampling.Continuation) -> tuple[list[int], str, str]:
+    """What a stop string leaves of a sample, found by reading it token by token."""
+    text = ""
+    for count, token in enumerate(free.tokens_T, 1):
+        text += _WORDS[token]
+        starts = [text.find(string) for string in _STRINGS if string in text]
+        if starts:
+            return free.tokens_T[:count].tolist(), text[: min(starts)], "stop"
+    return free.tokens_T.tolist(), text, free.finish
+
+
+def test_a_sample_ends_with_the_token_that_completes_a_stop_string(engine, params):
+    draw = functools.partial(engine, params, _PROMPTS, num_samples=8, max_new_tokens=30, stop_tokens=(5,))
+    keys_N, seen = _KEYS(jax.random.key(5)), set()
+    free, stopped = draw(keys_N), draw(keys_N, stop_strings=_STRINGS)
+    for before, after in zip(itertools.chain(*free), itertools.chain(*stopped), strict=True):
+        tokens, text, finish = _cut(before)
+        assert (after.tokens_T.tolist(), after.text, after.finish) == (tokens, text, finish)
+        np.testing.assert_array_equal(after.logprobs_T, before.logprobs_T[: len(tokens)])
+        seen.add((finish, len(tokens) < len(before.tokens_T)))
+    assert seen == {("stop", True), ("stop", False), ("length", False)}  # all ways of ending
+
+
+def test_requests_of_one_bucket_share_their_programs(engine, params, caplog):
+    draw = functools.partial(engine, params, num_samples=3)
+    keys_N = jax.random.split(jax.random.key(0), 4)
+
+    def compiled(**request):
+        caplog.clear()
+        with jax.log_compiles(), caplog.at_level(logging.WARNING):
+            draw(**request)
+        found = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Compiling")]
+        return [name for name in ("start", "advance") if any(f"({name})" in message for message in found)], len(found)
+
+    assert compiled(prompts=_PROMPTS, keys_N=keys_N[:3], max_new_tokens=17)[0] == ["start", "advance"]
+    assert compiled(prompts=[[1] * 16] * 3, keys_N=keys_N[1:], max_new_tokens=32, stop_strings=("ab",)) == ([], 0)
+    assert compiled(prompts=[[2, 3]] * 4, keys_N=keys_N, max_new_tokens=20)[0] == []
+    assert compiled(prompts=[[1] * 17] * 3, keys_N=keys_N[1:], max_new_tokens=17)[0] == ["start", "advance"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"prompts": [[1], [], [2]]}, "prompt 1 is empty"),
+        ({"prompts": [[1], [2], [50]]}, "prompt 2 has token 50"),
+        ({"prompts": [[1], [2]]}, "2 prompts and 3 keys"),
+        ({"adapters": {"layers": jnp.zeros((2, 1, 1, 1))}}, "3 prompts and 2 adapters"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"num_samples": 0}, "num_samples is 0"),
+        ({"stop_strings": ("",)}, "stop string is empty"),
+    ],
+)
+def test_a_wrong_request_is_named(engine, params, changes, words):
+    request = {"prompts": _PROMPTS, "keys_N": _KEYS(jax.random.key(0)), "num_samples": 1, "max_new_tokens": 2}
+    with pytest.raises(ValueError, match=words):
+        engine(params, **{**request, **changes})
+
+
+def test_dynamic_rope_that_would_depend_on_the_batch_is_refused(engine):
+    settings = {**_CONFIG.to_dict(), "rope_parameters": {"rope_type": "dynamic", "factor": 2.0}, "rope_scaling": None}
+    config = LlamaConfig.from_dict({**settings, "max_position_embeddings": 31})
+    with pytest.raises(ValueError, match="past 31 positions"):
+        sampling.Engine(Llama(config), engine.tokenizer)(
+            None, [[1]], jax.random.split(jax.random.key(0), 1), num_samples=1, max_new_tokens=2
+        )
