@@ -63,19 +63,28 @@ def gain_by_subject(table: Mapping[str, Any], path: pathlib.Path) -> None:
     axes.set_xticks(np.arange(len(subjects)), [f"{s}\n(base {100 * base[s]:.0f} %)" for s in subjects])
     axes.set_ylabel(f"gain over {table['methods'][names[0]]['label']} (points)")
     axes.set_title(f"Gain by subject, {table['columns'][0]} operators")
-    axes.legend(ncols=3, fontsize="small")
+    figure.legend(loc="outside lower center", ncols=len(names))
     _save(figure, path)
 
 
 def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: pathlib.Path, warmup: int) -> None:
-    """Metrics of the runs over steps, smoothed over 9 steps; the grey band is the scorer's warm-up."""
+    """Metrics of the runs over steps, smoothed over 9 steps; the grey band is the scorer's warm-up.
+
+    The vertical range leaves out the most extreme percent of the values.
+    """
     figure, grid = plt.subplots(2, 3, figsize=(11, 6), layout="constrained", sharex=True)
     for axes, (metric, label) in zip(grid.flat, CURVES, strict=True):
+        shown: list[float] = []
         for name, rows in runs.items():
             points = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
             if points:
                 steps, values = np.array(points, float).T
                 _curve(axes, steps, values, name)
+                shown += [*values]
+        if shown:
+            low, high = np.percentile(shown, [0.5, 99.5])
+            margin = 0.05 * (high - low) or 1.0
+            axes.set_ylim(low - margin, high + margin)
         axes.axvspan(0, warmup, color="#e5e7eb", zorder=0)
         axes.set_title(label, fontsize="medium")
     for axes in grid[-1]:
