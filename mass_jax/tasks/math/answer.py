@@ -278,6 +278,10 @@ def _scalar(text: str) -> str:
             raise Unreadable("unknown command")
     if re.search(r"[A-Za-z]{9}", re.sub(r"\\[a-zA-Z]+", " ", text)):
         raise Unreadable("words in an expression")
+    if re.search(
+        r"(?<![0-9.^_])[0-9.]+\s+[0-9]", re.sub(r"[0-9]+\s+[0-9]+\s*/\s*[0-9]+", "1", text)
+    ):  # but 3 1/7 is mixed
+        raise Unreadable("numbers side by side")
     if not text or not re.search(r"[0-9A-Za-z]", text):
         raise Unreadable("no value")
     return re.sub(r"^(-?)\+", r"\1", re.sub(r"\\angle\s*", "", text)).strip()

@@ -1,87 +1,16 @@
 """When two answers are the same: structure by structure, down to expressions, which a judge decides.
 
-In the training process the judge knows rational numbers only (`RATIONALS`), which settles most answers at once; in a
-worker process it is symbolic (`mass_jax.tasks.math.symbolic`). Both walk the same structures.
+In the training process the judge knows rational numbers only (`judge.RATIONALS`), which settles most answers at once;
+in a worker process it is symbolic (`mass_jax.tasks.math.symbolic`). Both walk the same structures.
 """
 
 import re
-from collections.abc import Callable
 from fractions import Fraction
-from typing import NamedTuple
 
 from mass_jax.tasks.math.answer import Based, Many, Matrix, Ordered, Relation, Scalar, Value, Words, word_form
-
-Sides = tuple[str, str]
+from mass_jax.tasks.math.judge import Judge, compact, rational
 
 _FLIP = {"=": "=", "ne": "ne", "<": ">", ">": "<", "le": "ge", "ge": "le"}
-_RATIONAL = re.compile(
-    r"(?P<sign>-?)\s*(?:(?P<whole>[0-9]+)?\s*\\frac\{(?P<top>[0-9]+)\}\{(?P<bottom>[0-9]+)\}"
-    r"|(?P<mixed>[0-9]+)\s+(?P<over>[0-9]+)\s*/\s*(?P<under>[0-9]+)"
-    r"|(?P<a>[0-9]+)\s*/\s*(?P<b>[0-9]+)"
-    r"|(?P<decimal>[0-9]*\.[0-9]+|[0-9]+\.?|[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?))"
-)
-
-
-class Undecided(Exception):
-    """An expression that is no plain rational number: a worker has to decide."""
-
-
-class Judge(NamedTuple):
-    """Decides expressions in LaTeX, at the leaves of what is compared.
-
-    Args:
-        equal: whether two expressions are the same.
-        equal_relations: whether two-sided relations of the same sign say the same; `symmetric` if it is = or ne.
-    """
-
-    equal: Callable[[str, str], bool]
-    equal_relations: Callable[[Sides, Sides, bool], bool]
-
-
-def rational(latex: str) -> Fraction | None:
-    r"""The exact value of a plain number, or None; no arithmetic is done on anything else.
-
-    >>> rational(r"-11\frac{2}{3}"), rational("0.48"), rational("1,250"), rational("2+2")
-    (Fraction(-35, 3), Fraction(12, 25), Fraction(1250, 1), None)
-    """
-    latex = re.sub(r"\\frac\{(-)", r"-\\frac{", latex) if latex.startswith(r"\frac") else latex
-    match = _RATIONAL.fullmatch(latex.strip())
-    if match is None:
-        return None
-    part = match.groupdict()
-    try:
-        if part["top"]:
-            value = int(part["whole"] or 0) + Fraction(int(part["top"]), int(part["bottom"]))
-        elif part["mixed"]:
-            value = int(part["mixed"]) + Fraction(int(part["over"]), int(part["under"]))
-        elif part["a"]:
-            value = Fraction(int(part["a"]), int(part["b"]))
-        else:
-            value = Fraction(part["decimal"].replace(",", "").rstrip("."))
-    except ZeroDivisionError:
-        return None
-    return -value if part["sign"] else value
-
-
-def equal_rationals(a: str, b: str) -> bool:
-    """Exact equality of plain numbers; a decimal is the rational that it spells.
-
-    Raises:
-        Undecided: if either is anything else.
-    """
-    if _compact(a) == _compact(b):
-        return True
-    x, y = rational(a), rational(b)
-    if x is None or y is None:
-        raise Undecided
-    return x == y
-
-
-def _undecided_relations(gold: Sides, answer: Sides, symmetric: bool) -> bool:
-    raise Undecided
-
-
-RATIONALS = Judge(equal_rationals, _undecided_relations)
 
 
 def same(gold: Value, answer: Value, judge: Judge) -> bool:
@@ -92,11 +21,14 @@ def same(gold: Value, answer: Value, judge: Judge) -> bool:
         judge: decides expressions.
 
     >>> from mass_jax.tasks.math.answer import read
+    >>> from mass_jax.tasks.math.judge import RATIONALS
     >>> same(read("-1,1"), read(r"x=1 \\text{ or } x=-1"), RATIONALS)
     True
     >>> same(read("(0,1]"), read("[0,1]"), RATIONALS)
     False
     """
+    if _variable(gold) and _variable(answer) and _variable(gold) != _variable(answer):
+        return False  # x > 3 against y > 3; an interval names no variable and goes with both
     gold, answer = _as_interval(gold), _as_interval(answer)
     if isinstance(gold, Words):
         return _word_form_of(answer) == gold.text
@@ -186,19 +118,17 @@ def _same_based(gold: Value, answer: Value) -> bool:
         return False
     if isinstance(answer, Based):
         return gold == answer
-    return isinstance(answer, Scalar) and not answer.unit and _compact(answer.latex) == gold.digits
+    return isinstance(answer, Scalar) and not answer.unit and compact(answer.latex) == gold.digits
 
 
 def _same_relation(gold: Value, answer: Value, judge: Judge) -> bool:
     if isinstance(gold, Relation) and isinstance(answer, Relation):
-        chain = len(gold.parts) == len(answer.parts) and gold.signs == answer.signs
         if len(gold.parts) == len(answer.parts) == 2 and _all_scalars(gold, answer):
             return _same_pair(gold, answer, judge)
-        return chain and _same_ordered(gold.parts, answer.parts, judge)
+        return gold.signs == answer.signs and _same_ordered(gold.parts, answer.parts, judge)
     if isinstance(answer, Relation):
-        return set(answer.signs) == {"="} and same(gold, _assigned(answer), judge)
-    assert isinstance(gold, Relation)
-    if set(gold.signs) != {"="} or not (_is_name(gold.parts[0]) or _is_name(gold.parts[-1]) or len(gold.parts) > 1):
+        return set(answer.signs) == {"="} and not _is_false(answer) and same(gold, _assigned(answer), judge)
+    if not isinstance(gold, Relation) or set(gold.signs) != {"="}:
         return False
     if _is_name(gold.parts[0]) or _is_name(gold.parts[-1]):
         return same(_assigned(gold), answer, judge)
@@ -228,12 +158,25 @@ def _assigned(relation: Relation) -> Value:
     return relation.parts[-1]
 
 
+def _is_false(relation: Relation) -> bool:
+    """Whether plain numbers are said to be equal that are not, as in 42 = 43."""
+    plain = [part for part in relation.parts if isinstance(part, Scalar) and not part.unit]
+    return len({rational(part.latex) for part in plain} - {None}) > 1
+
+
+def _variable(value: Value) -> str:
+    """The variable of a relation that reads as an interval; "" for anything else."""
+    if not isinstance(value, Relation) or _as_interval(value) is value:
+        return ""
+    return next(part.latex for part in value.parts if isinstance(part, Scalar) and _is_name(part))
+
+
 def _is_name(value: Value) -> bool:
     """A variable, a function of one, or a tuple of variables: what an answer is assigned to."""
     if isinstance(value, Ordered):
         return all(_is_name(item) for item in value.items)
     return isinstance(value, Scalar) and bool(
-        re.fullmatch(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?'?\s*(?:\(\s*\\?[A-Za-z]+\s*\))?", value.latex)
+        re.fullmatch(r"(?!\\pi|\\infty)\\?[A-Za-z]+(?:_\{?\w+\}?)?'?\s*(?:\(\s*\\?[A-Za-z]+\s*\))?", value.latex)
     )
 
 
@@ -280,9 +223,4 @@ def _letters(latex: str) -> str:
 
 
 def _quick(a: str, b: str) -> bool:
-    return _compact(a) == _compact(b)
-
-
-def _compact(latex: str) -> str:
-    """Without spaces that mean nothing: one behind a command's letters stays, as in `\\pi r`."""
-    return re.sub(r"(?<![a-zA-Z])\s+|\s+(?![a-zA-Z])", "", latex)
+    return compact(a) == compact(b)

@@ -9,7 +9,6 @@ import importlib.util
 import json
 import os
 import queue
-import select
 import signal
 import subprocess
 import sys
@@ -19,6 +18,8 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 
 from mass_jax.tasks.math import wire
+from mass_jax.tasks.math.answer import MAX_ANSWER_CHARS
+from mass_jax.tasks.math.grade import grade_quickly
 from mass_jax.tasks.math.limits import Limits
 from mass_jax.tasks.problem import Verdict
 
@@ -63,6 +64,9 @@ class Pool:
             A future; `result()` raises RuntimeError only if worker processes cannot start at all.
         """
         future: Future[Verdict] = Future()
+        if max(len(gold), len(answer)) > MAX_ANSWER_CHARS:  # nothing that long is read, nor sent
+            future.set_result(grade_quickly(gold, answer) or Verdict.UNPARSABLE)
+            return future
         with self._lock:
             if self._closed:
                 raise RuntimeError("the verifier pool is closed; make another")
@@ -97,83 +101,117 @@ class Pool:
     def _serve(self) -> None:
         """The life of a thread: one worker process at a time, jobs until the pool is closed."""
         worker = _Worker(self._limits)
+        with contextlib.suppress(OSError):  # tried again when there is a job, which then reports the error
+            worker.start()
         while (job := self._jobs.get()) is not None:
             future, line = job
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                for _ in range(_TRIES):
-                    reply = worker.ask(line)
-                    if reply is not None:
-                        break
-                    worker.kill()
-                    worker = _Worker(self._limits)
-                future.set_result(wire.verdict(reply or wire.LOST))
+                future.set_result(wire.verdict(worker.answer(line)))
             except Exception as error:  # whoever waits must hear of it; the thread goes on
+                worker.stop()
                 future.set_exception(error)
-        worker.kill()
+        worker.stop()
 
 
 class _Worker:
-    """One process with its pipes. It has no files, no standard streams and nothing of our environment."""
+    """A worker process that is started again whenever it has died.
+
+    It has no files, no standard streams and nothing of our environment.
+    """
 
     def __init__(self, limits: Limits):
         self._limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts the process, which loads in the background."""
         self._ready = False
         self._buffer = b""
         requests, self._requests = os.pipe()
         self._replies, replies = os.pipe()
-        environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
-        # The hash seed decides the order of sympy's sets: with it fixed, every process computes the same way.
-        environment |= {"PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         numbers = [str(requests), str(replies), str(os.getpid())]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", wire.WORKER, *numbers, json.dumps(dataclasses.asdict(limits))],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(requests, replies),
-            env=environment,
-            start_new_session=True,
-        )
-        os.close(requests)
-        os.close(replies)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", wire.WORKER, *numbers, json.dumps(dataclasses.asdict(self._limits))],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(requests, replies),
+                env=_environment(),
+                start_new_session=True,
+            )
+        except OSError:
+            os.close(self._requests)
+            os.close(self._replies)
+            raise
+        finally:
+            os.close(requests)
+            os.close(replies)
 
-    def ask(self, line: bytes) -> bytes | None:
-        """The reply to a line, or None if the process has died or gives none in time."""
+    def stop(self) -> None:
+        """Kills the process and whatever it has started."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+        os.close(self._requests)
+        os.close(self._replies)
+
+    def answer(self, line: bytes) -> bytes:
+        """The reply to a line; a process that dies meanwhile is replaced and asked again.
+
+        Raises:
+            RuntimeError: if processes give up at their start.
+        """
+        for _ in range(_TRIES):
+            if self._process is None:
+                self.start()
+            reply = self._ask(line)
+            if reply is not None:
+                return reply
+            self.stop()
+        return wire.LOST
+
+    def _ask(self, line: bytes) -> bytes | None:
+        """The reply, or None if the process has died or gives none in time."""
         if not self._ready:
             if self._read_line(_START_SECONDS) != wire.READY:
-                self._raise_if_it_cannot_start()
+                self._raise_if_it_gave_up()
                 return None
             self._ready = True
         try:
-            os.write(self._requests, line)
+            os.write(self._requests, line)  # shorter than a pipe's buffer, so it neither blocks nor splits
         except BrokenPipeError:
             return None
         return self._read_line(2 * self._limits.wall_seconds + _GRACE_SECONDS)
 
-    def kill(self) -> None:
-        """Ends the process and whatever it has started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        os.close(self._requests)
-        os.close(self._replies)
-
-    def _raise_if_it_cannot_start(self) -> None:
-        """A process that was killed may be replaced; one that gave up would give up again."""
-        code = self._process.poll()
-        if code is not None and code > 0:
-            command = f"{sys.executable} -c 'import {wire.WORKER}, mass_jax.tasks.math.symbolic'"
-            raise RuntimeError(f"verifier processes end with status {code} at their start; see: {command}")
+    def _raise_if_it_gave_up(self) -> None:
+        """A process that was killed may be replaced; one that ended by itself would do so again."""
+        assert self._process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = self._process.wait(timeout=1.0)
+            if code > 0:
+                command = f"{sys.executable} -c 'import {wire.WORKER}, mass_jax.tasks.math.symbolic'"
+                raise RuntimeError(f"verifier processes end with status {code} at their start; see: {command}")
 
     def _read_line(self, seconds: float) -> bytes | None:
         deadline = time.monotonic() + seconds
         while b"\n" not in self._buffer:
-            readable, _, _ = select.select([self._replies], [], [], max(0.0, deadline - time.monotonic()))
-            chunk = os.read(self._replies, 4096) if readable else b""
+            chunk = os.read(self._replies, 4096) if wire.readable(self._replies, deadline - time.monotonic()) else b""
             if not chunk:
                 return None
             self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line + b"\n"
+
+
+def _environment() -> dict[str, str]:
+    """What a worker sees of ours: where programs and modules are, no more."""
+    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    # The hash seed decides the order of sympy's sets: with it fixed, every process computes the same way.
+    return {**kept, "PYTHONPATH": path, "PYTHONHASHSEED": "0"}

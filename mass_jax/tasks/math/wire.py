@@ -1,6 +1,7 @@
 """What the pool and its worker processes say to each other: one line a question, one line an answer."""
 
 import json
+import select
 
 from mass_jax.tasks.problem import Verdict
 
@@ -26,3 +27,10 @@ def reply(verdict: Verdict) -> bytes:
 def verdict(line: bytes) -> Verdict:
     """The verdict of a line; an answer whose checkers all died counts as beyond its limits."""
     return Verdict.TIMED_OUT if line == LOST else Verdict(line.decode().strip())
+
+
+def readable(descriptor: int, seconds: float) -> bool:
+    """Whether there is something to read, or the end, within a time; unlike `select`, for any number of open files."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(max(0.0, seconds) * 1000))

@@ -9,7 +9,6 @@ import gc
 import json
 import logging
 import os
-import select
 import signal
 import sys
 
@@ -49,7 +48,7 @@ class Checker:
         except BrokenPipeError:
             self.close()
             return None
-        readable, _, _ = select.select([self._tell], [], [], self._bounds.wall_seconds)
+        readable = wire.readable(self._tell, self._bounds.wall_seconds)
         reply = os.read(self._tell, 64) if readable else b""
         if reply.endswith(b"\n"):
             return reply
