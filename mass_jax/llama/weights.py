@@ -1,6 +1,7 @@
 """Hugging Face model directories (config.json, safetensors) to parameters and back, without torch."""
 
 import json
+import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -42,7 +43,9 @@ def load(
     for entry in wanted:
         leaves.setdefault(entry.path, []).append(entry)
     placed = flax.traverse_util.flatten_dict(shardings) if shardings is not None else {}
-    flat = {key: _leaf(group, found, np.dtype(dtype), placed.get(key)) for key, group in leaves.items()}
+    # The largest first: a leaf is on the host and on its device for a moment; at the end that is to be a small one.
+    order = sorted(leaves, key=lambda key: len(leaves[key]) * math.prod(leaves[key][0].shape), reverse=True)
+    flat = {key: _leaf(leaves[key], found, np.dtype(dtype), placed.get(key)) for key in order}
     return flax.traverse_util.unflatten_dict(flat)
 
 
@@ -75,7 +78,7 @@ def _check(wanted: list[Entry], found: Mapping[str, SafeFile], config: LlamaConf
 
 
 def _leaf(group: list[Entry], found: Mapping[str, SafeFile], dtype: np.dtype, sharding: Any) -> jax.Array:
-    """One leaf, each device's slice read on its own; at no time is a second whole leaf on the host."""
+    """One leaf, each device's slice read on its own."""
     first = group[0]
     shape = first.shape[::-1] if first.transposed else first.shape
     if first.layer is not None:

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +14,7 @@ import safetensors.numpy
 import transformers
 
 from mass_jax.llama import LlamaConfig, weights
+from mass_jax.llama.names import entries
 
 
 @pytest.fixture
@@ -89,3 +93,41 @@ def test_a_missing_file_is_named(config, tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "b.safetensors"}}))
     with pytest.raises(FileNotFoundError, match=r"b\.safetensors does not exist"):
         weights.load(tmp_path, config)
+
+
+_LOAD = """
+import sys
+import jax
+from mass_jax.llama import LlamaConfig, weights
+
+def memory(name):
+    with open("/proc/self/status") as lines:
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+
+config = LlamaConfig.from_directory(sys.argv[1])
+jax.block_until_ready(jax.numpy.zeros(3))  # what the runtime takes is not the model's
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # the peak so far is forgotten
+before = memory("VmRSS")
+params = jax.block_until_ready(weights.load(sys.argv[1], config))
+size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+print(size, memory("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/clear_refs").exists(), reason="peak memory is asked of Linux")
+def test_loading_peaks_below_1_3_times_the_model(tmp_path):
+    """In a process of its own, with the proportions of Llama-3.1-8B at a sixteenth of its widths: 125 MB."""
+    config = LlamaConfig(
+        vocab_size=8016, hidden_size=256, intermediate_size=896, num_attention_heads=32, num_key_value_heads=8
+    )
+    tensors = {entry.name: np.ones(entry.shape, np.float32) for entry in entries(config)}
+    safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    root = pathlib.Path(weights.__file__).parents[2]
+    told = subprocess.run(
+        [sys.executable, "-c", _LOAD, tmp_path], cwd=root, capture_output=True, text=True, check=True
+    ).stdout
+    size, peak = map(int, told.split())
+    assert size > 100e6
+    assert size < peak < 1.3 * size
