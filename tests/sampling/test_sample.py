@@ -21,6 +21,7 @@ _CONFIG = LlamaConfig(
     pad_token_id=49,
 )
 _MODEL = Llama(_CONFIG)
+_APPLY = jax.jit(_MODEL.apply)
 _SAMPLES, _NEW = 3, 9
 _STOP = (5, 6, 7, 8, 9)
 
@@ -32,15 +33,15 @@ def params():
 
 @pytest.fixture(scope="module")
 def batch():
-    prompts_NP = jax.random.randint(jax.random.key(1), (4, 7), 0, 49)
+    prompts_NP = jnp.asarray(np.random.default_rng(1).integers(0, 49, (4, 7)), jnp.int32)
     return prompts_NP, jnp.array([3, 7, 1, 5]), jax.random.split(jax.random.key(2), 4)
 
 
 @pytest.fixture(scope="module")
 def adapters():
     """One for each prompt, with an effect."""
-    fresh = lora.init(jax.random.key(3), _CONFIG, 2)
-    return jax.tree.map(lambda x: 0.4 * jax.random.normal(jax.random.key(4), (4, *x.shape)), fresh)
+    shapes, rng = jax.eval_shape(lambda: lora.init(jax.random.key(3), _CONFIG, 2)), np.random.default_rng(4)
+    return jax.tree.map(lambda x: jnp.asarray(0.4 * rng.standard_normal((4, *x.shape)), x.dtype), shapes)
 
 
 @functools.cache
@@ -51,16 +52,17 @@ def _sampler(settings=sampling.Settings(), stop_tokens=_STOP):  # noqa: B008 (fr
 
 def _check_logprobs(samples, params, batch, adapter_of, temperature=1.0):
     """Against the full forward pass over prompt and continuation."""
-    apply = jax.jit(_MODEL.apply)
+    samples = jax.tree.map(np.asarray, samples)
     for n in range(4):
         length = int(batch[1][n])
         for m in range(_SAMPLES):
             count = int(samples.lengths_NM[n, m])
-            text_T = jnp.concatenate([batch[0][n, :length], samples.tokens_NMT[n, m]])
-            text_T = jnp.pad(text_T, (0, 7 + _NEW - text_T.shape[0]))
-            logits_TV = apply(lora.variables(params, adapter_of(n)), text_T[None])[0] / temperature
-            rows = slice(length - 1, length - 1 + count)
-            wanted = jax.nn.log_softmax(logits_TV)[rows][jnp.arange(count), samples.tokens_NMT[n, m, :count]]
+            text_T = np.concatenate([np.asarray(batch[0])[n, :length], samples.tokens_NMT[n, m]])
+            text_T = np.pad(text_T, (0, 7 + _NEW - text_T.shape[0]))
+            logits_TV = np.asarray(_APPLY(lora.variables(params, adapter_of(n)), text_T[None])[0]) / temperature
+            logits_TV = logits_TV[length - 1 : length - 1 + count]
+            logp_TV = logits_TV - np.log(np.sum(np.exp(logits_TV), axis=-1, keepdims=True))
+            wanted = logp_TV[np.arange(count), samples.tokens_NMT[n, m, :count]]
             np.testing.assert_allclose(samples.logprobs_NMT[n, m, :count], wanted, atol=1e-5)
 
 
@@ -116,8 +118,8 @@ def test_greedy_is_the_argmax_of_the_full_forward_pass(params, batch):
     prompts_NP, lengths_N, _ = batch
     text = prompts_NP[1, : int(lengths_N[1])].tolist()
     for _ in range(_NEW):
-        padded = jnp.array([text + [0] * (7 + _NEW - len(text))])
-        text.append(int(jnp.argmax(jax.jit(_MODEL.apply)({"params": params}, padded)[0, len(text) - 1])))
+        padded = np.array([text + [0] * (7 + _NEW - len(text))], np.int32)
+        text.append(int(np.argmax(_APPLY({"params": params}, padded)[0, len(text) - 1])))
     for m in range(_SAMPLES):
         assert samples.tokens_NMT[1, m].tolist() == text[-_NEW:]
 
@@ -136,12 +138,13 @@ def test_unstacked_parameters_give_the_same_samples(params, batch):
 
 
 def test_it_runs_in_float64(x64, params, batch):
-    wide = jax.tree.map(lambda x: x.astype(jnp.float64), params)
+    wide = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     prompts_NP, lengths_N, keys_N = batch
     run = functools.partial(
         sampling.sample, _MODEL, num_samples=2, max_new_tokens=3, settings=sampling.Settings(top_k=4)
     )
     samples = jax.jit(run)(wide, prompts_NP, lengths_N, keys_N)
     assert samples.logprobs_NMT.dtype == jnp.float64
-    nll = losses.token_nll(_MODEL, {"params": wide}, jnp.concatenate([prompts_NP[1], samples.tokens_NMT[1, 0]])[None])
-    np.testing.assert_allclose(samples.logprobs_NMT[1, 0], -nll[0, 6:9], atol=1e-12)
+    text_BT = np.concatenate([prompts_NP[1], samples.tokens_NMT[1, 0]])[None]
+    nll_BT = jax.jit(functools.partial(losses.token_nll, _MODEL))({"params": wide}, text_BT)
+    np.testing.assert_allclose(samples.logprobs_NMT[1, 0], -nll_BT[0, 6:9], atol=1e-12)
