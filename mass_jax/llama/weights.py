@@ -94,7 +94,8 @@ def _leaf(group: list[Entry], found: Mapping[str, SafeFile], dtype: np.dtype, sh
 
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.make_array_from_callback(shape, sharding, read)
+    # Waits, for a copy still under way keeps the host's leaf alive while the next one is read.
+    return jax.block_until_ready(jax.make_array_from_callback(shape, sharding, read))
 
 
 def _slice(entry: Entry, found: Mapping[str, SafeFile], index: tuple[slice, ...]) -> np.ndarray:
