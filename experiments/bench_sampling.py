@@ -5,7 +5,8 @@
 
 Takes about 5 minutes on 2 cores. Writes OUT/sampling.json, sampling.md and sampling.png. Runs of the two sides are
 interleaved, so that what else the machine does falls on both; the ratio of medians is reported, with the range.
-Float32, the same prompts, 64 new tokens, no stopping. Needs `pip install mass_jax[test]`.
+Each finished case is kept: the same command after an interruption measures the others. Float32, the same prompts,
+64 new tokens, no stopping. Needs `pip install mass_jax[test]`.
 """
 
 import functools
@@ -25,7 +26,7 @@ import matplotlib
 import numpy as np
 from absl import app, flags, logging
 
-from mass_jax import sampling
+from mass_jax import runtime, sampling
 from mass_jax.llama import Llama, LlamaConfig, lora, losses, tokenizer, weights
 
 matplotlib.use("Agg")
@@ -43,14 +44,16 @@ def main(_: list[str]) -> None:
     try:
         if flags.FLAGS.out is None:
             raise ValueError("--out is missing: give a directory, like --out=runs/bench_sampling")
-        result = run(pathlib.Path(flags.FLAGS.model), **_PRESETS[flags.FLAGS.preset])
-        write(result, pathlib.Path(flags.FLAGS.out))
+        out = pathlib.Path(flags.FLAGS.out)
+        write(run(pathlib.Path(flags.FLAGS.model), out, **_PRESETS[flags.FLAGS.preset]), out)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 
-def run(model_path: pathlib.Path, *, repeats: int, new: int, samples: int, rank: int) -> dict[str, Any]:
-    """Measures every case of both sides."""
+def run(
+    model_path: pathlib.Path, out: pathlib.Path, *, repeats: int, new: int, samples: int, rank: int
+) -> dict[str, Any]:
+    """Measures every case of both sides that OUT/sampling.json does not have yet."""
     config = LlamaConfig.from_directory(model_path)
     params = weights.load(model_path, config)
     prompt_T = np.asarray(tokenizer.load(model_path)(_PROMPT)["input_ids"], np.int32)
@@ -60,19 +63,36 @@ def run(model_path: pathlib.Path, *, repeats: int, new: int, samples: int, rank:
         cases.setdefault(name, {}).update(functions)
     for name, function in _gradient_cases(config, params, adapter, prompt_T, samples).items():
         cases.setdefault(name, {})["ours"] = function
-    seconds = {name: _interleave(name, functions, repeats) for name, functions in cases.items()}
-    read_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    return {
-        "seconds": seconds,
-        "ratios": _ratios(seconds),
-        "decode_share_of_bandwidth": _bandwidth_share(seconds["1 sample"]["ours"], read_bytes, new),
+    header = {
         "new_tokens": new,
         "samples": samples,
         "adapter_rank": rank,
+        "repeats": repeats,
         "prompt_tokens": len(prompt_T),
         "cores": os.cpu_count(),
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "torch", "transformers")},
     }
+    result = _resume(out / "sampling.json", header)
+    for number, (name, functions) in enumerate(cases.items(), 1):
+        if name not in result["seconds"]:
+            logging.info("case %d of %d: %s", number, len(cases), name)
+            result["seconds"][name] = _interleave(name, functions, repeats)
+            _save(result, out)
+    result["ratios"] = _ratios(result["seconds"])
+    single = min(result["seconds"]["1 sample"]["ours"])
+    result["decode_share_of_bandwidth"] = _bandwidth_share(single, _bytes_a_token(config, params), new)
+    return result
+
+
+def _resume(file: pathlib.Path, header: dict[str, Any]) -> dict[str, Any]:
+    """The cases that an earlier run of the same measurement finished."""
+    if not file.exists():
+        return header | {"seconds": {}}
+    found = json.loads(file.read_text(encoding="utf-8"))
+    for name, value in header.items():
+        if found.get(name) != value:
+            raise ValueError(f"{file} was measured with {name} {found.get(name)}, not {value}: give another --out")
+    return header | {"seconds": found["seconds"]}
 
 
 def _sampling_cases(
@@ -176,24 +196,32 @@ def _ratios(seconds: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, f
     return ratios
 
 
-def _bandwidth_share(seconds: list[float], read_bytes: int, new: int) -> dict[str, float]:
-    """Bytes of weights that decoding reads a second, over what a plain sum of an array reads a second."""
-    array = jnp.ones(2**27, jnp.float32)
-    total = jax.jit(jnp.sum)
-    times = []
-    for _ in range(6):
-        begin = time.perf_counter()
-        total(array).block_until_ready()
-        times.append(time.perf_counter() - begin)
-    limit = array.nbytes / min(times[1:])
-    decode = read_bytes * new / min(seconds)
+def _bytes_a_token(config: LlamaConfig, params: Any) -> int:
+    """Bytes of weights that decoding one token reads: all, but of an embedding that is not also the head one row."""
+    read = {name: leaf for name, leaf in params.items() if name != "embed_tokens" or config.tie_word_embeddings}
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(read))
+
+
+def _bandwidth_share(seconds: float, read_bytes: int, new: int) -> dict[str, float]:
+    """Bytes of weights that decoding reads a second, over what the fastest plain reader of an array reads a second."""
+    import torch
+
+    array = jnp.ones((2**13, 2**14), jnp.float32)
+    vector, other = jnp.ones(2**14, jnp.float32), torch.ones(2**13, 2**14)
+    total, product = jax.jit(jnp.sum), jax.jit(jnp.dot)
+    readers: dict[str, Callable[[], Any]] = {
+        "sum": lambda: jax.block_until_ready(total(array)),
+        "matrix times vector": lambda: jax.block_until_ready(product(array, vector)),
+        "torch sum": lambda: other.sum().item(),
+    }
+    times = [min(values) for values in _interleave("reading", readers, repeats=8).values()]
+    limit, decode = array.nbytes / min(times), read_bytes * new / seconds
     return {"decode_bytes_per_second": decode, "read_bytes_per_second": limit, "share": decode / limit}
 
 
 def write(result: dict[str, Any], out: pathlib.Path) -> None:
     """Writes the JSON, the table and the figure."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "sampling.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    _save(result, out)
     lines = ["| case | side | median s | range s | tokens/s |", "| --- | --- | --- | --- | --- |"]
     for name, sides in result["seconds"].items():
         for side, values in sides.items():
@@ -207,10 +235,15 @@ def write(result: dict[str, Any], out: pathlib.Path) -> None:
     limit = share["read_bytes_per_second"] / 1e9
     lines += [
         "",
-        f"Decoding one sample reads weights at {share['share']:.0%} of the {limit:.1f} GB/s that a sum reads at.",
+        f"Decoding one sample reads weights at {share['share']:.0%} of the {limit:.1f} GB/s this machine reads at.",
     ]
     (out / "sampling.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     _draw(result, out / "sampling.png")
+
+
+def _save(result: dict[str, Any], out: pathlib.Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    runtime.write_atomically(out / "sampling.json", json.dumps(result, indent=2) + "\n")
 
 
 def _tokens(name: str, result: dict[str, Any]) -> int:
