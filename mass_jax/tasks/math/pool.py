@@ -24,6 +24,7 @@ from mass_jax.tasks.math.limits import Limits
 from mass_jax.tasks.problem import Verdict
 
 _TRIES = 3
+_STARTS = 20
 _START_SECONDS = 300.0
 _GRACE_SECONDS = 30.0  # a worker that answers this long after its own limit is beyond help
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
@@ -165,24 +166,30 @@ class _Worker:
         """The reply to a line; a process that dies meanwhile is replaced and asked again.
 
         Raises:
-            RuntimeError: if processes give up at their start.
+            RuntimeError: if processes cannot start.
         """
         for _ in range(_TRIES):
-            if self._process is None:
-                self.start()
+            self._get_ready()
             reply = self._ask(line)
             if reply is not None:
                 return reply
             self.stop()
         return wire.LOST
 
+    def _get_ready(self) -> None:
+        """Waits until there is a process that has loaded; one that is killed before is no fault of the answer's."""
+        for _ in range(_STARTS):
+            if self._process is None:
+                self.start()
+            if self._ready or self._read_line(_START_SECONDS) == wire.READY:
+                self._ready = True
+                return
+            self._raise_if_it_gave_up()
+            self.stop()
+        raise RuntimeError(f"{_STARTS} verifier processes were killed while they loaded; is there enough memory?")
+
     def _ask(self, line: bytes) -> bytes | None:
         """The reply, or None if the process has died or gives none in time."""
-        if not self._ready:
-            if self._read_line(_START_SECONDS) != wire.READY:
-                self._raise_if_it_gave_up()
-                return None
-            self._ready = True
         try:
             os.write(self._requests, line)  # shorter than a pipe's buffer, so it neither blocks nor splits
         except BrokenPipeError:

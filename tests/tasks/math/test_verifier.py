@@ -40,13 +40,13 @@ def test_all_pairs(verifier, pairs):
 
 def test_every_hostile_answer_is_settled_and_none_is_right(verifier, hostile, canary):
     few = hostile[::5]
-    verdicts = verifier.verify(["42"] * len(few), few)
+    verdicts = verifier.verify(["4321"] * len(few), few)
     assert Verdict.RIGHT not in verdicts
     assert not canary.exists()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gold", ["42", r"\sqrt{2}", "(1,2)", "x=1"])
+@pytest.mark.parametrize("gold", ["4321", r"\sqrt{4321}", "(43,21)", "x=4321"])
 def test_all_hostile_answers(verifier, pool, hostile, canary, gold):
     assert len(hostile) >= 60
     for answer in hostile:
