@@ -15,6 +15,7 @@ DEPENDENCIES = (
     ("chex>=0.1.92", "assertions on shapes and trees", ("",)),
     ("orbax-checkpoint>=0.12.8", "checkpoints (its v1 API)", ("",)),
     ("transformers>=5.0", "tokenizers and chat templates", ("",)),
+    ("jinja2>=3.1", "renders chat templates; transformers does not ask for it by itself", ("",)),
     ("tokenizers>=0.22", "builds the testbed's tokenizer.json", ("",)),
     ("safetensors>=0.6", "weights in Hugging Face files; nothing is unpickled", ("",)),
     ("datasets>=5.0", "problem sets by hub id or local path", ("",)),
