@@ -7,9 +7,13 @@ from setuptools import find_packages, setup
 HERE = pathlib.Path(__file__).parent
 
 # One table of every library we lean on: (requirement, why it is here, extras that need it; "" is always).
-# Lower bounds only. pip picks jax 0.10 and flax 0.12.8 on Python 3.11, the newest of both on 3.12+.
+# Lower bounds, but for torch, of which this one is a CPU build. pip picks jax 0.10 and flax 0.12.8 on Python 3.11, the
+# newest of both on 3.12+.
 DEPENDENCIES = (
     ("jax>=0.10.2", "arrays, autodiff, jit, sharding", ("",)),
+    ("numpy>=2.0", "host arrays", ("",)),
+    ("scipy>=1.13", "ranks, for areas under curves", ("",)),
+    ("huggingface_hub>=1.0", "models by hub id", ("",)),
     ("flax>=0.12.8", "the Llama module, in Linen", ("",)),
     ("optax>=0.2.8", "inner and outer optimizers", ("",)),
     ("chex>=0.1.92", "assertions on shapes and trees", ("",)),

@@ -6,14 +6,16 @@ The same workdir resumes: training from its last checkpoint, evaluation from its
 WORKDIR/report: table1.md and table1.json, accuracy.png, gain_by_subject.png, training.png, examples.html.
 """
 
+import os
 import pathlib
+import sys
 
 from absl import flags, logging
 
 from experiments import settings
-from mass_jax import runtime, study, train
+from mass_jax import runtime, study
 from mass_jax.assemble import assemble
-from mass_jax.method.text import TooLong
+from mass_jax.errors import UserError
 
 settings.define()
 flags.adopt_module_key_flags(settings)
@@ -22,6 +24,21 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of this run; give it 
 
 def main(_: list[str]) -> None:
     try:
+        with runtime.stop_on_signals() as stop:
+            train_and_report(stop)
+    except runtime.Interrupted as interrupted:
+        logging.warning("stopped by %s; run the same command to go on", interrupted)
+        raise SystemExit(interrupted.exit_code) from None
+    except KeyboardInterrupt:
+        print("stopped at once; run the same command to go on from the last checkpoint", file=sys.stderr)
+        os._exit(130)  # threads of a compilation or of a save would outlive a tidy end
+    except UserError as error:
+        settings.fail(str(error))
+
+
+def train_and_report(stop: runtime.Stop) -> None:
+    """The whole command; errors of reading and checking what the user gave are the user's."""
+    try:
         config = settings.read()
         if flags.FLAGS.print_config:
             print(config.to_json())
@@ -29,18 +46,14 @@ def main(_: list[str]) -> None:
         if _WORKDIR.value is None:
             raise ValueError("--workdir is missing; give a directory for this run, like --workdir=runs/tiny")
         workdir = pathlib.Path(_WORKDIR.value)
-        runtime.claim_workdir(workdir, config.to_json())
+        runtime.check_workdir(workdir, config.to_json())
         parts = assemble(config)
-    except (ValueError, FileNotFoundError) as error:
-        settings.fail(str(error))
-    try:
-        with runtime.stop_on_signals() as stop:
-            study.run_study(parts, workdir, stop)
-    except runtime.Interrupted as interrupted:
-        logging.warning("stopped by %s; run the same command to go on", interrupted)
-        raise SystemExit(interrupted.exit_code) from None
-    except (train.NotFinite, TooLong) as error:
-        settings.fail(str(error))
+        for seed in config.seeds:
+            parts.problems(seed)
+        runtime.claim_workdir(workdir, config.to_json())
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
+    study.run_study(parts, workdir, stop)
     print((workdir / "report" / "table1.md").read_text(encoding="utf-8"))
     logging.info("report: %s", workdir / "report")
 

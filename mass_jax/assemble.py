@@ -122,8 +122,11 @@ def assemble(config: Config) -> Parts:
     encoder = tokenizer.load(directory)
     if len(encoder) > llama_config.vocab_size:
         raise ValueError(f"{directory}: the tokenizer has {len(encoder)} tokens, the model {llama_config.vocab_size}")
-    params = weights.load(directory, llama_config, dtype=jnp.float32)
     domain = testbed.Domain.load(directory / "domain.json")
+    known = encoder.get_vocab()
+    if unknown := [word for word in testbed.vocabulary(domain) if word not in known]:
+        raise ValueError(f"{directory}: the tokenizer lacks {unknown[0]!r} of domain.json; take both from one model")
+    params = weights.load(directory, llama_config, dtype=jnp.float32)
     dialogue = Dialogue(
         encoder,
         testbed.OperatorTask(domain),

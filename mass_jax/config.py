@@ -30,8 +30,9 @@ class Config:
     """
 
     # What is adapted to what
-    model: str = setting("tiny", "'tiny' (embedded), or a directory or hub id with Hugging Face files of a Llama.")
-    task: str = setting("operators", "Domain of problems.", choices=("operators",))
+    model: str = setting(
+        "tiny", "'tiny' (embedded), or a directory or hub id with Hugging Face files of a Llama and a domain.json."
+    )
     methods: tuple[str, ...] = setting(METHODS, "Rows of the table.", choices=METHODS)
     seeds: tuple[int, ...] = setting((0,), "Meta-training seeds; each is trained and evaluated on its own.")
     num_train_problems: int = setting(1000, "Problems to meta-train on.", minimum=1)
@@ -99,6 +100,11 @@ class Config:
                 f"--warmup_steps={self.warmup_steps} leaves nothing of --steps={self.steps} to train the generator; "
                 f"set --warmup_steps below --steps"
             )
+        if self.num_test_examples > self.num_train_problems:
+            raise ValueError(
+                f"--num_test_examples={self.num_test_examples} is more than --num_train_problems="
+                f"{self.num_train_problems}, from which TTT draws them; raise the second"
+            )
         excluded = {"gold": "mass", "verifier": "mass_gold"}.get(self.outer)
         if excluded in self.methods and self.methods != METHODS:
             raise ValueError(f"--methods names {excluded!r}, which --outer={self.outer} excludes; use --outer=both")
@@ -115,11 +121,6 @@ class Config:
     def num_solver_attempts(self) -> int:
         """Attempts a problem of Solver GRPO: the same budget of samples as MASS has."""
         return self.num_examples + self.num_attempts
-
-    @property
-    def max_text_tokens(self) -> int:
-        """Length of a training row in solver form: prompt, answer and eos."""
-        return self.max_prompt_tokens + self.max_answer_tokens
 
     def to_json(self) -> str:
         """The settings as JSON, one a line."""

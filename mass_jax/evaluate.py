@@ -48,7 +48,7 @@ ROWS = {
 REFERENCES = {
     "mass_unadapted": Row("MASS weights, no adaptation", "mass", "none"),
     "mass_gold_unadapted": Row("MASS_gold weights, no adaptation", "mass_gold", "none"),
-    "oracle": Row("Six right examples (upper bound)", None, "oracle"),
+    "oracle": Row("Right examples, as many (reference)", None, "oracle"),
     "mass_shuffled": Row("Control: rewards shuffled", "mass_shuffled", "self"),
     "mass_unrewarded": Row("Control: generator not rewarded", "mass_unrewarded", "self"),
 }

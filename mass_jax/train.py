@@ -15,6 +15,7 @@ import numpy as np
 
 from mass_jax import runtime
 from mass_jax.assemble import Parts
+from mass_jax.errors import UserError
 from mass_jax.method import adapt, generate, meta_step, score, solver_grpo
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Rollout, Text
@@ -36,7 +37,7 @@ class Trained(NamedTuple):
     scorer: Any
 
 
-class NotFinite(ValueError):
+class NotFinite(UserError):
     """Too many updates in a row were skipped because their gradients were not finite."""
 
 
@@ -80,7 +81,10 @@ def train_mass(
         batch, practice = collect(parts, learner, state, start.base, tasks, step_key, stop)
         state, found = _meta_step(learner, state, start.base, batch, jax.random.fold_in(step_key, 0))
         check_finite(state.policy_opt_state, state.scorer_opt_state, limit=parts.config.max_skipped_steps)
-        return state, to_floats(found.metrics) | judge(parts, tasks, practice, found)
+        metrics = to_floats(found.metrics)
+        if learner.objective.gold:
+            del metrics["right_rate"]  # gold solutions are right
+        return state, metrics | judge(parts, tasks, practice, found)
 
     label = " ".join(filter(None, ("mass", outer, control)))
     state = run_steps(label, workdir, state, one_step, parts.config, stop)
@@ -261,6 +265,7 @@ def judge(
     """What is known of the examples beyond their reward: kept, useful, and how well scores and rewards rank."""
     kept_NM = practice.kept_NM.astype(bool)
     metrics = {"kept_share": float(kept_NM.mean())}
+    metrics |= {f"rejected/{reason}": float(count) for reason, count in practice.reasons().items()}
     useful_NM = useful_examples(parts, tasks, practice)
     if useful_NM is None:
         return metrics

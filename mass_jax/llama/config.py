@@ -90,6 +90,8 @@ class LlamaConfig:
             settings = json.loads(file.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise ValueError(f"{file} is not JSON ({error}): download it again") from None
+        if not isinstance(settings, dict):
+            raise ValueError(f"{file} holds no JSON object: download it again")
         return cls.from_dict(settings)
 
     @classmethod
@@ -104,6 +106,9 @@ class LlamaConfig:
         known = {field.name for field in dataclasses.fields(cls)} - set(_EXECUTION) - {"rope"}
         _refuse_unknown(settings, known)
         read = {key: settings[key] for key in known if settings.get(key) is not None}
+        for key in (*_SIZES, "num_key_value_heads", "head_dim"):
+            if not isinstance(read.get(key, 1), int):
+                raise ValueError(f"config.json sets {key!r} to {read[key]!r}: it must be an integer")
         read |= {key: None for key in ("bos_token_id", "eos_token_id") if key in settings and settings[key] is None}
         if isinstance(read.get("eos_token_id"), list):
             read["eos_token_id"] = tuple(read["eos_token_id"])
@@ -128,6 +133,7 @@ class LlamaConfig:
         }
 
 
+_SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 _EXECUTION = ("dtype", "remat", "attention", "attention_block", "loss_chunk", "unroll")
 # Settings of other architectures, with the only value under which they mean Llama.
 _MUST_BE = {"attention_dropout": 0.0, "rope_interleaved": False}
@@ -158,7 +164,7 @@ def _read_rope(settings: Mapping[str, Any]) -> Rope:
 
 
 def _check(config: LlamaConfig) -> None:
-    for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+    for name in _SIZES:
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}: it must be at least 1")
     heads, groups = config.num_attention_heads, config.num_key_value_heads

@@ -19,4 +19,8 @@ def load(path: str | pathlib.Path) -> Any:
     # Imported late: transformers takes seconds, and the model alone does not need it.
     from transformers import PreTrainedTokenizerFast
 
-    return PreTrainedTokenizerFast.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises bare Exceptions
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{directory / 'tokenizer.json'} does not load ({reason}): download it again") from None

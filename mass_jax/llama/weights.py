@@ -52,7 +52,10 @@ def load(
 def _open(directory: pathlib.Path) -> list[SafeFile]:
     index = directory / _INDEX
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{index} is damaged ({error!r}): download it again") from None
     else:
         names = [_SINGLE]
     for name in names:

@@ -14,7 +14,7 @@ import numpy as np
 
 from mass_jax import sampling
 from mass_jax.method.models import Solver, Weights
-from mass_jax.method.text import Rollout, Text, encode_pairs, encode_prompts, join_rollout
+from mass_jax.method.text import Rollout, Text, TooLong, encode_pairs, encode_prompts, join_rollout
 from mass_jax.tasks.problem import Example, Problem, Rejected, Task
 
 
@@ -74,13 +74,13 @@ class Dialogue:
         """Gold solutions as rows [N, 1, T]; their log-probabilities are not defined and stand as 0.
 
         Raises:
-            ValueError: if a gold solution does not fit; the message names the problem.
+            TooLong: if a gold solution does not fit; the message names the problem.
         """
         pairs = [(self.task.solver_prompt(p.problem), p.solution) for p in problems]
         text, too_long = encode_pairs(self.tokenizer, pairs, self.max_prompt_tokens + self.max_answer_tokens)
         if too_long:
             bad = problems[int(np.argmin(np.asarray(text.mask_BT).any(-1)))]
-            raise ValueError(f"the gold solution of {bad.id!r} does not fit; raise --max_answer_tokens")
+            raise TooLong(f"the gold solution of {bad.id!r} does not fit; raise --max_answer_tokens")
         text = jax.tree.map(lambda leaf: leaf[:, None], text)
         return Rollout(text, np.zeros_like(text.target_BT))
 
@@ -118,9 +118,13 @@ class Dialogue:
         solver_text, too_long = encode_pairs(
             self.tokenizer, solver_pairs, self.max_prompt_tokens + self.max_answer_tokens
         )
-        scorer_text, _ = encode_pairs(self.tokenizer, scorer_pairs, self.max_prompt_tokens + self.max_example_tokens)
-        if too_long:
-            parsed_NM = self._mark_too_long(parsed_NM, np.asarray(solver_text.mask_BT).any(-1).reshape(N, M))
+        scorer_text, too_long_to_score = encode_pairs(
+            self.tokenizer, scorer_pairs, self.max_prompt_tokens + self.max_example_tokens
+        )
+        if too_long or too_long_to_score:
+            fits_B = np.logical_and(np.any(solver_text.mask_BT, -1), np.any(scorer_text.mask_BT, -1))
+            solver_text = jax.tree.map(lambda leaf: leaf * fits_B[:, None].astype(leaf.dtype), solver_text)
+            parsed_NM = self._mark_too_long(parsed_NM, fits_B.reshape(N, M))
         shape = functools.partial(jax.tree.map, lambda leaf: leaf.reshape(N, M, -1))
         return Practice(texts_NM, parsed_NM, shape(solver_text), shape(scorer_text))
 
@@ -128,7 +132,7 @@ class Dialogue:
     def _mark_too_long(parsed_NM: list[list[Example | Rejected]], fits_NM: np.ndarray) -> list[list[Any]]:
         return [
             [
-                Rejected("longer than a training row") if isinstance(parsed, Example) and not fits else parsed
+                Rejected("longer than its row") if isinstance(parsed, Example) and not fits else parsed
                 for parsed, fits in zip(row, fits_M, strict=True)
             ]
             for row, fits_M in zip(parsed_NM, fits_NM, strict=True)

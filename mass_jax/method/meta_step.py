@@ -163,10 +163,12 @@ def meta_step(
     (scorer_grads,) = scorer_vjp(unless_lost * gradient_NM / finite_N.size)
     scorer, scorer_opt_state = _update(learner.scorer_optimizer, scorer_grads, state.scorer, state.scorer_opt_state)
 
+    solutions = _only(finite_N, batch.solutions)
+
     def train_policy() -> tuple[Any, Any, dict[str, jax.Array]]:
         def loss(policy_params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
             return learner.objective(
-                Weights(base, policy_params), batch.generated, unless_lost * taught_NM, batch.solutions, batch.right_NJ
+                Weights(base, policy_params), batch.generated, unless_lost * taught_NM, solutions, batch.right_NJ
             )
 
         grads, parts = jax.grad(loss, has_aux=True)(state.policy)
@@ -203,6 +205,14 @@ def outer_optimizer(rate: float, grad_clip: float, decay_steps: int | None = Non
 def _shuffle(key: jax.Array, rewards_NM: jax.Array) -> jax.Array:
     """Permutes rewards within each task."""
     return jax.random.permutation(key, rewards_NM, axis=1, independent=True)
+
+
+def _only(finite_N: jax.Array, solutions: Rollout) -> Rollout:
+    """Masks the solutions of the other tasks: what a model that is not finite has sampled has no probability."""
+    text = solutions.text
+    finite_N11 = finite_N[:, None, None]
+    target_NJT = jnp.where(finite_N11, text.target_BT, 0)
+    return Rollout(text._replace(target_BT=target_NJT), jnp.where(finite_N11, solutions.logprobs_BT, 0))
 
 
 def _update(optimizer: optax.GradientTransformation, grads: Any, params: Any, opt_state: Any) -> tuple[Any, Any]:

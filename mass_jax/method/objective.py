@@ -81,11 +81,12 @@ class GeneratorObjective:
         if self.gold:
             solve_loss = self.surrogate.solver.completion_nll(weights, flatten_tasks(solutions.text)).mean()
         else:
-            solve_loss, _ = self.surrogate(weights, solutions, right_NJ)
+            solve_loss, solve_clipped = self.surrogate(weights, solutions, right_NJ)
         total = self.gamma * solve_loss
         if self.reward_examples:
             total += aux_loss
-        return total, {"loss": total, "aux_loss": aux_loss, "solve_loss": solve_loss, "clip_ratio": clipped}
+        parts = {"loss": total, "aux_loss": aux_loss, "solve_loss": solve_loss, "clip_ratio": clipped}
+        return total, parts if self.gold else parts | {"solve_clip_ratio": solve_clipped}
 
 
 def flatten_tasks(tree: Any) -> Any:

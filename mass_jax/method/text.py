@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mass_jax.errors import UserError
+
 
 class Text(NamedTuple):
     """Rows of prompt + completion, right-padded.
@@ -35,7 +37,7 @@ class Rollout(NamedTuple):
     logprobs_BT: Any
 
 
-class TooLong(ValueError):
+class TooLong(UserError):
     """A text does not fit the length that was set for it."""
 
 

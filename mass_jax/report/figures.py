@@ -50,8 +50,8 @@ def accuracy(table: Mapping[str, Any], path: pathlib.Path) -> None:
 def gain_by_subject(table: Mapping[str, Any], path: pathlib.Path) -> None:
     """Gain over the first method, subject by subject."""
     names = list(table["methods"])
-    subjects = list(table["subjects"][names[0]])
     base = table["subjects"][names[0]]
+    subjects = sorted(base, key=lambda subject: -base[subject])
     figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
     width = 0.8 / max(len(names) - 1, 1)
     shades = plt.get_cmap("viridis")(np.linspace(0.1, 0.85, max(len(names) - 1, 1)))
@@ -89,6 +89,7 @@ def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: pathl
         axes.set_title(label, fontsize="medium")
     for axes in grid[-1]:
         axes.set_xlabel("step")
+    figure.suptitle("Training, first seed")
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     _save(figure, path)
 

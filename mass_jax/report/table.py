@@ -11,8 +11,6 @@ Records = Mapping[str, Sequence[Mapping[str, Any]]]  # row name -> one record a 
 TESTBED_LIMITS = (
     "The testbed is constructed so that the effect can occur: the model knows more than it can say in a direct answer.",
     "Most of what is learned is one style of writing and staying on the target's operator.",
-    "The scorer hardly learns: its scores rank useful examples near chance (the figure of training), so what is gained "
-    "comes from the rewards, the exact derivatives in the scores.",
     "On operators seen in meta-training Solver GRPO can store what it was rewarded for, so read both columns.",
     "TTT draws examples of other operators, which cannot help here; in the paper it hurts.",
     "Seconds are of this run on this machine, the first batch of a row with its compilation.",

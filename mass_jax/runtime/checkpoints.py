@@ -8,6 +8,8 @@ import jax
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
+from mass_jax.errors import UserError
+
 
 class Checkpoints(contextlib.AbstractContextManager):
     """Saves and restores one pytree of arrays, keeping the newest two.
@@ -44,19 +46,22 @@ class Checkpoints(contextlib.AbstractContextManager):
             (step, state), or None where there is no checkpoint.
 
         Raises:
-            ValueError: if there are checkpoints and none can be read.
+            UserError: if there are checkpoints and none can be read; all stay as they are.
         """
         steps = sorted((checkpoint.step for checkpoint in self._checkpointer.checkpoints), reverse=True)
         abstract = jax.tree.map(ocp_abstract, template)
-        for step in steps:
+        for tried, step in enumerate(steps):
             try:
-                return step, self._checkpointer.load(step, abstract)
+                state = self._checkpointer.load(step, abstract)
             except Exception as error:  # orbax and tensorstore have no common error for damaged files
                 reason = str(error).splitlines()[0]
-                logging.warning("checkpoint %s/%s is damaged (%s); trying the one before", self.directory, step, reason)
-                self._checkpointer.delete(step)
+                logging.warning("checkpoint %s/%s cannot be read (%s)", self.directory, step, reason)
+                continue
+            for damaged in steps[:tried]:  # the steps after this one are done anew, and saved under the same numbers
+                self._checkpointer.delete(damaged)
+            return step, state
         if steps:
-            raise ValueError(f"no checkpoint in {self.directory} can be read (tried {steps}); remove it to start anew")
+            raise UserError(f"no checkpoint in {self.directory} can be read (tried {steps}); remove it to start anew")
         return None
 
     @property

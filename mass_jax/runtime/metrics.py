@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 import tqdm
 from absl import logging
 
+from mass_jax.runtime.workdir import write_atomically
+
 LOG_EVERY_SECONDS = 10.0
 
 
@@ -24,8 +26,7 @@ class MetricsLog:
 
     def __init__(self, path: pathlib.Path, next_step: int):
         kept = [row for row in read_metrics(path) if row["step"] < next_step]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._path = path
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM as a request that the loop honours at its next safe point."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
@@ -25,6 +26,8 @@ class Stop:
         if self._signum is not None:
             raise KeyboardInterrupt
         self._signum = signum
+        # Not by print or logging, whose locks the interrupted code may hold.
+        os.write(2, b"stopping at the next safe point; once more to stop at once\n")
 
     def poll(self) -> None:
         """Raises `Interrupted` if a stop was asked for."""

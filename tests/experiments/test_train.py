@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from mass_jax.assemble import model_directory
+from mass_jax.assemble import assemble, model_directory
+from mass_jax.config import Config
 
 SMALL = (
     "--preset=tiny --steps=6 --warmup_steps=1 --tasks_per_step=2 --num_examples=2 --num_test_examples=2 --eval_batch=4 "
@@ -81,6 +82,9 @@ def test_stopped_and_killed_runs_end_with_the_numbers_of_an_undisturbed_one(undi
         assert "run the same command to go on" in errors
         assert "Traceback" not in errors
     stop_after(3, signal.SIGKILL, flags, environment)
+    status, errors = stop_after(5, signal.SIGINT, flags, environment)
+    assert status in (128 + signal.SIGINT, 0)
+    assert "stopping at the next safe point" in errors
     done = run(*flags, env=environment)
     assert done.returncode == 0, done.stderr
     assert without_times(tmp_path) == without_times(undisturbed)
@@ -114,6 +118,7 @@ def test_a_workdir_of_other_settings_is_refused(undisturbed, environment):
         (["--adjoint=mixd"], "--adjoint='mixd' is unknown; did you mean 'mixed'?"),
         (["--inner_steps=two"], "--inner_steps=two"),
         (["--seeds=0,x"], "must be a list of int"),
+        (["--num_test_examples=2000"], "is more than --num_train_problems=1000"),
         (["tiny"], "unexpected argument 'tiny'"),
         ([], "--workdir is missing"),
     ],
@@ -144,6 +149,28 @@ def break_config(model):
     (model / "config.json").write_text("{")
 
 
+def empty_config(model):
+    (model / "config.json").write_text("[]")
+
+
+def mistype_config(model):
+    path = model / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"hidden_size": "64"}))
+
+
+def break_tokenizer(model):
+    (model / "tokenizer.json").write_text("{}")
+
+
+def break_index(model):
+    (model / "model.safetensors.index.json").write_text("{")
+
+
+def swap_domain(model):
+    path = model / "domain.json"
+    path.write_text(path.read_text().replace(next(iter(json.loads(path.read_text())["class_rules"])), "nowhere"))
+
+
 def lose_tokenizer(model):
     (model / "tokenizer.json").unlink()
 
@@ -152,17 +179,34 @@ def lose_domain(model):
     (model / "domain.json").unlink()
 
 
-@pytest.mark.parametrize("fault", [lose_weights, cut_weights, break_config, lose_tokenizer, lose_domain])
+FAULTS = [
+    *(lose_weights, cut_weights, break_config, empty_config, mistype_config, lose_tokenizer, break_tokenizer),
+    *(break_index, lose_domain, swap_domain),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_missing_or_corrupt_model_files_are_named_in_one_line(fault, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(model_directory("tiny"), model)
     fault(model)
+    with pytest.raises((ValueError, OSError)) as caught:
+        assemble(Config(model=str(model)))
+    assert "\n" not in str(caught.value)
+    assert str(model) in str(caught.value) or fault is mistype_config
+
+
+def test_a_start_that_fails_is_one_line_and_claims_no_workdir(tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(model_directory("tiny"), model)
+    cut_weights(model)
     done = run(f"--model={model}", f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")
-    assert str(model) in last
+    assert "model.safetensors" in last
     assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_prompt_that_is_too_long_names_the_flag(tmp_path):

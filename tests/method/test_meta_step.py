@@ -136,9 +136,15 @@ def test_non_finite_weights_are_skipped_and_counted(parts, learner, batch):
     assert not moved(before.scorer, after.scorer)
 
 
-def test_one_bad_task_does_not_spoil_the_others(parts, learner, batch):
-    bad = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), batch.adapters)
-    _, after, output = run_step(parts, learner("gold"), batch._replace(adapters=bad), learner("gold").warmup_steps)
+@pytest.mark.parametrize("outer", ["gold", "verifier"])
+def test_one_bad_task_does_not_spoil_the_others(parts, learner, batch, outer):
+    adapters = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), batch.adapters)
+    # What such a model samples has no probability either.
+    logprobs = np.array(batch.solutions.logprobs_BT)
+    logprobs[0] = np.nan
+    bad = batch._replace(adapters=adapters, solutions=batch.solutions._replace(logprobs_BT=logprobs))
+    before, after, output = run_step(parts, learner(outer), bad, learner(outer).warmup_steps)
+    assert moved(before.policy, after.policy)
     assert int(output.metrics["tasks_not_finite"]) == 1
     assert (output.rewards_NM[0] == 0).all()
     assert (output.rewards_NM[1:, :3] != 0).all()

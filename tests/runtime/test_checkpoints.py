@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mass_jax.errors import UserError
 from mass_jax.runtime import Checkpoints
 
 
@@ -51,5 +52,15 @@ def test_a_damaged_newest_one_costs_only_its_own_steps(saved):
 def test_if_all_are_damaged_the_error_says_what_to_do(saved):
     for step in (2, 3):
         damage(saved / str(step))
-    with Checkpoints(saved) as checkpoints, pytest.raises(ValueError, match="remove it to start anew"):
-        checkpoints.restore(state_of(0))
+    for _ in range(2):  # a second start fails too: nothing was removed
+        with Checkpoints(saved) as checkpoints, pytest.raises(UserError, match="remove it to start anew"):
+            checkpoints.restore(state_of(0))
+    assert sorted(int(path.name) for path in saved.iterdir() if path.name.isdigit()) == [2, 3]
+
+
+def test_sound_checkpoints_of_another_state_are_kept(saved):
+    with Checkpoints(saved) as checkpoints:
+        with pytest.raises(UserError, match="can be read"):
+            checkpoints.restore(state_of(0) | {"new": jnp.zeros(2)})
+        step, _ = checkpoints.restore(state_of(0))
+    assert step == 3

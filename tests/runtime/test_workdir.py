@@ -2,21 +2,29 @@
 
 import pytest
 
-from mass_jax.runtime import claim_workdir, write_atomically
+from mass_jax.runtime import check_workdir, claim_workdir, write_atomically
 
 
 def test_the_same_settings_may_come_back_and_others_are_refused_by_name(tmp_path):
     workdir = tmp_path / "run"
+    check_workdir(workdir, '{"steps": 3, "gamma": 0.1}')
+    assert not workdir.exists()  # looking claims nothing
     claim_workdir(workdir, '{"steps": 3, "gamma": 0.1}')
-    claim_workdir(workdir, '{"gamma": 0.1, "steps": 3}')
+    check_workdir(workdir, '{"gamma": 0.1, "steps": 3}')
     with pytest.raises(ValueError, match=r"started with gamma=0\.1, now it is 0\.5; choose another --workdir"):
-        claim_workdir(workdir, '{"steps": 3, "gamma": 0.5}')
+        check_workdir(workdir, '{"steps": 3, "gamma": 0.5}')
 
 
 def test_a_damaged_config_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json is damaged"):
-        claim_workdir(tmp_path, "{}")
+        check_workdir(tmp_path, "{}")
+
+
+def test_a_file_in_its_place_is_named(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ValueError, match="is a file; give a directory"):
+        check_workdir(tmp_path / "run", "{}")
 
 
 def test_a_failed_write_leaves_the_old_content(tmp_path):

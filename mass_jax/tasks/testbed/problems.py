@@ -3,6 +3,7 @@
 import enum
 import random
 
+from mass_jax.errors import UserError
 from mass_jax.tasks.problem import Example, Problem
 from mass_jax.tasks.testbed.domain import Cell, Domain
 from mass_jax.tasks.testbed.text import digits, expression
@@ -40,13 +41,13 @@ def draw_problems(domain: Domain, split: Split, count: int, seed: int) -> list[P
         seed: of the halves and of the draw.
 
     Raises:
-        ValueError: if the split holds fewer than `count`.
+        UserError: if the split holds fewer than `count`.
     """
     seen, unseen = meta_operators(domain, seed)
     names = set(unseen if split is Split.UNSEEN else seen)
     cells = [cell for cell in domain.cells(held_out=split is not Split.TRAIN) if cell[0] in names]
     if count > len(cells):
-        raise ValueError(f"{count} problems asked of split {split.value!r}, which has {len(cells)}; ask for fewer")
+        raise UserError(f"{count} problems asked of split {split.value!r}, which has {len(cells)}; ask for fewer")
     rng = random.Random(f"mass problems {domain.seed} {seed} {split.value}")
     return [_problem(domain, cell) for cell in rng.sample(cells, count)]
 
@@ -55,6 +56,8 @@ def oracle_examples(domain: Domain, problem: Problem, count: int, seed: int) -> 
     """Right examples of the target's own operator, from training cells: what a perfect generator could write."""
     rng = random.Random(f"mass oracle {seed} {problem.id}")
     cells = [cell for cell in domain.cells(held_out=False) if cell[0] == problem.cluster]
+    if count > len(cells):
+        raise UserError(f"{count} right examples asked of operator {problem.cluster!r}, which has {len(cells)}")
     return [Example(expression(*c), digits(domain.value(*c))) for c in rng.sample(cells, count)]
 
 
