@@ -75,11 +75,11 @@ def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: pathl
     figure, grid = plt.subplots(2, 3, figsize=(11, 6), layout="constrained", sharex=True)
     for axes, (metric, label) in zip(grid.flat, CURVES, strict=True):
         shown: list[float] = []
-        for name, rows in runs.items():
+        for number, (name, rows) in enumerate(runs.items()):
             points = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
             if points:
                 steps, values = np.array(points, float).T
-                _curve(axes, steps, values, name)
+                _curve(axes, steps, values, name, f"C{number}")  # a run without this metric must not shift colours
                 shown += [*values]
         if shown:
             low, high = np.percentile(shown, [0.5, 99.5])
@@ -94,11 +94,11 @@ def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: pathl
     _save(figure, path)
 
 
-def _curve(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str) -> None:
+def _curve(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, colour: str) -> None:
     width = min(9, len(values))
     smooth = np.convolve(values, np.ones(width) / width, mode="valid")
-    (line,) = axes.plot(steps[width - 1 :], smooth, label=label)
-    axes.plot(steps, values, color=line.get_color(), alpha=0.2, linewidth=0.7)
+    axes.plot(steps[width - 1 :], smooth, color=colour, label=label)
+    axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.7)
 
 
 def _save(figure: Figure, path: pathlib.Path) -> None:

@@ -46,7 +46,7 @@ class Pool:
         if workers < 1:
             raise ValueError(f"workers={workers} verifies nothing; give at least 1")
         if importlib.util.find_spec("math_verify") is None:
-            raise ModuleNotFoundError("math-verify is missing; pip install 'math-verify[antlr4_13_2]'")
+            raise ModuleNotFoundError("math-verify is missing; pip install 'math-verify[antlr4-13-2]'")
         self._jobs: queue.SimpleQueue[tuple[Future[Verdict], bytes] | None] = queue.SimpleQueue()
         self._limits = limits or Limits()
         self._lock = threading.Lock()
