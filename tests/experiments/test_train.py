@@ -60,12 +60,19 @@ def table_of(workdir):
 
 
 def stop_after(lines, number, flags, environment):
-    """Starts the command, sends a signal once `lines` steps are logged; returns exit status and stderr."""
+    """Starts the command, sends a signal once it has opened its log and `lines` steps stand there.
+
+    Lines of an earlier run do not count before this one has taken them over, when its signal handlers are in place.
+
+    Returns:
+        Exit status and stderr.
+    """
     workdir = pathlib.Path(next(flag for flag in flags if flag.startswith("--workdir=")).split("=", 1)[1])
     metrics = workdir / "seed0" / "mass_gold" / "metrics.jsonl"
+    before = metrics.stat().st_ino if metrics.exists() else None
     with subprocess.Popen(command(*flags), env=environment, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 240
-        while not (metrics.exists() and metrics.read_text().count("\n") >= lines):
+        while not (metrics.exists() and metrics.stat().st_ino != before and metrics.read_text().count("\n") >= lines):
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < deadline, "no progress"
             time.sleep(0.01)
