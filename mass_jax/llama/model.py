@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from mass_jax.llama import attention
 from mass_jax.llama.config import LlamaConfig
+from mass_jax.llama.low_rank import times_b
 from mass_jax.llama.precision import wide
 from mass_jax.llama.rope import frequencies, rotate
 
@@ -40,7 +41,7 @@ class Projection(nn.Module):
         if self.has_variable(LORA, "a"):
             a: jax.Array = self.get_variable(LORA, "a")
             b: jax.Array = self.get_variable(LORA, "b")
-            y += ((x.astype(a.dtype) @ a) @ b).astype(y.dtype)
+            y += times_b(x.astype(a.dtype) @ a, b).astype(y.dtype)
         return y
 
 

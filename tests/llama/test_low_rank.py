@@ -1,0 +1,75 @@
+"""The product with B: equal to the plain product in every mode of differentiation and under vmap, and lean."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mass_jax.llama.low_rank import times_b
+
+
+def plain(hidden, b):
+    return hidden @ b
+
+
+def draw(*shapes):
+    keys = jax.random.split(jax.random.key(0), len(shapes))
+    return [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)]
+
+
+def scalar(product):
+    return lambda hidden, b: jnp.sum(jnp.sin(product(hidden, b)) ** 2)
+
+
+def everything(product, hidden, b, tangents):
+    """Value, gradient, forward over reverse, reverse over reverse."""
+    loss = scalar(product)
+    gradient = jax.grad(loss, argnums=(0, 1))
+
+    def along(hidden, b):
+        return sum(jnp.vdot(g, t) for g, t in zip(gradient(hidden, b), tangents, strict=True))
+
+    return (
+        product(hidden, b),
+        gradient(hidden, b),
+        jax.jvp(gradient, (hidden, b), tuple(tangents))[1],
+        jax.grad(along, argnums=(0, 1))(hidden, b),
+    )
+
+
+def assert_same(found, expected):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-12), found, expected)
+
+
+@pytest.mark.parametrize("lead", [(), (5,), (2, 5)])
+def test_equals_the_plain_product_in_every_mode(x64, lead):
+    hidden, b, *tangents = draw((*lead, 3), (3, 7), (*lead, 3), (3, 7))
+    assert_same(everything(times_b, hidden, b, tangents), everything(plain, hidden, b, tangents))
+
+
+@pytest.mark.parametrize("dims", [(0, 0), (0, 1), (1, 0), (0, None), (1, None), (None, 0), (None, 1)])
+def test_vmap_in_every_mode(x64, dims):
+    shapes = [[5, 3], [3, 7]]
+    for shape, dim in zip(shapes, dims, strict=True):
+        if dim is not None:
+            shape.insert(dim, 4)
+    hidden, b = draw(*map(tuple, shapes))
+    both = [jax.vmap(lambda h, b, p=p: (p(h, b), jax.grad(scalar(p), (0, 1))(h, b)), dims) for p in (times_b, plain)]
+    assert_same(*(function(hidden, b) for function in both))
+
+
+def test_nested_vmap(x64):
+    hidden, b = draw((2, 4, 5, 3), (2, 3, 7))
+    nested = [jax.vmap(jax.vmap(p, (0, None))) for p in (times_b, plain)]
+    assert_same(*(function(hidden, b) for function in nested))
+
+
+@pytest.mark.parametrize("tasks", [False, True])
+def test_the_gradient_of_b_has_the_narrow_operand_on_the_left(tasks):
+    gradient = jax.grad(scalar(times_b), argnums=1)
+    hidden, b = draw((5, 2), (2, 7))
+    if tasks:
+        gradient, hidden, b = jax.vmap(gradient), hidden[None], b[None]
+    dots = [e for e in jax.make_jaxpr(gradient)(hidden, b).eqns if e.outvars[0].aval.shape == b.shape]
+    assert [e.primitive.name for e in dots[-1:]] == ["dot_general"]
+    assert dots[-1].invars[0].aval.shape == hidden.shape
