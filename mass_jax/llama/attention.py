@@ -1,7 +1,7 @@
 """Causal attention with grouped queries, in plain JAX so that it differentiates in both modes, nested.
 
 Shapes: B rows, T queries, S keys, J blocks of queries, K key-value heads, G queries per key-value head, H features
-of a head.
+of a head, Q = G T.
 `jax.nn.dot_product_attention` is not used: it rounds its softmax to float32 even in float64, and a finite
 difference of a meta-gradient then measures that rounding.
 """
@@ -19,7 +19,8 @@ def attend(query_BTKGH: jax.Array, key_BSKH: jax.Array, value_BSKH: jax.Array, v
         out_t = sum_s softmax_s(q_t . k_s / sqrt(H)) v_s,  s visible from t
 
     Scores and softmax are at least float32. A query that sees no key gets the mean of all values, which is finite;
-    such queries are padding and their outputs are not read.
+    such queries are padding and their outputs are not read. Values are mixed before the softmax is normalized, so
+    that the division is of [T, H] and not of [T, S], and no mode of differentiation keeps normalized weights.
 
     Args:
       query_BTKGH: queries.
@@ -31,11 +32,19 @@ def attend(query_BTKGH: jax.Array, key_BSKH: jax.Array, value_BSKH: jax.Array, v
       [B, T, K, G, H] in the queries' dtype.
     """
     dtype = wide(query_BTKGH.dtype)
-    scale = query_BTKGH.shape[-1] ** -0.5
-    scores = jnp.einsum("BTKGH,BSKH->BKGTS", query_BTKGH * scale, key_BSKH, preferred_element_type=dtype)
-    scores = jnp.where(visible_BTS[:, None, None], scores, hidden_score(dtype))
-    weights = jax.nn.softmax(scores, axis=-1).astype(value_BSKH.dtype)
-    return jnp.einsum("BKGTS,BSKH->BTKGH", weights, value_BSKH)
+    rows, length, heads, group, features = query_BTKGH.shape
+    # Each operand is brought into the order of a batched matrix product once; left to einsum, every product that
+    # differentiation makes of these two transposes anew.
+    query = jnp.transpose(query_BTKGH * features**-0.5, (0, 2, 3, 1, 4)).reshape(rows, heads, group * length, features)
+    key, value = (jnp.swapaxes(x, 1, 2) for x in (key_BSKH, value_BSKH))
+    scores = jnp.einsum("BKQH,BKSH->BKQS", query, key, preferred_element_type=dtype)
+    scores = scores.reshape(rows, heads, group, length, -1)
+    scores += jnp.where(visible_BTS[:, None, None], 0, hidden_score(dtype)).astype(dtype)
+    powers = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    weights = powers.reshape(rows, heads, group * length, -1).astype(value.dtype)
+    mixed = jnp.einsum("BKQS,BKSH->BKQH", weights, value, preferred_element_type=dtype)
+    mixed = mixed.reshape(rows, heads, group, length, -1) / powers.sum(axis=-1, keepdims=True)
+    return jnp.transpose(mixed, (0, 3, 1, 2, 4)).astype(query_BTKGH.dtype)
 
 
 def hidden_score(dtype: jax.typing.DTypeLike) -> float:

@@ -22,7 +22,7 @@ def times_b(hidden: jax.Array, b: jax.Array) -> jax.Array:
 
     Args:
       hidden: x A, [..., R].
-      b: [R, F], of the same dtype.
+      b: [R, F], of the same dtype; leading axes are shared with `hidden`: one B for each of its rows.
 
     Returns:
       [..., F].
@@ -30,7 +30,7 @@ def times_b(hidden: jax.Array, b: jax.Array) -> jax.Array:
     >>> times_b(jnp.ones((2, 3, 1)), jnp.full((1, 4), 2.0)).shape
     (2, 3, 4)
     """
-    return _times_b.bind(hidden, b, batch=0)
+    return _times_b.bind(hidden, b, batch=b.ndim - 2)
 
 
 def _product(hidden: jax.Array, b: jax.Array, *, batch: int) -> jax.Array:
