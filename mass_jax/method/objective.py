@@ -31,8 +31,9 @@ class Surrogate:
     def __call__(self, weights: Weights, rollout: Rollout, rewards_NM: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean loss over a rollout [N, M, T], and the share of rows outside the clip range."""
         advantages_NM = policy.group_advantages(rewards_NM.astype(jnp.float32), self.advantage_eps)
-        text, old_BT = flatten_tasks(rollout.text), flatten_tasks(rollout.logprobs_BT)
-        logprobs_BT = self.solver.logprobs(weights, text)
+        # Task by task under vmap, so that tasks and rows stay two axes, which a mesh splits apart.
+        logprobs_NMT = jax.vmap(lambda text: self.solver.logprobs(weights, text))(rollout.text)
+        logprobs_BT, text, old_BT = flatten_tasks((logprobs_NMT, rollout.text, rollout.logprobs_BT))
         losses_B = policy.clipped_surrogate(
             logprobs_BT,
             old_BT,
@@ -79,7 +80,8 @@ class GeneratorObjective:
         """
         aux_loss, clipped = self.surrogate(weights, generated, rewards_NM)
         if self.gold:
-            solve_loss = self.surrogate.solver.completion_nll(weights, flatten_tasks(solutions.text)).mean()
+            nll_NJ = jax.vmap(lambda text: self.surrogate.solver.completion_nll(weights, text))(solutions.text)
+            solve_loss = nll_NJ.mean()
         else:
             solve_loss, solve_clipped = self.surrogate(weights, solutions, right_NJ)
         total = self.gamma * solve_loss

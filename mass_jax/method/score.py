@@ -59,10 +59,11 @@ def scores(trunk: Llama, params: Any, text: Text) -> jax.Array:
 
     Source: the paper, sections 2.1 and 3.1 ("sigmoid-constrained numerical scoring head").
     """
-    lead, length = text.tokens_BT.shape[:-1], text.tokens_BT.shape[-1]
-    tokens_BT, mask_BT = text.tokens_BT.reshape(-1, length), text.mask_BT.reshape(-1, length)
+    if text.tokens_BT.ndim > 2:  # task by task under vmap: tasks and rows stay two axes, which a mesh splits apart
+        return jax.vmap(lambda one: scores(trunk, params, one))(text)
+    tokens_BT, mask_BT = text.tokens_BT, text.mask_BT
     hidden_BTD: Any = trunk.apply({"params": params["trunk"]}, tokens_BT, mask_BT, method="hidden")
     last_B = jnp.maximum(mask_BT.sum(-1) - 1, 0)
     state_BD = jnp.take_along_axis(hidden_BTD, last_B[:, None, None], axis=1)[:, 0]
     logits_B = state_BD @ params["head"]["kernel"] + params["head"]["bias"]
-    return jax.nn.sigmoid(logits_B).reshape(lead)
+    return jax.nn.sigmoid(logits_B)
