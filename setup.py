@@ -54,7 +54,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["mass_jax*", "experiments*", "third_party*"]),
-    package_data={"mass_jax": ["data/tiny/*"]},
+    package_data={"mass_jax": ["data/tiny/*", "data/audit/*"]},
     install_requires=requirements(""),
     extras_require={extra: requirements(extra) for extra in ("test", "tpu", "cuda12", "smollm2", "plan")},
 )

@@ -1,0 +1,5 @@
+"""Test-time change events: a hash-chained log, gates, bounds, permission, replay and a page to look at.
+
+`chain`, `gates`, `bounds`, `policy` and `events` are pure; `log` owns the files,
+`stages` and `replay` the arrays. `mass_jax.solve` is the shell that runs them in order.
+"""

@@ -1,0 +1,214 @@
+"""Gates: what a practice example must pass before an update may use it. Pure; no gate reads more than it is handed.
+
+A gate is any object with a name and `judge`. Every gate judges every example, so that a record tells all that was wrong
+with it; an example is trained on if every gate passes it. A gate that fails itself passes nothing.
+"""
+
+import collections
+import dataclasses
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from mass_jax.tasks.math.near_duplicates import jaccard, tokens
+from mass_jax.tasks.problem import Example, Rejected
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One practice example with what the gates may ask of it.
+
+    Args:
+        text: what was written.
+        parsed: what the task found in it.
+        tokens: length of the text, in tokens of the model.
+        source: "written" by the model, or "real".
+        nll: loss of the solution under the unadapted model, in nats a token; None if it was not measured.
+        agreement: share of the unadapted model's sampled answers that say the same; None if it was not measured.
+        recomputed: whether the solution is what the task computes for the problem; None where it cannot.
+    """
+
+    text: str
+    parsed: Example | Rejected
+    tokens: int
+    source: str = "written"
+    nll: float | None = None
+    agreement: float | None = None
+    recomputed: bool | None = None
+
+
+class Verdict(NamedTuple):
+    """What one gate says of one example: the figure that it looked at, its limit, and why it failed."""
+
+    passed: bool
+    value: float | None = None
+    limit: float | None = None
+    reason: str = ""
+
+
+class Gate(Protocol):
+    """Judges the examples of one question, in one go, since some faults show only among them."""
+
+    name: ClassVar[str]
+
+    def judge(self, problem: str, candidates: Sequence[Candidate]) -> list[Verdict]:
+        """One verdict an example."""
+        ...
+
+
+def run_gates(gates: Sequence[Gate], problem: str, candidates: Sequence[Candidate]) -> list[dict[str, Verdict]]:
+    """Every gate's verdict on every example.
+
+    >>> example = Candidate("q 1 + 1 = 2", Example("1 + 1", "2"), tokens=6)
+    >>> run_gates([Length(max_tokens=4)], "2 + 2", [example])[0]["length"].passed
+    False
+    """
+    found = {gate.name: _judged(gate, problem, candidates) for gate in gates}
+    return [{name: verdicts[i] for name, verdicts in found.items()} for i in range(len(candidates))]
+
+
+def _judged(gate: Gate, problem: str, candidates: Sequence[Candidate]) -> list[Verdict]:
+    try:
+        verdicts = list(gate.judge(problem, candidates))
+    except Exception as error:  # a gate of anyone's; what it could not judge does not pass
+        return [Verdict(False, reason=f"the gate failed ({type(error).__name__})")] * len(candidates)
+    if len(verdicts) != len(candidates):
+        return [Verdict(False, reason="the gate gave no verdict")] * len(candidates)
+    return verdicts
+
+
+@dataclasses.dataclass(frozen=True)
+class Length:
+    """Neither empty nor longer than was asked for; looks at the raw text, before any parser does."""
+
+    name: ClassVar[str] = "length"
+    max_tokens: int = 2048
+    max_chars: int = 20_000
+
+    def judge(self, problem: str, candidates: Sequence[Candidate]) -> list[Verdict]:
+        return [self._one(candidate) for candidate in candidates]
+
+    def _one(self, candidate: Candidate) -> Verdict:
+        if not candidate.text.strip():
+            return Verdict(False, 0, 1, "empty")
+        if len(candidate.text) > self.max_chars:
+            return Verdict(False, len(candidate.text), self.max_chars, "too many characters")
+        fits = candidate.tokens <= self.max_tokens
+        return Verdict(fits, candidate.tokens, self.max_tokens, "" if fits else "too many tokens")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parse:
+    """The task finds a problem and a solution in it."""
+
+    name: ClassVar[str] = "parse"
+
+    def judge(self, problem: str, candidates: Sequence[Candidate]) -> list[Verdict]:
+        good = [isinstance(candidate.parsed, Example) for candidate in candidates]
+        return [Verdict(passed, reason="" if passed else "gives no example") for passed in good]
+
+
+@dataclasses.dataclass(frozen=True)
+class Copy:
+    """Is not the target problem itself, in whatever case, spacing or compatible letters, nor holds it."""
+
+    name: ClassVar[str] = "copy"
+    max_similarity: float = 0.9
+
+    def judge(self, problem: str, candidates: Sequence[Candidate]) -> list[Verdict]:
+        return [self._one(problem, candidate) for candidate in candidates]
+
+    def _one(self, problem: str, candidate: Candidate) -> Verdict:
+        target = _plain(problem)
+        posed = candidate.parsed.problem if isinstance(candidate.parsed, Example) else candidate.text
+        similarity = 1.0 if _holds(_plain(posed), target) else jaccard(_plain(posed), target)
+        copied = similarity >= self.max_similarity
+        return Verdict(not copied, similarity, self.max_similarity, "copies the target problem" if copied else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Duplicates:
+    """Poses another problem than the examples before it; too few different ones, or one answer to all, pass none."""
+
+    name: ClassVar[str] = "duplicates"
+    min_distinct: int = 3
+
+    def judge(self, problem: str, candidates: Sequence[Candidate]) -> list[Verdict]:
+        pairs = [c.parsed for c in candidates if isinstance(c.parsed, Example)]
+        problems = {_plain(pair.problem) for pair in pairs}
+        if len(problems) < self.min_distinct:
+            return [Verdict(False, len(problems), self.min_distinct, "too few different problems")] * len(candidates)
+        if len({_plain(pair.solution) for pair in pairs}) == 1:
+            return [Verdict(False, 1, 2, "one solution to every problem")] * len(candidates)
+        seen: collections.Counter[str] = collections.Counter()
+        return [self._one(candidate, seen) for candidate in candidates]
+
+    @staticmethod
+    def _one(candidate: Candidate, seen: collections.Counter[str]) -> Verdict:
+        posed = _plain(candidate.parsed.problem if isinstance(candidate.parsed, Example) else candidate.text)
+        seen[posed] += 1
+        return Verdict(seen[posed] == 1, seen[posed], 1, "" if seen[posed] == 1 else "was posed before")
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswerCheck:
+    """The solution is right where the task can compute it, else the model's own sampled answers agree often enough.
+
+    Args:
+        min_agreement: least share of the samples.
+        samples: how many answers are sampled for each example's problem.
+    """
+
+    name: ClassVar[str] = "answer"
+    min_agreement: float = 0.05
+    samples: int = 16
+
+    def judge(self, problem: str, candidates: Sequence[Candidate]) -> list[Verdict]:
+        return [self._one(candidate) for candidate in candidates]
+
+    def _one(self, candidate: Candidate) -> Verdict:
+        if candidate.recomputed is not None:
+            return Verdict(
+                candidate.recomputed, reason="" if candidate.recomputed else "the task computes another answer"
+            )
+        if candidate.agreement is None:
+            return Verdict(False, None, self.min_agreement, "not measured")
+        agreed = candidate.agreement >= self.min_agreement
+        reason = "" if agreed else "sampled answers disagree"
+        return Verdict(agreed, candidate.agreement, self.min_agreement, reason)
+
+
+class Calibration:
+    """Surprises the unadapted model no more than real examples do.
+
+    Args:
+        margin: nats a token above the most surprising real example.
+        real_nll: losses of real examples.
+    """
+
+    name: ClassVar[str] = "calibration"
+
+    def __init__(self, margin: float = 0.5, real_nll: Sequence[float] = ()):
+        self.limit = max(real_nll, default=float("-inf")) + margin
+
+    def judge(self, problem: str, candidates: Sequence[Candidate]) -> list[Verdict]:
+        return [self._one(candidate) for candidate in candidates]
+
+    def _one(self, candidate: Candidate) -> Verdict:
+        if candidate.nll is None:
+            return Verdict(False, None, self.limit, "not measured")
+        usual = candidate.nll <= self.limit  # False for NaN
+        return Verdict(usual, candidate.nll, self.limit, "" if usual else "more surprising than real examples")
+
+
+SHIPPED: Mapping[str, Any] = {gate.name: gate for gate in (Length, Parse, Copy, Duplicates, AnswerCheck, Calibration)}
+
+
+def _plain(text: str) -> str:
+    """Without case, signs of layout and look-alike forms of letters."""
+    return " ".join(tokens(unicodedata.normalize("NFKC", text).casefold()))
+
+
+def _holds(text: str, part: str) -> bool:
+    """Whether a run of whole tokens of `text` is `part`."""
+    return bool(part) and f" {part} " in f" {text} "

@@ -1,0 +1,232 @@
+"""The event log: appended under a lock, on the disk before it returns, mended after a crash.
+
+Three files: LOG holds the chain; LOG.head says how far it was known to be whole, so that a lost tail is found; LOG.torn
+keeps what a crash left of a last line. Several processes may write: a lock on LOG serializes them, and each follows
+what the others wrote before it adds to the chain.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, NamedTuple
+
+from mass_jax.audit.chain import Broken, Head, seal, sha256, walk
+from mass_jax.errors import UserError
+
+Record = dict[str, Any]
+
+
+class Checked(NamedTuple):
+    """What `verify` found: the end of the chain, and remarks that are no faults."""
+
+    head: Head
+    notes: list[str]
+
+
+class EventLog(contextlib.AbstractContextManager):
+    """An append-only, hash-chained JSONL file, opened for writing.
+
+    Args:
+        path: the log; made if absent, with its directory, readable by its owner only.
+        on_record: called with every record in order, those of other processes included.
+
+    Raises:
+        Broken: the chain does not hold, or its tail is lost; nothing is written to such a log.
+    """
+
+    def __init__(self, path: pathlib.Path, on_record: Callable[[Record], None] = lambda _: None):
+        self.path, self._on_record, self.head = path, on_record, Head()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._file: BinaryIO = os.fdopen(os.open(path, flags, 0o600), "r+b", buffering=0)
+        try:
+            with self._locked():
+                self._follow(_read_head(path, self._size() == 0))
+                _write_head(path, self.head)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, *records: Mapping[str, Any]) -> list[Record]:
+        """Adds records durably; see `transact`."""
+        return self.transact(lambda: records)
+
+    def transact(self, make: Callable[[], Sequence[Mapping[str, Any]]]) -> list[Record]:
+        """Adds what `make` returns; it is called under the lock, after all that others wrote was seen.
+
+        Returns:
+            The sealed records, once they are on the disk.
+
+        Raises:
+            Broken: the log was changed otherwise than by appending.
+            OSError: the disk is full or gone; the log is as it was.
+        """
+        with self._locked():
+            self._follow(self.head)
+            return self._add(make())
+
+    def _add(self, records: Sequence[Mapping[str, Any]]) -> list[Record]:
+        head, sealed, lines = self.head, [], []
+        for record in records:
+            done, line, head = seal(record, head)
+            sealed.append(done)
+            lines.append(line)
+        if lines:
+            self._write(b"".join(lines))
+            self.head = head
+            _write_head(self.path, head)
+        for done in sealed:
+            self._on_record(done)
+        return sealed
+
+    def _write(self, data: bytes) -> None:
+        """All of `data` on the disk, or the file as it was."""
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[self._file.write(left) :]
+            os.fsync(self._file.fileno())
+        except OSError:
+            os.ftruncate(self._file.fileno(), self.head.size)
+            raise
+
+    def _follow(self, known: Head) -> None:
+        """Reads to the end of the file and checks it; moves a torn last line aside. Under the lock."""
+        if not self.path.exists() or not os.path.samestat(os.fstat(self._file.fileno()), self.path.stat()):
+            raise Broken(f"{self.path} was removed or replaced while in use")
+        torn = b""
+        with open(os.dup(self._file.fileno()), "rb") as reader:
+            reader.seek(self.head.size)
+            for found, head in _checked(reader, self.head, known, self.path):
+                if isinstance(found, bytes):
+                    torn = found
+                else:
+                    self.head = head
+                    self._on_record(found)
+        if torn:
+            self._move_aside(torn)
+
+    def _move_aside(self, torn: bytes) -> None:
+        """Puts what a crash left of a line into LOG.torn, and says so in the chain."""
+        aside = os.open(_beside(self.path, "torn"), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with os.fdopen(aside, "ab") as file:
+            file.write(torn + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.ftruncate(self._file.fileno(), self.head.size)
+        self._add([{"kind": "repair", "bytes": len(torn), "sha256": sha256(torn)}])
+
+    def _size(self) -> int:
+        return os.fstat(self._file.fileno()).st_size
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+
+def records(path: pathlib.Path, notes: list[str] | None = None) -> Iterator[tuple[Record, Head]]:
+    """Streams the records of a log, each with the head after it; takes no lock and changes nothing.
+
+    Args:
+        path: the log.
+        notes: gets remarks that are no faults.
+
+    Raises:
+        Broken: an edit, a removal, a reordering or a lost tail, when it is come to.
+        UserError: no such log.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise UserError(
+            f"--log={path} cannot be read ({error.strerror}); give the file that a solve run wrote"
+        ) from None
+    with file:
+        # Before the log: what is added while this reads can only be more than the head says.
+        known, head = _read_head(path, os.fstat(file.fileno()).st_size == 0), Head()
+        for found, after in _checked(file, Head(), known, path):
+            head = after
+            if not isinstance(found, bytes):
+                yield found, head
+            elif notes is not None:
+                notes.append(f"{len(found)} bytes of an unfinished line at the end: a crash, which the next run mends")
+        if notes is not None and head.number > known.number:
+            notes.append(f"the head file is {head.number - known.number} behind: a crash, which the next run mends")
+
+
+def verify(path: pathlib.Path, expect: tuple[int, str] | None = None) -> Checked:
+    """Follows a log from its start, one line in memory at a time.
+
+    Args:
+        path: the log.
+        expect: a record's number and the hash that somebody noted down for it.
+
+    Raises:
+        Broken, UserError: see `records`; or the expected record is another or missing.
+    """
+    notes: list[str] = []
+    head = Head()
+    for _, head in records(path, notes):
+        if expect is not None and head.number == expect[0] and head.hash != expect[1]:
+            raise Broken(
+                f"record {head.number} has hash {head.hash}, not the expected {expect[1]}: the chain was remade"
+            )
+    if expect is not None and head.number < expect[0]:
+        raise Broken(f"{path} ends at record {head.number}, before the expected record {expect[0]}: its tail is lost")
+    return Checked(head, notes)
+
+
+def _checked(file: BinaryIO, head: Head, known: Head, path: pathlib.Path) -> Iterator[tuple[Record | bytes, Head]]:
+    """`walk`, held against what was known: the hash at the known record, and that the file reaches it."""
+    for found, after in walk(file, head):
+        head = after
+        if not isinstance(found, bytes) and head.number == known.number and head != known:
+            raise Broken(f"record {head.number} of {path} is not the one that {_beside(path, 'head')} names")
+        if not (isinstance(found, bytes) and head.number < known.number):
+            yield found, head
+    if head.number < known.number:
+        raise Broken(f"{path} ends at record {head.number} of {known.number}: its tail is lost")
+
+
+def _beside(path: pathlib.Path, suffix: str) -> pathlib.Path:
+    return path.with_name(f"{path.name}.{suffix}")
+
+
+def _read_head(path: pathlib.Path, empty: bool) -> Head:
+    """The head file; made before the first record, so that only an empty log may lack it."""
+    head_path = _beside(path, "head")
+    try:
+        written = json.loads(head_path.read_bytes())
+        return Head(int(written["number"]), int(written["size"]), str(written["hash"]))
+    except FileNotFoundError:
+        if empty:
+            return Head()
+        raise Broken(f"{head_path} is missing beside a log that is not empty: it was removed") from None
+    except (ValueError, KeyError, TypeError):
+        raise Broken(f"{head_path} is damaged") from None
+
+
+def _write_head(path: pathlib.Path, head: Head) -> None:
+    """Replaces the head file as a whole, on the disk."""
+    head_path = _beside(path, "head")
+    temporary = _beside(path, f"head.{os.getpid()}")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+        file.write(json.dumps(head._asdict()) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(head_path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

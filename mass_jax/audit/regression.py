@@ -1,0 +1,105 @@
+"""The regression suite: texts that an update must not make the model worse at."""
+
+import dataclasses
+import importlib.resources
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from mass_jax.errors import UserError
+from mass_jax.method.text import Text, encode_pairs
+
+MOST_ROWS = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Tolerance:
+    """How much worse than before is still accepted.
+
+    Args:
+        accuracy_drop: in the share of texts that greedy decoding writes.
+        nll_rise: in the mean loss, nats a token.
+    """
+
+    accuracy_drop: float = 0.2
+    nll_rise: float = 0.25
+
+
+class Regression(NamedTuple):
+    """A suite's result, before and after an update."""
+
+    accuracy_before: float
+    accuracy_after: float
+    nll_before: float
+    nll_after: float
+
+
+def worse(found: Regression, tolerance: Tolerance) -> str:
+    """Why an update is to be rolled back; "" if it is not.
+
+    >>> worse(Regression(0.75, 0.25, 0.3, 0.4), Tolerance())
+    'regression: accuracy 0.75 -> 0.25, over the tolerated drop 0.2'
+    """
+    if not found.accuracy_after >= found.accuracy_before - tolerance.accuracy_drop:
+        change = f"accuracy {found.accuracy_before:.3g} -> {found.accuracy_after:.3g}"
+        return f"regression: {change}, over the tolerated drop {tolerance.accuracy_drop:g}"
+    if not found.nll_after <= found.nll_before + tolerance.nll_rise:
+        change = f"loss {found.nll_before:.3g} -> {found.nll_after:.3g} nats a token"
+        return f"regression: {change}, over the tolerated rise {tolerance.nll_rise:g}"
+    return ""
+
+
+def read_suite(path: pathlib.Path | None, directory: pathlib.Path, task: Any) -> list[tuple[str, str]]:
+    """(prompt, completion) pairs of a JSONL file with "prompt" and "completion", or "problem" and "solution", a line.
+
+    Args:
+        path: the user's file; None takes regression.jsonl of the model, else the embedded one of plain English.
+        directory: of the model's files.
+        task: makes prompts of problems.
+
+    Raises:
+        UserError: the file is missing, empty or too long, or a line is not of that form; names file and line.
+    """
+    if path is None:
+        embedded = pathlib.Path(str(importlib.resources.files("mass_jax") / "data" / "audit" / "regression.jsonl"))
+        path = next(p for p in (directory / "regression.jsonl", embedded) if p.is_file())
+    rows = read_jsonl(path)
+    if not 0 < len(rows) <= MOST_ROWS:
+        raise UserError(f"{path} has {len(rows)} texts; give 1 to {MOST_ROWS}")
+    return [_pair(row, f"{path}:{i + 1}", task) for i, row in enumerate(rows)]
+
+
+def read_jsonl(path: pathlib.Path) -> list[Any]:
+    """The objects of a JSONL file; blank lines are left out.
+
+    Raises:
+        UserError: the file cannot be read, or a line is no JSON; names file and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); give a JSONL file in UTF-8") from None
+    found = []
+    for i, line in enumerate(lines):
+        if line.strip():
+            try:
+                found.append(json.loads(line))
+            except (ValueError, RecursionError):
+                raise UserError(f"{path}:{i + 1} is no JSON; give one object a line") from None
+    return found
+
+
+def encode_suite(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> Text:
+    """The suite as rows [R, T], as long as the longest needs."""
+    lengths = [
+        len(tokenizer(p)["input_ids"]) + len(tokenizer(c, add_special_tokens=False)["input_ids"]) for p, c in pairs
+    ]
+    return encode_pairs(tokenizer, pairs, max(lengths) + 1)[0]
+
+
+def _pair(row: Any, where: str, task: Any) -> tuple[str, str]:
+    for first, second in (("prompt", "completion"), ("problem", "solution")):
+        if isinstance(row, dict) and isinstance(row.get(first), str) and isinstance(row.get(second), str):
+            return row[first] if first == "prompt" else task.solver_prompt(row[first]), row[second]
+    raise UserError(f'{where} needs texts "prompt" and "completion", or "problem" and "solution"')
