@@ -1,0 +1,18 @@
+"""Seven families of one-step arithmetic: real words for a real model, in a form short enough for a CPU."""
+
+from mass_jax.tasks.families.family import FAMILIES, Fact, Form, find
+from mass_jax.tasks.families.problems import Side, draw_problems, oracle_examples, side_of
+from mass_jax.tasks.families.task import END, FamiliesTask
+
+__all__ = [
+    "END",
+    "FAMILIES",
+    "Fact",
+    "FamiliesTask",
+    "Form",
+    "Side",
+    "draw_problems",
+    "find",
+    "oracle_examples",
+    "side_of",
+]

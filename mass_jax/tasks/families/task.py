@@ -1,0 +1,89 @@
+"""The families as a `Task`: short prompts, parser, and plain comparison of integers.
+
+The short form is what makes a run on a CPU possible: its cost is its tokens.
+"""
+
+import re
+from collections.abc import Sequence
+
+from mass_jax.tasks.families.family import MAX_CHARS, find
+from mass_jax.tasks.math.answer import Unreadable
+from mass_jax.tasks.math.grade import grade_quickly
+from mass_jax.tasks.math.verifier import final_answer
+from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
+
+END = "\n"  # ends every completion: a base model knows it from reading, and it costs one token
+SOLVED = Example("4 + 3", "7")
+PRACTICE = (("x + 3 = 8", Example("x + 2 = 9", "7")), ("6 * 4", Example("8 * 3", "24")))
+_EXAMPLE = re.compile(r"(\S.*?) A: ?([0-9]{1,6})", re.ASCII)
+_INTEGER = re.compile(r"[0-9]{1,6}", re.ASCII)
+
+
+class FamiliesTask:
+    """Prompts, parser and verifier of one-step arithmetic.
+
+    >>> task = FamiliesTask()
+    >>> task.parse_example("9 * 4 A: 36", "6 * 7")
+    Example(problem='9 * 4', solution='36')
+    >>> task.parse_example("7 * 6 A: 42", "6 * 7")
+    Rejected(reason='copies the target problem')
+    """
+
+    def solver_prompt(self, problem: str, shots: Sequence[Example] = ()) -> str:
+        """The problem behind a solved one, which shows the form (and more of them, if there are shots)."""
+        solved = "".join(f"{_written(shot)}\n" for shot in (SOLVED, *shots))
+        return f"{solved}{problem} A: "
+
+    def generator_prompt(self, problem: str) -> str:
+        shown = "".join(f"{target} ~ {_written(example)}\n" for target, example in PRACTICE)
+        return f"{shown}{problem} ~"
+
+    def scorer_text(self, problem: str, example: Example) -> str:
+        return f"{problem} ~ {_written(example)}"
+
+    def parse_example(self, text: str, problem: str) -> Example | Rejected:
+        match = _EXAMPLE.fullmatch(text[:MAX_CHARS].strip())
+        if match is None:
+            return Rejected("not of the form 'problem A: integer'")
+        if match[1] == problem or _same_fact(match[1], problem):
+            return Rejected("copies the target problem")
+        return Example(match[1], match[2])
+
+    def verify(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
+        return [_verdict(p.answer, r) for p, r in zip(problems, responses, strict=True)]
+
+    def final_answer(self, response: str) -> str | None:
+        """The integer that a response ends in, None where it has none."""
+        try:
+            answer = final_answer(response)
+        except Unreadable:
+            return None
+        return str(int(answer)) if _INTEGER.fullmatch(answer) else None
+
+    def useful(self, problem: Problem, example: Example) -> bool:
+        """Right, and of the target's own family in one of its known forms."""
+        found = find(example.problem)
+        if found is None:
+            return False
+        family, form, fact = found
+        return family == problem.subject and int(example.solution) == form.answer(fact)
+
+
+def _written(example: Example) -> str:
+    return f"{example.problem} A: {example.solution}"
+
+
+def _same_fact(one: str, other: str) -> bool:
+    """Whether two problems ask the same of the same operands, in either order."""
+    a, b = find(one), find(other)
+    if a is None or b is None or a[1].text != b[1].text:
+        return False
+    return a[2] == b[2] or (a[1].asked == "c" and a[2].operands == b[2].operands)
+
+
+def _verdict(answer: str, response: str) -> Verdict:
+    try:
+        found = final_answer(response)
+    except Unreadable:
+        return Verdict.UNPARSABLE
+    return grade_quickly(answer, found) or Verdict.WRONG

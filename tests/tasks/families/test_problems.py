@@ -1,0 +1,57 @@
+"""Families: texts that can be read back, problem sets that share no operands."""
+
+import random
+
+import pytest
+
+from mass_jax.errors import UserError
+from mass_jax.tasks.families import FAMILIES, Fact, Side, draw_problems, find, oracle_examples, side_of
+
+FORMS = [(name, form) for name, forms in FAMILIES.items() for form in forms]
+SIZES = {Side.TRAIN: 700, Side.TEST: 400}
+
+
+@pytest.mark.parametrize(("name", "form"), FORMS)
+def test_every_problem_is_read_back_as_what_it_was_written_from(name, form):
+    for a in form.first:
+        for b in form.second:
+            fact = Fact(form.operation, a, b)
+            assert find(form.write(fact, random.Random(f"{a} {b}"))) == (name, form, fact)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "4 + ", "4 - 9", "0x = 5", "3x = 10", "x + 9 = 4", "4 + 3 = 7", "٤ + 3", "1234567 + 1", "4 + 3\n"]
+)
+def test_what_is_no_problem_or_has_no_natural_answer_is_of_no_family(text):
+    assert find(text) is None
+
+
+def test_train_and_test_share_no_operands():
+    operands = {side: {find(p.problem)[2].operands for p in draw_problems(side, SIZES[side], 0)} for side in Side}
+    assert operands[Side.TRAIN].isdisjoint(operands[Side.TEST])
+    assert {side_of(Fact("+", *pair)) for pair in operands[Side.TEST]} == {Side.TEST}
+
+
+def test_answers_are_right_and_families_take_turns():
+    problems = draw_problems(Side.TEST, 70, seed=3)
+    for problem in problems:
+        family, form, fact = find(problem.problem)
+        assert (family, str(form.answer(fact))) == (problem.subject, problem.answer)
+    assert [p.subject for p in problems[:7]] == [*FAMILIES]
+    assert len({p.id for p in problems}) == 70
+    assert problems == draw_problems(Side.TEST, 70, seed=3) != draw_problems(Side.TEST, 70, seed=4)
+
+
+def test_right_examples_are_of_the_same_family_from_the_training_side():
+    for problem in draw_problems(Side.TRAIN, 21, 0) + draw_problems(Side.TEST, 21, 0):
+        examples = oracle_examples(problem, 12, seed=0)
+        assert len({e.problem for e in examples} - {problem.problem}) == 12
+        for example in examples:
+            family, form, fact = find(example.problem)
+            assert (family, example.solution) == (problem.subject, str(form.answer(fact)))
+            assert side_of(fact) is Side.TRAIN
+
+
+def test_too_many_is_an_error_that_says_how_many_there_are():
+    with pytest.raises(UserError, match=r"100000 test problems asked of the families, which have \d+; ask for fewer"):
+        draw_problems(Side.TEST, 100_000, 0)

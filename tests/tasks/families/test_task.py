@@ -1,0 +1,88 @@
+"""Prompts, parser and verdicts of the families."""
+
+import pytest
+
+from mass_jax.tasks.families import FamiliesTask, Side, draw_problems, find, side_of
+from mass_jax.tasks.families.task import PRACTICE, SOLVED
+from mass_jax.tasks.problem import Example, Problem, Rejected, Task, Verdict
+
+TASK: Task = FamiliesTask()
+TIMES = Problem("t", "6 * 7", "42", "42", subject="times table")
+
+
+@pytest.mark.parametrize("text", [SOLVED.problem, *(t for t, _ in PRACTICE), *(e.problem for _, e in PRACTICE)])
+def test_what_the_prompts_show_is_of_the_training_side(text):
+    assert side_of(find(text)[2]) is Side.TRAIN
+
+
+@pytest.mark.parametrize("example", [SOLVED, *(e for _, e in PRACTICE)])
+def test_what_the_prompts_show_is_right(example):
+    _, form, fact = find(example.problem)
+    assert str(form.answer(fact)) == example.solution
+
+
+def test_the_form_shown_is_the_form_parsed_and_trained_in():
+    shown = TASK.generator_prompt("5 + 5").split("\n")[0].split(" ~ ")[1]
+    assert TASK.parse_example(shown, "5 + 5") == PRACTICE[0][1]
+    assert TASK.solver_prompt("9 * 9", [PRACTICE[0][1]]).split("\n") == ["4 + 3 A: 7", shown, "9 * 9 A: "]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (" 9 * 4 A: 36", Example("9 * 4", "36")),
+        ("Tom has 3 pens, buys 4. How many? A:7\n", Example("Tom has 3 pens, buys 4. How many?", "7")),
+        ("9 * 4", None),
+        ("9 * 4 A: 36 pens", None),
+        ("9 * 4 A: ٣٦", None),
+        ("", None),
+        (" A: 3", None),
+        ("9 * 4 A: 36\n8 * 2 A: 16", None),
+        ("6 * 7 A: 42", None),
+        ("7 * 6 A: 42", None),
+        ("9" * 100_000 + " A: 3", None),
+    ],
+)
+def test_parsing(text, found):
+    parsed = TASK.parse_example(text, "6 * 7")
+    assert parsed == found if found else isinstance(parsed, Rejected)
+
+
+def test_the_other_order_is_a_copy_only_where_it_asks_the_same():
+    assert isinstance(TASK.parse_example("3 + 4 A: 7", "4 + 3"), Rejected)
+    assert isinstance(TASK.parse_example("x + 4 = 7 A: 3", "x + 3 = 7"), Example)
+
+
+@pytest.mark.parametrize(
+    ("response", "verdict"),
+    [
+        ("42\n", Verdict.RIGHT),
+        ("42.", Verdict.RIGHT),
+        ("042", Verdict.RIGHT),
+        ("43", Verdict.WRONG),
+        ("4 2", Verdict.UNPARSABLE),
+        ("", Verdict.UNPARSABLE),
+        ("\n", Verdict.UNPARSABLE),
+        ("__import__('os')", Verdict.UNPARSABLE),
+        ("10**10**10", Verdict.WRONG),
+    ],
+)
+def test_verdicts(response, verdict):
+    assert TASK.verify([TIMES], [response]) == [verdict]
+
+
+def test_votes_are_counted_by_integer():
+    assert [TASK.final_answer(text) for text in ("42\n", "042", "The answer is 42.", "forty", "")] == [
+        *("42", "42", "42"),
+        *(None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("example", "useful"),
+    [(("8 * 9", "72"), True), (("8 * 9", "71"), False), (("8 + 9", "17"), False), (("a moon", "1"), False)],
+)
+def test_useful_is_right_and_of_the_same_family(example, useful):
+    assert TASK.useful(TIMES, Example(*example)) is useful
+
+
