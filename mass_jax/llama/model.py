@@ -6,6 +6,7 @@ L layers, R adapter rank. Parameters of the blocks are stacked [L, ...]; names f
 """
 
 import functools
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -19,6 +20,8 @@ from mass_jax.llama.precision import wide
 from mass_jax.llama.rope import frequencies, rotate
 
 LORA = "lora"
+FEW = 64  # tokens below which weights are put on the left of a product
+ROWS = "rows"  # a projection's kernel as [out, in], in place of "kernel", in parameters for decoding
 
 
 class Projection(nn.Module):
@@ -33,16 +36,25 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (x.shape[-1], self.features)
-        init = nn.initializers.normal(self.init_range)
-        y = x @ self.param("kernel", init, shape, _param_dtype()).astype(x.dtype)
+        if self.has_variable("params", ROWS):
+            y = times_rows(x, self.get_variable("params", ROWS))
+        else:
+            init = nn.initializers.normal(self.init_range)
+            kernel = self.param("kernel", init, (x.shape[-1], self.features), _param_dtype())
+            y = x @ kernel.astype(x.dtype)
         if self.use_bias:
-            y += self.param("bias", nn.initializers.zeros, shape[1:], _param_dtype()).astype(x.dtype)
+            y += self.param("bias", nn.initializers.zeros, (self.features,), _param_dtype()).astype(x.dtype)
         if self.has_variable(LORA, "a"):
             a: jax.Array = self.get_variable(LORA, "a")
             b: jax.Array = self.get_variable(LORA, "b")
             y += times_b(x.astype(a.dtype) @ a, b).astype(y.dtype)
         return y
+
+
+def times_rows(x: jax.Array, rows_FD: jax.Array) -> jax.Array:
+    """[..., D] times the transpose of [F, D], with the weights as the left operand: for few tokens at a time."""
+    product = jax.lax.dot_general(rows_FD.astype(x.dtype), x, (((1,), (x.ndim - 1,)), ((), ())))
+    return jnp.moveaxis(product, 0, -1)
 
 
 class RMSNorm(nn.Module):
@@ -153,6 +165,8 @@ class Embedding(nn.Module):
         return self.embedding[tokens].astype(self.config.dtype or self.embedding.dtype)
 
     def attend(self, hidden: jax.Array) -> jax.Array:
+        if math.prod(hidden.shape[:-1]) <= FEW:
+            return times_rows(hidden, self.embedding)
         return jnp.einsum("...D,VD->...V", hidden, self.embedding.astype(hidden.dtype))
 
 
