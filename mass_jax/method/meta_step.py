@@ -166,14 +166,7 @@ def meta_step(
     solutions = _only(finite_N, batch.solutions)
 
     def train_policy() -> tuple[Any, Any, dict[str, jax.Array]]:
-        def loss(policy_params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-            return learner.objective(
-                Weights(base, policy_params), batch.generated, unless_lost * taught_NM, solutions, batch.right_NJ
-            )
-
-        grads, parts = jax.grad(loss, has_aux=True)(state.policy)
-        new = _update(learner.policy_optimizer, grads, state.policy, state.policy_opt_state)
-        return *new, parts | {"grad_norm": optax.tree.norm(grads)}
+        return policy_update(learner, state, base, batch._replace(solutions=solutions), unless_lost * taught_NM)
 
     shapes = jax.eval_shape(train_policy)[2]
     parts_of_warmup = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -185,6 +178,20 @@ def meta_step(
     metrics = parts | _metrics(found, finite_N, rewards_NM, scores_NM, batch, scorer_grads)
     new_state = MetaState(state.step + 1, policy_params, scorer, policy_opt_state, scorer_opt_state)
     return new_state, StepOutput(metrics, scores_NM, rewards_NM)
+
+
+def policy_update(
+    learner: Learner, state: MetaState, base: Any, batch: TaskBatch, rewards_NM: jax.Array
+) -> tuple[Any, Any, dict[str, jax.Array]]:
+    """One step of the generator on L_generator: its new weights and optimizer state, and scalars to log."""
+
+    def loss(policy_params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        weights = Weights(base, policy_params)
+        return learner.objective(weights, batch.generated, rewards_NM, batch.solutions, batch.right_NJ)
+
+    grads, parts = jax.grad(loss, has_aux=True)(state.policy)
+    new = _update(learner.policy_optimizer, grads, state.policy, state.policy_opt_state)
+    return *new, parts | {"grad_norm": optax.tree.norm(grads)}
 
 
 @functools.cache  # equal settings give the same object, so that another seed's step is not compiled anew

@@ -1,4 +1,4 @@
-"""The one place where device meshes are built: axes data, fsdp and tensor, on this machine's devices or described ones."""
+"""The one place where device meshes are built, over devices that are here or only described."""
 
 import math
 from collections.abc import Sequence
