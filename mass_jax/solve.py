@@ -30,7 +30,6 @@ from mass_jax.errors import UserError
 from mass_jax.sampling.engine import bucket
 from mass_jax.tasks.problem import Example, Problem, Task
 
-REAL_EXAMPLES = 64
 Question = str | Mapping[str, Any] | Problem
 
 
@@ -235,7 +234,7 @@ def load(
     found = source.load(model, run, train_seed)
     parts, refused = stages.within_limits(found.parts, permitted.limits)
     if real is None and task is None:
-        problems = parts.problems(parts.config.seeds[0]).train[:REAL_EXAMPLES]
+        problems = parts.problems(parts.config.seeds[0]).train[: stages.REAL_EXAMPLES]
         real = [Example(problem.problem, problem.solution) for problem in problems]
     if task is not None:
         parts = dataclasses.replace(parts, dialogue=dataclasses.replace(parts.dialogue, task=task))

@@ -88,7 +88,7 @@ def _restore(parts: Parts, directory: pathlib.Path, steps: list[int]) -> tuple[i
     reason = ""
     for step in steps:
         try:
-            state = ocp.load(directory.absolute() / str(step) / "state", abstract)
+            state = ocp.load(directory.absolute() / str(step), abstract, checkpointable_name="state")
             return step, Weights(start.base, state.policy)
         except Exception as error:  # orbax and tensorstore have no common error for damaged files
             reason = str(error).splitlines()[0][:200]

@@ -24,6 +24,7 @@ from mass_jax.method.models import Weights
 from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
 
 KEY_NAMES = ("write", "adapter", "answer", "check")
+REAL_EXAMPLES = 64  # how many problems of training stand for real ones where nobody gives others
 
 
 @dataclasses.dataclass(frozen=True)

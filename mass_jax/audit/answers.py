@@ -1,0 +1,85 @@
+"""The file of answers: one JSON line each, appended as they come; what a kill tore off is cut and done again."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from mass_jax.errors import UserError
+from mass_jax.tasks.problem import Problem
+
+
+class AnswerFile(contextlib.AbstractContextManager):
+    """Appends answers to a JSONL file that no other process writes.
+
+    Args:
+        path: the file; made if absent, with its directory.
+
+    Attributes:
+        done: problem by id, of the answers that stand there.
+
+    Raises:
+        UserError: another process writes it, or it holds something else than answers.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "r+b", 0)
+        except OSError as error:
+            raise UserError(f"--out={path} cannot be written ({error.strerror}); choose another") from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.done = self._read(path)
+        except BlockingIOError:
+            self._file.close()
+            raise UserError(f"another run writes --out={path}; choose another, or wait") from None
+        except UserError:
+            self._file.close()
+            raise
+
+    def _read(self, path: pathlib.Path) -> dict[str, str]:
+        whole = 0
+        done = {}
+        with open(os.dup(self._file.fileno()), "rb") as reader:
+            reader.seek(0)
+            for line in reader:
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    row = json.loads(line)
+                    done[row["id"]] = row["problem"]
+                except (ValueError, KeyError, TypeError):
+                    raise UserError(f"--out={path} holds something else than answers; choose another") from None
+                whole += len(line)
+        os.ftruncate(self._file.fileno(), whole)
+        return done
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def left(self, questions: Sequence[Problem]) -> list[Problem]:
+        """The questions without an answer.
+
+        Raises:
+            UserError: an answer is to another problem of the same id.
+        """
+        for question in questions:
+            if self.done.get(question.id, question.problem) != question.problem:
+                raise UserError(f"--out has an answer to another problem with id {question.id!r}; choose another --out")
+        return [question for question in questions if question.id not in self.done]
+
+    def write(self, answer: Any) -> None:
+        """Appends one answer, a dataclass."""
+        line = memoryview(as_line(answer).encode())
+        while line:
+            line = line[self._file.write(line) :]
+
+
+def as_line(answer: Any) -> str:
+    """One answer as a JSON line."""
+    return json.dumps(dataclasses.asdict(answer)) + "\n"
