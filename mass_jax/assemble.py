@@ -3,34 +3,18 @@
 import dataclasses
 import importlib.resources
 import pathlib
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from mass_jax.catalogue import Chosen, open_task
 from mass_jax.config import Config
 from mass_jax.llama import Llama, LlamaConfig, lora, tokenizer, weights
 from mass_jax.method import adapt, meta_step, objective, policy, score, solver_grpo
 from mass_jax.method.generate import Dialogue
 from mass_jax.method.models import Solver, Weights
-from mass_jax.tasks import testbed
-from mass_jax.tasks.problem import Example, Problem
-
-
-@dataclasses.dataclass(frozen=True)
-class Problems:
-    """The problem sets of one seed.
-
-    Args:
-        train: meta-training problems.
-        columns: evaluation sets by the name of their column in the table; the first is the headline.
-        oracle: examples that a perfect generator could write (problem, count) -> examples; None where nobody knows.
-    """
-
-    train: list[Problem]
-    columns: Mapping[str, list[Problem]]
-    oracle: Callable[[Problem, int], list[Example]] | None
+from mass_jax.tasks.problem import Problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +23,7 @@ class Parts:
 
     Args:
         config: the settings.
+        chosen: the task with its problems.
         dialogue: prompts, parsing, verification.
         loop: inner loop, with the solver model and the adjoint.
         scorer: the scorer's trunk.
@@ -47,6 +32,7 @@ class Parts:
     """
 
     config: Config
+    chosen: Chosen
     dialogue: Dialogue
     loop: adapt.InnerLoop
     scorer: Llama
@@ -70,17 +56,11 @@ class Parts:
 
     def problems(self, seed: int) -> Problems:
         """The problem sets of one meta-training seed."""
-        config, domain = self.config, testbed.Domain.load(self.directory / "domain.json")
-        counts = {
-            testbed.Split.TRAIN: config.num_train_problems,
-            testbed.Split.UNSEEN: config.num_eval_problems,
-            testbed.Split.SEEN: config.num_eval_problems,
-        }
-        drawn = {split: testbed.draw_problems(domain, split, count, seed) for split, count in counts.items()}
-        columns = {split.value: drawn[split] for split in (testbed.Split.UNSEEN, testbed.Split.SEEN)}
-        return Problems(
-            drawn[testbed.Split.TRAIN], columns, lambda p, count: testbed.oracle_examples(domain, p, count, seed)
-        )
+        return self.chosen.problems(seed)
+
+    def close(self) -> None:
+        """Frees what the task holds, such as worker processes."""
+        self.chosen.close()
 
     def learner(self, outer: str, control: str | None = None) -> meta_step.Learner:
         """What meta-trains; `control` is None, "shuffled" or "unrewarded"."""
@@ -122,17 +102,19 @@ def assemble(config: Config) -> Parts:
     encoder = tokenizer.load(directory)
     if len(encoder) > llama_config.vocab_size:
         raise ValueError(f"{directory}: the tokenizer has {len(encoder)} tokens, the model {llama_config.vocab_size}")
-    domain = testbed.Domain.load(directory / "domain.json")
-    known = encoder.get_vocab()
-    if unknown := [word for word in testbed.vocabulary(domain) if word not in known]:
-        raise ValueError(f"{directory}: the tokenizer lacks {unknown[0]!r} of domain.json; take both from one model")
     params = weights.load(directory, llama_config, dtype=jnp.float32)
+    chosen = open_task(config, directory, encoder)
+    end_token = None if chosen.end is None else _token_of(encoder, chosen.end)
+    if end_token is not None:
+        llama_config = dataclasses.replace(llama_config, eos_token_id=(end_token, *llama_config.stop_tokens))
     dialogue = Dialogue(
         encoder,
-        testbed.OperatorTask(domain),
+        chosen.task,
         config.max_prompt_tokens,
+        config.max_generator_prompt_tokens,
         config.max_example_tokens,
         config.max_answer_tokens,
+        end_token,
     )
     solver = Solver(
         Llama(llama_config),
@@ -148,7 +130,19 @@ def assemble(config: Config) -> Parts:
         adapt.ADJOINTS[config.adjoint](),
     )
     scorer = Llama(score.scorer_config(llama_config, config.scorer_layers, config.scorer_width))
-    return Parts(config, dialogue, loop, scorer, params, directory)
+    return Parts(config, chosen, dialogue, loop, scorer, params, directory)
+
+
+def _token_of(encoder: Any, text: str) -> int:
+    """The one token that a text is.
+
+    Raises:
+        ValueError: if it is none or several.
+    """
+    tokens = encoder(text, add_special_tokens=False)["input_ids"]
+    if len(tokens) != 1:
+        raise ValueError(f"{text!r} ends a completion of this task, but is {len(tokens)} tokens of the model, not one")
+    return int(tokens[0])
 
 
 def model_directory(model: str) -> pathlib.Path:

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-METHODS = ("base", "ttt", "tt_ss", "solver_grpo", "mass", "mass_gold")
+METHODS = ("base", "ttt", "tt_ss", "solver_grpo", "mass", "mass_gold")  # the paper's
+BASELINES = ("few_shot", "majority", "ttt_other")  # ours beside them, for the asking
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -33,7 +34,10 @@ class Config:
     model: str = setting(
         "tiny", "'tiny' (embedded), or a directory or hub id with Hugging Face files of a Llama and a domain.json."
     )
-    methods: tuple[str, ...] = setting(METHODS, "Rows of the table.", choices=METHODS)
+    task: str = setting("testbed", "What is practised: testbed, families, math, or a name added to CATALOGUE.")
+    train_data: str = setting("math", "Training problems of --task=math: a name, a hub id or a local path.")
+    eval_data: str = setting("math500", "Evaluated problems of --task=math: a name, a hub id or a local path.")
+    methods: tuple[str, ...] = setting(METHODS, "Rows of the table.", choices=METHODS + BASELINES)
     seeds: tuple[int, ...] = setting((0,), "Meta-training seeds; each is trained and evaluated on its own.")
     num_train_problems: int = setting(1000, "Problems to meta-train on.", minimum=1)
     num_eval_problems: int = setting(400, "Problems a column of the table.", minimum=2)
@@ -59,6 +63,7 @@ class Config:
     num_attempts: int = setting(6, "Attempts k of the adapted model in the verifier setting.", minimum=1)
     temperature: float = setting(1.0, "Of examples and attempts; answers at test time are greedy.", minimum=0)
     max_prompt_tokens: int = setting(8, "Longest prompt; a longer one is an error, nothing is cut.", minimum=1)
+    max_generator_prompt_tokens: int = setting(8, "Longest prompt that asks for an example.", minimum=1)
     max_example_tokens: int = setting(12, "Longest generated example.", minimum=1)
     max_answer_tokens: int = setting(4, "Longest answer.", minimum=1)
 
@@ -108,6 +113,8 @@ class Config:
         excluded = {"gold": "mass", "verifier": "mass_gold"}.get(self.outer)
         if excluded in self.methods and self.methods != METHODS:
             raise ValueError(f"--methods names {excluded!r}, which --outer={self.outer} excludes; use --outer=both")
+        if "majority" in self.methods and not {"base", "tt_ss"} <= {*self.methods}:
+            raise ValueError("--methods names 'majority', which votes as often as tt_ss costs; add base and tt_ss")
         if self.controls and "mass" not in self.chosen_methods:
             raise ValueError("--controls are variants of 'mass'; add it to --methods with --outer=verifier or both")
 
@@ -125,6 +132,16 @@ class Config:
     def to_json(self) -> str:
         """The settings as JSON, one a line."""
         return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Config":
+        """The settings that `to_json` wrote.
+
+        >>> Config.from_json(Config(seeds=(1, 2)).to_json()).seeds
+        (1, 2)
+        """
+        settings: dict[str, Any] = json.loads(text)
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
 
 
 def nearest(value: str, known: Iterable[str]) -> str:

@@ -17,6 +17,8 @@ from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Rollout, Text, TooLong, encode_pairs, encode_prompts, join_rollout
 from mass_jax.tasks.problem import Example, Problem, Rejected, Task
 
+FEW_SHOT_BUCKET = 64
+
 
 class Practice(NamedTuple):
     """Practice examples of N tasks, M each.
@@ -50,25 +52,38 @@ class Dialogue:
     Args:
         tokenizer: of the solver model.
         task: the domain.
-        max_prompt_tokens, max_example_tokens, max_answer_tokens: lengths; a longer prompt is an error, a longer example
-            or answer ends unfinished.
+        max_prompt_tokens, max_generator_prompt_tokens, max_example_tokens, max_answer_tokens: lengths; a longer prompt
+            is an error, a longer example or answer ends unfinished.
+        end_token: what ends every completion; None is the tokenizer's eos.
     """
 
     tokenizer: Any
     task: Task
     max_prompt_tokens: int
+    max_generator_prompt_tokens: int
     max_example_tokens: int
     max_answer_tokens: int
+    end_token: int | None = None
 
     def generator_prompts(self, problems: Sequence[Problem]) -> tuple[np.ndarray, np.ndarray]:
         """Prompts x_i under which examples are written: tokens [N, T] and lengths [N]."""
         prompts = [self.task.generator_prompt(problem.problem) for problem in problems]
-        return encode_prompts(self.tokenizer, prompts, self.max_prompt_tokens)
+        return encode_prompts(
+            self.tokenizer, prompts, self.max_generator_prompt_tokens, flag="max_generator_prompt_tokens"
+        )
 
     def solver_prompts(self, problems: Sequence[Problem]) -> tuple[np.ndarray, np.ndarray]:
         """Prompts under which problems are answered: tokens [N, T] and lengths [N]."""
         prompts = [self.task.solver_prompt(problem.problem) for problem in problems]
         return encode_prompts(self.tokenizer, prompts, self.max_prompt_tokens)
+
+    def few_shot_prompts(
+        self, problems: Sequence[Problem], shots: Sequence[Sequence[Example]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Solver prompts behind `shots[n]` solved problems, filled up to few lengths: each is compiled."""
+        prompts = [self.task.solver_prompt(p.problem, s) for p, s in zip(problems, shots, strict=True)]
+        longest = max(len(self.tokenizer(prompt)["input_ids"]) for prompt in prompts)
+        return encode_prompts(self.tokenizer, prompts, -(-longest // FEW_SHOT_BUCKET) * FEW_SHOT_BUCKET)
 
     def gold(self, problems: Sequence[Problem]) -> Rollout:
         """Gold solutions as rows [N, 1, T]; their log-probabilities are not defined and stand as 0.
@@ -77,7 +92,9 @@ class Dialogue:
             TooLong: if a gold solution does not fit; the message names the problem.
         """
         pairs = [(self.task.solver_prompt(p.problem), p.solution) for p in problems]
-        text, too_long = encode_pairs(self.tokenizer, pairs, self.max_prompt_tokens + self.max_answer_tokens)
+        text, too_long = encode_pairs(
+            self.tokenizer, pairs, self.max_prompt_tokens + self.max_answer_tokens, self.end_token
+        )
         if too_long:
             bad = problems[int(np.argmin(np.asarray(text.mask_BT).any(-1)))]
             raise TooLong(f"the gold solution of {bad.id!r} does not fit; raise --max_answer_tokens")
@@ -116,10 +133,10 @@ class Dialogue:
                     scorer_pairs.append((self.task.scorer_text(problem.problem, parsed), ""))
         N, M = len(problems), len(parsed_NM[0])
         solver_text, too_long = encode_pairs(
-            self.tokenizer, solver_pairs, self.max_prompt_tokens + self.max_answer_tokens
+            self.tokenizer, solver_pairs, self.max_prompt_tokens + self.max_answer_tokens, self.end_token
         )
         scorer_text, too_long_to_score = encode_pairs(
-            self.tokenizer, scorer_pairs, self.max_prompt_tokens + self.max_example_tokens
+            self.tokenizer, scorer_pairs, self.max_prompt_tokens + self.max_example_tokens, self.end_token
         )
         if too_long or too_long_to_score:
             fits_B = np.logical_and(np.any(solver_text.mask_BT, -1), np.any(scorer_text.mask_BT, -1))

@@ -41,12 +41,15 @@ class TooLong(UserError):
     """A text does not fit the length that was set for it."""
 
 
-def encode_prompts(tokenizer: Any, prompts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
+def encode_prompts(
+    tokenizer: Any, prompts: Sequence[str], length: int, flag: str = "max_prompt_tokens"
+) -> tuple[np.ndarray, np.ndarray]:
     """Prompts as right-padded ids.
 
     Args:
         tokenizer: a transformers tokenizer; adds its own special tokens (a Llama tokenizer: bos).
         length: tokens a row.
+        flag: the setting that `length` came from, for the error.
 
     Returns:
         tokens_BT (int32), lengths_B (int32).
@@ -58,8 +61,8 @@ def encode_prompts(tokenizer: Any, prompts: Sequence[str], length: int) -> tuple
     for prompt, row in zip(prompts, rows, strict=True):
         if len(row) > length:
             raise TooLong(
-                f"prompt of {len(row)} tokens is longer than max_prompt_tokens={length}: {prompt[:60]!r}; "
-                f"raise --max_prompt_tokens to {len(row)} or more"
+                f"prompt of {len(row)} tokens is longer than {flag}={length}: {prompt[:60]!r}; "
+                f"raise --{flag} to {len(row)} or more"
             )
     tokens_BT = np.full((len(rows), length), pad_id(tokenizer), np.int32)
     for i, row in enumerate(rows):
@@ -67,12 +70,15 @@ def encode_prompts(tokenizer: Any, prompts: Sequence[str], length: int) -> tuple
     return tokens_BT, np.array([len(row) for row in rows], np.int32)
 
 
-def encode_pairs(tokenizer: Any, pairs: Sequence[tuple[str, str] | None], length: int) -> tuple[Text, int]:
-    """(prompt, completion) pairs as training rows, each completion ended by eos.
+def encode_pairs(
+    tokenizer: Any, pairs: Sequence[tuple[str, str] | None], length: int, end_token: int | None = None
+) -> tuple[Text, int]:
+    """(prompt, completion) pairs as training rows, each completion ended by one token.
 
     Args:
         pairs: None stands for a masked row.
         length: tokens a row; a longer pair becomes a masked row and is counted.
+        end_token: what ends a completion; None is the tokenizer's eos.
 
     Returns:
         The rows, and how many were too long.
@@ -80,12 +86,13 @@ def encode_pairs(tokenizer: Any, pairs: Sequence[tuple[str, str] | None], length
     tokens_BT = np.full((len(pairs), length), pad_id(tokenizer), np.int32)
     mask_BT = np.zeros((len(pairs), length), bool)
     target_BT = np.zeros((len(pairs), length), np.float32)
+    end_token = tokenizer.eos_token_id if end_token is None else end_token
     too_long = 0
     for i, pair in enumerate(pairs):
         if pair is None:
             continue
         prompt = tokenizer(pair[0])["input_ids"]
-        row = prompt + tokenizer(pair[1], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        row = prompt + tokenizer(pair[1], add_special_tokens=False)["input_ids"] + [end_token]
         if len(row) > length:
             too_long += 1
             continue

@@ -6,8 +6,9 @@ is another class with these methods.
 
 import dataclasses
 import enum
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Protocol, runtime_checkable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,21 @@ class Example:
 
 
 @dataclasses.dataclass(frozen=True)
+class Problems:
+    """The problem sets of one seed.
+
+    Args:
+        train: meta-training problems.
+        columns: evaluation sets by the name of their column in the table; the first is the headline.
+        oracle: examples that a perfect generator could write (problem, count) -> examples; None where nobody knows.
+    """
+
+    train: list[Problem]
+    columns: Mapping[str, list[Problem]]
+    oracle: Callable[[Problem, int], list[Example]] | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Rejected:
     """Why a generated text gave no practice example; such a text weighs 0 in the inner loss and is counted."""
 
@@ -68,8 +84,11 @@ class Verdict(enum.Enum):
 class Task(Protocol):
     """A domain: how to ask, what to keep of what was written, and when an answer is right."""
 
-    def solver_prompt(self, problem: str) -> str:
-        """Prompt under which the model answers `problem`; practice examples are trained in the same form."""
+    def solver_prompt(self, problem: str, shots: Sequence[Example] = ()) -> str:
+        """Prompt under which the model answers `problem`; practice examples are trained in the same form.
+
+        `shots` are solved problems to put before it, for the few-shot baseline.
+        """
         ...
 
     def generator_prompt(self, problem: str) -> str:
@@ -88,9 +107,31 @@ class Task(Protocol):
         """Checks `responses[i]` against `problems[i]`. Never raises, never evaluates text."""
         ...
 
+    def final_answer(self, response: str) -> str | None:
+        """The answer in a response, by which votes are counted; None where there is none. Never raises."""
+        ...
+
     def useful(self, problem: Problem, example: Example) -> bool | None:
         """Whether an example teaches what the problem needs, where the domain knows; None where it does not.
 
         Only reported, never trained on.
         """
         ...
+
+
+@runtime_checkable
+class Submits(Protocol):
+    """A task whose verdicts may take long: it starts checking at once and answers later."""
+
+    def submit(self, problem: Problem, response: str) -> "Future[Verdict]":
+        """Like `verify`, for one response, without waiting: so that verifying overlaps sampling."""
+        ...
+
+
+def start_verifying(task: Task, problems: Sequence[Problem], responses: Sequence[str]) -> Callable[[], list[Verdict]]:
+    """Starts checking `responses[i]` against `problems[i]`; what is returned waits for the verdicts."""
+    if isinstance(task, Submits):
+        futures = [task.submit(problem, response) for problem, response in zip(problems, responses, strict=True)]
+        return lambda: [future.result() for future in futures]
+    verdicts = task.verify(problems, responses)
+    return lambda: verdicts

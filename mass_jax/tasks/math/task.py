@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 from mass_jax.tasks.math import parse, prompts
-from mass_jax.tasks.math.verifier import Verifier
+from mass_jax.tasks.math.answer import Unreadable
+from mass_jax.tasks.math.verifier import Verifier, final_answer
 from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
 
 
@@ -32,8 +33,9 @@ class MathTask:
         self._shots = shots
         self._render = render
 
-    def solver_prompt(self, problem: str) -> str:
-        return self._render(prompts.solver_messages(problem, self._shots))
+    def solver_prompt(self, problem: str, shots: Sequence[Example] = ()) -> str:
+        solved = (*self._shots.solved, *shots)
+        return self._render(prompts.solver_messages(problem, prompts.Shots(solved=solved)))
 
     def generator_prompt(self, problem: str) -> str:
         return self._render(prompts.generator_messages(problem, self._shots))
@@ -50,6 +52,12 @@ class MathTask:
     def submit(self, problem: Problem, response: str) -> "Future[Verdict]":
         """Like `verify`, for one response, without waiting: so that verifying overlaps sampling."""
         return self._verifier.submit(problem.answer, response)
+
+    def final_answer(self, response: str) -> str | None:
+        try:
+            return "".join(final_answer(response).split()) or None
+        except Unreadable:
+            return None
 
     def useful(self, problem: Problem, example: Example) -> bool | None:
         """Not known: no rule tells which practice a problem of mathematics needs."""

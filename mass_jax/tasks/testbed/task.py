@@ -27,8 +27,9 @@ class OperatorTask:
     def __init__(self, domain: Domain):
         self._domain = domain
 
-    def solver_prompt(self, problem: str) -> str:
-        return language.solver_prompt(problem)
+    def solver_prompt(self, problem: str, shots: Sequence[Example] = ()) -> str:
+        solved = [f"{language.solver_prompt(shot.problem)} {shot.solution}" for shot in shots]
+        return " ".join([*solved, language.solver_prompt(problem)])
 
     def generator_prompt(self, problem: str) -> str:
         return language.generator_prompt(problem)
@@ -46,6 +47,10 @@ class OperatorTask:
 
     def verify(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
         return [_verdict(p.answer, r) for p, r in zip(problems, responses, strict=True)]
+
+    def final_answer(self, response: str) -> str | None:
+        match = _ANSWER.fullmatch(response.strip())
+        return match and match[1] + match[2]
 
     def useful(self, problem: Problem, example: Example) -> bool:
         """Right, and about the target's own operator."""

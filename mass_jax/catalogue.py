@@ -1,0 +1,105 @@
+"""From a task's name to all that a run needs of it. A task of yours is one function more in `CATALOGUE`."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from absl import logging
+
+from mass_jax.config import Config, nearest
+from mass_jax.tasks import families, testbed
+from mass_jax.tasks.problem import Problems, Task
+
+
+def _nothing() -> None:
+    """Nothing to close."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """A task with its problems.
+
+    Args:
+        task: prompts, parsing, verification.
+        problems: the problem sets of a seed.
+        end: text of one token that ends every completion; None is the model's own end token.
+        close: frees what the task holds (worker processes).
+    """
+
+    task: Task
+    problems: Callable[[int], Problems]
+    end: str | None = None
+    close: Callable[[], None] = _nothing
+
+
+def open_task(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
+    """The task that `--task` names.
+
+    Args:
+        config: the settings.
+        directory: the model's files.
+        tokenizer: the model's.
+
+    Raises:
+        ValueError: for an unknown task, or data that is missing or unusable, in one line.
+    """
+    if config.task not in CATALOGUE:
+        raise ValueError(f"--task={config.task!r} is unknown; {nearest(config.task, CATALOGUE)}")
+    return CATALOGUE[config.task](config, directory, tokenizer)
+
+
+def _testbed(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
+    domain = testbed.Domain.load(directory / "domain.json")
+    known = tokenizer.get_vocab()
+    if unknown := [word for word in testbed.vocabulary(domain) if word not in known]:
+        raise ValueError(f"{directory}: the tokenizer lacks {unknown[0]!r} of domain.json; take both from one model")
+
+    def problems(seed: int) -> Problems:
+        draw = functools.partial(testbed.draw_problems, domain, seed=seed)
+        train = draw(testbed.Split.TRAIN, config.num_train_problems)
+        splits = (testbed.Split.UNSEEN, testbed.Split.SEEN)
+        columns = {split.value: draw(split, config.num_eval_problems) for split in splits}
+        return Problems(train, columns, lambda p, count: testbed.oracle_examples(domain, p, count, seed))
+
+    return Chosen(testbed.OperatorTask(domain), problems)
+
+
+def _families(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
+    def problems(seed: int) -> Problems:
+        train = families.draw_problems(families.Side.TRAIN, config.num_train_problems, seed)
+        test = families.draw_problems(families.Side.TEST, config.num_eval_problems, seed)
+        return Problems(train, {"test": test}, lambda p, count: families.oracle_examples(p, count, seed))
+
+    return Chosen(families.FamiliesTask(), problems, end=families.END)
+
+
+def _math(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
+    from mass_jax.tasks import math  # here, so that a run of another task does without math-verify
+
+    evaluation = math.load(config.eval_data, "test")
+    train = math.load(config.train_data, "train")
+    for name, loaded in (("train_data", train), ("eval_data", evaluation)):
+        for reason, count in loaded.skipped.items():
+            logging.warning("--%s: %d rows left out: %s", name, count, reason)
+    kept, dropped = math.disjoint(train.problems, evaluation.problems)
+    logging.info("%d training problems left out: --eval_data has them, or nearly so", len(dropped))
+    for duplicate in dropped:
+        logging.info("%s is like %s (%.2f)", duplicate.problem.id, duplicate.partner.id, duplicate.similarity)
+    test = math.sample(evaluation.problems, config.num_eval_problems, seed=0)  # the same for every seed
+
+    def problems(seed: int) -> Problems:
+        return Problems(math.sample(kept, config.num_train_problems, seed), {"test": test}, None)
+
+    problems(0)  # too few problems are refused before processes start
+    pool = math.Pool()
+    task = math.MathTask(math.Verifier(pool), render=functools.partial(math.render, tokenizer))
+    return Chosen(task, problems, close=pool.close)
+
+
+CATALOGUE: dict[str, Callable[[Config, pathlib.Path, Any], Chosen]] = {
+    "testbed": _testbed,
+    "families": _families,
+    "math": _math,
+}

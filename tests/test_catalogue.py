@@ -1,0 +1,69 @@
+"""Tasks by name: each comes with its problems, and what it holds is freed."""
+
+import contextlib
+import json
+
+import pytest
+
+from mass_jax.assemble import assemble
+from mass_jax.catalogue import CATALOGUE, Chosen
+from mass_jax.config import Config
+from mass_jax.tasks.problem import Problem, Problems, Verdict, start_verifying
+from mass_jax.tasks.testbed import Domain, OperatorTask
+
+TINY = {"num_train_problems": 6, "num_eval_problems": 3, "num_test_examples": 2}
+
+
+def rows(numbers):
+    return [
+        {"problem": f"What is {n} plus {n} and then {n} more?", "solution": "s", "answer": str(3 * n)} for n in numbers
+    ]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two of the ten training problems are evaluated too, one of them in other words."""
+    train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
+    moved = rows([12])[0] | {"problem": "Now: what is 12 plus 12 and then 12 more?"}
+    train.write_text("".join(json.dumps(row) + "\n" for row in [*rows(range(10, 19)), moved]))
+    test.write_text("".join(json.dumps(row) + "\n" for row in rows([11, 12, 31, 32])))
+    return {"train_data": str(train), "eval_data": str(test)}
+
+
+def test_mathematics_from_files_is_disjoint_from_what_is_evaluated(data):
+    with contextlib.closing(assemble(Config(task="math", **data, **TINY))) as parts:
+        sets = [parts.problems(seed) for seed in (0, 0, 1)]
+        assert sets[0].train == sets[1].train != sets[2].train
+        assert sets[0].columns == sets[2].columns
+        assert {p.answer for p in sets[0].train}.isdisjoint({"33", "36"})
+        assert sets[0].oracle is None
+        verdicts = start_verifying(parts.dialogue.task, sets[0].columns["test"], [r"\boxed{0}"] * 3)
+        assert verdicts() == [Verdict.WRONG] * 3
+    with pytest.raises(RuntimeError, match="closed"):
+        parts.dialogue.task.verify([Problem("p", "?", r"\sqrt{8}", r"\sqrt{8}")], [r"\boxed{2\sqrt{2}}"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"task": "mth"}, "--task='mth' is unknown; did you mean 'math'? Known: families, math, testbed"),
+        ({"task": "math", "train_data": "nowhere"}, "'nowhere' is neither a file nor a hub id"),
+        ({"task": "math", "num_train_problems": 100}, "100 problems asked of a set that has 8; ask for fewer"),
+        ({"task": "families"}, "'\\n' ends a completion of this task, but is 0 tokens of the model, not one"),
+    ],
+)
+def test_what_cannot_be_had_is_said_in_one_line(settings, message, data):
+    with pytest.raises(ValueError) as caught:
+        assemble(Config(**(TINY | data | settings)))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_task_of_ones_own_is_one_entry(monkeypatch):
+    problem = Problem("p", "1 + 1", "2", "2")
+
+    def mine(config, directory, tokenizer):
+        return Chosen(OperatorTask(Domain.generate(7)), lambda seed: Problems([problem], {"all": [problem]}, None))
+
+    monkeypatch.setitem(CATALOGUE, "mine", mine)
+    assert assemble(Config(task="mine")).problems(0).train == [problem]
