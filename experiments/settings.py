@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import logging as std_logging
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +12,9 @@ from typing import Any
 from absl import app, flags, logging
 
 from experiments import presets
+from mass_jax import runtime
 from mass_jax.config import Config, nearest
+from mass_jax.errors import UserError
 
 FLAGS = flags.FLAGS
 
@@ -54,7 +57,11 @@ def read() -> Config:
     name = FLAGS.preset
     if name not in preset_names():
         raise ValueError(f"--preset={name!r} is unknown; {nearest(name, preset_names())}")
-    config: Config = importlib.import_module(f"experiments.presets.{name}").config()
+    return with_flags(importlib.import_module(f"experiments.presets.{name}").config())
+
+
+def with_flags(config: Config) -> Config:
+    """Settings with the flags that the user gave put over them."""
     given = {f.name: _value(f, FLAGS[f.name].value) for f in dataclasses.fields(Config) if FLAGS[f.name].present}
     return dataclasses.replace(config, **given)
 
@@ -84,6 +91,21 @@ def fail(message: str) -> Any:
     """Ends the program with one line on stderr and status 2: the user can mend this."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def guarded(command: Callable[[runtime.Stop], None]) -> None:
+    """Runs a command that can be stopped and started again; what the user can mend ends in one line."""
+    try:
+        with runtime.stop_on_signals() as stop:
+            command(stop)
+    except runtime.Interrupted as interrupted:
+        logging.warning("stopped by %s; run the same command to go on", interrupted)
+        raise SystemExit(interrupted.exit_code) from None
+    except KeyboardInterrupt:
+        print("stopped at once; run the same command to go on from what is saved", file=sys.stderr)
+        os._exit(130)  # threads of a compilation or of a save would outlive a tidy end
+    except UserError as error:
+        fail(str(error))
 
 
 def run(main: Any) -> None:

@@ -2,13 +2,12 @@
 
     python -m experiments.train --preset=tiny --workdir=runs/tiny
 
-The same workdir resumes: training from its last checkpoint, evaluation from its last finished row. The report is in
+The same workdir resumes: training from its last checkpoint, evaluation from its last finished batch. The report is in
 WORKDIR/report: table1.md and table1.json, accuracy.png, gain_by_subject.png, training.png, examples.html.
 """
 
-import os
+import contextlib
 import pathlib
-import sys
 
 from absl import flags, logging
 
@@ -23,17 +22,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of this run; give it 
 
 
 def main(_: list[str]) -> None:
-    try:
-        with runtime.stop_on_signals() as stop:
-            train_and_report(stop)
-    except runtime.Interrupted as interrupted:
-        logging.warning("stopped by %s; run the same command to go on", interrupted)
-        raise SystemExit(interrupted.exit_code) from None
-    except KeyboardInterrupt:
-        print("stopped at once; run the same command to go on from the last checkpoint", file=sys.stderr)
-        os._exit(130)  # threads of a compilation or of a save would outlive a tidy end
-    except UserError as error:
-        settings.fail(str(error))
+    settings.guarded(train_and_report)
 
 
 def train_and_report(stop: runtime.Stop) -> None:
@@ -48,12 +37,13 @@ def train_and_report(stop: runtime.Stop) -> None:
         workdir = pathlib.Path(_WORKDIR.value)
         runtime.check_workdir(workdir, config.to_json())
         parts = assemble(config)
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
+    with contextlib.closing(parts):
         for seed in config.seeds:
             parts.problems(seed)
         runtime.claim_workdir(workdir, config.to_json())
-    except (ValueError, OSError) as error:
-        raise UserError(str(error)) from error
-    study.run_study(parts, workdir, stop)
+        study.run_study(parts, workdir, stop)
     print((workdir / "report" / "table1.md").read_text(encoding="utf-8"))
     logging.info("report: %s", workdir / "report")
 

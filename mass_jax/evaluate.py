@@ -1,45 +1,53 @@
 """Evaluation: the rows of the table, each a way to prepare for a problem before answering it.
 
-Letters: N tasks, M examples of a task.
+Letters: N tasks, M examples of a task, V votes.
 """
 
+import collections
 import dataclasses
-import json
 import pathlib
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from mass_jax import runtime, train
-from mass_jax.assemble import Parts, Problems
+from mass_jax import cost, runtime, train
+from mass_jax.assemble import Parts
 from mass_jax.method import generate
 from mass_jax.method.models import Weights
-from mass_jax.tasks.problem import Example, Problem, Rejected
+from mass_jax.records import RecordLog
+from mass_jax.tasks.problem import Example, Problem, Problems, Rejected, start_verifying
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One method: whose weights answer, and what they practise on first.
+    """One method: whose weights answer, what they practise on first, and how they answer.
 
     Args:
         label: as the table prints it.
         trained: name of the training run whose weights are used; None is the pretrained model.
-        practice: "none"; "train", examples drawn from the training problems; "self", written by the model for this
-            problem; "oracle", right examples of the target's own kind, an upper bound.
+        practice: "none"; "train", examples drawn from the training problems; "other", the same from another subject
+            than the target's; "self", written by the model for this problem; "oracle", right examples of the target's
+            own kind, an upper bound.
+        answers: "greedy", one answer; "few_shot", one answer behind examples of training problems; "majority", the
+            answer that most of several samples give.
     """
 
     label: str
     trained: str | None
-    practice: Literal["none", "train", "self", "oracle"]
+    practice: Literal["none", "train", "other", "self", "oracle"]
+    answers: Literal["greedy", "few_shot", "majority"] = "greedy"
 
 
 ROWS = {
     "base": Row("Base", None, "none"),
+    "few_shot": Row("Few-shot base", None, "none", "few_shot"),
+    "majority": Row("Base, majority vote", None, "none", "majority"),
     "ttt": Row("TTT", None, "train"),
+    "ttt_other": Row("TTT on another subject", None, "other"),
     "tt_ss": Row("TT-SS", None, "self"),
     "solver_grpo": Row("Solver GRPO", "solver_grpo", "none"),
     "mass": Row("MASS", "mass", "self"),
@@ -55,73 +63,97 @@ REFERENCES = {
 ALL_ROWS = ROWS | REFERENCES
 
 
-def evaluate(
-    parts: Parts,
-    weights: Weights,
-    name: str,
-    problems: Problems,
-    *,
-    seed: int,
-    path: pathlib.Path,
-    stop: runtime.Stop,
-) -> None:
-    """Evaluates one row on every column and writes one JSON line a problem to `path`; done already, it returns.
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One row of one seed.
 
     Args:
+        parts: model and settings.
         weights: those that the row asks for.
         name: key of `ALL_ROWS`.
-        problems: evaluation columns, and training problems for TTT.
-        seed: of the practice examples; answers are greedy.
-        path: records; written as a whole, so that a kill leaves all or nothing.
-        stop: polled between batches.
+        problems: evaluation columns, and training problems for TTT and few-shot prompts.
+        seed: of practice examples and votes; other answers are greedy.
+        votes: V, for the majority.
     """
-    if path.exists():
-        return
-    row = ALL_ROWS[name]
-    records: list[dict[str, Any]] = []
-    size = parts.config.eval_batch
-    batches = [(c, p[i : i + size]) for c, p in problems.columns.items() for i in range(0, len(p), size)]
-    for i, report in runtime.progress(f"evaluate {name}", 0, len(batches)):
-        stop.poll()
-        column, batch = batches[i]
-        found = answer(parts, weights, row, problems, batch, jax.random.fold_in(jax.random.key(seed), i), seed)
-        records += [record | {"row": name, "column": column, "seed": seed} for record in found]
-        report(right=float(np.mean([record["right"] for record in records])))
-    runtime.write_atomically(path, "".join(json.dumps(record) + "\n" for record in records))
+
+    parts: Parts
+    weights: Weights
+    name: str
+    problems: Problems
+    seed: int
+    votes: int = 1
+
+    @property
+    def row(self) -> Row:
+        return ALL_ROWS[self.name]
 
 
-def answer(
-    parts: Parts, weights: Weights, row: Row, problems: Problems, batch: Sequence[Problem], key: jax.Array, seed: int
-) -> list[dict[str, Any]]:
-    """Prepares for each problem as the row says, answers greedily, verifies; one record a problem."""
-    began = time.monotonic()
+def evaluate(job: Job, path: pathlib.Path, stop: runtime.Stop) -> None:
+    """Evaluates one row on every column; goes on where the file ends, and returns at once if that is the end.
+
+    Args:
+        job: the row.
+        path: one JSON line a problem, appended batch by batch.
+        stop: polled between batches.
+
+    While a batch is sampled, the answers of the one before are verified (where the task can do so by itself).
+    """
+    size = job.parts.config.eval_batch
+    batches = [(c, p[i : i + size]) for c, p in job.problems.columns.items() for i in range(0, len(p), size)]
+    log = RecordLog(path, [len(batch) for _, batch in batches])
+    verdicts: Callable[[], list[dict[str, Any]]] | None = None
+    try:
+        for i, report in runtime.progress(f"evaluate {job.name}", log.done, len(batches)):
+            stop.poll()
+            column, batch = batches[i]
+            asked = answer(job, column, batch, jax.random.fold_in(jax.random.key(job.seed), i))
+            if verdicts is not None:
+                records, verdicts = verdicts(), None
+                log.append(records)
+                report(right=float(np.mean([record["right"] for record in records])))
+            verdicts = asked
+    finally:
+        if verdicts is not None:
+            log.append(verdicts())
+
+
+def answer(job: Job, column: str, batch: Sequence[Problem], key: jax.Array) -> Callable[[], list[dict[str, Any]]]:
+    """Prepares for each problem as the row says, answers, and starts to verify.
+
+    Returns:
+        A function that waits for the verdicts and gives one record a problem. Seconds are those of sampling and
+        training, shared equally by the batch.
+    """
+    parts, row, began = job.parts, job.row, time.monotonic()
     tasks = filled(batch, parts.config.eval_batch)
     write_keys_N, adapter_keys_N, answer_keys_N = jax.random.split(key, (3, len(tasks)))
-    practice, written_N = _practise(parts, weights, row, problems, tasks, write_keys_N, seed)
+    practice, read_N, written_N = _practise(job, tasks, write_keys_N)
     adapted, trained_N = None, np.zeros(len(tasks))
     if practice is not None:
         trained_N = parts.config.inner_steps * practice.examples.mask_BT.sum((1, 2))
         adapters = parts.loop.init_adapters(adapter_keys_N)
-        adapted = train.adapt_jit(parts.loop, weights, adapters, practice.kept_NM, practice.examples)
-    attempts, right_NM, responses = train.attempt(parts, weights, adapted, tasks, answer_keys_N, 1, temperature=0.0)
-    written_N = written_N + attempts.text.target_BT.sum((1, 2))
+        adapted = train.adapt_jit(parts.loop, job.weights, adapters, practice.kept_NM, practice.examples)
+    prompts = _prompts(job, tasks)
+    count, temperature = (job.votes, parts.config.temperature) if row.answers == "majority" else (1, 0.0)
+    attempts, responses = train.respond(parts, job.weights, adapted, prompts, answer_keys_N, count, temperature)
+    read_N, written_N = read_N + prompts[1], written_N + attempts.text.target_BT.sum((1, 2))
     seconds = (time.monotonic() - began) / len(batch)
-    records = []
-    for n, task in enumerate(batch):
-        records.append(
-            {
-                "id": task.id,
-                "subject": task.subject,
-                "cluster": task.cluster_key,
-                "answer": task.answer,
-                "response": responses[n][0],
-                "right": int(right_NM[n, 0]),
-                "tokens_written": int(written_N[n]),
-                "tokens_trained": int(trained_N[n]),
-                "seconds": round(seconds, 4),
-                **({} if practice is None else _describe(parts, task, practice, n)),
-            }
-        )
+    chosen = [_vote(parts, row) for row in responses[: len(batch)]]
+    verdicts = start_verifying(parts.dialogue.task, batch, [response for response, _ in chosen])
+
+    def records() -> list[dict[str, Any]]:
+        found = []
+        for n, (task, verdict) in enumerate(zip(batch, verdicts(), strict=True)):
+            tokens = {"read": read_N[n], "written": written_N[n], "trained": trained_N[n]}
+            record = {"row": job.name, "column": column, "seed": job.seed, "id": task.id, "subject": task.subject}
+            record |= {"cluster": task.cluster_key, "problem": task.problem, "answer": task.answer}
+            record |= {"response": chosen[n][0], "verdict": verdict.value, "right": int(verdict.value == "right")}
+            record |= {f"tokens_{name}": int(count) for name, count in tokens.items()}
+            record |= {"flops": _flops(parts, tokens), "seconds": round(seconds, 4)}
+            record |= {"votes": chosen[n][1]} if job.row.answers == "majority" else {}
+            found.append(record | ({} if practice is None else _describe(parts, task, practice, n)))
+        return found
+
     return records
 
 
@@ -131,33 +163,64 @@ def filled(batch: Sequence[Problem], size: int) -> list[Problem]:
 
 
 def _practise(
-    parts: Parts,
-    weights: Weights,
-    row: Row,
-    problems: Problems,
-    tasks: Sequence[Problem],
-    keys_N: jax.Array,
-    seed: int,
-) -> tuple[generate.Practice | None, np.ndarray]:
-    """What a row practises on, and how many tokens were written for it."""
-    count, nothing_N = parts.config.num_test_examples, np.zeros(len(tasks))
-    if row.practice == "none":
-        return None, nothing_N
-    if row.practice == "self":
-        practice, written = train.write_examples(parts, weights, tasks, keys_N, count)
-        return practice, written.text.target_BT.sum((1, 2))
-    given_NM: list[list[Example | Rejected]] = [_given(row, problems, task, count, seed) for task in tasks]
-    return parts.dialogue.encode(tasks, [[""] * count for _ in tasks], given_NM), nothing_N
+    job: Job, tasks: Sequence[Problem], keys_N: jax.Array
+) -> tuple[generate.Practice | None, np.ndarray, np.ndarray]:
+    """What a row practises on, and how many tokens were read and written for it."""
+    parts, count, nothing_N = job.parts, job.parts.config.num_test_examples, np.zeros(len(tasks))
+    if job.row.practice == "none":
+        return None, nothing_N, nothing_N
+    if job.row.practice == "self":
+        practice, written = train.write_examples(parts, job.weights, tasks, keys_N, count)
+        prompt_N = (written.text.mask_BT.sum(-1) - written.text.target_BT.sum(-1))[:, 0]
+        return practice, prompt_N, written.text.target_BT.sum((1, 2))
+    given_NM: list[list[Example | Rejected]] = [[*_given(job, task, count)] for task in tasks]
+    return parts.dialogue.encode(tasks, [[""] * count for _ in tasks], given_NM), nothing_N, nothing_N
 
 
-def _given(row: Row, problems: Problems, task: Problem, count: int, seed: int) -> list[Example | Rejected]:
+def _given(job: Job, task: Problem, count: int) -> list[Example]:
     """Practice examples that nobody writes: training problems, or right ones of the target's kind."""
-    if row.practice == "oracle":
-        if problems.oracle is None:
-            raise ValueError(f"{row.label}: this task has no oracle for examples; leave the row out")
-        return [*problems.oracle(task, count)]
-    drawn = random.Random(f"mass ttt {seed} {task.id}").sample(problems.train, count)
+    if job.row.practice == "oracle":
+        if job.problems.oracle is None:
+            raise ValueError(f"{job.row.label}: this task has no oracle for examples; leave the row out")
+        return job.problems.oracle(task, count)
+    known = job.problems.train
+    rng = random.Random(f"mass ttt {job.seed} {task.id}")
+    if job.row.practice == "other":  # one subject, not a mixture of all others: as uniform as the oracle's examples
+        subject = rng.choice(sorted({p.subject for p in known} - {task.subject}) or [task.subject])
+        known = [p for p in known if p.subject == subject]
+    drawn = rng.sample(known, count) if count <= len(known) else rng.choices(known, k=count)
     return [Example(p.problem, p.solution) for p in drawn]
+
+
+def _prompts(job: Job, tasks: Sequence[Problem]) -> tuple[np.ndarray, np.ndarray]:
+    """Solver prompts of the row: tokens [N, T] and lengths [N]."""
+    if job.row.answers != "few_shot":
+        return job.parts.dialogue.solver_prompts(tasks)
+    count = job.parts.config.num_test_examples
+    return job.parts.dialogue.few_shot_prompts(tasks, [_given(job, task, count) for task in tasks])
+
+
+def _vote(parts: Parts, responses: Sequence[str]) -> tuple[str, dict[str, int]]:
+    """The first response that gives the most frequent answer (the earliest of equals), and the count of each answer."""
+    answers = [parts.dialogue.task.final_answer(response) for response in responses]
+    counts = collections.Counter(found for found in answers if found is not None)
+    if not counts:
+        return responses[0], {}
+    return responses[answers.index(counts.most_common(1)[0][0])], dict(counts)
+
+
+def votes_at_equal_compute(base: Sequence[dict[str, Any]], synthesis: Sequence[dict[str, Any]]) -> int:
+    """How many answers cost as many written tokens as a question of TT-SS.
+
+    >>> votes_at_equal_compute([{"tokens_written": 3}], [{"tokens_written": 69}])
+    23
+    """
+    one, all_of_it = (float(np.mean([r["tokens_written"] for r in records])) for records in (base, synthesis))
+    return max(1, round(all_of_it / one))
+
+
+def _flops(parts: Parts, tokens: Mapping[str, float]) -> float:
+    return cost.flops(parts.solver.config, cost.Tokens(**tokens), inner_steps=parts.config.inner_steps)
 
 
 def _describe(parts: Parts, task: Problem, practice: generate.Practice, n: int) -> dict[str, Any]:
@@ -170,8 +233,3 @@ def _describe(parts: Parts, task: Problem, practice: generate.Practice, n: int) 
             useful = parts.dialogue.task.useful(task, parsed)
             examples.append({"text": text, "problem": parsed.problem, "solution": parsed.solution, "useful": useful})
     return {"examples": examples}
-
-
-def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The records of one row."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

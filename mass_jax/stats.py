@@ -44,6 +44,39 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[str], seed: int =
     return Estimate(float(sums.sum() / counts.sum()), float(low), float(high))
 
 
+def paired_p(differences: Sequence[int], clusters: Sequence[str]) -> float:
+    r"""Exact two-sided test of paired right (1) and wrong (0) answers: could the differences be luck?
+
+    Under the null hypothesis each cluster's sum of differences is as likely with the other sign. With S the sum of all,
+
+    .. math:: p = P(|\sum_c \epsilon_c d_c| \ge |S|), \quad \epsilon_c = \pm 1
+
+    over all 2^n sign choices, counted by convolution. Where every cluster is one problem this is McNemar's exact test.
+
+    Args:
+        differences: right minus right of the same problem, in {-1, 0, 1}.
+        clusters: the cluster of each, such as the problem where several seeds answered it.
+
+    Returns:
+        p in (0, 1].
+
+    Source: McNemar 1947.
+
+    >>> paired_p([1] * 6, [*"abcdef"])
+    0.03125
+    """
+    _, index = np.unique(np.asarray(clusters), return_inverse=True)
+    sums = np.abs(np.bincount(index, weights=np.asarray(differences, float))).astype(int)
+    total = abs(int(np.sum(differences)))
+    chances = np.ones(1)  # of each sum from -reach to reach
+    for size in sums[sums > 0]:
+        gap = np.zeros(2 * size + 1)
+        gap[0] = gap[-1] = 0.5
+        chances = np.convolve(chances, gap)
+    reach = len(chances) // 2
+    return float(min(1.0, chances[np.abs(np.arange(-reach, reach + 1)) >= total].sum()))
+
+
 def auc(scores: np.ndarray, labels: np.ndarray) -> float | None:
     """Probability that a positive outranks a negative, ties counted half; None where one kind is absent.
 

@@ -5,11 +5,16 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from absl import logging
+
 from mass_jax import evaluate, report, runtime, train, worked
-from mass_jax.assemble import Parts, Problems
+from mass_jax.assemble import Parts
 from mass_jax.config import Config
-from mass_jax.report.table import TESTBED_LIMITS
+from mass_jax.errors import UserError
+from mass_jax.records import read_records
+from mass_jax.report.table import LIMITS
 from mass_jax.runtime.metrics import read_metrics
+from mass_jax.tasks.problem import Problems
 
 MASS_RUNS: dict[str, dict[str, Any]] = {
     "mass": {"outer": "verifier"},
@@ -46,24 +51,66 @@ def run_study(parts: Parts, workdir: pathlib.Path, stop: runtime.Stop) -> dict[s
     return write_report(config, workdir)
 
 
+def run_evaluation(parts: Parts, workdir: pathlib.Path, stop: runtime.Stop) -> None:
+    """Evaluates the rows whose training is finished, and trains nothing; names the rows that are left out."""
+    rows = rows_of(parts.config) + (CONTROLS if parts.config.controls else [])
+    for seed in parts.config.seeds:
+        directory = workdir / f"seed{seed}"
+        ready = [name for name in rows if is_trained(parts.config, name, directory)]
+        if left_out := [name for name in rows if name not in ready]:
+            logging.warning("seed %d: not trained, so left out: %s", seed, ", ".join(left_out))
+        evaluate_rows(parts, ready, seed, directory, stop)
+
+
+def is_trained(config: Config, name: str, workdir: pathlib.Path) -> bool:
+    """Whether the run that a row needs has all its steps, or it needs none."""
+    run = evaluate.ALL_ROWS[name].trained
+    return run is None or (workdir / run / "checkpoints" / str(config.steps)).is_dir()
+
+
 def run_seed(parts: Parts, rows: Sequence[str], seed: int, workdir: pathlib.Path, stop: runtime.Stop) -> None:
-    """Trains and evaluates rows for one seed."""
-    problems = parts.problems(seed)
-    trained: dict[str | None, train.Trained] = {None: train.Trained(parts.pretrained(), None)}
-    for name in rows:
-        run = evaluate.ALL_ROWS[name].trained
-        if run not in trained:
-            trained[run] = train_run(parts, str(run), problems, seed, workdir / str(run), stop)
-        path = workdir / "evaluation" / f"{name}.jsonl"
-        evaluate.evaluate(parts, trained[run].weights, name, problems, seed=seed, path=path, stop=stop)
+    """Trains and evaluates rows for one seed, and writes worked examples."""
+    trained = evaluate_rows(parts, rows, seed, workdir, stop)
     path = workdir / "evaluation" / "worked.json"
     shown = next((name for name in MASS_RUNS if name in trained), None)
     if shown is None or path.exists():
         return
     stages = {"before": trained[None].weights, "after": trained[shown].weights}
-    headline = next(iter(problems.columns.values()))
+    headline = next(iter(parts.problems(seed).columns.values()))
     found = worked.worked_examples(parts, stages, trained[shown].scorer, headline[:WORKED_PROBLEMS], seed)
     runtime.write_atomically(path, json.dumps(found))
+
+
+def evaluate_rows(
+    parts: Parts, rows: Sequence[str], seed: int, workdir: pathlib.Path, stop: runtime.Stop
+) -> dict[str | None, train.Trained]:
+    """Evaluates rows of one seed, those that need no training first; trains what is not trained.
+
+    Returns:
+        What the rows used, by training run; None is the pretrained model.
+    """
+    problems = parts.problems(seed)
+    trained: dict[str | None, train.Trained] = {None: train.Trained(parts.pretrained(), None)}
+    for name in sorted(rows, key=lambda name: (evaluate.ALL_ROWS[name].trained is not None, name == "majority")):
+        if name == "oracle" and problems.oracle is None:
+            continue
+        run = evaluate.ALL_ROWS[name].trained
+        if run not in trained:
+            trained[run] = train_run(parts, str(run), problems, seed, workdir / str(run), stop)
+        votes = _votes(workdir) if name == "majority" else 1
+        job = evaluate.Job(parts, trained[run].weights, name, problems, seed, votes)
+        evaluate.evaluate(job, records_path(workdir, name), stop)
+    return trained
+
+
+def records_path(workdir: pathlib.Path, name: str) -> pathlib.Path:
+    """Where the records of a row stand in the directory of a seed."""
+    return workdir / "evaluation" / f"{name}.jsonl"
+
+
+def _votes(workdir: pathlib.Path) -> int:
+    """Votes of the majority, from what the rows before it wrote."""
+    return evaluate.votes_at_equal_compute(*(read_records(records_path(workdir, n)) for n in ("base", "tt_ss")))
 
 
 def train_run(
@@ -77,12 +124,19 @@ def train_run(
 
 
 def write_report(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
-    """Rebuilds the report from the records in a workdir."""
+    """Rebuilds the report from the records in a workdir; a row without records is left out.
+
+    Raises:
+        UserError: if no row has any.
+    """
     seeds = {seed: workdir / f"seed{seed}" for seed in config.seeds}
     records = {
-        name: [r for path in seeds.values() for r in evaluate.read_records(path / "evaluation" / f"{name}.jsonl")]
+        name: [r for path in seeds.values() for r in read_records(records_path(path, name))]
         for name in rows_of(config) + (CONTROLS if config.controls else [])
     }
+    records = {name: rows for name, rows in records.items() if rows}
+    if not records:
+        raise UserError(f"{workdir} holds no records of an evaluation; run it without --report_only first")
     runs = [run for run in MASS_RUNS if (next(iter(seeds.values())) / run).exists()]
     curves = {run: read_metrics(next(iter(seeds.values())) / run / "metrics.jsonl") for run in runs}
     worked_path = next(iter(seeds.values())) / "evaluation" / "worked.json"
@@ -94,5 +148,5 @@ def write_report(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         curves=curves,
         warmup=config.warmup_steps,
         worked=json.loads(worked_path.read_text(encoding="utf-8")) if worked_path.exists() else [],
-        limits=TESTBED_LIMITS,
+        limits=LIMITS.get(config.task, ()),
     )

@@ -146,12 +146,26 @@ def attempt(
         Attempts [N, M, T], right_NM (float32), responses.
     """
     prompts = parts.dialogue.solver_prompts(tasks)
-    limits = {"num_samples": count, "max_new_tokens": parts.config.max_answer_tokens}
-    responses, rollout = _sample(parts, weights, adapted, prompts, keys_N, temperature, **limits)
+    rollout, responses = respond(parts, weights, adapted, prompts, keys_N, count, temperature)
     flat = [response for row in responses for response in row]
     verdicts = parts.dialogue.task.verify([task for task in tasks for _ in range(count)], flat)
     right = np.array([verdict is Verdict.RIGHT for verdict in verdicts], np.float32).reshape(len(tasks), count)
     return rollout, right, responses
+
+
+def respond(
+    parts: Parts,
+    weights: Weights,
+    adapted: Any,
+    prompts: tuple[np.ndarray, np.ndarray],
+    keys_N: jax.Array,
+    count: int,
+    temperature: float,
+) -> tuple[Rollout, list[list[str]]]:
+    """`count` responses to each prompt, not verified: attempts [N, M, T] and their texts."""
+    limits = {"num_samples": count, "max_new_tokens": parts.config.max_answer_tokens}
+    responses, rollout = _sample(parts, weights, adapted, prompts, keys_N, temperature, **limits)
+    return rollout, responses
 
 
 def _sample(

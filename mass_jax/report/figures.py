@@ -62,7 +62,7 @@ def gain_by_subject(table: Mapping[str, Any], path: pathlib.Path) -> None:
     axes.axhline(0, color="#374151", linewidth=0.8)
     axes.set_xticks(np.arange(len(subjects)), [f"{s}\n(base {100 * base[s]:.0f} %)" for s in subjects])
     axes.set_ylabel(f"gain over {table['methods'][names[0]]['label']} (points)")
-    axes.set_title(f"Gain by subject, {table['columns'][0]} operators")
+    axes.set_title(f"Gain by subject ({table['columns'][0]})")
     figure.legend(loc="outside lower center", ncols=len(names))
     _save(figure, path)
 

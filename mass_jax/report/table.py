@@ -1,20 +1,34 @@
 """The table: accuracies with clustered intervals, paired differences, costs; as a dictionary and as Markdown."""
 
+import collections
 import itertools
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mass_jax.stats import clustered_mean
+from mass_jax.stats import clustered_mean, paired_p
 
 Records = Mapping[str, Sequence[Mapping[str, Any]]]  # row name -> one record a problem, a column and a seed
 
-TESTBED_LIMITS = (
-    "The testbed is constructed so that the effect can occur: the model knows more than it can say in a direct answer.",
-    "Most of what is learned is one style of writing and staying on the target's operator.",
-    "On operators seen in meta-training Solver GRPO can store what it was rewarded for, so read both columns.",
-    "TTT draws examples of other operators, which cannot help here; in the paper it hurts.",
-    "Seconds are of this run on this machine, the first batch of a row with its compilation.",
-)
+_SECONDS = "Seconds are of this run on this machine, the median over batches."
+LIMITS: Mapping[str, tuple[str, ...]] = {
+    "testbed": (
+        "The testbed is constructed so that the effect can occur: the model knows more than it can say in a direct "
+        "answer.",
+        "Most of what is learned is one style of writing and staying on the target's operator.",
+        "On operators seen in meta-training Solver GRPO can store what it was rewarded for, so read both columns.",
+        "TTT draws examples of other operators, which cannot help here; in the paper it hurts.",
+        _SECONDS,
+    ),
+    "families": (
+        "One-step arithmetic in seven families, in short forms, under one cap on the tokens of an answer: no claim "
+        "about reasoning at length.",
+        "Every family occurs in meta-training; only the operands of the evaluated problems are new.",
+        "What six examples of another family gain is what the form alone explains.",
+        _SECONDS,
+    ),
+    "math": (_SECONDS,),
+}
 
 
 def make_table(records: Records, labels: Mapping[str, str], methods: Sequence[str]) -> dict[str, Any]:
@@ -49,11 +63,20 @@ def _row(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[s
         mean, *interval = clustered_mean([r["right"] for r in chosen], [r["cluster"] for r in chosen])
         by_column[column] = {"accuracy": mean, "ci95": interval, "problems": len(chosen)}
     cost = {
-        f"{name}_per_question": sum(record[name] for record in records) / len(records)
-        for name in ("tokens_written", "tokens_trained", "seconds")
+        f"{name}_per_question": statistics.fmean(record[name] for record in records)
+        for name in ("tokens_written", "tokens_trained", "flops")
     }
+    cost["seconds_per_question"] = statistics.median(record["seconds"] for record in records)  # without compilation
+    verdicts = collections.Counter(record["verdict"] for record in records)
+    shares = {verdict: count / len(records) for verdict, count in sorted(verdicts.items())}
     first = by_column[columns[0]]
-    return {"accuracy": first["accuracy"], "ci95": first["ci95"], "columns": by_column, "cost": cost}
+    return {
+        "accuracy": first["accuracy"],
+        "ci95": first["ci95"],
+        "columns": by_column,
+        "cost": cost,
+        "verdicts": shares,
+    }
 
 
 def _paired(records: Records, shown: Sequence[str], column: str) -> list[dict[str, Any]]:
@@ -64,9 +87,15 @@ def _paired(records: Records, shown: Sequence[str], column: str) -> list[dict[st
         below, above = (
             {(r["seed"], r["id"]): r for r in records[name] if r["column"] == column} for name in (lower, upper)
         )
-        differences = [above[key]["right"] - below[key]["right"] for key in below]
-        mean, *interval = clustered_mean(differences, [r["cluster"] for r in below.values()])
-        found.append({"from": lower, "to": upper, "difference": mean, "ci95": interval})
+        both = [key for key in below if key in above]
+        if not both:
+            continue
+        differences = [above[key]["right"] - below[key]["right"] for key in both]
+        clusters = [below[key]["cluster"] for key in both]
+        mean, *interval = clustered_mean(differences, clusters)
+        found.append(
+            {"from": lower, "to": upper, "difference": mean, "ci95": interval, "p": paired_p(differences, clusters)}
+        )
     return found
 
 
@@ -84,27 +113,44 @@ def to_markdown(table: Mapping[str, Any], limits: Sequence[str]) -> str:
     lines = [
         f"Accuracy in %, 95 % interval in brackets; seeds {', '.join(map(str, table['seeds']))}.",
         "",
-        f"| | {' | '.join(columns)} | tokens written | tokens trained | seconds |",
-        "|---|" + "---|" * (len(columns) + 3),
+        f"| | {' | '.join(columns)} | unparsable | tokens written | tokens trained | GFLOP | seconds |",
+        "|---|" + "---|" * (len(columns) + 5),
     ]
     for kind in ("methods", "references"):
         lines += [_markdown_row(row, columns) for row in table[kind].values()]
-    lines += ["", "Costs are per question. Paired differences on the same problems, in points:", ""]
+    lines += [
+        "",
+        "Costs are per question; floating-point operations by the formula of `mass_jax/cost.py`. Paired differences on "
+        "the same problems, in points, with the p of an exact paired test (McNemar's, by cluster):",
+        "",
+    ]
     lines += [f"| | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
     labels = {name: row["label"] for name, row in table["methods"].items()}
     for pairs in zip(*(table["paired"][column] for column in columns), strict=True):
-        cells = [f"{_points(pair['difference'], pair['ci95'], sign='+')}" for pair in pairs]
+        cells = [f"{_points(p['difference'], p['ci95'], sign='+')}, p = {p['p']:.2g}" for p in pairs]
         lines.append(f"| {labels[pairs[0]['to']]} − {labels[pairs[0]['from']]} | {' | '.join(cells)} |")
+    lines += ["", f"Accuracy by subject in % ({columns[0]}):", "", *_by_subject_markdown(table)]
     if limits:
         lines += ["", "What this does not show:", "", *(f"- {line}" for line in limits)]
     return "\n".join(lines) + "\n"
 
 
+def _by_subject_markdown(table: Mapping[str, Any]) -> list[str]:
+    subjects = sorted({subject for row in table["subjects"].values() for subject in row})
+    lines = [f"| | {' | '.join(subjects)} |", "|---|" + "---|" * len(subjects)]
+    for name, row in table["subjects"].items():
+        cells = [f"{100 * row[subject]:.0f}" if subject in row else "" for subject in subjects]
+        lines.append(f"| {table['methods'][name]['label']} | {' | '.join(cells)} |")
+    return lines
+
+
 def _markdown_row(row: Mapping[str, Any], columns: Sequence[str]) -> str:
     cells = [_points(row["columns"][column]["accuracy"], row["columns"][column]["ci95"]) for column in columns]
     cost = row["cost"]
+    cells.append(f"{100 * row['verdicts'].get('unparsable', 0):.0f} %")
     cells += [f"{cost['tokens_written_per_question']:.0f}", f"{cost['tokens_trained_per_question']:.0f}"]
-    return f"| {row['label']} | {' | '.join(cells)} | {cost['seconds_per_question']:.3f} |"
+    cells += [f"{cost['flops_per_question'] / 1e9:.3g}", f"{cost['seconds_per_question']:.3f}"]
+    return f"| {row['label']} | {' | '.join(cells)} |"
 
 
 def _points(mean: float, interval: Sequence[float], sign: str = "") -> str:

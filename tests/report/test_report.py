@@ -10,7 +10,7 @@ from mass_jax.report.table import make_table, to_markdown
 
 
 def records_of(rights):
-    cost = {"tokens_written": 10, "tokens_trained": 20, "seconds": 0.5}
+    cost = {"tokens_written": 10, "tokens_trained": 20, "flops": 3e9, "seconds": 0.5, "verdict": "wrong"}
     return [
         {"id": f"p{i}", "subject": f"s{i % 2}", "cluster": f"c{i // 2}", "seed": 0, "column": column, "right": r} | cost
         for column in ("unseen", "seen")

@@ -1,0 +1,144 @@
+"""The evaluation as a user runs it: real processes, a real kill in the middle of a row, a report from records alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mass_jax.records import read_records
+
+ROWS = ["base", "few_shot", "majority", "ttt_other", "tt_ss"]
+SMALL = [
+    "--preset=tiny",
+    f"--methods={','.join(ROWS)}",
+    *"--num_test_examples=2 --eval_batch=2 --num_eval_problems=12".split(),
+]
+
+
+def command(*flags):
+    return [sys.executable, "-m", "experiments.evaluate", *flags]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Processes of this module share compiled code, which changes no number."""
+    cache = str(tmp_path_factory.mktemp("compiled"))
+    return os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+
+@pytest.fixture(scope="module")
+def run(environment):
+    def run(*flags):
+        return subprocess.run(
+            command(*flags), capture_output=True, text=True, timeout=300, check=False, env=environment
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(run, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    done = run(*SMALL, f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    assert "| Few-shot base |" in done.stdout
+    return workdir
+
+
+def records(workdir):
+    def timeless(record):
+        return {name: value for name, value in record.items() if name != "seconds"}
+
+    paths = sorted((workdir / "seed0" / "evaluation").glob("*.jsonl"))
+    return {path.stem: [timeless(record) for record in read_records(path)] for path in paths}
+
+
+def test_every_response_is_kept_with_its_cost(undisturbed):
+    found = records(undisturbed)
+    assert sorted(found) == sorted([*ROWS, "oracle"])
+    for rows in found.values():
+        assert len({(r["column"], r["id"]) for r in rows}) == len(rows) == 24
+        assert all(r["right"] == (r["verdict"] == "right") and r["flops"] > 0 for r in rows)
+    base, shots, votes = found["base"][0], found["few_shot"][0], found["majority"]
+    assert (
+        shots["tokens_read"] == 3 * base["tokens_read"] + 2 * 2 - 2
+    )  # two solved problems of 5 + 2 tokens more, bos once
+    assert all(r["tokens_trained"] > 0 for r in found["ttt_other"])
+    written = sum(r["tokens_written"] for r in votes) / sum(r["tokens_written"] for r in found["tt_ss"])
+    assert 0.8 < written < 1.2
+    assert any(len(r["votes"]) > 1 for r in votes)
+
+
+def test_another_subject_is_never_the_targets_own(undisturbed):
+    domain = json.loads((undisturbed / "config.json").read_text())
+    assert domain["task"] == "testbed"
+    from mass_jax.assemble import model_directory
+    from mass_jax.tasks.testbed import Domain
+
+    operators = Domain.load(model_directory("tiny") / "domain.json").operators
+    for record in records(undisturbed)["ttt_other"]:
+        subjects = {operators[e["problem"].split()[1]].subject for e in record["examples"]}
+        assert len(subjects) == 1
+        assert record["subject"] not in subjects
+
+
+def test_killed_in_the_middle_of_a_row_it_ends_with_the_same_records(undisturbed, environment, run, tmp_path):
+    flags = [*SMALL, f"--workdir={tmp_path}"]
+    row = tmp_path / "seed0" / "evaluation" / "tt_ss.jsonl"
+    with subprocess.Popen(command(*flags), env=environment, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 240
+        while not (row.exists() and row.read_bytes().count(b"\n") >= 4):
+            assert process.poll() is None
+            assert time.monotonic() < deadline, "no progress"
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    kept = row.read_bytes()
+    assert 4 <= kept.count(b"\n") < 24
+    row.write_bytes(kept + b'{"id": "torn')
+    done = run(*flags)
+    assert done.returncode == 0, done.stderr
+    assert row.read_bytes().startswith(kept)
+    assert records(tmp_path) == records(undisturbed)
+
+
+def test_the_report_is_rebuilt_from_the_records_alone(undisturbed, run, tmp_path):
+    (tmp_path / "seed0").mkdir()
+    (tmp_path / "config.json").write_text(
+        (undisturbed / "config.json").read_text().replace('"model": "tiny"', '"model": "/nowhere"')
+    )
+    (tmp_path / "seed0" / "evaluation").symlink_to(undisturbed / "seed0" / "evaluation")
+    done = run(f"--workdir={tmp_path}", "--report_only")
+    assert done.returncode == 0, done.stderr
+    for name in ("table1.json", "table1.md"):
+        assert (tmp_path / "report" / name).read_bytes() == (undisturbed / "report" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--gamma=0.7"], "started with gamma=0.1, now it is 0.7"),
+        (["--methods=majority"], "add base and tt_ss"),
+    ],
+)
+def test_flags_that_contradict_the_workdir_cost_one_line(undisturbed, run, flags, message):
+    done = run(f"--workdir={undisturbed}", *flags)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_untrained_rows_are_named_and_left_out(undisturbed, run):
+    done = run(f"--workdir={undisturbed}", "--methods=base,mass")
+    assert done.returncode == 0, done.stderr
+    assert "not trained, so left out: mass, mass_unadapted" in done.stderr
+    assert "| Base |" in done.stdout
+
+
+def test_records_of_nothing_make_no_report(run, tmp_path):
+    done = run(f"--workdir={tmp_path}", "--report_only")
+    assert done.returncode == 2
+    assert "holds no records" in done.stderr

@@ -1,0 +1,47 @@
+"""Records outlive kills: what is torn is redone, what is whole is kept."""
+
+import json
+
+import pytest
+
+from mass_jax.records import RecordLog, read_records
+
+BATCHES = [2, 2, 1]
+RECORDS = [{"id": f"p{i}", "text": "a\nb\u2028"} for i in range(5)]
+
+
+def write(path, batches):
+    log = RecordLog(path, BATCHES)
+    start = sum(BATCHES[: log.done])
+    for size in BATCHES[log.done : batches]:
+        log.append(RECORDS[start : start + size])
+        start += size
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    path = tmp_path / "evaluation" / "base.jsonl"
+    assert read_records(path) == []
+    write(path, 3)
+    assert read_records(path) == RECORDS
+    assert RecordLog(path, BATCHES).done == 3
+
+
+@pytest.mark.parametrize("cut", range(0, 170, 7))
+def test_a_file_cut_anywhere_is_mended_and_completed_to_the_same_bytes(tmp_path, cut):
+    whole, path = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    write(whole, 3)
+    path.write_bytes(whole.read_bytes()[:cut])
+    log = RecordLog(path, BATCHES)
+    assert read_records(path) == RECORDS[: sum(BATCHES[: log.done])]
+    write(path, 3)
+    assert path.read_bytes() == whole.read_bytes()
+
+
+def test_a_line_that_is_no_json_ends_what_is_kept(tmp_path):
+    path = tmp_path / "base.jsonl"
+    write(path, 3)
+    lines = path.read_text().split("\n")
+    lines[3] = lines[3][:9] + "\x00\x00"
+    path.write_text("\n".join(lines))
+    assert RecordLog(path, BATCHES).done == 1
+    assert [json.loads(line) for line in path.read_text().splitlines()] == RECORDS[:2]
