@@ -56,6 +56,10 @@ class Config:
         choices=("weighted", "mixed", "reverse", "first_order"),
     )
     remat: str = setting("none", "Rematerialization of transformer blocks.", choices=("none", "block"))
+    loss_chunk: int = setting(0, "Positions of a row whose logits are held at a time; 0 holds all.", minimum=0)
+    base_dtype: str = setting(
+        "float32", "Of the base weights; adapters and adjoints are float32.", choices=("float32", "bfloat16")
+    )
 
     # Sampling
     num_examples: int = setting(12, "Practice examples m written for a task in meta-training.", minimum=2)
@@ -140,8 +144,9 @@ class Config:
         >>> Config.from_json(Config(seeds=(1, 2)).to_json()).seeds
         (1, 2)
         """
-        settings: dict[str, Any] = json.loads(text)
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
+        read = json.loads(text)
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in read.items()}
+        return cls(**settings)
 
 
 def nearest(value: str, known: Iterable[str]) -> str:

@@ -15,9 +15,8 @@ TINY = {"num_train_problems": 6, "num_eval_problems": 3, "num_test_examples": 2}
 
 
 def rows(numbers):
-    return [
-        {"problem": f"What is {n} plus {n} and then {n} more?", "solution": "s", "answer": str(3 * n)} for n in numbers
-    ]
+    texts = {n: f"What is {n} plus {n} and then {n} more?" for n in numbers}
+    return [{"problem": text, "solution": "s", "answer": str(3 * n)} for n, text in texts.items()]
 
 
 @pytest.fixture

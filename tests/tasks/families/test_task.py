@@ -2,7 +2,7 @@
 
 import pytest
 
-from mass_jax.tasks.families import FamiliesTask, Side, draw_problems, find, side_of
+from mass_jax.tasks.families import FamiliesTask, Side, find, side_of
 from mass_jax.tasks.families.task import PRACTICE, SOLVED
 from mass_jax.tasks.problem import Example, Problem, Rejected, Task, Verdict
 
