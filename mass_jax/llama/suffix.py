@@ -9,17 +9,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mass_jax.llama import lora
 from mass_jax.llama.model import Llama
 
 
 class Part(NamedTuple):
-    """Some consecutive blocks of a model, with their parameters."""
+    """Some consecutive blocks of a model, with their parameters and their part of an adapter, if there is one."""
 
     model: Llama
     params: Any
+    adapter: Any = None
 
 
-def split(model: Llama, params: Any, last: int) -> tuple[Part, Part]:
+def split(model: Llama, params: Any, last: int, adapter: Any = None) -> tuple[Part, Part]:
     """Cuts a model before its last blocks.
 
     The prefix reads tokens up to the cut, see `prefix`; the suffix reads on from there to the logits and is a `Llama`
@@ -33,6 +35,7 @@ def split(model: Llama, params: Any, last: int) -> tuple[Part, Part]:
       model: the model.
       params: its parameters; the blocks are copied, so split them outside of the loop.
       last: n, blocks of the suffix; at least 1 and fewer than L.
+      adapter: one of the whole model [L, ...], frozen like its parameters; None if there is none.
 
     Returns:
       The prefix and the suffix.
@@ -51,14 +54,14 @@ def split(model: Llama, params: Any, last: int) -> tuple[Part, Part]:
     def part(blocks: slice) -> Part:
         config = dataclasses.replace(model.config, num_hidden_layers=len(range(count)[blocks]))
         layers = jax.tree.map(lambda leaf: leaf[blocks], params["layers"])
-        return Part(Llama(config), {**params, "layers": layers})
+        return Part(Llama(config), {**params, "layers": layers}, jax.tree.map(lambda leaf: leaf[blocks], adapter))
 
     return part(slice(count - last)), part(slice(count - last, None))
 
 
 def prefix(first: Part, tokens_BT: jax.Array, mask_BT: jax.Array | None = None) -> jax.Array:
     """What the suffix reads: the first blocks' output [B, T, D], a constant to every derivative."""
-    variables = {"params": first.params}
+    variables = lora.variables(first.params, first.adapter)
     embedded: Any = first.model.apply(variables, tokens_BT, method="embed")
     hidden_BTD: Any = first.model.apply(variables, embedded, mask_BT, method="blocks")
     return jax.lax.stop_gradient(hidden_BTD)

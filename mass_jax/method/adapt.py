@@ -54,10 +54,12 @@ class InnerLoop:
         return jax.vmap(self._init_adapter)(keys_N)
 
     def _init_adapter(self, key: jax.Array) -> Any:
-        return lora.init(key, self.solver.config, self.rank, self.targets)
+        config = self.solver.config
+        blocks = self.solver.inner_blocks or config.num_hidden_layers
+        return lora.init(key, dataclasses.replace(config, num_hidden_layers=blocks), self.rank, self.targets)
 
     def loss(self, weights: Weights) -> mg.WeightedLoss:
-        """L_inner = sum_i s_i l_i as a function of one task's adapter, scores and examples."""
+        """L_inner = sum_i s_i l_i as a function of one task's adapter, scores and examples (or what was `read`)."""
         return mg.WeightedLoss(lambda adapter, text: self.solver.completion_nll(weights, text, adapter))
 
 
@@ -81,6 +83,7 @@ def adapt(loop: InnerLoop, weights: Weights, adapters: Any, scores_NM: jax.Array
 
     def one(adapter: Any, scores_M: jax.Array, text: Text) -> Any:
         inner_loss = loop.loss(weights)
-        return mg.adapt(inner_loss, adapter, scores_M, text, optimizer=loop.optimizer, num_steps=loop.num_steps).params
+        seen = loop.solver.read(weights, text)
+        return mg.adapt(inner_loss, adapter, scores_M, seen, optimizer=loop.optimizer, num_steps=loop.num_steps).params
 
     return jax.vmap(one)(adapters, scores_NM, examples)

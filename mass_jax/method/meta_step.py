@@ -15,7 +15,7 @@ from mass_jax import metagrad as mg
 from mass_jax.llama import Llama
 from mass_jax.method import score
 from mass_jax.method.adapt import InnerLoop
-from mass_jax.method.models import Solver, Weights
+from mass_jax.method.models import Read, Solver, Weights
 from mass_jax.method.objective import GeneratorObjective
 from mass_jax.method.outer import outer_loss
 from mass_jax.method.text import Rollout, Text
@@ -115,17 +115,18 @@ def score_gradients(learner: Learner, weights: Weights, scores_NM: jax.Array, ba
     """
     loop = learner.loop
 
-    def of_adapted(adapter: Any, target: tuple[Text, jax.Array]) -> jax.Array:
+    def of_adapted(adapter: Any, target: tuple[Text | Read, jax.Array]) -> jax.Array:
         return outer_loss(learner.solver, weights, adapter, *target)
 
     def one(adapter: Any, scores_M: jax.Array, examples: Text, target: tuple[Text, jax.Array]) -> mg.MetaGradient:
+        solutions, right_J = target
         return mg.meta_gradient(
             loop.loss(weights),
             of_adapted,
             adapter,
             scores_M,
-            examples,
-            target,
+            learner.solver.read(weights, examples),
+            (learner.solver.read(weights, solutions), right_J),
             optimizer=loop.optimizer,
             num_steps=loop.num_steps,
             adjoint=loop.adjoint,

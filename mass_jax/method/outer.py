@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mass_jax.method.models import Solver, Weights
+from mass_jax.method.models import Read, Solver, Weights
 from mass_jax.method.text import Text
 
 
-def outer_loss(solver: Solver, weights: Weights, adapter: Any, solutions: Text, right_J: jax.Array) -> jax.Array:
+def outer_loss(solver: Solver, weights: Weights, adapter: Any, solutions: Text | Read, right_J: jax.Array) -> jax.Array:
     r"""Cross-entropy of one task's right solutions under the adapted model.
 
     .. math:: L_{outer}(\phi_K) = \frac{\sum_j v_j \ell(T, R_j; \phi_K)}{\max(1, \sum_j v_j)}
@@ -22,7 +22,7 @@ def outer_loss(solver: Solver, weights: Weights, adapter: Any, solutions: Text, 
 
     Args:
         solver, weights: the model; `adapter` holds phi_K.
-        solutions: rows [J, T] in solver form.
+        solutions: rows [J, T] in solver form, or what `Solver.read` made of them.
         right_J: 1 for rows that count; where none does, the loss and its gradient are 0.
 
     Returns:

@@ -11,7 +11,7 @@ import pytest
 from mass_jax import metagrad as mg
 from mass_jax.llama import lora
 from mass_jax.method import adapt, meta_step, score
-from mass_jax.method.models import Weights
+from mass_jax.method.models import Solver, Weights
 from mass_jax.method.outer import outer_loss
 
 gradients = jax.jit(meta_step.score_gradients, static_argnames="learner")
@@ -162,3 +162,31 @@ def test_nothing_parsed_and_nothing_right_teaches_nothing_and_is_counted(parts, 
     assert not moved(before.scorer, after.scorer)
     assert not moved(before.policy, after.policy)
     assert int(after.step) == int(before.step) + 1
+
+
+@pytest.mark.parametrize("generator", ["full", "lora"])
+def test_adapters_on_the_last_block_have_the_gradient_of_the_whole_model(x64, parts, learner, wide, generator):
+    """Meta-gradients by the suffix, against differences of losses that the whole model computes under wider adapters."""
+    weights, scores_NM, batch = wide
+    solver = dataclasses.replace(parts.solver, generator=generator, inner_blocks=1)
+    if generator == "lora":
+        own = lora.init(jax.random.key(2), solver.config, 2, dtype=jnp.float64)
+        weights = Weights(weights.policy, jax.tree.map(lambda leaf: leaf + 0.02, own))
+    changed = with_loop(learner("gold"), solver=solver)
+    batch = batch._replace(adapters=widen(changed.loop.init_adapters(jax.random.split(jax.random.key(0), 3))))
+    assert {leaf.shape[1] for leaf in jax.tree.leaves(batch.adapters)} == {1}
+    whole = dataclasses.replace(changed, loop=dataclasses.replace(changed.loop, solver=_Whole(**vars(solver))))
+    direction = jnp.asarray(np.random.default_rng(1).standard_normal(scores_NM.shape))
+    found = gradients(changed, weights, scores_NM, batch)
+    step = 1e-5
+    ends = [outer_losses(whole, weights, scores_NM + sign * step * direction, batch) for sign in (1, -1)]
+    np.testing.assert_allclose(found.value, outer_losses(whole, weights, scores_NM, batch), rtol=1e-12)
+    np.testing.assert_allclose((found.meta * direction).sum(-1), (ends[0] - ends[1]) / (2 * step), rtol=1e-6)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Whole(Solver):
+    """Reads nothing ahead: every inner step runs the whole model."""
+
+    def read(self, weights, text):
+        return text
