@@ -14,7 +14,7 @@ import json
 import pathlib
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import app, flags
@@ -179,7 +179,7 @@ def log_path() -> pathlib.Path:
     return pathlib.Path(FLAGS.workdir) / "audit" / "events.jsonl"
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "policy": policy,
     "verify": verify,
     "show": show,

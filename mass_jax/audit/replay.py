@@ -55,7 +55,8 @@ def replay(model: stages.Model, identity: Mapping[str, str], record: Mapping[str
     size, slot = record["batch"]["size"], record["batch"]["slot"]
     tasks = [Problem(record["question"], problem, "", "")] * size
     keys = np.stack([_keys(record)] * size)
-    practice = model.parts.dialogue.encode(tasks, *([row] * size for row in _examples(model, record, tasks, keys)))
+    texts, parsed = _examples(model, record, tasks, keys)
+    practice = model.parts.dialogue.encode(tasks, [texts] * size, [parsed] * size)
     used_NM = np.array([[example["used"] for example in record["examples"]]] * size)
     found = adaptation.measured_adapt(
         model.parts.loop,

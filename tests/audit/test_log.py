@@ -1,0 +1,208 @@
+"""The log on a real disk, with real processes that are really killed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mass_jax.audit.chain import Broken
+from mass_jax.audit.log import EventLog, records, verify
+from mass_jax.errors import UserError
+
+WRITER = """
+import pathlib, sys
+from mass_jax.audit.log import EventLog
+with EventLog(pathlib.Path(sys.argv[1])) as log, open(sys.argv[2], "ab", 0) as released:
+    for i in range(100_000):
+        for record in log.append({"i": i, "text": "x" * 3000}, {"i": i, "more": True}):
+            released.write(b"%d %s\\n" % (record["number"], record["hash"].encode()))
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "audit" / "events.jsonl"
+
+
+def written(path, count=4):
+    with EventLog(path) as log:
+        for i in range(count):
+            log.append({"kind": "note", "i": i})
+    return path.read_bytes()
+
+
+def test_killed_writers_lose_nothing_that_they_released(path, tmp_path):
+    """Ten rounds of two writers of one log, each round ended by SIGKILL."""
+    rng, released = random.Random(0), [tmp_path / "a", tmp_path / "b"]
+    for _ in range(10):
+        before = path.stat().st_size if path.exists() else 0
+        writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(out)]) for out in released]
+        deadline = time.monotonic() + 120
+        while not path.exists() or path.stat().st_size < before + 20_000:
+            assert time.monotonic() < deadline
+            assert all(writer.poll() is None for writer in writers)
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.03))
+        for writer in writers:
+            writer.send_signal(signal.SIGKILL)
+            writer.wait()
+    written(path, 1)  # mends what the last kill left
+    checked = verify(path)
+    assert checked.notes == []
+    hashes = {record["number"]: record["hash"] for record, _ in records(path)}
+    lines = [line.split() for out in released for line in out.read_text().split("\n")[:-1]]
+    assert len(lines) > 100
+    assert all(hashes[int(number)] == digest for number, digest in lines)
+    assert sorted(hashes) == list(range(1, checked.head.number + 1))
+
+
+@pytest.mark.parametrize("cut", [1, 5, 60])
+def test_a_torn_last_line_is_moved_aside_and_noted(path, cut):
+    whole = written(path)
+    torn = b'{"kind":"adaptation","x":"' + b"y" * 60
+    path.write_bytes(whole + torn[:cut])
+    assert "unfinished" in verify(path).notes[0]
+    with EventLog(path) as log:
+        log.append({"kind": "next"})
+    kinds = [record["kind"] for record, _ in records(path)]
+    assert kinds == ["note"] * 4 + ["repair", "next"]
+    assert verify(path).notes == []
+    assert path.with_name("events.jsonl.torn").read_bytes() == torn[:cut] + b"\n"
+
+
+def test_a_crash_between_log_and_head_is_mended(path):
+    written(path, 2)
+    head = path.with_name("events.jsonl.head")
+    before = head.read_bytes()
+    written(path, 2)
+    head.write_bytes(before)
+    assert "2 behind" in verify(path).notes[0]
+    written(path, 1)
+    assert verify(path).notes == []
+
+
+@pytest.mark.parametrize("lines", [0, 1, 3])
+def test_a_lost_tail_is_found_and_not_written_to(path, lines):
+    whole = written(path)
+    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:lines]))
+    for use in (verify, EventLog):
+        with pytest.raises(Broken, match="tail is lost"):
+            use(path)
+    assert path.read_bytes().count(b"\n") == lines
+
+
+def test_every_byte_counts_the_last_newline_too(path):
+    whole = written(path)
+    for i in range(len(whole)):
+        path.write_bytes(whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :])
+        with pytest.raises(Broken):
+            verify(path)
+        with pytest.raises(Broken):
+            EventLog(path)
+
+
+def test_a_chain_made_anew_is_found_by_a_hash_noted_down(path):
+    written(path)
+    noted = next(record["hash"] for record, _ in records(path) if record["number"] == 3)
+    assert verify(path, (3, noted)).head.number == 4
+    for file in path.parent.iterdir():
+        file.unlink()
+    with EventLog(path) as log:
+        log.append(*({"kind": "forged", "i": i} for i in range(4)))
+    assert verify(path).head.number == 4
+    with pytest.raises(Broken, match="remade"):
+        verify(path, (3, noted))
+    with pytest.raises(Broken, match="tail is lost"):
+        verify(path, (9, noted))
+
+
+@pytest.mark.parametrize("name", ["events.jsonl.head", "events.jsonl"])
+def test_a_missing_file_is_no_new_log(path, name):
+    written(path)
+    path.with_name(name).unlink()
+    with pytest.raises(Broken):
+        EventLog(path)
+
+
+def test_a_log_replaced_while_in_use_is_not_written_to(path):
+    with EventLog(path) as log:
+        log.append({"kind": "note"})
+        other = path.with_name("other")
+        other.write_bytes(path.read_bytes())
+        other.replace(path)
+        with pytest.raises(Broken, match="replaced"):
+            log.append({"kind": "note"})
+
+
+def test_a_full_disk_leaves_the_log_as_it_was(path):
+    """In a process whose files may not grow past a limit."""
+    written(path)
+    before = path.read_bytes()
+    code = (
+        "import pathlib, resource, signal, sys\n"
+        "from mass_jax.audit.log import EventLog\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "with EventLog(pathlib.Path(sys.argv[1])) as log:\n"
+        f"    resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) + 500},) * 2)\n"
+        "    try:\n"
+        "        log.append({'text': 'x' * 5000})\n"
+        "    except OSError as error:\n"
+        "        print(type(error).__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "OSError\n"
+    assert path.read_bytes() == before
+    assert verify(path).notes == []
+
+
+def test_a_record_that_json_cannot_hold_leaves_the_log_as_it_was(path):
+    before = written(path)
+    with EventLog(path) as log, pytest.raises(ValueError, match="JSON"):
+        log.append({"kind": "note"}, {"loss": float("inf")})
+    assert path.read_bytes() == before
+
+
+def test_others_cannot_read_it(path):
+    written(path)
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in path.parent.iterdir()} == {
+        "events.jsonl": "0o600",
+        "events.jsonl.head": "0o600",
+    }
+
+
+def test_no_log_is_the_users_to_mend(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        verify(tmp_path / "nothing.jsonl")
+
+
+def test_verifying_holds_one_line_at_a_time(path):
+    """In a process that may not take the memory of the whole log."""
+    with EventLog(path) as log:
+        for _ in range(20):
+            log.append(*({"text": "x" * 100_000} for _ in range(40)))
+    assert path.stat().st_size > 80_000_000
+    code = (
+        "import pathlib, resource, sys\n"
+        "from mass_jax.audit.log import verify\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "verify(pathlib.Path(sys.argv[1]))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 8_000  # KiB
+
+
+def test_what_others_add_is_seen_before_one_decides(path):
+    seen = []
+    with EventLog(path, lambda record: seen.append(record["kind"])) as one, EventLog(path) as other:
+        one.append({"kind": "a"})
+        other.append({"kind": "b"})
+        one.transact(lambda: [{"kind": "c", "after": len(seen)}])
+    assert seen == ["a", "b", "c"]
+    assert json.loads(path.read_text().split("\n")[2])["after"] == 2
+    assert os.path.getsize(path) == verify(path).head.size
