@@ -50,6 +50,9 @@ class Config:
     lora_rank: int = setting(4, "Rank of the per-task adapter.", minimum=1)
     lora_alpha: float = setting(4.0, "Scale of the adapter is alpha / rank.", minimum=0)
     lora_targets: tuple[str, ...] = setting(PROJECTIONS, "Projections that carry adapters.", choices=PROJECTIONS)
+    lora_blocks: int = setting(
+        0, "Last blocks that carry the per-task adapter; those before run once for all inner steps. 0: all.", minimum=0
+    )
     adjoint: str = setting(
         "weighted",
         "How to differentiate through the inner loop.",

@@ -17,6 +17,7 @@ from mass_jax.config import METHODS, Config, nearest
         ({"inner_steps": 0}, "--inner_steps=0 is below its minimum 1"),
         ({"inner_lr": float("nan")}, "--inner_lr=nan is below its minimum 0"),
         ({"seeds": ()}, "--seeds is empty; name at least one"),
+        ({"lora_blocks": -1}, "--lora_blocks=-1 is below its minimum 0"),
         ({"steps": 20, "warmup_steps": 20}, "set --warmup_steps below --steps"),
         ({"methods": ("base", "mass"), "outer": "gold"}, "--methods names 'mass', which --outer=gold excludes"),
         ({"outer": "gold", "controls": True}, "--controls are variants of 'mass'"),

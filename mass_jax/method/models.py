@@ -68,7 +68,7 @@ class Solver:
         return self._join(self._own_adapter(weights), inner)
 
     def read(self, weights: Weights, text: Text) -> Text | Read:
-        """A text as adaptation should see it: the blocks that it leaves alone are run here, once for all inner steps."""
+        """A text as adaptation should see it: the blocks that it leaves alone run here, once for all steps."""
         if not self.inner_blocks:
             return text
         first, _ = self._parts(weights)

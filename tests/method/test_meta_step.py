@@ -166,7 +166,7 @@ def test_nothing_parsed_and_nothing_right_teaches_nothing_and_is_counted(parts, 
 
 @pytest.mark.parametrize("generator", ["full", "lora"])
 def test_adapters_on_the_last_block_have_the_gradient_of_the_whole_model(x64, parts, learner, wide, generator):
-    """Meta-gradients by the suffix, against differences of losses that the whole model computes under wider adapters."""
+    """Meta-gradients by the suffix, against differences of losses of the whole model under wider adapters."""
     weights, scores_NM, batch = wide
     solver = dataclasses.replace(parts.solver, generator=generator, inner_blocks=1)
     if generator == "lora":
