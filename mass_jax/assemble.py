@@ -98,11 +98,11 @@ def assemble(config: Config) -> Parts:
             the file and the fix.
     """
     directory = model_directory(config.model)
-    llama_config = dataclasses.replace(LlamaConfig.from_directory(directory), remat=config.remat)
+    llama_config = execution(config, LlamaConfig.from_directory(directory))
     encoder = tokenizer.load(directory)
     if len(encoder) > llama_config.vocab_size:
         raise ValueError(f"{directory}: the tokenizer has {len(encoder)} tokens, the model {llama_config.vocab_size}")
-    params = weights.load(directory, llama_config, dtype=jnp.float32)
+    params = weights.load(directory, llama_config, dtype=jnp.dtype(config.base_dtype))
     chosen = open_task(config, directory, encoder)
     end_token = None if chosen.end is None else _token_of(encoder, chosen.end)
     if end_token is not None:
@@ -116,10 +116,17 @@ def assemble(config: Config) -> Parts:
         config.max_answer_tokens,
         end_token,
     )
+    loop, scorer = models(config, llama_config)
+    return Parts(config, chosen, dialogue, loop, scorer, params, directory)
+
+
+def models(config: Config, llama_config: LlamaConfig) -> tuple[adapt.InnerLoop, Llama]:
+    """The inner loop with the solver's model, and the scorer's trunk; a planner needs no more than these."""
     solver = Solver(
         Llama(llama_config),
         "lora" if config.generator == "lora" else "full",
         inner_scale=config.lora_alpha / config.lora_rank,
+        inner_blocks=_inner_blocks(config.lora_blocks, llama_config),
     )
     loop = adapt.InnerLoop(
         solver,
@@ -129,8 +136,12 @@ def assemble(config: Config) -> Parts:
         config.lora_targets,
         adapt.ADJOINTS[config.adjoint](),
     )
-    scorer = Llama(score.scorer_config(llama_config, config.scorer_layers, config.scorer_width))
-    return Parts(config, chosen, dialogue, loop, scorer, params, directory)
+    return loop, Llama(score.scorer_config(llama_config, config.scorer_layers, config.scorer_width))
+
+
+def execution(config: Config, llama_config: LlamaConfig) -> LlamaConfig:
+    """An architecture with the settings of how to run it."""
+    return dataclasses.replace(llama_config, remat=config.remat, loss_chunk=config.loss_chunk)
 
 
 def _token_of(encoder: Any, text: str) -> int:
@@ -143,6 +154,13 @@ def _token_of(encoder: Any, text: str) -> int:
     if len(tokens) != 1:
         raise ValueError(f"{text!r} ends a completion of this task, but is {len(tokens)} tokens of the model, not one")
     return int(tokens[0])
+
+
+def _inner_blocks(asked: int, llama_config: LlamaConfig) -> int:
+    blocks = llama_config.num_hidden_layers
+    if asked > blocks:
+        raise ValueError(f"--lora_blocks={asked} is more than the model's {blocks}; give at most {blocks}, or 0 for all")
+    return asked % blocks
 
 
 def model_directory(model: str) -> pathlib.Path:

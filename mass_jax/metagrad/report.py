@@ -85,8 +85,8 @@ def compiled_report(function: Callable[..., Any], *args: Any, topology: str | No
     )
 
 
-def topology_devices(topology: str) -> Sequence[Any]:
-    """Devices of a described TPU, for building a mesh to compile for; no TPU is needed.
+def topology_devices(topology: str, num_slices: int = 1) -> Sequence[Any]:
+    """Devices of a described TPU, or of several slices of it, for building a mesh to compile for; no TPU is needed.
 
     Raises:
         RuntimeError: `libtpu` is not installed, or does not know the topology.
@@ -95,7 +95,7 @@ def topology_devices(topology: str) -> Sequence[Any]:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     try:
-        return topologies.get_topology_desc(topology, platform="tpu").devices
+        return topologies.get_topology_desc(topology, platform="tpu", num_slices=num_slices).devices
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise RuntimeError(f"cannot describe topology={topology!r}: {reason}; needs `pip install libtpu`") from None

@@ -107,6 +107,12 @@ def shardings(mesh: Mesh, tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, leaf: _sharding(mesh, path, leaf), tree)
 
 
+def constrain(tree: Any) -> Any:
+    """Inside jit, under `use_mesh`: the leaves of a tree of weights or states where the table says; else unchanged."""
+    mesh: Any = jax.sharding.get_abstract_mesh()
+    return tree if mesh.empty else jax.lax.with_sharding_constraint(tree, shardings(mesh, tree))
+
+
 def _sharding(mesh: Mesh, path: Any, leaf: Any) -> NamedSharding:
     names = tuple(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path)
     axes = axes_of(names, leaf.ndim)

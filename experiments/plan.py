@@ -1,0 +1,128 @@
+"""Says before anything is rented whether a configuration fits: compiles its phases for chips that are not there.
+
+    python -m experiments.plan --preset=llama31_8b_verifier --topology=v5e:4x4 --out=runs/plan
+
+Needs the TPU's compiler (`pip install "mass_jax[plan]"`) and no TPU; --topology=local plans for this machine's device.
+Every program is the run's own. A phase takes some minutes to compile; DIR/plan.json is written after each, and the same
+command goes on from there. DIR has plan.json, plan.md and plan.png at the end.
+"""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+from absl import flags, logging
+
+from experiments import settings
+from experiments.planning import measure, page, shapes
+from experiments.planning.phases import Iteration
+from mass_jax import runtime
+from mass_jax.config import Config, nearest
+from mass_jax.errors import UserError
+from mass_jax.runtime import chips, rules
+from mass_jax.runtime.mesh import describe, make_mesh
+
+FLAGS = flags.FLAGS
+
+
+def main(_: list[str]) -> None:
+    settings.guarded(plan)
+
+
+def plan(stop: runtime.Stop) -> None:
+    """The whole command; errors of reading what the user gave are the user's."""
+    try:
+        if FLAGS.out is None:
+            raise ValueError("--out is missing; give a directory, like --out=runs/plan")
+        if FLAGS.topology != "local":
+            jax.config.update("jax_platforms", "cpu")  # else JAX looks for the TPU whose compiler it finds
+        iteration = describe_iteration(settings.read())
+        header = describe_plan(iteration)
+        out = pathlib.Path(FLAGS.out)
+        rows = read_rows(out / "plan.json", header)
+        wanted = measure.all_phases(iteration, tuple(FLAGS.phases))
+        names = {phase.name for phase in wanted}
+        if unknown := [name for name in FLAGS.phases if name not in names]:
+            every = [phase.name for phase in measure.all_phases(iteration, ())]
+            raise ValueError(f"--phases={unknown[0]!r} is unknown; {nearest(unknown[0], every)}")
+    except (ValueError, OSError, RuntimeError) as error:
+        raise UserError(str(error)) from error
+    chip = chips.chip_of(FLAGS.topology)
+    for phase in wanted:
+        stop.poll()
+        if phase.name in [row["phase"] for row in rows]:
+            continue
+        row = measure.measure(phase, iteration, chip)
+        peaks = chip if chip is not None and chip.flops else None
+        row["roofline_seconds"] = measure.roofline(phase.name, iteration, peaks) if peaks else None
+        row["advice"] = measure.advice(row) if row["fits"] is False else None
+        rows.append(row)
+        runtime.write_atomically(out / "plan.json", json.dumps(header | {"rows": rows}, indent=1) + "\n")
+    text = page.table(header, rows)
+    runtime.write_atomically(out / "plan.md", text.rstrip() + "\n")
+    page.figure(header, rows, out / "plan.png")
+    print(text)
+    logging.info("plan: %s", out)
+
+
+def describe_iteration(config: Config) -> Iteration:
+    """The configuration on the mesh that it is planned for; refuses what does not divide."""
+    mesh = make_mesh(FLAGS.mesh, chips.devices_of(FLAGS.topology, FLAGS.num_slices))
+    shape = shapes.shape_of(config.model)
+    rules.check_layout(mesh, shape)
+    rules.check_divides(mesh, "tasks", config.tasks_per_step, "--tasks_per_step")
+    return Iteration(config, shape, mesh)
+
+
+def describe_plan(iteration: Iteration) -> dict[str, Any]:
+    """What a plan is of; a directory holds one."""
+    config = iteration.config
+    return {
+        "preset": FLAGS.preset,
+        "topology": FLAGS.topology,
+        "num_slices": FLAGS.num_slices,
+        "chips": iteration.mesh.size,
+        "mesh": describe(iteration.mesh),
+        "jax": jax.__version__,
+        "model": config.model,
+        "tasks": config.tasks_per_step,
+        "m": config.num_examples,
+        "k": config.num_attempts,
+        "tokens": config.max_prompt_tokens + config.max_answer_tokens,
+        "K": config.inner_steps,
+        "rank": config.lora_rank,
+        "dtype": config.base_dtype,
+        "adjoint": config.adjoint,
+    }
+
+
+def read_rows(path: pathlib.Path, header: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of the same plan that are finished.
+
+    Raises:
+        ValueError: the directory holds another plan.
+    """
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows = found.pop("rows")
+    for name, value in header.items():
+        if found.get(name) != value:
+            raise ValueError(f"{path} is a plan with {name}={found.get(name)!r}, not {value!r}; give another --out")
+    return rows
+
+
+def define() -> None:
+    """Defines this command's flags; only when run, since commands share names and tests import several."""
+    settings.define()
+    flags.DEFINE_string("topology", "local", "TPU to plan for, like v5e:4x4 or v5p:4x4x4; local is this machine.")
+    flags.DEFINE_integer("num_slices", 1, "Slices of that topology.", lower_bound=1)
+    flags.DEFINE_string("mesh", "auto", "Sizes of the axes, like data:2,fsdp:4,tensor:2, or auto.")
+    flags.DEFINE_list("phases", [], "Phases to compile; empty is all.")
+    flags.DEFINE_string("out", None, "Directory of the plan; give it again to go on.")
+
+
+if __name__ == "__main__":
+    define()
+    settings.run(main)

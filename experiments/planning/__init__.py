@@ -1,0 +1,1 @@
+"""What `experiments.plan` compiles, and how it shows what it found."""
