@@ -220,7 +220,8 @@ def votes_at_equal_compute(base: Sequence[dict[str, Any]], synthesis: Sequence[d
 
 
 def _flops(parts: Parts, tokens: Mapping[str, float]) -> float:
-    return cost.flops(parts.solver.config, cost.Tokens(**tokens), inner_steps=parts.config.inner_steps)
+    config, counted = parts.config, cost.Tokens(**tokens)
+    return cost.flops(parts.solver.config, counted, inner_steps=config.inner_steps, lora_blocks=config.lora_blocks)
 
 
 def _describe(parts: Parts, task: Problem, practice: generate.Practice, n: int) -> dict[str, Any]:
