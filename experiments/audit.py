@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from experiments import settings
 from mass_jax.audit import log
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
         if len(rest) > 1:
             raise UserError(f"unexpected argument {rest[1]!r}; one EVENT at a time")
         COMMANDS[name](*rest)
-    except (UserError, Broken) as error:
+    except UserError as error:
         settings.fail(str(error))
 
 
@@ -199,6 +199,7 @@ def parse(argv: Sequence[str]) -> list[str]:
 
 if __name__ == "__main__":
     define()
+    logging.set_verbosity(logging.WARNING)  # orbax logs a page at every load
     try:
         app.run(main, flags_parser=parse)
     except BrokenPipeError:

@@ -23,7 +23,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from experiments import settings
 from mass_jax import solve
@@ -272,4 +272,5 @@ if __name__ == "__main__":
     flags.DEFINE_integer("questions", 1000, "inject: questions.", lower_bound=1)
     flags.DEFINE_float("share", 0.1, "inject: share of them with injected practice.", lower_bound=0, upper_bound=1)
     flags.DEFINE_integer("kills", 100, "kill: how often.", lower_bound=1)
+    logging.set_verbosity(logging.WARNING)
     app.run(main, flags_parser=lambda argv: FLAGS(list(argv)))

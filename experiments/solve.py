@@ -9,9 +9,7 @@ line of problems.jsonl is an object with "problem" and perhaps "id". Given again
 WORKDIR/audit/events.jsonl records what was done; `python -m experiments.audit` reads it.
 """
 
-import os
 import pathlib
-import sys
 from collections.abc import Iterator
 
 from absl import flags, logging
@@ -20,7 +18,6 @@ from experiments import settings
 from mass_jax import runtime, solve
 from mass_jax.audit import regression
 from mass_jax.audit.answers import AnswerFile, as_line
-from mass_jax.audit.chain import Broken
 from mass_jax.errors import UserError
 from mass_jax.tasks.problem import Example
 
@@ -46,17 +43,7 @@ def define() -> None:
 
 
 def main(_: list[str]) -> None:
-    try:
-        with runtime.stop_on_signals() as stop:
-            run(stop)
-    except runtime.Interrupted as interrupted:
-        logging.warning("stopped by %s; run the same command to go on", interrupted)
-        raise SystemExit(interrupted.exit_code) from None
-    except KeyboardInterrupt:
-        print("stopped at once; run the same command to go on", file=sys.stderr)
-        os._exit(130)  # threads of a compilation would outlive a tidy end
-    except (UserError, Broken) as error:
-        settings.fail(str(error))
+    settings.guarded(run)
 
 
 def run(stop: runtime.Stop) -> None:

@@ -81,6 +81,7 @@ class Solver(contextlib.AbstractContextManager):
             self._run = log.append(_run_record(setup, texts.mode))[0]["hash"]
 
     def __exit__(self, *_: object) -> None:
+        self.setup.model.parts.close()
         if self._log is not None:
             self._log.__exit__()
 
@@ -240,7 +241,7 @@ def load(
         parts = dataclasses.replace(parts, dialogue=dataclasses.replace(parts.dialogue, task=task))
     chosen = make_model(parts, found.weights, permitted, real or (), more_gates)
     pairs = regression.read_suite(None if suite is None else pathlib.Path(suite), parts.directory, parts.dialogue.task)
-    texts = regression.encode_suite(parts.dialogue.tokenizer, pairs)
+    texts = regression.encode_suite(parts.dialogue, pairs)
     setup = Setup(
         model=chosen,
         policy=permitted,
@@ -250,7 +251,7 @@ def load(
         identity=identity.identity(found.weights, parts.directory, parts.config.to_json(), permitted.to_json()),
         label=found.label,
         user=pwd.getpwuid(os.getuid()).pw_name,
-        task_name=getattr(parts.config, "task", "testbed") if task is None else type(task).__name__,
+        task_name=parts.config.task if task is None else type(task).__name__,
         seed=seed,
         writer=writer,
     )

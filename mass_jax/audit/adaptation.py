@@ -49,9 +49,9 @@ def measured_adapt(loop: InnerLoop, weights: Weights, adapters: Any, kept_NM: ja
     """
 
     def one(adapter: Any, kept_M: jax.Array, text: Text) -> tuple[Any, jax.Array]:
-        loss = loop.loss(weights)
-        found = mg.adapt(loss, adapter, kept_M, text, optimizer=loop.optimizer, num_steps=loop.num_steps)
-        return found.params, jnp.append(found.losses_K, loss(found.params, kept_M, text))
+        loss, seen = loop.loss(weights), loop.solver.read(weights, text)
+        found = mg.adapt(loss, adapter, kept_M, seen, optimizer=loop.optimizer, num_steps=loop.num_steps)
+        return found.params, jnp.append(found.losses_K, loss(found.params, kept_M, seen))
 
     adapted, losses_NK = jax.vmap(one)(adapters, kept_NM, examples)
     scale, params = loop.solver.inner_scale, loop.solver.params(weights)
@@ -66,14 +66,17 @@ def relative_norms(params: Any, adapter: Any) -> dict[str, jax.Array]:
 
     Args:
         params: parameters under the adapter.
-        adapter: with its scale applied, leaves [L, ...].
+        adapter: with its scale applied, leaves [L, ...]; of the last L blocks, if the model has more.
 
     Returns:
         One number for each projection over all layers, and "all".
     """
     pairs = {(parent, name): pair for parent, node in adapter["layers"].items() for name, pair in node.items()}
     updates = {where: _product_square(pair["a"], pair["b"]) for where, pair in pairs.items()}
-    kernels = {where: _square(params["layers"][where[0]][where[1]]["kernel"]) for where in pairs}
+    kernels = {
+        (parent, name): _square(params["layers"][parent][name]["kernel"][-pair["a"].shape[0] :])
+        for (parent, name), pair in pairs.items()
+    }
     norms = {where[1]: jnp.sqrt(updates[where] / kernels[where]) for where in pairs}
     return norms | {"all": jnp.sqrt(sum(updates.values(), jnp.zeros(())) / sum(kernels.values(), jnp.zeros(())))}
 

@@ -220,7 +220,6 @@ def _with_cost(setup: Setup, outcome: Outcome, answering: float, adapting: float
         return 0 if text is None else prompt + stages.count_tokens(dialogue, text) + 1
 
     tokens = {"answer": spoken(outcome.before), **outcome.tokens, "second_answer": spoken(outcome.after)}
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(setup.model.parts.solver.params(setup.model.weights)))
     seconds = {"answer": answering, "adaptation": adapting}
-    operations = costs.flops(tokens, outcome.steps, parameters)
+    operations = costs.flops(setup.model.parts.solver.config, setup.model.parts.config, tokens)
     return dataclasses.replace(outcome, tokens=tokens, flops=operations, seconds=seconds)

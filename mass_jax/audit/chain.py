@@ -11,11 +11,13 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
+from mass_jax.errors import UserError
+
 GENESIS = "0" * 64
 MAX_LINE = 16 * 2**20
 
 
-class Broken(ValueError):
+class Broken(UserError):
     """The chain does not hold; the message says where and how."""
 
 

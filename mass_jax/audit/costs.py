@@ -1,41 +1,38 @@
-"""What a question costs, in tokens and floating-point operations. Pure.
-
-A token read or written takes 2 P operations, P the parameters of the model; a token trained on takes 4 P a step, since
-only adapters get gradients: forward 2 P, backward through the activations 2 P. Attention between tokens is
-left out, which is little over texts so short.
-"""
+"""What adapting to a question may take, and what it took. Pure."""
 
 from collections.abc import Mapping
 
+from mass_jax import cost
 from mass_jax.config import Config
-
-PHASES = ("answer", "examples", "gates", "update", "regression", "second_answer")
+from mass_jax.llama import LlamaConfig
 
 
 def worst_case(config: Config, samples: int, suite_tokens: int) -> int:
     """Most tokens that adapting to one question can take, the plain answer left out.
 
-    >>> worst_case(Config(), samples=16, suite_tokens=360)
-    1300
+    Args:
+        config: the settings.
+        samples: answers that the answer gate samples for each example; 0 without that gate.
+        suite_tokens: of the regression suite.
+
+    >>> worst_case(Config(), samples=16, suite_tokens=270)
+    1082
     """
-    prompt, answer, m = config.max_prompt_tokens, config.max_answer_tokens, config.num_test_examples
-    written = prompt + m * config.max_example_tokens
-    checked = m * (prompt + answer) + (m * (prompt + samples * answer) if samples else 0)
-    trained = (config.inner_steps + 1) * m * (prompt + answer)
-    return written + checked + trained + suite_tokens + prompt + answer
+    m, row = config.num_test_examples, config.max_prompt_tokens + config.max_answer_tokens
+    written = config.max_generator_prompt_tokens + m * config.max_example_tokens
+    checked = m * row + (m * (config.max_prompt_tokens + samples * config.max_answer_tokens) if samples else 0)
+    return written + checked + (config.inner_steps + 1) * m * row + suite_tokens + row
 
 
-def flops(tokens: Mapping[str, int], steps: int, parameters: int) -> int:
-    """Operations of one question.
+def flops(model: LlamaConfig, config: Config, tokens: Mapping[str, int]) -> int:
+    """Floating-point operations of one question, see `mass_jax.cost`.
 
     Args:
-        tokens: read or written, by phase; "update" counts each trained token once a step, and once for the last loss.
-        steps: of the update.
-        parameters: P.
-
-    >>> flops({"answer": 10, "update": 30}, steps=2, parameters=1000)
-    120000
+        model: the language model.
+        config: the settings.
+        tokens: by phase; "update" counts each trained token once a step, and once for the loss after the last.
     """
-    updating = tokens.get("update", 0)
-    backward = updating * steps // (steps + 1)
-    return 2 * parameters * (sum(tokens.values()) + backward)
+    each = tokens.get("update", 0) / (config.inner_steps + 1)
+    read = sum(count for phase, count in tokens.items() if phase != "update") + each
+    counted = cost.Tokens(read=read, written=0, trained=each * config.inner_steps)
+    return round(cost.flops(model, counted, inner_steps=config.inner_steps, lora_blocks=config.lora_blocks))

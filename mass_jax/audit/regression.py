@@ -90,12 +90,14 @@ def read_jsonl(path: pathlib.Path) -> list[Any]:
     return found
 
 
-def encode_suite(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> Text:
+def encode_suite(dialogue: Any, pairs: Sequence[tuple[str, str]]) -> Text:
     """The suite as rows [R, T], as long as the longest needs."""
+    tokenizer = dialogue.tokenizer
     lengths = [
-        len(tokenizer(p)["input_ids"]) + len(tokenizer(c, add_special_tokens=False)["input_ids"]) for p, c in pairs
+        len(tokenizer(prompt)["input_ids"]) + len(tokenizer(completion, add_special_tokens=False)["input_ids"])
+        for prompt, completion in pairs
     ]
-    return encode_pairs(tokenizer, pairs, max(lengths) + 1)[0]
+    return encode_pairs(tokenizer, pairs, max(lengths) + 1, dialogue.end_token)[0]
 
 
 def _pair(row: Any, where: str, task: Any) -> tuple[str, str]:

@@ -1,7 +1,5 @@
 """Where a model comes from: a workdir's settings and newest checkpoint, or a model by itself. Changes nothing there."""
 
-import dataclasses
-import json
 import pathlib
 from typing import Any, NamedTuple
 
@@ -65,10 +63,7 @@ def _assemble(config: Config) -> Parts:
 
 def _read_config(path: pathlib.Path) -> Config:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        known = {field.name for field in dataclasses.fields(Config)}
-        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
-        return Config(**given)
+        return Config.from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} holds no settings of a run ({error}); give a workdir of experiments.train") from None
 

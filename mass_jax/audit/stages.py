@@ -116,10 +116,9 @@ def unfit(parts: Parts, problem: str) -> str:
 
 def answer(model: Model, adapters: Any, tasks: Sequence[Problem], keys_N: jax.Array) -> list[str]:
     """Greedy answers, under each question's adapter or without any."""
-    prompts, config = model.parts.dialogue.solver_prompts(tasks), model.parts.config
-    limits = {"num_samples": 1, "max_new_tokens": config.max_answer_tokens}
-    samples = generate.sample(model.parts.solver, model.weights, adapters, *prompts, keys_N, temperature=0.0, **limits)
-    return [row[0] for row in model.parts.dialogue.read(samples)]
+    prompts = model.parts.dialogue.solver_prompts(tasks)
+    _, responses = train.respond(model.parts, model.weights, adapters, prompts, keys_N, 1, temperature=0.0)
+    return [row[0] for row in responses]
 
 
 def write(model: Model, tasks: Sequence[Problem], keys_N: jax.Array) -> list[list[str]]:
@@ -258,7 +257,7 @@ def _agreement(
     model: Model, tasks: Sequence[Problem], practice: generate.Practice, keys_N: jax.Array, samples: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Share of the model's sampled answers to each example's problem that are the example's own; tokens it took."""
-    dialogue, config, (N, M) = model.parts.dialogue, model.parts.config, practice.kept_NM.shape
+    dialogue, (N, M) = model.parts.dialogue, practice.kept_NM.shape
     asked = [
         Problem("", parsed.problem, parsed.solution, _final(dialogue.task, parsed.solution))
         if isinstance(parsed, Example) and not unfit(model.parts, parsed.problem)
@@ -269,11 +268,10 @@ def _agreement(
     stand_ins = [task for task in tasks for _ in range(M)]  # so that the shape stays the same
     prompts = dialogue.solver_prompts([task or other for task, other in zip(asked, stand_ins, strict=True)])
     keys = jax.vmap(lambda key: jax.random.split(key, M))(keys_N).reshape(N * M)
-    limits = {"num_samples": samples, "max_new_tokens": config.max_answer_tokens}
-    drawn = generate.sample(model.parts.solver, model.weights, None, *prompts, keys, temperature=1.0, **limits)
-    shares = [_share(dialogue.task, task, row) for task, row in zip(asked, dialogue.read(drawn), strict=True)]
-    taken = prompts[1] + np.asarray(drawn.lengths_NM).sum(-1)
-    return np.array(shares).reshape(N, M), taken.reshape(N, M).sum(-1)
+    drawn, responses = train.respond(model.parts, model.weights, None, prompts, keys, samples, temperature=1.0)
+    shares = [_share(dialogue.task, task, row) for task, row in zip(asked, responses, strict=True)]
+    taken = prompts[1] + np.asarray(drawn.text.target_BT).sum((1, 2))
+    return np.array(shares).reshape(N, M), taken.reshape(N, M).sum(-1).astype(int)
 
 
 def _share(task: Any, problem: Problem | None, responses: Sequence[str]) -> float:

@@ -1,0 +1,118 @@
+"""What solving costs and gains: plain, adapted, adapted behind gates; and many questions at a time against one by one.
+
+    python -m experiments.bench_solve --workdir=runs/tiny3 --out=docs/results/audit
+
+writes cost.json and cost.md, in about ten minutes on 2 cores of an Intel Xeon at 2.50 GHz; the workdir is that of
+`python -m experiments.train --preset=tiny --seeds=0,1,2 --controls --workdir=runs/tiny3`, of which it takes every seed.
+"""
+
+import json
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags, logging
+
+from experiments import settings
+from mass_jax import runtime, solve
+from mass_jax.audit.policy import Policy
+from mass_jax.tasks.problem import Problem, Verdict
+
+FLAGS = flags.FLAGS
+REPEATS = 7
+# row of the table -> the operator's policy; None adapts nothing
+ROWS: dict[str, Policy | None] = {
+    "plain": None,
+    "adapted, no gates": Policy(gates={}),
+    "adapted, gates": Policy(),
+    "adapted, gates, a third of the practice real": Policy(real_share=1 / 3),
+}
+
+
+def open_solver(policy: Policy | None, scratch: str, seed: int) -> solve.Solver:
+    log = pathlib.Path(tempfile.mkdtemp(dir=scratch)) / "events.jsonl"
+    return solve.load(FLAGS.workdir, train_seed=seed, policy_file=policy, log=log, adapt=policy is not None)
+
+
+def measure_row(policy: Policy | None, seeds: Sequence[int], scratch: str) -> dict[str, Any]:
+    """Accuracy and cost a question on the headline problems of every seed; the first batch warms up."""
+    right, found = [], []
+    for seed in seeds:
+        with open_solver(policy, scratch, seed) as solver:
+            column = next(iter(solver.setup.model.parts.problems(seed).columns.values()))
+            solver(column[: solver.batch])
+            questions = [Problem(f"{seed} {p.id}", p.problem, "", "") for p in column]
+            answers = solver(questions)
+            task = solver.setup.model.parts.dialogue.task
+            verdicts = task.verify(column, [answer.text or "" for answer in answers])
+            right += [verdict is Verdict.RIGHT for verdict in verdicts]
+            found += answers
+    return {
+        "questions": len(found),
+        "accuracy": float(np.mean(right)),
+        "tokens": float(np.mean([sum(answer.tokens.values()) for answer in found])),
+        "tokens_by_phase": {p: float(np.mean([a.tokens.get(p, 0) for a in found])) for p in found[0].tokens},
+        "mflop": float(np.mean([answer.flops for answer in found])) / 1e6,
+        "seconds": float(np.mean([sum(answer.seconds.values()) for answer in found])),
+        "decisions": {d: sum(a.decision == d for a in found) for d in sorted({a.decision for a in found})},
+    }
+
+
+def measure_batching(scratch: str, seed: int, count: int = 16) -> dict[str, Any]:
+    """Seconds of `count` questions together and one by one, in turn; medians."""
+    with open_solver(Policy(), scratch, seed) as solver:
+        asked = [p.problem for p in next(iter(solver.setup.model.parts.problems(seed).columns.values()))[:count]]
+        times: dict[str, list[float]] = {"together": [], "one_by_one": []}
+        for i in range(REPEATS + 1):
+            began = time.perf_counter()
+            solver(asked)
+            middle = time.perf_counter()
+            for problem in asked:
+                solver([problem])
+            if i:  # the first compiles
+                times["together"].append(middle - began)
+                times["one_by_one"].append(time.perf_counter() - middle)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return {"questions": count, "repeats": REPEATS, **medians, "share": medians["together"] / medians["one_by_one"]}
+
+
+def to_markdown(results: dict[str, Any]) -> str:
+    lines = ["| | accuracy, % | tokens | MFLOP | seconds |", "|---|---:|---:|---:|---:|"]
+    for name, row in results["rows"].items():
+        cells = (100 * row["accuracy"], row["tokens"], row["mflop"], row["seconds"])
+        lines.append(f"| {name} | {cells[0]:.1f} | {cells[1]:.0f} | {cells[2]:.0f} | {cells[3]:.4f} |")
+    batching = results["batching"]
+    lines.append("")
+    lines.append(
+        f"A question, in batches of 16. {batching['questions']} questions together take {batching['together']:.2f} s, "
+        f"one by one {batching['one_by_one']:.2f} s: {batching['share']:.2f} of the time "
+        f"(medians of {batching['repeats']}, in turn)."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def main(_: Sequence[str]) -> None:
+    if FLAGS.workdir is None:
+        settings.fail("--workdir is missing; give a run of experiments.train")
+    seeds = json.loads((pathlib.Path(FLAGS.workdir) / "config.json").read_text())["seeds"]
+    out, rows = pathlib.Path(FLAGS.out), {}
+    with tempfile.TemporaryDirectory() as scratch:
+        batching = measure_batching(scratch, seeds[0])
+        logging.info("batching: %s", batching)
+        for name, policy in ROWS.items():
+            rows[name] = measure_row(policy, seeds, scratch)
+            logging.info("%s: %s", name, rows[name])
+    results = {"rows": rows, "batching": batching}
+    runtime.write_atomically(out / "cost.json", json.dumps(results, indent=1) + "\n")
+    runtime.write_atomically(out / "cost.md", to_markdown(results))
+    print(to_markdown(results))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("workdir", None, "Directory of a run of experiments.train.")
+    flags.DEFINE_string("out", "docs/results/audit", "Directory of the results.")
+    settings.run(main)
