@@ -119,7 +119,7 @@ def export(which: str | None = None) -> None:
         raise UserError(f"the adapter of record {record['number']} was not made again bit for bit; see replay")
     out, solver = pathlib.Path(FLAGS.out), model.parts.solver
     peft.save(out, solver.adapter(model.weights, found.adapter))
-    if model.weights is not None and solver.generator == "full" and FLAGS.workdir is not None:
+    if solver.generator == "full" and FLAGS.workdir is not None:
         # Meta-training changed the weights beneath the adapter, which is of no use without them.
         weights.save(out / "base", solver.params(model.weights), solver.config)
         for name in ("tokenizer.json", "tokenizer_config.json"):

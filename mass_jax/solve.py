@@ -222,7 +222,8 @@ def load(
         batch: most questions at a time.
         suite: JSONL file of the regression suite; None takes the embedded one.
         real: examples known to be real; None takes training problems of the model's own task.
-        task: prompts and parser of another domain; None is the model's own.
+        task: another domain: the methods of `tasks.problem.Task`, and perhaps `recompute` of `gates.Recomputes`; None is
+            the model's own.
         more_gates: gates beside the policy's.
         writer: what writes the practice.
         adapt: False answers plainly, without policy and log.
@@ -231,7 +232,7 @@ def load(
         UserError: something is missing or contradictory, in one line.
         audit.chain.Broken: the log does not hold.
     """
-    permitted = policy.Policy() if not adapt else _policy(model, policy_file)
+    permitted = policy.Policy(gates={}) if not adapt else _policy(model, policy_file)
     found = source.load(model, run, train_seed)
     parts, refused = stages.within_limits(found.parts, permitted.limits)
     if real is None and task is None:
@@ -290,7 +291,7 @@ def as_questions(problems: Sequence[Question]) -> list[Problem]:
     """Questions with ids.
 
     Raises:
-        UserError: one has no problem, or an id stands twice.
+        UserError: one has no problem or one too long, or an id stands twice.
 
     >>> [question.id for question in as_questions(["1 + 1", {"problem": "2 + 2", "id": "b"}])]
     ['0', 'b']
@@ -306,6 +307,8 @@ def as_questions(problems: Sequence[Question]) -> list[Problem]:
         name = str(data.get("id", i))
         if name in found:
             raise UserError(f"question {i + 1} has the id {name!r} of another; give each its own, or none")
+        if len(data["problem"]) > stages.MOST_CHARS:
+            raise UserError(f"question {i + 1} has {len(data['problem'])} characters; the most is {stages.MOST_CHARS}")
         found[name] = Problem(name, data["problem"], "", "")
     return list(found.values())
 

@@ -8,7 +8,7 @@ import collections
 import dataclasses
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from mass_jax.tasks.math.near_duplicates import jaccard, tokens
 from mass_jax.tasks.problem import Example, Rejected
@@ -44,6 +44,15 @@ class Verdict(NamedTuple):
     value: float | None = None
     limit: float | None = None
     reason: str = ""
+
+
+@runtime_checkable
+class Recomputes(Protocol):
+    """A task that can compute answers itself."""
+
+    def recompute(self, problem: str) -> str | None:
+        """The right answer to a problem that it did not choose; None where it computes none. Never raises."""
+        ...
 
 
 class Gate(Protocol):

@@ -21,7 +21,8 @@ vertical-align: top } td.n { text-align: right; font-variant-numeric: tabular-nu
 padding: 0 .25em; overflow-wrap: anywhere } details { border-top: 1px solid #d1d5db; padding: .4rem 0 }
 summary { cursor: pointer } summary b { display: inline-block; min-width: 6.5rem } .adapted { color: #15803d }
 .too_few, .refused { color: #6b7280 } .rolled_back, .stopped { color: #b91c1c } .failed { color: #b91c1c }
-.side { display: flex; gap: 2rem; flex-wrap: wrap; margin: .5rem 0 } .small { color: #6b7280; font-size: 13px }
+.side { display: flex; align-items: flex-start; gap: 2rem; flex-wrap: wrap;
+margin: .5rem 0 } .small { color: #6b7280; font-size: 13px }
 """
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 

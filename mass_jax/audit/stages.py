@@ -17,12 +17,13 @@ import numpy as np
 from mass_jax import train
 from mass_jax.assemble import Parts
 from mass_jax.audit import adaptation, bounds
-from mass_jax.audit.gates import AnswerCheck, Calibration, Candidate, Gate
+from mass_jax.audit.gates import AnswerCheck, Calibration, Candidate, Gate, Recomputes
 from mass_jax.llama import lora
 from mass_jax.method import adapt, generate
 from mass_jax.method.models import Weights
 from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
 
+MOST_CHARS = 100_000  # of a text; what is longer is no question and no example
 KEY_NAMES = ("write", "adapter", "answer", "check")
 REAL_EXAMPLES = 64  # how many problems of training stand for real ones where nobody gives others
 
@@ -130,7 +131,8 @@ def parse(model: Model, tasks: Sequence[Problem], texts_NM: list[list[str]]) -> 
     """Written texts, parsed, with each question's share of real examples behind them."""
     task, parsed_NM, all_texts_NM = model.parts.dialogue.task, [], []
     for n, row in enumerate(texts_NM):
-        texts = [text.encode("utf-8", "replace").decode() for text in row]  # no lone surrogates for the tokenizer
+        # no lone surrogates for the tokenizer
+        texts = [text[:MOST_CHARS].encode("utf-8", "replace").decode() for text in row]
         real = _real(model, tasks[n].id)
         found = [_parse_one(task, text, tasks[n].problem) for text in texts]
         parsed_NM.append([*found, *real])
@@ -238,14 +240,14 @@ def _known(values_NM: np.ndarray | None, practice: generate.Practice, n: int, m:
 
 
 def count_tokens(dialogue: generate.Dialogue, text: str) -> int:
-    """Tokens of a text; of one that is too long to be of use, those of its start."""
-    return len(dialogue.tokenizer(text[:100_000], add_special_tokens=False)["input_ids"])
+    """Tokens of a text."""
+    return len(dialogue.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _recompute(model: Model, parsed: Example | Rejected) -> bool | None:
     """Whether a solution is what the task itself computes; None where it computes none."""
     task = model.parts.dialogue.task
-    if isinstance(parsed, Rejected) or not hasattr(task, "recompute"):
+    if isinstance(parsed, Rejected) or not isinstance(task, Recomputes):
         return None
     computed = task.recompute(parsed.problem)
     if computed is None:
@@ -286,5 +288,5 @@ def _share(task: Any, problem: Problem | None, responses: Sequence[str]) -> floa
 
 def _final(task: Any, solution: str) -> str:
     """The final answer in a solution, where the task can tell it."""
-    found = task.final_answer(solution) if hasattr(task, "final_answer") else None
+    found = task.final_answer(solution)
     return solution if found is None else found

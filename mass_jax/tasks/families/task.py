@@ -60,6 +60,15 @@ class FamiliesTask:
             return None
         return str(int(answer)) if _INTEGER.fullmatch(answer) else None
 
+    def recompute(self, problem: str) -> str | None:
+        """The answer to a problem of a known form, as the audit's answer gate computes it; None for any other.
+
+        >>> FamiliesTask().recompute("x + 3 = 10")
+        '7'
+        """
+        found = find(problem)
+        return None if found is None else str(found[1].answer(found[2]))
+
     def useful(self, problem: Problem, example: Example) -> bool:
         """Right, and of the target's own family in one of its known forms."""
         found = find(example.problem)
