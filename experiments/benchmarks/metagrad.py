@@ -51,7 +51,7 @@ class Case:
 
     adjoint: str
     optimizer: str = "sgd"
-    remat: str = "none"  # of the model's blocks
+    remat: str = "none"  # of the model's blocks: "block" recomputes all, "dots" all but products with weights
     loss_chunk: int = 0
     chunk: int | None = None
     product_chunk: int | None = None
@@ -62,7 +62,7 @@ class Case:
     @property
     def policy(self) -> str:
         """The policies in words; "plain" when there are none."""
-        parts = ["block remat"] if self.remat != "none" else []
+        parts = [f"{self.remat} remat"] if self.remat != "none" else []
         parts += [f"loss_chunk={self.loss_chunk}"] if self.loss_chunk else []
         parts += [f"chunk={self.chunk}"] if self.chunk else []
         parts += [f"product_chunk={self.product_chunk}"] if self.product_chunk else []
@@ -94,7 +94,8 @@ def cases(preset: Preset) -> list[Case]:
         rows += [each("WeightedMixedMode", product_chunk=half), each("FirstOrder")]
     rows += [lean("ReverseUnroll(save_grads)", timed=False), Case("ReverseUnroll", "adamw", timed=False)]
     for adjoint in ("ReverseUnroll(step)", "MixedMode", "WeightedMixedMode", "FirstOrder"):
-        rows.append(lean(adjoint, chunk=chunk))
+        rows += [lean(adjoint, chunk=chunk), Case(adjoint, remat="dots", chunk=chunk)]
+    rows += [Case("ReverseUnroll(step)", chunk=size) for size in (chunk, chunk // 2)]
     both = functools.partial(lean, "WeightedMixedMode", chunk=chunk, product_chunk=chunk // 2)
     rows += [both(), both(num_steps=8, timed=False), both(examples=wide, timed=False)]
     return [*rows, Case(PLAIN_JAX)]
