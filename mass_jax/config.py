@@ -58,7 +58,7 @@ class Config:
         "How to differentiate through the inner loop.",
         choices=("weighted", "mixed", "reverse", "first_order"),
     )
-    remat: str = setting("none", "Rematerialization of transformer blocks.", choices=("none", "block"))
+    remat: str = setting("none", "Rematerialization of transformer blocks.", choices=("none", "dots", "block"))
     loss_chunk: int = setting(0, "Positions of a row whose logits are held at a time; 0 holds all.", minimum=0)
     base_dtype: str = setting(
         "float32", "Of the base weights; adapters and adjoints are float32.", choices=("float32", "bfloat16")
