@@ -27,6 +27,21 @@ def define() -> None:
         _define_one(field)
 
 
+def define_machines() -> None:
+    """Defines the flags that say on which devices and with how many processes a command runs; they change no number."""
+    flags.DEFINE_string("mesh", "auto", "Sizes of the axes, like data:2,fsdp:4,tensor:2, or auto.")
+    flags.DEFINE_string(
+        "coordinator", "", "For many processes: host:port of process 0, or auto where the cluster tells (TPU, Slurm)."
+    )
+    flags.DEFINE_integer("num_processes", 1, "Processes of this run, with --coordinator=host:port.", lower_bound=1)
+    flags.DEFINE_integer("process_id", 0, "Which of them this is, from 0.", lower_bound=0)
+
+
+def join_machines() -> None:
+    """First in a main: joins the other processes of the run, before anything touches a device."""
+    runtime.join(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+
+
 def _define_one(field: dataclasses.Field) -> None:
     name, default, help_text = field.name, field.default, field.metadata["help"]
     if choices := field.metadata["choices"]:

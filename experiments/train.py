@@ -17,6 +17,7 @@ from mass_jax.assemble import assemble
 from mass_jax.errors import UserError
 
 settings.define()
+settings.define_machines()
 flags.adopt_module_key_flags(settings)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of this run; give it again to resume.")
 
@@ -35,15 +36,21 @@ def train_and_report(stop: runtime.Stop) -> None:
         if _WORKDIR.value is None:
             raise ValueError("--workdir is missing; give a directory for this run, like --workdir=runs/tiny")
         workdir = pathlib.Path(_WORKDIR.value)
+        settings.join_machines()
+        mesh = runtime.make_mesh(flags.FLAGS.mesh)
         runtime.check_workdir(workdir, config.to_json())
-        parts = assemble(config)
+        with runtime.use_mesh(mesh):
+            parts = assemble(config, mesh)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
-    with contextlib.closing(parts):
+    with runtime.use_mesh(mesh), contextlib.closing(parts):
         for seed in config.seeds:
             parts.problems(seed)
-        runtime.claim_workdir(workdir, config.to_json())
+        if runtime.is_first():
+            runtime.claim_workdir(workdir, config.to_json())
         study.run_study(parts, workdir, stop)
+    if not runtime.is_first():
+        return
     print((workdir / "report" / "table1.md").read_text(encoding="utf-8"))
     logging.info("report: %s", workdir / "report")
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mass_jax import runtime
 from mass_jax.catalogue import Chosen, open_task
 from mass_jax.config import Config
 from mass_jax.llama import Llama, LlamaConfig, lora, tokenizer, weights
@@ -29,6 +30,7 @@ class Parts:
         scorer: the scorer's trunk.
         params: pretrained parameters.
         directory: where the model's files are.
+        feed: what puts this process's tasks on the mesh.
     """
 
     config: Config
@@ -38,6 +40,7 @@ class Parts:
     scorer: Llama
     params: Any
     directory: pathlib.Path
+    feed: runtime.Feed
 
     @property
     def solver(self) -> Solver:
@@ -57,6 +60,10 @@ class Parts:
     def problems(self, seed: int) -> Problems:
         """The problem sets of one meta-training seed."""
         return self.chosen.problems(seed)
+
+    def on_every_process(self) -> "Parts":
+        """The same, where every process handles all tasks on its host: for evaluation, of which one keeps records."""
+        return dataclasses.replace(self, feed=dataclasses.replace(self.feed, whole=True))
 
     def close(self) -> None:
         """Frees what the task holds, such as worker processes."""
@@ -90,8 +97,12 @@ class Parts:
         return objective.Surrogate(self.solver, config.clip_ratio, config.advantage_eps, level)
 
 
-def assemble(config: Config) -> Parts:
+def assemble(config: Config, mesh: jax.sharding.Mesh | None = None) -> Parts:
     """Loads the model and builds the parts.
+
+    Args:
+        config: the settings.
+        mesh: from `runtime.make_mesh`; None is one device. Each process reads its devices' slices of the weights.
 
     Raises:
         FileNotFoundError, ValueError: model files are missing, damaged or contradict each other; one line that names
@@ -102,7 +113,12 @@ def assemble(config: Config) -> Parts:
     encoder = tokenizer.load(directory)
     if len(encoder) > llama_config.vocab_size:
         raise ValueError(f"{directory}: the tokenizer has {len(encoder)} tokens, the model {llama_config.vocab_size}")
-    params = weights.load(directory, llama_config, dtype=jnp.dtype(config.base_dtype))
+    mesh = runtime.make_mesh("auto", jax.devices()[:1]) if mesh is None else mesh
+    runtime.check_layout(mesh, llama_config)
+    runtime.check_divides(mesh, "tasks", config.tasks_per_step, "--tasks_per_step")
+    shapes = jax.eval_shape(lambda key: Llama(llama_config).init(key, jnp.zeros((1, 2), jnp.int32)), jax.random.key(0))
+    places = runtime.shardings(mesh, shapes["params"])
+    params = weights.load(directory, llama_config, dtype=jnp.dtype(config.base_dtype), shardings=places)
     chosen = open_task(config, directory, encoder)
     end_token = None if chosen.end is None else _token_of(encoder, chosen.end)
     if end_token is not None:
@@ -117,7 +133,7 @@ def assemble(config: Config) -> Parts:
         end_token,
     )
     loop, scorer = models(config, llama_config)
-    return Parts(config, chosen, dialogue, loop, scorer, params, directory)
+    return Parts(config, chosen, dialogue, loop, scorer, params, directory, runtime.Feed(mesh))
 
 
 def models(config: Config, llama_config: LlamaConfig) -> tuple[adapt.InnerLoop, Llama]:
@@ -159,7 +175,7 @@ def _token_of(encoder: Any, text: str) -> int:
 def _inner_blocks(asked: int, llama_config: LlamaConfig) -> int:
     blocks = llama_config.num_hidden_layers
     if asked > blocks:
-        raise ValueError(f"--lora_blocks={asked} is more than the model's {blocks}; give at most {blocks}, or 0 for all")
+        raise ValueError(f"--lora_blocks={asked} is more than the model's {blocks}; give at most {blocks}, or 0: all")
     return asked % blocks
 
 

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mass_jax.runtime import write_atomically
+from mass_jax.runtime import agreed_maximum, is_first, write_atomically
 
 Record = Mapping[str, Any]
 
@@ -29,12 +29,16 @@ class RecordLog:
             if kept + size > len(lines):
                 break
             kept, self.done = kept + size, self.done + 1
-        if kept != len(lines) or not path.exists() or path.stat().st_size != sum(len(line) + 1 for line in lines):
+        whole = path.exists() and path.stat().st_size == sum(len(line) + 1 for line in lines)
+        if is_first() and not (whole and kept == len(lines)):
             write_atomically(path, "".join(line.decode() + "\n" for line in lines[:kept]))
+        self.done = agreed_maximum(self.done if is_first() else 0)
         self._path = path
 
     def append(self, records: Sequence[Record]) -> None:
-        """Writes one batch; when it returns, the batch outlives a crash of the machine."""
+        """Writes one batch; when it returns, the batch outlives a crash of the machine. One process writes."""
+        if not is_first():
+            return
         with self._path.open("a", encoding="utf-8") as file:
             file.write("".join(json.dumps(record) + "\n" for record in records))
             file.flush()

@@ -48,7 +48,7 @@ def run_study(parts: Parts, workdir: pathlib.Path, stop: runtime.Stop) -> dict[s
     for rows in (rows_of(config), CONTROLS) if config.controls else (rows_of(config),):
         for seed in config.seeds:
             run_seed(parts, rows, seed, workdir / f"seed{seed}", stop)
-    return write_report(config, workdir)
+    return write_report(config, workdir) if runtime.is_first() else {}
 
 
 def run_evaluation(parts: Parts, workdir: pathlib.Path, stop: runtime.Stop) -> None:
@@ -73,12 +73,14 @@ def run_seed(parts: Parts, rows: Sequence[str], seed: int, workdir: pathlib.Path
     trained = evaluate_rows(parts, rows, seed, workdir, stop)
     path = workdir / "evaluation" / "worked.json"
     shown = next((name for name in MASS_RUNS if name in trained), None)
-    if shown is None or path.exists():
+    if shown is None or runtime.agreed_maximum(runtime.is_first() and path.exists()):
         return
     stages = {"before": trained[None].weights, "after": trained[shown].weights}
     headline = next(iter(parts.problems(seed).columns.values()))
-    found = worked.worked_examples(parts, stages, trained[shown].scorer, headline[:WORKED_PROBLEMS], seed)
-    runtime.write_atomically(path, json.dumps(found))
+    everywhere, scorer = parts.on_every_process(), trained[shown].scorer
+    found = worked.worked_examples(everywhere, stages, scorer, headline[:WORKED_PROBLEMS], seed)
+    if runtime.is_first():
+        runtime.write_atomically(path, json.dumps(found))
 
 
 def evaluate_rows(
@@ -98,7 +100,7 @@ def evaluate_rows(
         if run not in trained:
             trained[run] = train_run(parts, str(run), problems, seed, workdir / str(run), stop)
         votes = _votes(workdir) if name == "majority" else 1
-        job = evaluate.Job(parts, trained[run].weights, name, problems, seed, votes)
+        job = evaluate.Job(parts.on_every_process(), trained[run].weights, name, problems, seed, votes)
         evaluate.evaluate(job, records_path(workdir, name), stop)
     return trained
 
@@ -110,7 +112,10 @@ def records_path(workdir: pathlib.Path, name: str) -> pathlib.Path:
 
 def _votes(workdir: pathlib.Path) -> int:
     """Votes of the majority, from what the rows before it wrote."""
-    return evaluate.votes_at_equal_compute(*(read_records(records_path(workdir, n)) for n in ("base", "tt_ss")))
+    found = 0
+    if runtime.is_first():
+        found = evaluate.votes_at_equal_compute(*(read_records(records_path(workdir, n)) for n in ("base", "tt_ss")))
+    return runtime.agreed_maximum(found)
 
 
 def train_run(

@@ -3,6 +3,7 @@
 Letters: N tasks a step, M examples of a task.
 """
 
+import collections
 import functools
 import pathlib
 import random
@@ -20,12 +21,23 @@ from mass_jax.method import adapt, generate, meta_step, score, solver_grpo
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Rollout, Text
 from mass_jax.stats import auc
-from mass_jax.tasks.problem import Example, Problem, Verdict
+from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
 
 OneStep = Callable[[int, Any], tuple[Any, dict[str, float]]]
 
-_meta_step = jax.jit(meta_step.meta_step, static_argnames="learner", donate_argnames="state")
-_grpo_step = jax.jit(solver_grpo.grpo_step, static_argnames="learner", donate_argnames="state")
+
+@functools.partial(jax.jit, static_argnames="learner", donate_argnames="state")
+def _meta_step(learner: meta_step.Learner, state: Any, base: Any, batch: Any, key: jax.Array) -> Any:
+    state, found = meta_step.meta_step(learner, state, base, batch, key)
+    return runtime.constrain(state), found
+
+
+@functools.partial(jax.jit, static_argnames="learner", donate_argnames="state")
+def _grpo_step(learner: solver_grpo.SolverGrpo, state: Any, base: Any, attempts: Any, right_NM: jax.Array) -> Any:
+    state, metrics = solver_grpo.grpo_step(learner, state, base, attempts, right_NM)
+    return runtime.constrain(state), metrics
+
+
 scores_jit = jax.jit(score.scores, static_argnames="trunk")
 adapt_jit = jax.jit(adapt.adapt, static_argnames="loop")
 
@@ -87,7 +99,7 @@ def train_mass(
         return state, metrics | judge(parts, tasks, practice, found)
 
     label = " ".join(filter(None, ("mass", outer, control)))
-    state = run_steps(label, workdir, state, one_step, parts.config, stop)
+    state = run_steps(label, workdir, parts.feed.place(state), one_step, parts.config, stop)
     return Trained(Weights(start.base, state.policy), state.scorer)
 
 
@@ -100,31 +112,37 @@ def collect(
     key: jax.Array,
     stop: runtime.Stop,
 ) -> tuple[meta_step.TaskBatch, generate.Practice]:
-    """Phase (1) of an iteration: examples for each task, and what the outer loss is to be taken on."""
+    """Phase (1) of an iteration: examples for each task, and what the outer loss is to be taken on.
+
+    Returns:
+        The batch of all processes, and the practice of this one's tasks.
+    """
     config, dialogue, weights = parts.config, parts.dialogue, Weights(base, state.policy)
+    count, own = len(tasks), parts.feed.mine(tasks)
     write_keys_N, adapter_keys_N, attempt_keys_N = (
-        jax.random.split(jax.random.fold_in(key, i), len(tasks)) for i in (1, 2, 3)
+        jax.random.split(jax.random.fold_in(key, i), count) for i in (1, 2, 3)
     )
-    practice, generated = write_examples(parts, weights, tasks, write_keys_N, config.num_examples)
+    practice, written = write_examples(parts, weights, own, write_keys_N, config.num_examples)
     stop.poll()
-    adapters = learner.loop.init_adapters(adapter_keys_N)
+    examples, texts, generated = parts.feed.put((practice.examples, practice.scorer_texts, written), count)
+    adapters = parts.feed.place(learner.loop.init_adapters(adapter_keys_N))
     if learner.objective.gold:
-        solutions, right_NJ = dialogue.gold(tasks), np.ones((len(tasks), 1), np.float32)
+        solutions, right_NJ = dialogue.gold(own), np.ones((len(own), 1), np.float32)
     else:
-        scores_NM = scores_jit(learner.scorer, state.scorer, practice.scorer_texts)
-        adapted = adapt_jit(learner.loop, weights, adapters, scores_NM, practice.examples)
+        scores_NM = scores_jit(learner.scorer, state.scorer, texts)
+        adapted = adapt_jit(learner.loop, weights, adapters, scores_NM, examples)
         solutions, right_NJ, _ = attempt(
-            parts, weights, adapted, tasks, attempt_keys_N, config.num_attempts, config.temperature
+            parts, weights, adapted, own, attempt_keys_N, config.num_attempts, config.temperature
         )
     stop.poll()
-    batch = meta_step.TaskBatch(practice.examples, practice.scorer_texts, generated, solutions, right_NJ, adapters)
-    return batch, practice
+    solutions, right_NJ = parts.feed.put((solutions, right_NJ), count)
+    return meta_step.TaskBatch(examples, texts, generated, solutions, right_NJ, adapters), practice
 
 
 def write_examples(
     parts: Parts, weights: Weights, tasks: Sequence[Problem], keys_N: jax.Array, count: int
 ) -> tuple[generate.Practice, Rollout]:
-    """The generator writes `count` practice examples for each task."""
+    """The generator writes `count` practice examples for each of this process's tasks; keys are those of all."""
     prompts = parts.dialogue.generator_prompts(tasks)
     limits = {"num_samples": count, "max_new_tokens": parts.config.max_example_tokens}
     texts, rollout = _sample(parts, weights, None, prompts, keys_N, parts.config.temperature, **limits)
@@ -140,7 +158,7 @@ def attempt(
     count: int,
     temperature: float,
 ) -> tuple[Rollout, np.ndarray, list[list[str]]]:
-    """`count` attempts at each task by its adapted model (the unadapted one if `adapted` is None), verified.
+    """`count` attempts at each of this process's tasks by its adapted model (None: the unadapted one), verified.
 
     Returns:
         Attempts [N, M, T], right_NM (float32), responses.
@@ -178,12 +196,15 @@ def _sample(
     **limits: int,
 ) -> tuple[list[list[str]], Rollout]:
     """Samples as texts, and as rollouts under the model's own probabilities (temperature 1)."""
-    samples = generate.sample(parts.solver, weights, inner, *prompts, keys_N, temperature=temperature, **limits)
+    count, feed = len(keys_N), parts.feed
+    fed = feed.put(prompts, count)
+    drawn = generate.sample(parts.solver, weights, inner, *fed, feed.spread(keys_N), temperature=temperature, **limits)
+    samples = feed.get(drawn, count)
     rollout = generate.rollout(prompts, samples)
     if temperature not in (0.0, 1.0):
         # The sampler reports the tempered policy; the ratio's numerator is the model, so its denominator must be too.
-        logprobs = _logprobs(parts.solver, weights, rollout.text, inner)
-        rollout = rollout._replace(logprobs_BT=np.asarray(logprobs) * rollout.text.target_BT)
+        logprobs = _logprobs(parts.solver, weights, feed.put(rollout.text, count), inner)
+        rollout = rollout._replace(logprobs_BT=feed.get(logprobs, count) * rollout.text.target_BT)
     return parts.dialogue.read(samples), rollout
 
 
@@ -207,22 +228,22 @@ def train_solver_grpo(
         tasks = [problems[j] for j in draws(i)]
         keys_N = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 3), i), len(tasks))
         weights = Weights(start.base, state.policy)
+        own = parts.feed.mine(tasks)
         attempts, right_NM, _ = attempt(
-            parts, weights, None, tasks, keys_N, parts.config.num_solver_attempts, parts.config.temperature
+            parts, weights, None, own, keys_N, parts.config.num_solver_attempts, parts.config.temperature
         )
+        attempts, right_NM = parts.feed.put((attempts, right_NM), len(tasks))
         stop.poll()
         state, metrics = _grpo_step(learner, state, start.base, attempts, right_NM)
         check_finite(state.policy_opt_state, limit=parts.config.max_skipped_steps)
         return state, to_floats(metrics)
 
-    state = run_steps("solver_grpo", workdir, state, one_step, parts.config, stop)
+    state = run_steps("solver_grpo", workdir, parts.feed.place(state), one_step, parts.config, stop)
     return Weights(start.base, state.policy)
 
 
 def run_steps(label: str, workdir: pathlib.Path, state: Any, one_step: OneStep, config: Any, stop: runtime.Stop) -> Any:
     """The loop that every training shares: resume, step, log, save; an interruption saves what is finished."""
-    # Committed to its device from the start: the step's outputs are, and a step compiles anew for other placements.
-    state = jax.device_put(state, jax.devices()[0])
     with runtime.Checkpoints(workdir / "checkpoints") as checkpoints:
         done, state = checkpoints.restore(state) or (0, state)
         metrics = runtime.MetricsLog(workdir / "metrics.jsonl", next_step=done)
@@ -277,15 +298,25 @@ def judge(
     parts: Parts, tasks: Sequence[Problem], practice: generate.Practice, found: meta_step.StepOutput
 ) -> dict[str, float]:
     """What is known of the examples beyond their reward: kept, useful, and how well scores and rewards rank."""
-    kept_NM = practice.kept_NM.astype(bool)
-    metrics = {"kept_share": float(kept_NM.mean())}
-    metrics |= {f"rejected/{reason}": float(count) for reason, count in practice.reasons().items()}
-    useful_NM = useful_examples(parts, tasks, practice)
-    if useful_NM is None:
+    count, rows = len(tasks), parts.feed.rows(len(tasks))
+    scores_NM, rewards_NM = parts.feed.get((found.scores_NM, found.rewards_NM), count)
+    useful_NM = useful_examples(parts, tasks[rows], practice)
+    reasons_NM = [[p.reason if isinstance(p, Rejected) else None for p in row] for row in practice.parsed_NM]
+    known_NM = [[None] * len(row) for row in reasons_NM] if useful_NM is None else useful_NM.tolist()
+    own = zip(practice.kept_NM.tolist(), reasons_NM, known_NM, scores_NM.tolist(), rewards_NM.tolist(), strict=True)
+    kept, reasons, useful, scores, rewards = (
+        [value for row in column for value in row]
+        for column in zip(*runtime.gather_rows(runtime.mine(rows, list(own))), strict=True)
+    )
+    metrics = {"kept_share": float(np.mean(kept))}
+    counted = collections.Counter(reason for reason in reasons if reason is not None)
+    metrics |= {f"rejected/{reason}": float(number) for reason, number in counted.items()}
+    if None in useful:
         return metrics
-    metrics["useful_share"] = float(useful_NM.mean())
-    for name, values_NM in (("scorer_auc", found.scores_NM), ("reward_auc", found.rewards_NM)):
-        area = auc(np.asarray(values_NM)[kept_NM], useful_NM[kept_NM])
+    metrics["useful_share"] = float(np.mean(useful))
+    kept_B, useful_B = np.array(kept, bool), np.array(useful, bool)
+    for name, values in (("scorer_auc", scores), ("reward_auc", rewards)):
+        area = auc(np.array(values)[kept_B], useful_B[kept_B])
         if area is not None:
             metrics[name] = area
     return metrics

@@ -61,7 +61,7 @@ def _stage(
         name: [row[0] for row in train.attempt(parts, weights, inner, problems, keys[0], 1, temperature=0.0)[2]]
         for name, inner in (("unadapted", None), ("adapted", adapted))
     }
-    scores, rewards = np.asarray(scores_NM), -np.asarray(gradients.meta)
+    scores, rewards = parts.feed.get((scores_NM, -gradients.meta), len(problems))
     rows = []
     for n in range(len(problems)):
         examples: list[dict[str, Any]] = []

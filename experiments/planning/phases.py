@@ -19,7 +19,7 @@ from mass_jax.method import meta_step, score
 from mass_jax.method.generate import sample
 from mass_jax.method.models import Weights
 from mass_jax.method.text import Rollout, Text
-from mass_jax.runtime import rules
+from mass_jax.runtime import Feed, rules
 from mass_jax.sampling.choose import Settings
 from mass_jax.sampling.sample import Request, start
 
@@ -57,7 +57,7 @@ class Iteration:
         llama_config = execution(config, self.shape)
         loop, scorer = models(config, llama_config)
         nothing: Any = None
-        return Parts(config, nothing, nothing, loop, scorer, nothing, pathlib.Path())
+        return Parts(config, nothing, nothing, loop, scorer, nothing, pathlib.Path(), Feed(self.mesh))
 
     def learner(self, adjoint: str | None = None) -> meta_step.Learner:
         """What meta-trains, with another adjoint if asked for."""

@@ -1,18 +1,34 @@
-"""What keeps a run alive and visible: checkpoints, metrics, signals, the workdir."""
+"""What a run stands on: meshes and rules, many processes, checkpoints, metrics, signals, the workdir."""
 
 from mass_jax.runtime.checkpoints import Checkpoints
+from mass_jax.runtime.distributed import agreed_maximum, gather_rows, is_first, join, mine
+from mass_jax.runtime.feed import Feed
+from mass_jax.runtime.mesh import make_mesh
 from mass_jax.runtime.metrics import MetricsLog, progress
+from mass_jax.runtime.rules import check_divides, check_layout, constrain, shardings, use_mesh
 from mass_jax.runtime.signals import Interrupted, Stop, stop_on_signals
 from mass_jax.runtime.workdir import check_workdir, claim_workdir, write_atomically
 
 __all__ = [
     "Checkpoints",
+    "Feed",
     "Interrupted",
     "MetricsLog",
     "Stop",
+    "agreed_maximum",
+    "check_divides",
+    "check_layout",
     "check_workdir",
     "claim_workdir",
+    "constrain",
+    "gather_rows",
+    "is_first",
+    "join",
+    "make_mesh",
+    "mine",
     "progress",
+    "shardings",
     "stop_on_signals",
+    "use_mesh",
     "write_atomically",
 ]

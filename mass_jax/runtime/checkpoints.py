@@ -2,6 +2,8 @@
 
 import contextlib
 import pathlib
+import traceback
+from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
@@ -30,12 +32,18 @@ class Checkpoints(contextlib.AbstractContextManager):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._checkpointer.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            with self._full_disk_named():
+                self._checkpointer.close()
+        except Exception:
+            if kind is None:  # else the block's own error is the one to show
+                raise
 
     def save(self, step: int, state: Any) -> None:
         """Starts saving `state` as after `step` steps, in the background; a step saved before is left as it is."""
-        self._checkpointer.wait()
+        with self._full_disk_named():
+            self._checkpointer.wait()
         if step not in [checkpoint.step for checkpoint in self._checkpointer.checkpoints]:
             self._checkpointer.save_async(step, state, force=True)
 
@@ -63,6 +71,20 @@ class Checkpoints(contextlib.AbstractContextManager):
         if steps:
             raise UserError(f"no checkpoint in {self.directory} can be read (tried {steps}); remove it to start anew")
         return None
+
+    @contextlib.contextmanager
+    def _full_disk_named(self) -> Iterator[None]:
+        """A save runs in the background, so that its failure comes with a later call."""
+        try:
+            yield
+        except Exception as error:  # orbax and tensorstore each have their own for a full disk
+            if "No space left" not in "".join(traceback.format_exception(error)):
+                raise
+            steps = [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+            kept = f"step {max(steps)} is saved" if steps else "nothing is saved yet"
+            raise UserError(
+                f"no space left for {self.directory}; {kept}: free some and run the same command"
+            ) from error
 
     @property
     def directory(self) -> str:

@@ -22,6 +22,8 @@ class Feed:
 
     Args:
         mesh: from `make_mesh`.
+        whole: every process handles all tasks on the host, and the devices still split them: for evaluation, whose
+            host work is the same on all.
 
     >>> from mass_jax.runtime.mesh import make_mesh
     >>> feed = Feed(make_mesh("data:1", jax.devices()[:1]))
@@ -30,9 +32,12 @@ class Feed:
     """
 
     mesh: Mesh
+    whole: bool = False
 
     def rows(self, count: int) -> slice:
         """Which of `count` tasks this process handles."""
+        if self.whole:
+            return slice(0, count)
         places = self._sharding(count).addressable_devices_indices_map((count,)).values()
         bounds = [place[0].indices(count)[:2] for place in places if place]
         return slice(min(start for start, _ in bounds), max(stop for _, stop in bounds))
@@ -46,13 +51,15 @@ class Feed:
         sharding = self._sharding(count)
 
         def one(leaf: Any) -> jax.Array:
+            if self.whole:
+                return _from_host(leaf, sharding)
             return jax.make_array_from_process_local_data(sharding, np.asarray(leaf), (count, *leaf.shape[1:]))
 
         return jax.tree.map(one, tree)
 
     def get(self, tree: Any, count: int) -> Any:
         """This process's part [n, ...] of global arrays [N, ...], on the host."""
-        sharding = self._sharding(count)
+        sharding = NamedSharding(self.mesh, PartitionSpec()) if self.whole else self._sharding(count)
 
         def one(leaf: jax.Array) -> np.ndarray:
             placed = leaf if leaf.sharding.is_equivalent_to(sharding, leaf.ndim) else jax.device_put(leaf, sharding)
@@ -75,9 +82,9 @@ class Feed:
         return NamedSharding(self.mesh, rules.spec("tasks") if divides else PartitionSpec())
 
 
-def _from_host(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
+def _from_host(leaf: Any, sharding: NamedSharding) -> jax.Array:
     """An array that every process has whole, or one that is global already, placed anew."""
-    if sharding.is_fully_addressable or not leaf.is_fully_addressable:
+    if sharding.is_fully_addressable or (isinstance(leaf, jax.Array) and not leaf.is_fully_addressable):
         return jax.device_put(leaf, sharding)
     host = np.asarray(leaf)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])

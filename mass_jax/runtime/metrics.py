@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 import tqdm
 from absl import logging
 
+from mass_jax.runtime.distributed import is_first
 from mass_jax.runtime.workdir import write_atomically
 
 LOG_EVERY_SECONDS = 10.0
 
 
 class MetricsLog:
-    """Appends one JSON object a step to `path`.
+    """Appends one JSON object a step to `path`; of many processes the first writes.
 
     Args:
         path: the file, made if absent.
@@ -25,12 +26,16 @@ class MetricsLog:
     """
 
     def __init__(self, path: pathlib.Path, next_step: int):
+        self._path = path
+        if not is_first():
+            return
         kept = [row for row in read_metrics(path) if row["step"] < next_step]
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._path = path
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Appends the metrics of one step; not-a-number becomes null, since JSON has no NaN."""
+        if not is_first():
+            return
         row = {"step": step, **{name: _json_number(value) for name, value in metrics.items()}}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -51,7 +56,7 @@ def progress(label: str, start: int, stop: int) -> Iterator[tuple[int, "Reporter
     Yields:
         (i, report); call `report(name=value, ...)` to show figures of this step.
     """
-    terminal = sys.stderr.isatty()
+    terminal = sys.stderr.isatty() and is_first()
     with tqdm.tqdm(total=stop, initial=start, desc=label, disable=not terminal, dynamic_ncols=True) as bar:
         reporter = Reporter(label, stop, bar if terminal else None)
         for i in range(start, stop):
@@ -76,7 +81,7 @@ class Reporter:
     def step_done(self, done: int) -> None:
         if self._bar is not None:
             return
-        if done == self._stop or time.monotonic() - self._last_line > LOG_EVERY_SECONDS:
+        if is_first() and (done == self._stop or time.monotonic() - self._last_line > LOG_EVERY_SECONDS):
             self._last_line = time.monotonic()
             shown = " ".join(f"{name}={value:.3g}" for name, value in self._figures.items())
             logging.info("%s %d/%d %s", self._label, done, self._stop, shown)

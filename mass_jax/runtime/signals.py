@@ -6,6 +6,8 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
+from mass_jax.runtime.distributed import agreed_maximum
+
 
 class Interrupted(Exception):
     """The user or the machine asked to stop; everything finished so far is saved."""
@@ -30,9 +32,10 @@ class Stop:
         os.write(2, b"stopping at the next safe point; once more to stop at once\n")
 
     def poll(self) -> None:
-        """Raises `Interrupted` if a stop was asked for."""
-        if self._signum is not None:
-            raise Interrupted(self._signum)
+        """Raises `Interrupted` if a stop was asked for, of this process or any other of the run: all stop here."""
+        signum = agreed_maximum(self._signum or 0)
+        if signum:
+            raise Interrupted(signum)
 
 
 @contextlib.contextmanager

@@ -1,12 +1,14 @@
 """Checkpoints with real files: resumed, kept, damaged."""
 
+import subprocess
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mass_jax.errors import UserError
-from mass_jax.runtime import Checkpoints
+from mass_jax.runtime import Checkpoints, Feed, make_mesh
 
 
 def state_of(value):
@@ -64,3 +66,37 @@ def test_sound_checkpoints_of_another_state_are_kept(saved):
             checkpoints.restore(state_of(0) | {"new": jnp.zeros(2)})
         step, _ = checkpoints.restore(state_of(0))
     assert step == 3
+
+
+def test_a_full_disk_is_named_and_leaves_the_last_good_checkpoint(tmp_path):
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", tmp_path], check=False).returncode:
+        pytest.skip("only root can make a small disk")
+    try:
+        small, large = {"x": jnp.ones(4)}, {"x": jnp.asarray(np.random.default_rng(0).random(2**20, np.float32))}
+        with Checkpoints(tmp_path / "saved") as checkpoints:
+            checkpoints.save(1, small)
+        with pytest.raises(UserError, match=r"no space left for .*saved; step 1 is saved: free some"):  # noqa: SIM117
+            with Checkpoints(tmp_path / "saved") as checkpoints:
+                checkpoints.save(2, large)
+        with Checkpoints(tmp_path / "saved") as checkpoints:
+            step, state = checkpoints.restore(small)
+        assert step == 1
+        np.testing.assert_array_equal(state["x"], small["x"])
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_another_topology_restores_the_same_numbers(tmp_path):
+    state = {"q_proj": {"kernel": jnp.arange(2 * 8 * 8.0).reshape(2, 8, 8)}}
+    for saved, restored in (("data:1,fsdp:2,tensor:4", None), (None, "data:2,fsdp:4")):
+        directory = tmp_path / str(saved)
+        with Checkpoints(directory) as checkpoints:
+            checkpoints.save(1, placed(state, saved))
+        with Checkpoints(directory) as checkpoints:
+            _, found = checkpoints.restore(placed(jax.tree.map(jnp.zeros_like, state), restored))
+        np.testing.assert_array_equal(found["q_proj"]["kernel"], state["q_proj"]["kernel"])
+        assert len(found["q_proj"]["kernel"].sharding.device_set) == (8 if restored else 1)
+
+
+def placed(state, layout):
+    return Feed(make_mesh(layout)).place(state) if layout else jax.device_put(state, jax.devices()[0])

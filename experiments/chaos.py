@@ -1,0 +1,173 @@
+"""Kills a training run at random times and looks whether it still ends with the same bits.
+
+    python -m experiments.chaos --out=runs/chaos --kills=30
+
+Trains a small run undisturbed, then runs that are stopped (SIGTERM) or killed (SIGKILL) at random times and resumed,
+until so many kills are spent. Each disturbed run must end with the checkpoint, the metrics and the records of the
+undisturbed one, bit for bit (times aside). OUT/chaos.json says which phase each kill met; the status is 1 if anything
+differs.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from absl import flags, logging
+
+from experiments import settings
+from mass_jax import runtime
+from mass_jax.errors import UserError
+
+FLAGS = flags.FLAGS
+STEPS, WARMUP = 6, 2
+SMALL = (
+    f"--preset=tiny --steps={STEPS} --warmup_steps={WARMUP} --tasks_per_step=2 --num_examples=2 --num_test_examples=2 "
+    "--eval_batch=4 --num_attempts=2 --num_eval_problems=8 --checkpoint_every=2 --outer=verifier "
+    "--methods=base,tt_ss,mass"
+).split()
+TIMES = ("seconds", "step_time", "seconds_per_question")
+
+
+@dataclasses.dataclass(frozen=True)
+class Kill:
+    """One interruption: which run, which signal, after how long, in which phase, and how the process ended."""
+
+    run: int
+    signal: str
+    seconds: float
+    phase: str
+    status: int
+
+
+def main(_: list[str]) -> None:
+    settings.guarded(torment)
+
+
+def torment(stop: runtime.Stop) -> None:
+    """The whole command."""
+    if FLAGS.out is None:
+        raise UserError("--out is missing; give a directory, like --out=runs/chaos")
+    out = pathlib.Path(FLAGS.out).absolute()
+    if out.exists():
+        raise UserError(f"--out={out} exists; give a new directory")
+    draw = random.Random(FLAGS.seed)
+    began = time.monotonic()
+    train(out / "undisturbed", None)
+    reference = fingerprint(out / "undisturbed")
+    began = time.monotonic()  # once more with compiled code, to know how long a run is
+    train(out / "timed", None)
+    length = time.monotonic() - began
+    kills: list[Kill] = []
+    same: list[bool] = [fingerprint(out / "timed") == reference]
+    while len(kills) < FLAGS.kills:
+        stop.poll()
+        workdir = out / f"run{len(same)}"
+        kills += disturbed(workdir, len(same), min(3, FLAGS.kills - len(kills)), length, draw)
+        same.append(fingerprint(workdir) == reference)
+        report(out, kills, same, length)
+        shutil.rmtree(workdir)
+    print((out / "chaos.json").read_text(encoding="utf-8"))
+    if not all(same):
+        raise SystemExit(1)
+
+
+def disturbed(workdir: pathlib.Path, run: int, count: int, length: float, draw: random.Random) -> list[Kill]:
+    """One run, interrupted `count` times while it goes on, and then left in peace."""
+    kills: list[Kill] = []
+    while len(kills) < count:
+        number = draw.choice([signal.SIGTERM, signal.SIGKILL])
+        seconds = draw.uniform(0.15, 0.9) * length
+        status, phase = train(workdir, (number, seconds))
+        if status == 0:  # it was done before the signal came
+            break
+        kills.append(Kill(run, number.name, round(seconds, 2), phase, status))
+        logging.info("kill %s", kills[-1])
+    train(workdir, None)
+    return kills
+
+
+def train(workdir: pathlib.Path, interruption: tuple[signal.Signals, float] | None) -> tuple[int, str]:
+    """The command as users run it, with a signal after some seconds; returns its status and the phase it was in."""
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "compiled")}
+    cache["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    command = [sys.executable, "-m", "experiments.train", *SMALL, f"--workdir={workdir}"]
+    with subprocess.Popen(
+        command, env=os.environ | cache, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        phase = ""
+        if interruption is not None:
+            number, seconds = interruption
+            try:
+                process.wait(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                phase = phase_of(workdir)
+                process.send_signal(number)
+        errors = process.communicate()[1]
+    if interruption is None and process.returncode:
+        raise UserError(f"the run in {workdir} failed: {errors.decode().strip().splitlines()[-1]}")
+    return process.returncode, phase
+
+
+def phase_of(workdir: pathlib.Path) -> str:
+    """What a run is doing, as its files tell."""
+    run = workdir / "seed0" / "mass"
+    if any(run.glob("checkpoints/*tmp*")):
+        return "saving"
+    metrics = run / "metrics.jsonl"
+    if not metrics.exists():
+        return "evaluation before training" if (workdir / "seed0").exists() else "start"
+    done = len(metrics.read_text(encoding="utf-8").splitlines())
+    if done >= STEPS:
+        return "evaluation"
+    return "warm-up" if done < WARMUP else "training"
+
+
+def fingerprint(workdir: pathlib.Path) -> dict[str, str]:
+    """Hashes of what a run ends with: every array of its last checkpoint, its metrics and records without times."""
+    found = {}
+    for path in sorted(workdir.rglob("*.jsonl")):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
+        found[str(path.relative_to(workdir))] = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+    for path in sorted(workdir.rglob("checkpoints")):
+        found[str(path.relative_to(workdir))] = _hash_of_arrays(path)
+    return found
+
+
+def _hash_of_arrays(path: pathlib.Path) -> str:
+    """Of all arrays in the newest checkpoint of a directory."""
+    import jax
+    import numpy as np
+    from orbax.checkpoint import v1 as ocp
+
+    newest = max((child for child in path.iterdir() if child.name.isdecimal()), key=lambda child: int(child.name))
+    digest = hashlib.sha256(newest.name.encode())
+    for leaf in jax.tree.leaves(ocp.load(newest)):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def report(out: pathlib.Path, kills: list[Kill], same: list[bool], length: float) -> None:
+    """Writes what is known so far."""
+    met: dict[str, int] = {}
+    for kill in kills:
+        met[kill.phase] = met.get(kill.phase, 0) + 1
+    result: dict[str, Any] = {"kills": len(kills), "runs": len(same), "bit_identical": sum(same), "by_phase": met}
+    result |= {"seconds_of_a_run": round(length, 1), "each": [dataclasses.asdict(kill) for kill in kills]}
+    runtime.write_atomically(out / "chaos.json", json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("out", None, "Directory for the runs and the result; must be new.")
+    flags.DEFINE_integer("kills", 30, "Kills in all.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Of the times and signals.")
+    settings.run(main)

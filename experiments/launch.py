@@ -1,0 +1,208 @@
+"""Starts a command on many machines, or as many processes here; prints what it would run, and runs it with --nodry_run.
+
+    python -m experiments.launch --backend=local --num_processes=2 -- --preset=tiny --workdir=runs/two
+    python -m experiments.launch --backend=gcloud --topology=v5e:4x4 --name=mass --zone=us-west4-a \\
+        -- --preset=llama31_8b_verifier --workdir=gs://BUCKET/mass --mesh=fsdp:4,tensor:4
+    python -m experiments.launch --backend=xpk --topology=v5e:4x4 --name=mass --cluster=CLUSTER --image=IMAGE -- ...
+    python -m experiments.launch --backend=slurm --num_processes=4 --name=mass -- ...
+
+What stands behind -- goes to `python -m experiments.train` (or --module) as it is. A local run ends as a whole: a
+signal is passed on to every process, and when one fails the others are stopped.
+"""
+
+import math
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from absl import app, flags
+
+from experiments import settings
+from mass_jax.errors import UserError
+
+FLAGS = flags.FLAGS
+BACKENDS = ("local", "gcloud", "xpk", "slurm")
+# What Google Cloud calls the chips of our topologies, and how many a name counts as one.
+_ACCELERATORS = {"v4": ("v4", 2), "v5e": ("v5litepod", 1), "v5p": ("v5p", 2), "v6e": ("v6e", 1), "tpu7x": ("tpu7x", 1)}
+_RUNTIMES = {
+    "v4": "tpu-ubuntu2204-base",
+    "v5e": "v2-alpha-tpuv5-lite",
+    "v5p": "v2-alpha-tpuv5",
+    "v6e": "v2-alpha-tpuv6e",
+}
+GRACE_SECONDS = 60.0
+
+Command = list[str]
+
+
+def commands(backend: str, module: str, arguments: Sequence[str], **given: Any) -> list[Command]:
+    """The exact commands of a launch, in their order; those of `local` run side by side.
+
+    Raises:
+        ValueError: a setting that the backend needs is missing; names it.
+
+    >>> commands("slurm", "experiments.train", ["--preset=tiny"], num_processes=2, name="mass")[0][:3]
+    ['sbatch', '--job-name=mass', '--nodes=2']
+    """
+    program = ["python", "-m", module, *arguments]
+    if backend == "local":
+        return _local([sys.executable, *program[1:]], given["num_processes"], given["port"])
+    if backend == "slurm":
+        _need(backend, given, "name")
+        inner = shlex.join(["srun", *program, "--coordinator=auto"])
+        count = given["num_processes"]
+        return [["sbatch", f"--job-name={given['name']}", f"--nodes={count}", "--ntasks-per-node=1",
+                 "--signal=TERM@120", "--requeue", f"--wrap={inner}"]]  # fmt: skip
+    inner = shlex.join([*program, "--coordinator=auto"])
+    return _gcloud(inner, given) if backend == "gcloud" else _xpk(inner, given)
+
+
+def _local(program: Command, count: int, port: int) -> list[Command]:
+    if count == 1:
+        return [program]
+    joined = [*program, f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
+    return [[*joined, f"--process_id={i}"] for i in range(count)]
+
+
+def _gcloud(inner: str, given: dict[str, Any]) -> list[Command]:
+    """Asks for a TPU, and starts the same command on each of its hosts when it is there."""
+    _need("gcloud", given, "name", "zone", "topology")
+    name, zone = given["name"], f"--zone={given['zone']}"
+    chip = given["topology"].partition(":")[0]
+    if chip not in _RUNTIMES:
+        raise ValueError(f"--topology={given['topology']}: gcloud has no TPU VM of {chip}; use --backend=xpk")
+    create = ["gcloud", "compute", "tpus", "tpu-vm", "create", name, zone, f"--version={_RUNTIMES[chip]}",
+              f"--accelerator-type={accelerator(given['topology'])}"]  # fmt: skip
+    ssh = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", name, zone, "--worker=all"]
+    return [
+        create + (["--spot"] if given["spot"] else []),
+        [*ssh, "--command=git clone " + given["repository"] + " mass_jax && pip install -q './mass_jax[tpu]'"],
+        [*ssh, "--command=cd mass_jax && " + inner],
+    ]
+
+
+def _xpk(inner: str, given: dict[str, Any]) -> list[Command]:
+    _need("xpk", given, "name", "cluster", "topology", "image")
+    slices = f"--num-slices={given['num_slices']}"
+    return [["xpk", "workload", "create", f"--cluster={given['cluster']}", f"--workload={given['name']}", slices,
+             f"--tpu-type={accelerator(given['topology'])}", f"--docker-image={given['image']}", "--max-restarts=10",
+             f"--command={inner}"]]  # fmt: skip
+
+
+def accelerator(topology: str) -> str:
+    """Google Cloud's name of a topology; some generations count cores, not chips.
+
+    >>> accelerator("v5e:4x4"), accelerator("v5p:4x4x4")
+    ('v5litepod-16', 'v5p-128')
+    """
+    chip, _, shape = topology.partition(":")
+    if chip not in _ACCELERATORS or not all(side.isdecimal() for side in shape.split("x")):
+        known = ", ".join(_ACCELERATORS)
+        raise ValueError(f"--topology={topology!r} is unknown; write {known} with a shape, like v5e:4x4")
+    name, cores = _ACCELERATORS[chip]
+    return f"{name}-{cores * math.prod(int(side) for side in shape.split('x'))}"
+
+
+def _need(backend: str, given: dict[str, Any], *names: str) -> None:
+    for name in names:
+        if not given.get(name):
+            raise ValueError(f"--backend={backend} needs --{name}")
+
+
+def run_together(programs: Sequence[Command]) -> int:
+    """Runs commands side by side and ends them together; returns the first status that is not 0.
+
+    SIGTERM and Ctrl-C go to every one, so that all of them save and stop. When one fails the others, which would wait
+    for it, are asked to stop too; what does not stop in time is killed.
+    """
+    running = [subprocess.Popen(program, start_new_session=True) for program in programs]
+
+    def pass_on(signum: int, _frame: Any = None) -> None:
+        for process in running:
+            process.send_signal(signum)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while not any(process.poll() for process in running) and any(process.poll() is None for process in running):
+            time.sleep(0.05)
+        status = next((process.returncode for process in running if process.returncode), 0)
+        if status:
+            pass_on(signal.SIGTERM)
+        return status
+    finally:
+        _wait(running)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait(running: Sequence[subprocess.Popen]) -> None:
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in running:
+        try:
+            process.wait(timeout=max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def main(argv: Sequence[str]) -> None:
+    names = (
+        "num_processes",
+        "port",
+        "name",
+        "zone",
+        "topology",
+        "num_slices",
+        "cluster",
+        "image",
+        "spot",
+        "repository",
+    )
+    try:
+        given = {name: FLAGS[name].value for name in names} | {"port": FLAGS.port or free_port()}
+        programs = commands(FLAGS.backend, FLAGS.module, argv[1:], **given)
+        for program in programs:
+            print(shlex.join(program), flush=True)
+        if FLAGS.dry_run:
+            return
+        if FLAGS.backend == "local":
+            raise SystemExit(run_together(programs))
+        for program in programs:
+            if status := subprocess.run(program, check=False).returncode:
+                raise UserError(f"{program[0]} ended with status {status}; see its message above")
+    except (ValueError, OSError) as error:
+        settings.fail(str(error))
+
+
+def free_port() -> int:
+    """A port that nobody listens on here."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def define() -> None:
+    """Defines this command's flags; only when run, since commands share names."""
+    flags.DEFINE_enum("backend", "local", BACKENDS, "Where to run.")
+    flags.DEFINE_bool("dry_run", True, "Print the commands and run nothing.")
+    flags.DEFINE_string("module", "experiments.train", "What to run.")
+    flags.DEFINE_integer("num_processes", 1, "Processes (local) or nodes (slurm).", lower_bound=1)
+    flags.DEFINE_integer("port", 0, "Of process 0, for local processes; 0 takes a free one.", lower_bound=0)
+    flags.DEFINE_string("name", "", "Of the TPU, the workload or the job.")
+    flags.DEFINE_string("zone", "", "gcloud: where the TPU is.")
+    flags.DEFINE_string("topology", "", "gcloud, xpk: like v5e:4x4.")
+    flags.DEFINE_integer("num_slices", 1, "xpk: slices of that topology.", lower_bound=1)
+    flags.DEFINE_string("cluster", "", "xpk: the cluster.")
+    flags.DEFINE_string("image", "", "xpk: a container image with mass_jax[tpu].")
+    flags.DEFINE_bool("spot", False, "gcloud: cheaper, and taken back at any time; the same workdir resumes.")
+    flags.DEFINE_string("repository", "REPOSITORY_URL", "gcloud: what each host clones.")
+
+
+if __name__ == "__main__":
+    define()
+    app.run(main)

@@ -1,0 +1,43 @@
+"""Chaos itself is minutes long and run by hand; here, that its comparison sees what it should."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.chaos import fingerprint, phase_of
+from mass_jax.runtime import Checkpoints
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run's files: two steps of warm-up done and saved."""
+
+    def make(name, value=1.0, seconds=3.0, reward=0.5):
+        workdir = tmp_path / name
+        with Checkpoints(workdir / "seed0" / "mass" / "checkpoints") as checkpoints:
+            checkpoints.save(2, {"w": jnp.full(3, value)})
+        rows = [{"step": i, "reward": reward, "step_time": seconds} for i in range(2)]
+        (workdir / "seed0" / "mass" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return workdir
+
+    return make
+
+
+def test_equal_runs_are_equal_whatever_their_times(run):
+    assert fingerprint(run("a")) == fingerprint(run("b", seconds=9.0))
+
+
+def test_one_bit_of_state_or_metrics_shows(run):
+    reference = fingerprint(run("a"))
+    assert fingerprint(run("b", value=float(np.nextafter(np.float32(1), np.float32(2))))) != reference
+    assert fingerprint(run("c", reward=0.5000001)) != reference
+
+
+def test_phases_are_told_from_files(run, tmp_path):
+    assert phase_of(tmp_path / "nothing") == "start"
+    workdir = run("a")
+    assert phase_of(workdir) == "training"
+    (workdir / "seed0" / "mass" / "checkpoints" / "4.orbax-checkpoint-tmp").mkdir()
+    assert phase_of(workdir) == "saving"

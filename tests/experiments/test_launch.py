@@ -1,0 +1,62 @@
+"""Launching: the printed commands, and real local processes."""
+
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from experiments.launch import accelerator, commands, run_together
+
+GIVEN = {"name": "mass", "zone": "z", "topology": "v5e:4x4", "num_slices": 2, "cluster": "c", "image": "i",
+         "spot": True, "repository": "URL", "num_processes": 2, "port": 9}  # fmt: skip
+ARGUMENTS = ["--preset=tiny", "--workdir=with space"]
+
+
+def test_local_processes_know_each_other():
+    first, second = commands("local", "experiments.train", ARGUMENTS, **GIVEN)
+    assert first[1:] == ["-m", "experiments.train", *ARGUMENTS, "--coordinator=127.0.0.1:9", "--num_processes=2",
+                         "--process_id=0"]  # fmt: skip
+    assert second[-1] == "--process_id=1"
+    assert commands("local", "m", [], **GIVEN | {"num_processes": 1})[0][1:] == ["-m", "m"]
+
+
+@pytest.mark.parametrize("backend", ["gcloud", "xpk", "slurm"])
+def test_what_runs_there_is_quoted_once_and_finds_its_cluster(backend):
+    last = commands(backend, "experiments.train", ARGUMENTS, **GIVEN)[-1]
+    inner = last[-1].partition("=")[2]
+    assert shlex.split(inner)[-3:] == [*ARGUMENTS, "--coordinator=auto"]
+
+
+def test_names_of_accelerators():
+    assert [accelerator(t) for t in ("v5e:4x4", "v5p:4x4x4", "v4:2x2x1", "v6e:8x8")] == [
+        "v5litepod-16",
+        "v5p-128",
+        "v4-8",
+        "v6e-64",
+    ]
+    with pytest.raises(ValueError, match="'v5e' is unknown; write v4, v5e"):
+        accelerator("v5e")
+
+
+@pytest.mark.parametrize(("backend", "name"), [("gcloud", "zone"), ("xpk", "cluster"), ("slurm", "name")])
+def test_what_is_missing_is_named(backend, name):
+    with pytest.raises(ValueError, match=f"--backend={backend} needs --{name}"):
+        commands(backend, "m", [], **GIVEN | {name: ""})
+
+
+def program(code):
+    return [sys.executable, "-c", code]
+
+
+def test_processes_end_together():
+    assert run_together([program("pass"), program("pass")]) == 0
+    waits = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: exit(0)); time.sleep(100)"
+    assert run_together([program(waits), program("exit(3)")]) == 3
+
+
+def test_by_default_it_only_prints():
+    command = [sys.executable, "-m", "experiments.launch", "--num_processes=2", "--module=nowhere", "--", "--a=b c"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0
+    assert done.stdout.count("-m nowhere '--a=b c'") == 2

@@ -1,0 +1,65 @@
+"""The whole meta-step at the smallest size that every mesh of 8 devices divides."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mass_jax.llama import Llama, LlamaConfig
+from mass_jax.method import adapt, meta_step, objective, score
+from mass_jax.method.models import Solver
+from mass_jax.method.text import Rollout, Text
+
+TASKS, EXAMPLES, TOKENS = 8, 8, 6
+CONFIG = LlamaConfig(
+    vocab_size=16,
+    hidden_size=16,
+    intermediate_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=8,
+    head_dim=2,
+    initializer_range=0.3,
+)
+
+
+@functools.cache
+def learner(adjoint="weighted", generator="full"):
+    solver = Solver(Llama(CONFIG), generator)
+    loop = adapt.InnerLoop(solver, optax.sgd(0.3), 2, 2, ("q_proj", "v_proj", "down_proj"), adapt.ADJOINTS[adjoint]())
+    surrogate = objective.Surrogate(solver, 0.2, 0.01, "sequence")
+    return meta_step.Learner(
+        loop=loop,
+        scorer=Llama(score.scorer_config(CONFIG, 1, 16)),
+        objective=objective.GeneratorObjective(surrogate, gold=False, gamma=0.1),
+        policy_optimizer=meta_step.outer_optimizer(1e-2, 1.0),
+        scorer_optimizer=meta_step.outer_optimizer(1e-2, 1.0),
+        warmup_steps=0,
+    )
+
+
+def rows(seed, count):
+    draw = np.random.default_rng(seed)
+    lengths = draw.integers(2, TOKENS + 1, (TASKS, count, 1))
+    mask = np.arange(TOKENS) < lengths
+    return Text(draw.integers(0, CONFIG.vocab_size, mask.shape, np.int32), mask, (mask * 1.0).astype(np.float32))
+
+
+def problem(dtype):
+    """State and batch; the scorer's head is not zero, so that its trunk has gradients too."""
+    made = learner()
+    params = made.solver.model.init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+    adapters = made.loop.init_adapters(jax.random.split(jax.random.key(1), TASKS))
+    generated, attempts = (Rollout(rows(s, EXAMPLES), -2.0 * rows(s, EXAMPLES).target_BT) for s in (3, 4))
+    right = np.asarray(np.random.default_rng(5).random((TASKS, EXAMPLES)) < 0.5, np.float32)
+    batch = meta_step.TaskBatch(rows(1, EXAMPLES), rows(2, EXAMPLES), generated, attempts, right, adapters)
+    with jax.numpy_dtype_promotion("standard"):
+        state = meta_step.init_state(jax.random.key(2), made, params)
+    state.scorer["head"]["kernel"] = jnp.linspace(-1.0, 1.0, 16)
+    return jax.tree.map(lambda leaf: _cast(leaf, dtype), (state, batch))
+
+
+def _cast(leaf, dtype):
+    leaf = jnp.asarray(leaf)
+    return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf

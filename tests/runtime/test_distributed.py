@@ -1,0 +1,86 @@
+"""Two real processes on loopback: they train, are killed, go on, and come to what one process comes to."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from experiments.launch import free_port
+from mass_jax.errors import UserError
+from mass_jax.runtime import join
+from mass_jax.runtime.metrics import read_metrics
+
+CHILD = str(pathlib.Path(__file__).parent / "train_child.py")
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled"))}
+    root = str(pathlib.Path(__file__).parents[2])
+    quick = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": root}
+    return os.environ | cache | quick
+
+
+def start(workdir, count, environment):
+    address = f"127.0.0.1:{free_port()}"
+    each = [[address, str(count), str(i)] if count > 1 else [] for i in range(count)]
+    return [
+        subprocess.Popen([sys.executable, CHILD, str(workdir), *arguments], env=environment, stderr=subprocess.PIPE)
+        for arguments in each
+    ]
+
+
+def finish(processes):
+    errors = [process.communicate(timeout=600)[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), errors
+
+
+def weights(path):
+    with np.load(path) as stored:
+        return [stored[name] for name in stored.files]
+
+
+def test_two_processes_killed_and_resumed_equal_one(environment, tmp_path):
+    finish(start(tmp_path / "one", 1, environment))
+    two = tmp_path / "two"
+    processes = start(two, 2, environment)
+    deadline = time.monotonic() + 600
+    while len(read_metrics(two / "metrics.jsonl")) < 2:
+        assert all(process.poll() is None for process in processes), processes[0].communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    for process in processes:
+        process.kill()
+        process.communicate()
+    finish(start(two, 2, environment))
+    expected, found = (read_metrics(path / "metrics.jsonl") for path in (tmp_path / "one", two))
+    assert [row["step"] for row in found] == [0, 1, 2, 3]
+    for a, b in zip(found, expected, strict=True):
+        assert a.keys() == b.keys()
+        for name in a.keys() - {"step_time"}:
+            assert a[name] == pytest.approx(b[name], rel=1e-5, abs=1e-6), name
+    finish(start(two, 1, environment))  # what two have saved, one restores
+    exact = weights(tmp_path / "one" / "after1.npz")
+    for name in ("after2.npz", "after1.npz"):
+        for a, b in zip(weights(two / name), exact, strict=True):
+            assert np.linalg.norm(a - b) <= 1e-5 * max(np.linalg.norm(b), 1e-3)
+
+
+def test_a_process_that_finds_no_other_says_why(environment):
+    code = f"from mass_jax.runtime import join; join('127.0.0.1:{free_port()}', 2, 1, timeout=2)"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode
+    assert "found no process 0 at --coordinator=127.0.0.1" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [(("", 2), "--num_processes=2 needs --coordinator"), (("host:1", 2, 2), "--process_id=2 is not in 0..1")],
+)
+def test_settings_that_cannot_be_name_the_flag(given, message):
+    with pytest.raises(UserError, match=message):
+        join(*given)
