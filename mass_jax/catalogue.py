@@ -87,15 +87,17 @@ def _math(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
     logging.info("%d training problems left out: --eval_data has them, or nearly so", len(dropped))
     for duplicate in dropped:
         logging.info("%s is like %s (%.2f)", duplicate.problem.id, duplicate.partner.id, duplicate.similarity)
+    for flag, problems in (("num_train_problems", kept), ("num_eval_problems", evaluation.problems)):
+        if (asked := getattr(config, flag)) > len(problems):
+            raise ValueError(f"--{flag}={asked} is more than the {len(problems)} usable problems; lower it")
     test = math.sample(evaluation.problems, config.num_eval_problems, seed=0)  # the same for every seed
 
-    def problems(seed: int) -> Problems:
+    def draw(seed: int) -> Problems:
         return Problems(math.sample(kept, config.num_train_problems, seed), {"test": test}, None)
 
-    problems(0)  # too few problems are refused before processes start
     pool = math.Pool()
     task = math.MathTask(math.Verifier(pool), render=functools.partial(math.render, tokenizer))
-    return Chosen(task, problems, close=pool.close)
+    return Chosen(task, draw, close=pool.close)
 
 
 CATALOGUE: dict[str, Callable[[Config, pathlib.Path, Any], Chosen]] = {

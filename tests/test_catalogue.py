@@ -21,7 +21,7 @@ def rows(numbers):
 
 @pytest.fixture
 def data(tmp_path):
-    """Two of the ten training problems are evaluated too, one of them in other words."""
+    """Three of the ten training problems are evaluated too, one of them in other words."""
     train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
     moved = rows([12])[0] | {"problem": "Now: what is 12 plus 12 and then 12 more?"}
     train.write_text("".join(json.dumps(row) + "\n" for row in [*rows(range(10, 19)), moved]))
@@ -47,7 +47,11 @@ def test_mathematics_from_files_is_disjoint_from_what_is_evaluated(data):
     [
         ({"task": "mth"}, "--task='mth' is unknown; did you mean 'math'? Known: families, math, testbed"),
         ({"task": "math", "train_data": "nowhere"}, "'nowhere' is neither a file nor a hub id"),
-        ({"task": "math", "num_train_problems": 100}, "100 problems asked of a set that has 8; ask for fewer"),
+        ({"task": "math", "num_train_problems": 100}, "--num_train_problems=100 is more than the 7 usable problems"),
+        (
+            {"task": "math", "num_eval_problems": 5},
+            "--num_eval_problems=5 is more than the 4 usable problems; lower it",
+        ),
         ({"task": "families"}, "'\\n' ends a completion of this task, but is 0 tokens of the model, not one"),
     ],
 )
