@@ -45,13 +45,14 @@ def main(_: list[str]) -> None:
         if flags.FLAGS.out is None:
             raise ValueError("--out is missing: give a directory, like --out=runs/bench_sampling")
         out = pathlib.Path(flags.FLAGS.out)
-        write(run(pathlib.Path(flags.FLAGS.model), out, **_PRESETS[flags.FLAGS.preset]), out)
+        machine = flags.FLAGS.machine or f"{os.cpu_count()} CPU cores"
+        write(run(pathlib.Path(flags.FLAGS.model), out, machine, **_PRESETS[flags.FLAGS.preset]), out)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 
 def run(
-    model_path: pathlib.Path, out: pathlib.Path, *, repeats: int, new: int, samples: int, rank: int
+    model_path: pathlib.Path, out: pathlib.Path, machine: str, *, repeats: int, new: int, samples: int, rank: int
 ) -> dict[str, Any]:
     """Measures every case of both sides that OUT/sampling.json does not have yet."""
     config = LlamaConfig.from_directory(model_path)
@@ -64,6 +65,7 @@ def run(
     for name, function in _gradient_cases(config, params, adapter, prompt_T, samples).items():
         cases.setdefault(name, {})["ours"] = function
     header = {
+        "machine": machine,
         "new_tokens": new,
         "samples": samples,
         "adapter_rank": rank,
@@ -222,7 +224,9 @@ def _bandwidth_share(seconds: float, read_bytes: int, new: int) -> dict[str, flo
 def write(result: dict[str, Any], out: pathlib.Path) -> None:
     """Writes the JSON, the table and the figure."""
     _save(result, out)
-    lines = ["| case | side | median s | range s | tokens/s |", "| --- | --- | --- | --- | --- |"]
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    lines = [f"Machine: {result['machine']}; {versions}.", ""]
+    lines += ["| case | side | median s | range s | tokens/s |", "| --- | --- | --- | --- | --- |"]
     for name, sides in result["seconds"].items():
         for side, values in sides.items():
             rate = _tokens(name, result) / statistics.median(values)
@@ -272,5 +276,6 @@ def _draw(result: dict[str, Any], file: pathlib.Path) -> None:
 if __name__ == "__main__":
     flags.DEFINE_enum("preset", "cpu", sorted(_PRESETS), "Sizes to run.")
     flags.DEFINE_string("model", "models/smollm2", "A Hugging Face Llama directory.")
-    flags.DEFINE_string("out", None, "Directory to write the results into.")
+    flags.DEFINE_string("out", None, "Directory to write the results into; give it again to resume.")
+    flags.DEFINE_string("machine", "", "What to call this machine in the results; empty counts its cores.")
     app.run(main)

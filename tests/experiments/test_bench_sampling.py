@@ -1,0 +1,30 @@
+"""The sampling benchmark on the embedded model, against real transformers and peft; no time is asserted."""
+
+import importlib.resources
+import json
+import pathlib
+
+import pytest
+
+pytest.importorskip("torch", reason="the benchmark's peers need torch")
+
+from experiments import bench_sampling
+
+MODEL = pathlib.Path(str(importlib.resources.files("mass_jax") / "data" / "tiny"))
+SIZES = {"repeats": 2, "new": 4, "samples": 2, "rank": 2}
+
+
+# peft asks transformers by an old name.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_every_case_is_measured_and_a_second_run_measures_nothing_anew(tmp_path):
+    result = bench_sampling.run(MODEL, tmp_path, "a machine", **SIZES)
+    bench_sampling.write(result, tmp_path)
+    kept = json.loads((tmp_path / "sampling.json").read_text(encoding="utf-8"))
+    assert set(kept["ratios"]) == {"1 sample", "2 samples", "2 tasks", "forward", "LoRA gradient"}
+    assert all(len(values) == 2 for sides in kept["seconds"].values() for values in sides.values())
+    text = (tmp_path / "sampling.md").read_text(encoding="utf-8")
+    assert text.startswith("Machine: a machine; jax ")
+    assert (tmp_path / "sampling.png").stat().st_size > 1000
+    assert bench_sampling.run(MODEL, tmp_path, "a machine", **SIZES)["seconds"] == kept["seconds"]
+    with pytest.raises(ValueError, match="was measured with machine a machine, not another"):
+        bench_sampling.run(MODEL, tmp_path, "another", **SIZES)
