@@ -222,8 +222,8 @@ def load(
         batch: most questions at a time.
         suite: JSONL file of the regression suite; None takes the embedded one.
         real: examples known to be real; None takes training problems of the model's own task.
-        task: another domain: the methods of `tasks.problem.Task`, and perhaps `recompute` of `gates.Recomputes`; None is
-            the model's own.
+        task: another domain: the methods of `tasks.problem.Task`, and perhaps that of `gates.Recomputes`; None is the
+            model's own.
         more_gates: gates beside the policy's.
         writer: what writes the practice.
         adapt: False answers plainly, without policy and log.
