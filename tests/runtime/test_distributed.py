@@ -64,7 +64,8 @@ def test_two_processes_killed_and_resumed_equal_one(environment, tmp_path):
         # Step 1 is the generator's first by Adam, which divides each entry's rounding by that entry's own size.
         tolerance = 1e-5 if a["step"] < 2 else 1e-3
         for name in a.keys() - {"step_time"}:
-            assert a[name] == pytest.approx(b[name], rel=tolerance, abs=tolerance * b["reward_std"]), name
+            scale = 1.0 if "loss" in name else b["reward_std"]
+            assert a[name] == pytest.approx(b[name], rel=tolerance, abs=tolerance * scale), name
     finish(start(two, 1, environment))  # what two have saved, one restores
     exact = weights(tmp_path / "one" / "after1.npz")
     for name in ("after2.npz", "after1.npz"):
