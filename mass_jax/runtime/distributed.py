@@ -1,6 +1,8 @@
 """Joining the other processes of a run, first of all in every main; what one process alone may do."""
 
 import json
+import socket
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,11 +37,28 @@ def join(coordinator: str, num_processes: int = 1, process_id: int = 0, timeout:
         if not 0 <= process_id < num_processes:
             raise UserError(f"--process_id={process_id} is not in 0..{num_processes - 1} of --num_processes")
         given = {"coordinator_address": coordinator, "num_processes": num_processes, "process_id": process_id}
+        if process_id and not _answers(coordinator, timeout):  # JAX itself would end this process without a word
+            raise UserError(_likely_cause(coordinator, num_processes, process_id, timeout, "DEADLINE"))
     try:
         jax.distributed.initialize(initialization_timeout=timeout, **given)
     except (RuntimeError, ValueError) as error:
         raise UserError(_likely_cause(coordinator, num_processes, process_id, timeout, str(error))) from error
     logging.info("process %d of %d, %d devices", jax.process_index(), jax.process_count(), jax.device_count())
+
+
+def _answers(coordinator: str, timeout: float) -> bool:
+    """Whether anybody listens there before the time is over."""
+    host, _, port = coordinator.rpartition(":")
+    if not port.isdecimal():
+        raise UserError(f"--coordinator={coordinator!r} has no port; write it like host:12345")
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+            return True
+        except OSError:
+            time.sleep(0.2)
+    return False
 
 
 def _likely_cause(coordinator: str, num_processes: int, process_id: int, timeout: int, said: str) -> str:
