@@ -30,6 +30,8 @@ def times_b(hidden: jax.Array, b: jax.Array) -> jax.Array:
     >>> times_b(jnp.ones((2, 3, 1)), jnp.full((1, 4), 2.0)).shape
     (2, 3, 4)
     """
+    if jax.sharding.get_abstract_mesh().manual_axes:  # in `jax.shard_map` types carry axes that a primitive must track
+        return hidden @ b
     return _times_b.bind(hidden, b, batch=b.ndim - 2)
 
 
@@ -40,6 +42,8 @@ def _product(hidden: jax.Array, b: jax.Array, *, batch: int) -> jax.Array:
 
 
 def _shape(hidden: Any, b: Any, *, batch: int) -> jax.core.ShapedArray:
+    if hidden.shape[-1] != b.shape[-2] or hidden.shape[:batch] != b.shape[:batch] or hidden.dtype != b.dtype:
+        raise TypeError(f"x A is {hidden.str_short()} and B is {b.str_short()}: rank, leading axes or dtype differ")
     return jax.core.ShapedArray((*hidden.shape[:-1], b.shape[-1]), hidden.dtype)
 
 

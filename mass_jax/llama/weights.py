@@ -50,14 +50,12 @@ def load(
 
 
 def _open(directory: pathlib.Path) -> list[SafeFile]:
-    index = directory / _INDEX
-    if index.is_file():
+    index, names = directory / _INDEX, [_SINGLE]
+    if index.is_file() and not (directory / _SINGLE).is_file():  # in this order in `transformers` too
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{index} is damaged ({error!r}): download it again") from None
-    else:
-        names = [_SINGLE]
     for name in names:
         if not (directory / name).is_file():
             raise FileNotFoundError(f"{directory / name} does not exist: give a directory with safetensors weights")
@@ -107,7 +105,7 @@ def _slice(entry: Entry, found: Mapping[str, SafeFile], index: tuple[slice, ...]
 
 
 def save(path: str | pathlib.Path, params: Any, config: LlamaConfig) -> None:
-    """Writes a model directory that `transformers` loads: config.json and model.safetensors."""
+    """Writes what `transformers` loads: config.json and model.safetensors, which goes before shards that lie there."""
     directory = pathlib.Path(path)
     directory.mkdir(parents=True, exist_ok=True)
     flat = flax.traverse_util.flatten_dict(params)

@@ -68,6 +68,8 @@ def weighted_sum(weights_M: jax.Array, losses_M: jax.Array) -> jax.Array:
             f"weights have shape {weights_M.shape} but example_losses returned {losses_M.shape}; "
             "return one loss per example and pass one weight per example"
         )
+    if not jnp.issubdtype(weights_M.dtype, jnp.floating):
+        raise ValueError(f"weights are {weights_M.dtype}, which has no derivative; give them as float32")
     dtype = jnp.promote_types(weights_M.dtype, losses_M.dtype)
     return jnp.vdot(weights_M.astype(dtype), losses_M.astype(dtype))
 

@@ -88,8 +88,8 @@ def meta_gradient(
         `MetaGradient(value, meta, params, aux)`.
 
     Raises:
-        ValueError: `WeightedMixedMode` without a `WeightedLoss`; `Truncated` with `wrt_params` (that derivative is cut
-            off); a bad `num_steps` or per-step batch.
+        ValueError: an `adjoint` that is none; `WeightedMixedMode` without a `WeightedLoss`; `Truncated` with
+            `wrt_params` (that derivative is cut off); a bad `num_steps` or per-step batch.
 
     Source: Kemaev et al. 2025 (MixFlow-MG, arXiv:2505.00793), equations 4 to 7; Kaya and Rui 2026 (MASS), section 2.3.
 
@@ -102,6 +102,8 @@ def meta_gradient(
     >>> out.value.tolist(), out.meta.tolist()
     (1.0, [-1.0, 1.0])
     """
+    if not isinstance(adjoint, adjoints.Adjoint):
+        raise ValueError(f"adjoint={adjoint!r} is no adjoint; give an instance, such as MixedMode()")
     loop = inner.InnerLoop(inner_loss, optimizer, num_steps, batch_per_step)
     loop.check_batch(batch)
 

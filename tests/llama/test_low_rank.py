@@ -73,3 +73,21 @@ def test_the_gradient_of_b_has_the_narrow_operand_on_the_left(tasks):
     dots = [e for e in jax.make_jaxpr(gradient)(hidden, b).eqns if e.outvars[0].aval.shape == b.shape]
     assert [e.primitive.name for e in dots[-1:]] == ["dot_general"]
     assert dots[-1].invars[0].aval.shape == hidden.shape
+
+
+def test_the_gradient_inside_shard_map():
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+    hidden, b = draw((4, 3), (3, 7))
+    rows, whole = jax.sharding.PartitionSpec("d"), jax.sharding.PartitionSpec()
+
+    def summed(hidden, b):
+        return jax.grad(scalar(times_b), argnums=1)(hidden, b)
+
+    found = jax.jit(jax.shard_map(summed, mesh=mesh, in_specs=(rows, whole), out_specs=whole))(hidden, b)
+    np.testing.assert_allclose(found, jax.grad(scalar(plain), argnums=1)(hidden, b), rtol=1e-5)
+
+
+@pytest.mark.parametrize("b", [np.ones((4, 7), np.float32), np.ones((3, 7), np.float16)])
+def test_operands_that_do_not_fit_are_refused(b):
+    with pytest.raises(TypeError, match="rank, leading axes or dtype differ"):
+        jax.jit(times_b)(np.ones((2, 3), np.float32), b)

@@ -48,6 +48,11 @@ def test_shards_written_by_transformers_load(config, directory, make_params):
     assert len(list((directory / "shards").glob("*.safetensors"))) > 2
     again = weights.load(directory / "shards", LlamaConfig.from_directory(directory / "shards"))
     jax.tree.map(np.testing.assert_array_equal, again, make_params(config))
+    # A model saved where shards lie is what both load from then on.
+    zeros = jax.tree.map(jnp.zeros_like, again)
+    weights.save(directory / "shards", zeros, config)
+    jax.tree.map(np.testing.assert_array_equal, weights.load(directory / "shards", config), zeros)
+    assert not transformers.LlamaForCausalLM.from_pretrained(directory / "shards").lm_head.weight.any()
 
 
 def test_each_device_reads_its_slices(config, directory, make_params):

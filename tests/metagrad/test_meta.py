@@ -241,11 +241,22 @@ def test_outer_auxiliary_output_and_one_compilation(toy, fast):
     assert first.params is None
 
 
+def test_weights_without_a_derivative_are_refused():
+    loss = mg.WeightedLoss(lambda params, batch: (params - batch) ** 2)
+    with pytest.raises(ValueError, match="weights are int32, which has no derivative"):
+        mg.meta_gradient(
+            loss, lambda p, b: p, jnp.float32(1.0), jnp.ones(4, jnp.int32), jnp.ones(4), None,
+            optimizer=optax.sgd(0.1), num_steps=2,
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"num_steps": 0}, "num_steps=0"),
         ({"adjoint": mg.WeightedMixedMode()}, "needs inner_loss=WeightedLoss"),
+        ({"adjoint": mg.FirstOrder}, "is no adjoint; give an instance"),
+        ({"adjoint": "first_order"}, "adjoint='first_order' is no adjoint"),
         ({"adjoint": mg.Truncated(1), "wrt_params": True}, "cuts off the initial parameters"),
         ({"batch_per_step": True}, r"leading axis of num_steps=2.*\(4,\)"),
     ],
