@@ -7,8 +7,8 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
+from mass_jax.llama.precision import wide
 from mass_jax.method import policy
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Rollout
@@ -30,7 +30,7 @@ class Surrogate:
 
     def __call__(self, weights: Weights, rollout: Rollout, rewards_NM: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean loss over a rollout [N, M, T], and the share of rows outside the clip range."""
-        advantages_NM = policy.group_advantages(rewards_NM.astype(jnp.float32), self.advantage_eps)
+        advantages_NM = policy.group_advantages(rewards_NM.astype(wide(rewards_NM.dtype)), self.advantage_eps)
         # Task by task under vmap, so that tasks and rows stay two axes, which a mesh splits apart.
         logprobs_NMT = jax.vmap(lambda text: self.solver.logprobs(weights, text))(rollout.text)
         logprobs_BT, text, old_BT = flatten_tasks((logprobs_NMT, rollout.text, rollout.logprobs_BT))

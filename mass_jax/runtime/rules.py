@@ -5,6 +5,7 @@ weights, adapters, optimizer states that repeat the tree, and checkpoints.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -131,7 +132,7 @@ def check_divides(mesh: Mesh, axis: str, size: int, what: str) -> None:
     if mesh_axis is None or size % mesh.shape[mesh_axis] == 0:
         return
     count = mesh.shape[mesh_axis]
-    good = max(n for n in range(1, count + 1) if size % n == 0)
+    good = math.gcd(size, count)
     raise ValueError(
         f"{mesh_axis}:{count} of --mesh does not divide the {size} {axis} of {what}; take {mesh_axis}:{good}"
         + (f", or a multiple of {count} {axis}" if axis == "tasks" else "")

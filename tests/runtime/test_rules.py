@@ -96,7 +96,7 @@ def test_a_leaf_that_nobody_knows_is_refused():
     ("layout", "changes", "message"),
     [
         ("tensor:8", {"num_key_value_heads": 4}, "tensor:8 of --mesh does not divide the 4 kv_heads .* take tensor:4"),
-        ("tensor:8", {"vocab_size": 228}, "does not divide the 228 vocab of the model; take tensor:6"),
+        ("tensor:8", {"vocab_size": 228}, "does not divide the 228 vocab of the model; take tensor:4"),
         ("fsdp:8", {"hidden_size": 20}, "does not divide the 20 embed"),
     ],
 )
