@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import pathlib
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
@@ -42,6 +43,7 @@ class EventLog(contextlib.AbstractContextManager):
         path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self._file: BinaryIO = os.fdopen(os.open(path, flags, 0o600), "r+b", buffering=0)
+        weakref.finalize(self, self._file.close)  # a log that nobody closes is closed when nobody has it
         try:
             with self._locked():
                 self._follow(_read_head(path, self._size() == 0))
