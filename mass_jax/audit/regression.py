@@ -23,7 +23,7 @@ class Tolerance:
     """
 
     accuracy_drop: float = 0.2
-    nll_rise: float = 0.25
+    nll_rise: float = 0.1
 
 
 class Regression(NamedTuple):

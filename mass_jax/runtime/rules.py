@@ -86,8 +86,8 @@ def _own_axes(parent: str, name: str) -> tuple[str, ...] | None:
 def spec(*axes: str) -> PartitionSpec:
     """Logical axes as axes of the mesh.
 
-    >>> spec("tasks", "rows", "tokens")
-    PartitionSpec('data', 'fsdp', None)
+    >>> tuple(spec("tasks", "rows", "tokens"))
+    ('data', 'fsdp', None)
     """
     return PartitionSpec(*(_MESH_AXIS[axis] for axis in axes))
 

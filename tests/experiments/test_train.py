@@ -14,6 +14,8 @@ import pytest
 from mass_jax.assemble import assemble, model_directory
 from mass_jax.config import Config
 
+pytestmark = pytest.mark.xdist_group("train")  # one worker: its fixtures are runs
+
 SMALL = (
     "--preset=tiny --steps=6 --warmup_steps=1 --tasks_per_step=2 --num_examples=2 --num_test_examples=2 --eval_batch=4 "
     "--num_attempts=2 --num_eval_problems=4 --checkpoint_every=2 --outer=gold --methods=base,tt_ss,mass_gold"
@@ -88,10 +90,8 @@ def test_stopped_and_killed_runs_end_with_the_numbers_of_an_undisturbed_one(undi
     if status:
         assert "run the same command to go on" in errors
         assert "Traceback" not in errors
-    stop_after(3, signal.SIGKILL, flags, environment)
-    status, errors = stop_after(5, signal.SIGINT, flags, environment)
-    assert status in (128 + signal.SIGINT, 0)
     assert "stopping at the next safe point" in errors
+    stop_after(3, signal.SIGKILL, flags, environment)
     done = run(*flags, env=environment)
     assert done.returncode == 0, done.stderr
     assert without_times(tmp_path) == without_times(undisturbed)
@@ -170,6 +170,7 @@ def break_tokenizer(model):
 
 
 def break_index(model):
+    (model / "model.safetensors").unlink()  # where both are, as in Hugging Face's loader, the single file is taken
     (model / "model.safetensors.index.json").write_text("{")
 
 

@@ -44,6 +44,7 @@ def weights(path):
         return [stored[name] for name in stored.files]
 
 
+@pytest.mark.slow
 def test_two_processes_killed_and_resumed_equal_one(environment, tmp_path):
     finish(start(tmp_path / "one", 1, environment))
     two = tmp_path / "two"

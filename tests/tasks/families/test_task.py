@@ -84,5 +84,3 @@ def test_votes_are_counted_by_integer():
 )
 def test_useful_is_right_and_of_the_same_family(example, useful):
     assert TASK.useful(TIMES, Example(*example)) is useful
-
-
