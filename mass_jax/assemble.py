@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from mass_jax import runtime
 from mass_jax.catalogue import Chosen, open_task
 from mass_jax.config import Config
-from mass_jax.llama import Llama, LlamaConfig, lora, tokenizer, weights
+from mass_jax.llama import Llama, LlamaConfig, hub, lora, tokenizer, weights
 from mass_jax.method import adapt, meta_step, objective, policy, score, solver_grpo
 from mass_jax.method.generate import Dialogue
 from mass_jax.method.models import Solver, Weights
@@ -180,23 +180,14 @@ def _inner_blocks(asked: int, llama_config: LlamaConfig) -> int:
 
 
 def model_directory(model: str) -> pathlib.Path:
-    """A directory with the model's files: the embedded one, a local one, or a snapshot of a hub id.
+    """A directory with the model's files: the embedded "tiny", a local one, or a snapshot of a hub id.
 
     Raises:
         FileNotFoundError: no such directory, and the hub cannot be reached for such an id.
     """
     if model == "tiny":
         return pathlib.Path(str(importlib.resources.files("mass_jax") / "data" / "tiny"))
-    if pathlib.Path(model).is_dir():
-        return pathlib.Path(model)
-    import huggingface_hub
-
     try:
-        return pathlib.Path(
-            huggingface_hub.snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.jinja"])
-        )
-    except Exception as error:  # the hub client has no common error for bad names, refusals and a missing network
-        reason = str(error).splitlines()[0]
-        raise FileNotFoundError(
-            f"--model={model!r} is no directory, and not to be had from the hub ({reason})"
-        ) from None
+        return hub.model_directory(model)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"--model: {error}") from None

@@ -16,8 +16,6 @@ from mass_jax.errors import UserError
 from mass_jax.llama import lora, peft
 from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
 
-pytestmark = pytest.mark.xdist_group("solve")  # one worker: its fixtures are runs
-
 BATCH = 4
 PROBLEMS = ["4 kabo 3", "2 lepa 7", "5 kabo 5", "9 zzz 1"]
 HOSTILE = "<script>alert(1)</script> \u202e \ud800"

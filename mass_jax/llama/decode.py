@@ -32,22 +32,27 @@ class LayerCache(NamedTuple):
 def unstack(params: Any) -> Any:
     """Parameters with "layers" as a tuple of each layer's own, kernels as [out, in]: what decoding reads.
 
-    It copies the blocks once. Call it before a loop of many `sample` calls with the same parameters; parameters that
-    come stacked are unstacked by each call.
+    It copies the blocks, and an untied head, once. Call it before a loop of many `sample` calls with the same
+    parameters; parameters that come stacked are unstacked by each call.
     """
     layers = params["layers"]
     if isinstance(layers, tuple):
         return params
     count = jax.tree.leaves(layers)[0].shape[0]
-    return {**params, "layers": tuple(_own(layers, i) for i in range(count))}
+    head = {name: _rows(params[name]) for name in params if name == "lm_head"}
+    return {**params, **head, "layers": tuple(_rows(_layer(layers, i)) for i in range(count))}
 
 
-def _own(layers: Any, i: int) -> Any:
-    """Layer i's parameters, kernels transposed."""
-    if not isinstance(layers, dict):
-        return layers[i]
-    kernels = {ROWS: layers["kernel"][i].T} if "kernel" in layers else {}
-    return kernels | {name: _own(child, i) for name, child in layers.items() if name != "kernel"}
+def _layer(layers: Any, i: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[i], layers)
+
+
+def _rows(tree: Any) -> Any:
+    """Parameters with their kernels transposed."""
+    if not isinstance(tree, dict):
+        return tree
+    kernels = {ROWS: tree["kernel"].T} if "kernel" in tree else {}
+    return kernels | {name: _rows(child) for name, child in tree.items() if name != "kernel"}
 
 
 def unstack_adapter(adapter: Any, layers: int) -> list[Any]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core
 from jax.interpreters import ad
 
@@ -31,6 +32,9 @@ class Blocker:
 
 def explain_forward_mode(loss: Callable[..., Any], *args: Any) -> list[Blocker]:
     """Names the primitives and `custom_vjp` functions in a loss, or in its gradient, that block `jax.jvp`.
+
+    What the table of rules does not show (a `custom_jvp` whose rule calls a `custom_vjp` function, a loop of unknown
+    length, which has no gradient) is found by tracing that derivative; then JAX's own message is the reason.
 
     Args:
         loss: function of `args` that returns a scalar (or anything, if only its forward mode matters).
@@ -81,13 +85,29 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def _attempt(loss: Callable[..., Any], args: Any, shapes: Any) -> list[Blocker]:
-    """Tries what the table of rules cannot tell: rules that exist only to raise."""
+    """Traces what is wanted: forward over reverse of a scalar loss, forward mode of anything else."""
+    leaves, structure = jax.tree.flatten(jax.eval_shape(lambda *args: args, *args))
+    moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    scalar = isinstance(shapes, jax.ShapeDtypeStruct) and not shapes.shape and bool(moving)
 
-    def forward(*args: Any) -> Any:
-        return jax.linearize(loss, *args)[0]
+    def derivative(leaves: Any) -> Any:
+        def of_moving(values: Any) -> Any:
+            return loss(*jax.tree.unflatten(structure, [values.get(i, leaf) for i, leaf in enumerate(leaves)]))
+
+        values = {i: leaves[i] for i in moving}
+        return jax.jvp(jax.grad(of_moving) if scalar else of_moving, (values,), (values,))
 
     try:
-        jax.eval_shape(forward, *args)
+        closed = jax.make_jaxpr(derivative)(leaves)
     except Exception as error:
-        return [Blocker("forward mode", _name(loss), str(error).splitlines()[0])]
-    return []
+        return [Blocker("the gradient" if scalar else "the whole", _name(loss), str(error).splitlines()[0])]
+    # A tangent that waits for a custom_vjp function's backward pass; there is none in forward mode.
+    waits = any(equation.primitive.name == "custom_lin" for equation in _equations(closed.jaxpr))
+    return [Blocker("custom_vjp_call", _name(loss), _INSTEAD["custom_vjp_call"])] if waits else []
+
+
+def _equations(jaxpr: Any) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in core.jaxprs_in_params(equation.params):
+            yield from _equations(inner)

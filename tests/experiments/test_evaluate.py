@@ -11,8 +11,6 @@ import pytest
 
 from mass_jax.records import read_records
 
-pytestmark = pytest.mark.xdist_group("evaluate")  # one worker: its fixtures are runs
-
 ROWS = ["base", "few_shot", "majority", "ttt_other", "tt_ss"]
 SMALL = [
     "--preset=tiny",

@@ -16,8 +16,6 @@ from mass_jax.audit.chain import Broken
 from mass_jax.audit.page import write_page
 from mass_jax.audit.policy import Policy
 
-pytestmark = pytest.mark.xdist_group("solve command")  # one worker: its fixtures are runs
-
 QUESTIONS = 40
 
 

@@ -14,8 +14,6 @@ import pytest
 from mass_jax.assemble import assemble, model_directory
 from mass_jax.config import Config
 
-pytestmark = pytest.mark.xdist_group("train")  # one worker: its fixtures are runs
-
 SMALL = (
     "--preset=tiny --steps=6 --warmup_steps=1 --tasks_per_step=2 --num_examples=2 --num_test_examples=2 --eval_batch=4 "
     "--num_attempts=2 --num_eval_problems=4 --checkpoint_every=2 --outer=gold --methods=base,tt_ss,mass_gold"

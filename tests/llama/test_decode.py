@@ -5,15 +5,17 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from mass_jax.llama import Llama, decode, lora
 from mass_jax.llama.rope import Rope
 
 
-def test_cached_logits_are_those_of_the_full_forward_pass(config, make_params, make_adapter, tokens_BT):
+@pytest.mark.parametrize("tied", [True, False])
+def test_cached_logits_are_those_of_the_full_forward_pass(tied, config, make_params, make_adapter, tokens_BT):
     """Ragged prompts, two continuations each, an adapter for each prompt, positions past the knee of the scaling."""
     scaling = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 4}
-    config = dataclasses.replace(config, rope=Rope("llama3", **scaling))
+    config = dataclasses.replace(config, rope=Rope("llama3", **scaling), tie_word_embeddings=tied)
     model, params = Llama(config), make_params(config)
     each = [make_adapter(config, targets=("q_proj", "v_proj"), seed=seed) for seed in range(3)]
     adapters = decode.unstack_adapter(jax.tree.map(lambda *x: np.stack(x), *each), 2)

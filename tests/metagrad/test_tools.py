@@ -41,9 +41,38 @@ def test_explain_finds_a_callback_and_passes_what_is_fine():
     assert mg.explain_forward_mode(jax.jit(fine), SCALAR) == []
 
 
+@jax.custom_jvp
+def ruled(x):
+    return x * x
+
+
+ruled.defjvp(lambda primals, tangents: (ruled(*primals), 2 * fused(primals[0]) * tangents[0]))
+
+
+@pytest.mark.parametrize(
+    ("loss", "reason"),
+    [
+        (ruled, "custom_vjp"),  # its jvp is fine, that of its gradient is not
+        (
+            lambda x: jax.lax.while_loop(lambda y: y < 9, lambda y: y * y, x),
+            "Reverse-mode differentiation does not work",
+        ),
+    ],
+)
+def test_explain_finds_what_only_the_derivative_shows(loss, reason):
+    (blocker,) = mg.explain_forward_mode(loss, SCALAR)
+    assert reason in str(blocker)
+    with pytest.raises((TypeError, ValueError), match=reason):
+        jax.jvp(jax.grad(loss), (jnp.float32(2.0),), (jnp.float32(1.0),))
+
+
+def test_explain_asks_forward_mode_only_of_what_is_no_loss():
+    assert mg.explain_forward_mode(lambda n, x: jax.lax.fori_loop(0, n, lambda _, y: 2 * y, x), 3, jnp.ones(2)) == []
+
+
 def test_explain_agrees_with_jvp():
     with pytest.raises(TypeError):
-        jax.jvp(fused, (jnp.float32(1.0),), (jnp.float32(1.0),))
+        jax.jvp(fused, (jnp.float32(2.0),), (jnp.float32(1.0),))
 
 
 def test_agreement_measures_angle_size_and_order():
