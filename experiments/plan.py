@@ -4,7 +4,10 @@
 
 Needs the TPU's compiler (`pip install "mass_jax[plan]"`) and no TPU; --topology=local plans for this machine's device.
 Every program is the run's own. A phase takes some minutes to compile; DIR/plan.json is written after each, and the same
-command goes on from there. DIR has plan.json, plan.md and plan.png at the end.
+command goes on from there. DIR has plan.json, plan.md and plan.png at the end. Plans of the same work on other numbers
+of chips are put side by side, in chips.md and chips.png, by
+
+    python -m experiments.plan --join=runs/plan8,runs/plan16 --phases="adapt + meta-gradient" --out=runs/plan
 """
 
 import json
@@ -27,7 +30,7 @@ FLAGS = flags.FLAGS
 
 
 def main(_: list[str]) -> None:
-    settings.guarded(plan)
+    settings.guarded(join if FLAGS.join else plan)
 
 
 def plan(stop: runtime.Stop) -> None:
@@ -64,6 +67,22 @@ def plan(stop: runtime.Stop) -> None:
     page.figure(header, rows, out / "plan.png")
     print(text)
     logging.info("plan: %s", out)
+
+
+def join(_: runtime.Stop) -> None:
+    """Plans that are there, side by side in one phase."""
+    try:
+        if FLAGS.out is None:
+            raise ValueError("--out is missing; give a directory, like --out=runs/plan")
+        plans = [json.loads((pathlib.Path(path) / "plan.json").read_text(encoding="utf-8")) for path in FLAGS.join]
+        rows = page.joined(plans, FLAGS.phases[0] if FLAGS.phases else measure.META_GRADIENT)
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
+    out, text = pathlib.Path(FLAGS.out), page.chips_table(rows)
+    out.mkdir(parents=True, exist_ok=True)
+    runtime.write_atomically(out / "chips.md", text)
+    page.chips_figure(rows, out / "chips.png")
+    print(text)
 
 
 def describe_iteration(config: Config) -> Iteration:
@@ -120,6 +139,7 @@ def define() -> None:
     flags.DEFINE_integer("num_slices", 1, "Slices of that topology.", lower_bound=1)
     flags.DEFINE_string("mesh", "auto", "Sizes of the axes, like data:2,fsdp:4,tensor:2, or auto.")
     flags.DEFINE_list("phases", [], "Phases to compile; empty is all.")
+    flags.DEFINE_list("join", [], "Directories of finished plans to put side by side in one phase; compiles nothing.")
     flags.DEFINE_string("out", None, "Directory of the plan; give it again to go on.")
 
 

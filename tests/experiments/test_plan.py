@@ -79,6 +79,25 @@ def test_a_refusal_keeps_the_compilers_words_and_says_what_to_change():
     assert "--adjoint=weighted" in shown
 
 
+def test_plans_of_the_same_work_are_put_side_by_side(tmp_path):
+    work = {
+        "adjoint": "weighted",
+        "rows": [HELD | {"phase": "score", "temporaries": GIB, "total": 4 * GIB, "fits": True}],
+    }
+    for name, chips in (("b", 16), ("a", 8)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "plan.json").write_text(
+            json.dumps(HEADER | work | {"chips": chips, "topology": f"v5e:{chips}"})
+        )
+    flags = [f"--join={tmp_path / 'b'},{tmp_path / 'a'}", f"--out={tmp_path / 'both'}"]
+    done = plan(*flags, "--phases=score")
+    assert done.returncode == 0, done.stderr
+    assert [line.split(" | ")[1] for line in done.stdout.splitlines()[4:6]] == ["8", "16"]
+    assert (tmp_path / "both" / "chips.png").stat().st_size > 1000
+    done = plan(*flags)
+    assert "has no phase 'adapt + meta-gradient'" in done.stderr
+
+
 def test_the_roofline_grows_with_the_work():
     shape = shapes.shape_of("meta-llama/Llama-3.1-8B-Instruct")
     config, mesh = llama31_8b_verifier.config(), make_mesh("fsdp:2,tensor:4")
