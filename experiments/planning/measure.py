@@ -43,10 +43,10 @@ def measure(phase: Phase, iteration: Iteration, chip: Chip | None) -> Row:
         with rules.use_mesh(iteration.mesh), jax.numpy_dtype_promotion("standard"):
             report = compiled_report(phase.function, *phase.args)
     except Exception as error:  # the compiler's refusals have no common class
-        needed = needed_bytes(str(error))
+        needed = refused(str(error), held)
         if needed is None:
             raise
-        row |= {"temporaries": None, "total": needed, "fits": False, "refused": str(error).splitlines()[0][:200]}
+        row |= needed | {"fits": False, "refused": str(error).splitlines()[0][:200]}
     else:
         resident = held["weights"] + held["optimizer"] + held["scorer"] - bytes_on_chip(phase.held)
         total = report.total_bytes + resident
@@ -77,14 +77,21 @@ def cache_bytes(iteration: Iteration) -> int:
     return config.tasks_per_step * slots * each * width // (sizes["data"] * sizes["tensor"])
 
 
-def needed_bytes(message: str) -> int | None:
-    """How much a refused program asked for, from the compiler's message; None if it was refused for another reason.
+def refused(message: str, held: dict[str, int]) -> dict[str, int | None] | None:
+    """Temporaries and total of a program that does not fit, by the compiler's message; None for another message.
 
-    >>> needed_bytes("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 18.60G of 15.75G hbm.")
-    19971597926
+    >>> held = {"weights": 2**30, "optimizer": 0, "scorer": 0}
+    >>> refused("the total memory required for HLO temporaries (2.00G) exceeds available HBM (1.00G)", held)
+    {'temporaries': 2147483648, 'total': 3221225472}
+    >>> refused("Ran out of memory in memory space hbm. Used 18.60G of 15.75G hbm.", held)
+    {'temporaries': None, 'total': 19971597926}
     """
-    found = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", message)
-    return int(float(found[1]) * _UNITS[found[2]]) if found else None
+    if found := re.search(r"HLO temporaries \(([\d.]+)([KMGT])\) exceeds", message):
+        temporaries = int(float(found[1]) * _UNITS[found[2]])
+        return {"temporaries": temporaries, "total": temporaries + held["weights"] + held["optimizer"] + held["scorer"]}
+    if found := re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", message):
+        return {"temporaries": None, "total": int(float(found[1]) * _UNITS[found[2]])}
+    return None
 
 
 def roofline(name: str, iteration: Iteration, chip: Chip) -> float | None:

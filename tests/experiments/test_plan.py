@@ -69,10 +69,15 @@ def test_published_settings_lie_on_their_mesh_in_equal_parts(module):
 
 def test_a_refusal_keeps_the_compilers_words_and_says_what_to_change():
     text = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 138.80G of 15.75G hbm. Exceeded by ..."
-    needed = measure.needed_bytes(text)
-    assert needed == int(138.8 * GIB)
-    assert measure.needed_bytes("INTERNAL: a bug") is None
-    row = HELD | {"phase": "ReverseUnroll", "temporaries": None, "total": needed, "fits": False, "refused": text}
+    assert measure.refused(text, HELD) == {"temporaries": None, "total": int(138.8 * GIB)}
+    newer = (
+        "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO "
+        "temporaries (34.14G) exceeds available HBM (15.75G). HLO module: jit_gradients."
+    )
+    needed = int(34.14 * GIB)
+    assert measure.refused(newer, HELD) == {"temporaries": needed, "total": needed + 3 * GIB}
+    assert measure.refused("INTERNAL: a bug", HELD) is None
+    row = HELD | {"phase": "ReverseUnroll", "fits": False, "refused": text} | measure.refused(text, HELD)
     row["advice"] = measure.advice(row)
     shown = page.table(HEADER, [row])
     assert "| ReverseUnroll | 2.00 | 1.00 | 0.00 |  |  | 138.80 | 16.00 | **no** | none |" in shown
