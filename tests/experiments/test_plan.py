@@ -87,7 +87,7 @@ def test_a_refusal_keeps_the_compilers_words_and_says_what_to_change():
 def test_plans_of_the_same_work_are_put_side_by_side(tmp_path):
     work = {
         "adjoint": "weighted",
-        "rows": [HELD | {"phase": "score", "temporaries": GIB, "total": 4 * GIB, "fits": True}],
+        "rows": [HELD | {"phase": "score", "temporaries": GIB, "total": 4 * GIB, "refused": None}],
     }
     for name, chips in (("b", 16), ("a", 8)):
         (tmp_path / name).mkdir()
