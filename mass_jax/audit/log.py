@@ -221,7 +221,7 @@ def _read_head(path: pathlib.Path, empty: bool) -> Head:
 def _write_head(path: pathlib.Path, head: Head) -> None:
     """Replaces the head file as a whole, on the disk."""
     head_path = _beside(path, "head")
-    temporary = _beside(path, f"head.{os.getpid()}")
+    temporary = _beside(path, "head.new")  # the lock is held: nobody else writes it, and a crash leaves only one
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
         file.write(json.dumps(head._asdict()) + "\n")
         file.flush()

@@ -59,6 +59,9 @@ def test_killed_writers_lose_nothing_that_they_released(path, tmp_path):
     assert len(lines) > 100
     assert all(hashes[int(number)] == digest for number, digest in lines)
     assert sorted(hashes) == list(range(1, checked.head.number + 1))
+    assert {file.name for file in path.parent.glob(f"{path.name}*")} <= {
+        path.name + end for end in ("", ".head", ".torn")
+    }
 
 
 @pytest.mark.parametrize("cut", [1, 5, 60])
