@@ -12,6 +12,8 @@ from typing import Any
 from mass_jax.errors import UserError
 from mass_jax.tasks.problem import Problem
 
+_OPENING = b'{"id": "'  # of every answer
+
 
 class AnswerFile(contextlib.AbstractContextManager):
     """Appends answers to a JSONL file that no other process writes.
@@ -27,8 +29,8 @@ class AnswerFile(contextlib.AbstractContextManager):
     """
 
     def __init__(self, path: pathlib.Path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "r+b", 0)
         except OSError as error:
             raise UserError(f"--out={path} cannot be written ({error.strerror}); choose another") from None
@@ -43,18 +45,19 @@ class AnswerFile(contextlib.AbstractContextManager):
             raise
 
     def _read(self, path: pathlib.Path) -> dict[str, str]:
+        """The answers that stand there; an unfinished one at the end is cut, and nothing else is."""
         whole = 0
         done = {}
         with open(os.dup(self._file.fileno()), "rb") as reader:
             reader.seek(0)
             for line in reader:
-                if not line.endswith(b"\n"):
-                    break
                 try:
-                    row = json.loads(line)
-                    done[row["id"]] = row["problem"]
-                except (ValueError, KeyError, TypeError):
+                    row = _answer_in(line)
+                except ValueError:
                     raise UserError(f"--out={path} holds something else than answers; choose another") from None
+                if row is None:
+                    break
+                done[row["id"]] = row["problem"]
                 whole += len(line)
         os.ftruncate(self._file.fileno(), whole)
         return done
@@ -78,6 +81,24 @@ class AnswerFile(contextlib.AbstractContextManager):
         line = memoryview(as_line(answer).encode())
         while line:
             line = line[self._file.write(line) :]
+
+
+def _answer_in(line: bytes) -> dict[str, Any] | None:
+    """The answer in a line; None for what a kill left of one.
+
+    Raises:
+        ValueError: it is something else, like a question, which has no decision.
+    """
+    whole = line.endswith(b"\n")
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        if not whole and _OPENING.startswith(line[: len(_OPENING)]):
+            return None
+        raise ValueError("no answer") from None
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("id", "problem", "decision")):
+        raise ValueError("no answer")
+    return row if whole else None
 
 
 def as_line(answer: Any) -> str:

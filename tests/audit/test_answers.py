@@ -9,7 +9,7 @@ from mass_jax.audit.answers import AnswerFile, as_line
 from mass_jax.errors import UserError
 from mass_jax.tasks.problem import Problem
 
-ROW = {"id": "a", "problem": "4 kabo 3", "text": "1 2", "decision": "adapted"}
+ROW = {"id": "a", "problem": "4 kabo 3", "text": "1 2", "decision": "adapted", "tokens": {"answer": 9}}
 LINE = json.dumps(ROW) + "\n"
 
 
@@ -21,7 +21,7 @@ class Given:
     decision: str
 
 
-@pytest.mark.parametrize("cut", [1, 4, 20, len(LINE) - 1])
+@pytest.mark.parametrize("cut", [1, 4, 20, len(LINE) - 2, len(LINE) - 1])
 def test_what_a_kill_tore_off_is_cut_and_done_again(tmp_path, cut):
     path = tmp_path / "out.jsonl"
     path.write_text(LINE + LINE.replace('"a"', '"b"')[:cut])
