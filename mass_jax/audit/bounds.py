@@ -54,7 +54,7 @@ def within(config: Config, limits: Limits) -> tuple[Config, str]:
     found = {name: pair for name, pair in over.items() if not pair[0] <= pair[1]}
     if not found:
         return config, ""
-    if limits.excess == "scale":
+    if limits.excess == "scale" and limits.steps >= 1:  # there is no update of no steps
         return dataclasses.replace(config, **{name: pair[1] for name, pair in found.items()}), ""
     return config, "; ".join(f"{name} {value:g} is over the limit {limit:g}" for name, (value, limit) in found.items())
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mass_jax.audit.gates import Candidate, Verdict
+from mass_jax.audit.gates import SHIPPED, Candidate, Verdict
 from mass_jax.audit.stages import KEY_NAMES
 from mass_jax.audit.texts import Texts
 from mass_jax.tasks.problem import Example
@@ -120,17 +120,18 @@ def _example(candidate: Candidate, verdicts: Mapping[str, Verdict], used: bool, 
         "tokens": candidate.tokens,
         "nll": number(candidate.nll),
         "agreement": number(candidate.agreement),
-        "verdicts": {name: _verdict(verdict) for name, verdict in verdicts.items()},
+        "verdicts": {name: _verdict(name, verdict, texts) for name, verdict in verdicts.items()},
         "used": bool(used),
     }
 
 
-def _verdict(verdict: Verdict) -> dict[str, Any]:
+def _verdict(name: str, verdict: Verdict, texts: Texts) -> dict[str, Any]:
+    """One verdict; the reason of a gate of anyone's may hold the text that it judged."""
     return {
         "passed": bool(verdict.passed),
         "value": number(verdict.value),
         "limit": number(verdict.limit),
-        "reason": verdict.reason,
+        "reason": verdict.reason if name in SHIPPED else texts.keep(verdict.reason),
     }
 
 

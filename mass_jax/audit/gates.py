@@ -6,6 +6,7 @@ with it; an example is trained on if every gate passes it. A gate that fails its
 
 import collections
 import dataclasses
+import numbers
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -51,7 +52,7 @@ class Recomputes(Protocol):
     """A task that can compute answers itself."""
 
     def recompute(self, problem: str) -> str | None:
-        """The right answer to a problem that it did not choose; None where it computes none. Never raises."""
+        """The right answer to a problem that it did not choose; None where it computes none. To raise says wrong."""
         ...
 
 
@@ -81,9 +82,16 @@ def _judged(gate: Gate, problem: str, candidates: Sequence[Candidate]) -> list[V
         verdicts = list(gate.judge(problem, candidates))
     except Exception as error:  # a gate of anyone's; what it could not judge does not pass
         return [Verdict(False, reason=f"the gate failed ({type(error).__name__})")] * len(candidates)
-    if len(verdicts) != len(candidates):
+    if len(verdicts) != len(candidates) or not all(map(_is_verdict, verdicts)):
         return [Verdict(False, reason="the gate gave no verdict")] * len(candidates)
     return verdicts
+
+
+def _is_verdict(found: Any) -> bool:
+    """Whether a gate of anyone's gave what a record can hold."""
+    if not isinstance(found, Verdict) or not isinstance(found.reason, str):
+        return False
+    return all(figure is None or isinstance(figure, numbers.Real) for figure in (found.value, found.limit))
 
 
 @dataclasses.dataclass(frozen=True)

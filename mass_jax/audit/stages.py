@@ -7,7 +7,7 @@ keys and texts. Letters: N questions, M examples of a question, R texts of the s
 import collections
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ from mass_jax.audit.gates import AnswerCheck, Calibration, Candidate, Gate, Reco
 from mass_jax.llama import lora
 from mass_jax.method import adapt, generate
 from mass_jax.method.models import Weights
+from mass_jax.method.text import TooLong
 from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
 
 MOST_CHARS = 100_000  # of a text; what is longer is no question and no example
@@ -110,8 +111,10 @@ def unfit(parts: Parts, problem: str) -> str:
         parts.dialogue.generator_prompts([Problem("", problem, "", "")])
     except UnicodeEncodeError:
         return "the problem is no valid Unicode"
-    except ValueError as error:
+    except TooLong as error:
         return f"the problem does not fit: {str(error).split(': ')[0]}"
+    except Exception as error:  # anyone's task; its message may hold the text
+        return f"the task cannot pose the problem ({type(error).__name__})"
     return ""
 
 
@@ -249,10 +252,22 @@ def _recompute(model: Model, parsed: Example | Rejected) -> bool | None:
     task = model.parts.dialogue.task
     if isinstance(parsed, Rejected) or not isinstance(task, Recomputes):
         return None
-    computed = task.recompute(parsed.problem)
-    if computed is None:
-        return None
-    return task.verify([Problem("", parsed.problem, computed, computed)], [parsed.solution])[0] is Verdict.RIGHT
+
+    def right() -> bool | None:
+        computed = task.recompute(parsed.problem)
+        if computed is None:
+            return None
+        return task.verify([Problem("", parsed.problem, computed, computed)], [parsed.solution])[0] is Verdict.RIGHT
+
+    return _or(False, right)
+
+
+def _or(otherwise: Any, call: Callable[[], Any]) -> Any:
+    """What a call gives; anyone's task may fail on anyone's text, at the cost of that text alone."""
+    try:
+        return call()
+    except Exception:
+        return otherwise
 
 
 def _agreement(
@@ -281,12 +296,12 @@ def _share(task: Any, problem: Problem | None, responses: Sequence[str]) -> floa
     if problem is None:
         return 0.0
     counts = collections.Counter(responses)
-    verdicts = task.verify([problem] * len(counts), [*counts])
+    verdicts = _or([Verdict.WRONG] * len(counts), lambda: task.verify([problem] * len(counts), [*counts]))
     agreed = sum(count for count, verdict in zip(counts.values(), verdicts, strict=True) if verdict is Verdict.RIGHT)
     return agreed / len(responses)
 
 
 def _final(task: Any, solution: str) -> str:
     """The final answer in a solution, where the task can tell it."""
-    found = task.final_answer(solution)
+    found = _or(None, lambda: task.final_answer(solution))
     return solution if found is None else found

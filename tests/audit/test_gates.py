@@ -12,6 +12,7 @@ from mass_jax.audit.gates import (
     Duplicates,
     Length,
     Parse,
+    Verdict,
     run_gates,
 )
 from mass_jax.tasks.problem import Example, Rejected
@@ -117,7 +118,9 @@ class Faulty:
         return self.verdicts
 
 
-@pytest.mark.parametrize("verdicts", [None, [], [True]])
+@pytest.mark.parametrize(
+    "verdicts", [None, [], [True], [True] * 6, [Verdict(True, "0.5")] * 6, [Verdict(True, reason=None)] * 6]
+)
 def test_a_gate_that_fails_passes_nothing_and_tells_no_text(verdicts):
     found = run_gates([Faulty(verdicts)], "4 kabo 3", GOOD)
     assert not any(each["faulty"].passed for each in found)

@@ -108,6 +108,7 @@ def test_steps_and_rate_are_refused_or_lowered():
     assert within(config, Limits())[1] == "inner_steps 9 is over the limit 4; inner_lr 3 is over the limit 0.5"
     lowered, refused = within(config, Limits(excess="scale"))
     assert (lowered.inner_steps, lowered.inner_lr, refused) == (4, 0.5, "")
+    assert within(config, Limits(steps=0, excess="scale"))[1].startswith("inner_steps 9 is over the limit 0")
 
 
 @pytest.mark.parametrize("losses", [[1.0, float("nan")], [float("inf"), 1.0], [1.0, 2.5, 0.1], [0.0, 0.1]])
