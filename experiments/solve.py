@@ -104,7 +104,7 @@ def read_real(path: pathlib.Path) -> list[Example]:
     """Real examples of a JSONL file."""
     rows = regression.read_jsonl(path)
     for i, row in enumerate(rows):
-        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("problem", "solution")):
+        if not isinstance(row, dict) or not all(regression.is_text(row.get(key)) for key in ("problem", "solution")):
             raise UserError(f'--real={path}: object {i + 1} needs texts "problem" and "solution"')
     return [Example(row["problem"], row["solution"]) for row in rows]
 

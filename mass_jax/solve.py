@@ -77,8 +77,10 @@ class Solver(contextlib.AbstractContextManager):
     def __init__(self, setup: Setup, log: EventLog | None, texts: Texts | None, ledger: policy.Ledger, batch: int):
         self.setup, self.batch = setup, batch
         self._log, self._texts, self._ledger, self._run = log, texts, ledger, ""
+        self._domain: dict[str, Any] = {}
         if log is not None and texts is not None:
-            self._run = log.append(_run_record(setup, texts.mode))[0]["hash"]
+            self._domain = _domain(setup, texts)
+            self._run = log.append(_run_record(setup, texts.mode) | self._domain)[0]["hash"]
 
     def __exit__(self, *_: object) -> None:
         self.setup.model.parts.close()
@@ -128,7 +130,7 @@ class Solver(contextlib.AbstractContextManager):
         if fit:
             outcomes += solve_batch(self.setup, fit, size, self._refusals(len(fit)))
         if self._log is None:
-            return [_answer_of(dataclasses.replace(o, decision="plain", reason=""), None) for o in outcomes]
+            return [_answer_of(_plain(outcome), None) for outcome in outcomes]
         return self._record(self._log, outcomes)
 
     def _record(self, log: EventLog, outcomes: Sequence[events.Outcome]) -> list[Answer]:
@@ -177,7 +179,7 @@ class Solver(contextlib.AbstractContextManager):
         """One name for a question put to this model under these settings; it tells nothing of the text."""
         assert self._texts is not None
         same = {key: self.setup.identity[key] for key in ("weights", "tokenizer", "settings", "policy")}
-        asked = {"id": name, "problem": problem, "seed": self.setup.seed}
+        asked = {"id": name, "problem": problem, "seed": self.setup.seed, **self._domain}
         return self._texts.digest(canonical(asked | same).decode())
 
     def _recorded(self, questions: Sequence[Problem]) -> dict[str, Answer]:
@@ -251,7 +253,7 @@ def load(
         suite_before=jax.device_get(adaptation.score_suite(parts.solver, found.weights, None, texts)),
         identity=identity.identity(found.weights, parts.directory, parts.config.to_json(), permitted.to_json()),
         label=found.label,
-        user=pwd.getpwuid(os.getuid()).pw_name,
+        user=_user(),
         task_name=parts.config.task if task is None else type(task).__name__,
         seed=seed,
         writer=writer,
@@ -335,15 +337,37 @@ def _run_record(setup: Setup, log_text: Mode) -> dict[str, Any]:
         "time": events.now(),
         "model": setup.label,
         "user": setup.user,
-        "task": setup.task_name,
         "seed": setup.seed,
         "log_text": log_text,
         "identity": dict(setup.identity),
         "platform": identity.platform_of(),
         "settings": json.loads(setup.model.parts.config.to_json()),
         "policy": json.loads(setup.policy.to_json()),
-        "gates": [gate.name for gate in setup.model.gates],
     }
+
+
+def _domain(setup: Setup, texts: Texts) -> dict[str, Any]:
+    """What decides an answer beside the settings and the policy: the task, and what its updates are judged by."""
+    real = canonical({"real": [dataclasses.astuple(example) for example in setup.model.real]})
+    return {
+        "task": setup.task_name,
+        "gates": [gate.name for gate in setup.model.gates],
+        "suite": adaptation.tree_sha256(setup.suite),
+        "real": texts.digest(real.decode()),
+    }
+
+
+def _user() -> str:
+    """Who asks: the name of the account, or its number where it has none, as in some containers."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def _plain(outcome: events.Outcome) -> events.Outcome:
+    """An outcome where nothing was to be adapted; the reason stays where even the plain model has no answer."""
+    return dataclasses.replace(outcome, decision="plain", reason="" if outcome.before is not None else outcome.reason)
 
 
 def _answer_of(outcome: events.Outcome, number: int | None) -> Answer:

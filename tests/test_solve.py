@@ -239,6 +239,18 @@ def test_questions_that_do_not_fit_are_refused_alone(setup, path):
     assert log.verify(path).head.number >= 4
 
 
+def test_a_plain_answer_that_there_is_none_of_has_a_reason(setup):
+    solver = solve.Solver(setup, None, None, policy.Ledger(), BATCH)
+    fits, long = solver([PROBLEMS[0], "1 " * 100])
+    assert (fits.decision, fits.reason, fits.text is None) == ("plain", "", False)
+    assert (long.decision, "does not fit" in long.reason, long.text) == ("plain", True, None)
+
+
+def test_an_account_without_a_name_has_its_number(monkeypatch):
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 9)
+    assert solve._user() == str(2**31 - 9)
+
+
 def test_changed_base_weights_release_nothing(setup, path):
     identity = setup.identity | {"weights": "0" * 64}
     with solver_at(path, setup, identity=identity) as solver, pytest.raises(solve.WeightsChanged):
@@ -258,12 +270,20 @@ def test_what_the_log_answered_is_not_done_again(setup, path):
     with solver_at(path, setup, seed=1) as solver:
         list(solver.stream(PROBLEMS, resume=True))  # another seed is another question
     assert len(events_of(path)) == 9
+    suite = jax.tree.map(lambda leaf: np.roll(leaf, 1, 0), setup.suite)
+    others = ({"task_name": "Sums"}, {"suite": suite}, {"model": without(setup, "answer")})
+    for i, other in enumerate(others):
+        with solver_at(path, setup, **other) as solver:
+            list(solver.stream(PROBLEMS[:1], resume=True))  # so is another domain, suite or gate
+        assert len(events_of(path)) == 10 + i
 
 
 class Sums:
     """A domain of a user's own, whose answers it can compute."""
 
     def solver_prompt(self, problem):
+        if "unpaid" in problem:
+            raise ValueError(problem)
         return f"solve {problem} ="
 
     def generator_prompt(self, problem):
@@ -305,6 +325,38 @@ def test_a_task_of_ones_own_computes_its_answers(setup, path):
         assert [example["used"] for example in event["examples"]] == [True, True, True, False, False, False]
         assert event["examples"][4]["rejected"] == "the parser failed (RuntimeError)"
         assert event["task"] == "Sums"
+
+
+class Talkative:
+    """A gate of a user's own, whose reason repeats what it judged."""
+
+    name = "talkative"
+
+    def judge(self, problem, candidates):
+        return [gates.Verdict(False, reason=f"posed for {problem}") for _ in candidates]
+
+
+def test_what_a_task_and_a_gate_of_ones_own_say_of_a_text_is_kept_like_a_text(setup, path):
+    dialogue = dataclasses.replace(setup.model.parts.dialogue, task=Sums())
+    parts = dataclasses.replace(setup.model.parts, dialogue=dialogue)
+    model = dataclasses.replace(setup.model, parts=parts, gates=(Talkative(),))
+    with solver_at(path, setup, "hash", model=model, writer=writes(*["unheard = of"] * 6)) as solver:
+        posed, unfit, *_ = solver(["4 + 3", "unpaid bills", "2 + 6", "5 + 5"])
+    assert unfit.reason == "the task cannot pose the problem (ValueError)"
+    assert (posed.decision, "talkative 6" in posed.reason) == ("too_few", True)
+    assert not any(word in path.read_bytes() for word in (b"posed for", b"unpaid", b"unheard"))
+    page.write_page(path, path.with_name("page.html"))
+
+
+def test_a_task_that_fails_on_a_text_costs_that_text_alone(setup, path):
+    dialogue = dataclasses.replace(setup.model.parts.dialogue, task=Sums())
+    parts = dataclasses.replace(setup.model.parts, dialogue=dialogue)
+    model = dataclasses.replace(without(setup, "calibration"), parts=parts)
+    practice = writes("1 + 1 = 2", "2 + 1 = 3", "3 + 3 = 6", "two = 2", "2 = 2", "1 + x = 3")
+    with solver_at(path, setup, model=model, writer=practice) as solver:
+        solver(["4 + 3", "1 + 7", "2 + 6", "5 + 5"])
+    for event in events_of(path):
+        assert [example["used"] for example in event["examples"]] == [True] * 3 + [False] * 3
 
 
 def test_real_examples_are_mixed_in_by_their_share_and_judged_like_others(setup, path):

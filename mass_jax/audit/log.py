@@ -36,13 +36,17 @@ class EventLog(contextlib.AbstractContextManager):
 
     Raises:
         Broken: the chain does not hold, or its tail is lost; nothing is written to such a log.
+        UserError: the file cannot be opened.
     """
 
     def __init__(self, path: pathlib.Path, on_record: Callable[[Record], None] = lambda _: None):
         self.path, self._on_record, self.head = path, on_record, Head()
-        path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        self._file: BinaryIO = os.fdopen(os.open(path, flags, 0o600), "r+b", buffering=0)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: BinaryIO = os.fdopen(os.open(path, flags, 0o600), "r+b", buffering=0)
+        except OSError as error:
+            raise UserError(f"--log={path} cannot be written ({error.strerror}); choose another") from None
         weakref.finalize(self, self._file.close)  # a log that nobody closes is closed when nobody has it
         try:
             with self._locked():

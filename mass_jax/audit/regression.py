@@ -90,6 +90,11 @@ def read_jsonl(path: pathlib.Path) -> list[Any]:
     return found
 
 
+def is_text(value: Any) -> bool:
+    """Whether a value is a text that a tokenizer takes; JSON can spell others, with lone surrogates."""
+    return isinstance(value, str) and value == value.encode("utf-8", "replace").decode()
+
+
 def encode_suite(dialogue: Any, pairs: Sequence[tuple[str, str]]) -> Text:
     """The suite as rows [R, T], as long as the longest needs."""
     tokenizer = dialogue.tokenizer
@@ -102,6 +107,6 @@ def encode_suite(dialogue: Any, pairs: Sequence[tuple[str, str]]) -> Text:
 
 def _pair(row: Any, where: str, task: Any) -> tuple[str, str]:
     for first, second in (("prompt", "completion"), ("problem", "solution")):
-        if isinstance(row, dict) and isinstance(row.get(first), str) and isinstance(row.get(second), str):
+        if isinstance(row, dict) and is_text(row.get(first)) and is_text(row.get(second)):
             return row[first] if first == "prompt" else task.solver_prompt(row[first]), row[second]
     raise UserError(f'{where} needs texts "prompt" and "completion", or "problem" and "solution"')

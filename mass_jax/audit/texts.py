@@ -59,8 +59,8 @@ def _read_key(path: pathlib.Path) -> bytes:
             temporary.unlink()
     try:
         key = bytes.fromhex(path.read_text().strip())
-    except ValueError:
+    except (OSError, ValueError):
         key = b""
     if len(key) != 32:
-        raise UserError(f"{path} is no key of 64 hexadecimal digits; put the right one back")
+        raise UserError(f"{path} cannot be read as a key of 64 hexadecimal digits; put the right one back")
     return key

@@ -183,6 +183,13 @@ def test_no_log_is_the_users_to_mend(tmp_path):
         verify(tmp_path / "nothing.jsonl")
 
 
+def test_a_log_that_cannot_be_made_costs_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "events.jsonl", tmp_path):
+        with pytest.raises(UserError, match="cannot be written"):
+            EventLog(path)
+
+
 def test_verifying_holds_one_line_at_a_time(path):
     """In a process that may not take the memory of the whole log."""
     with EventLog(path) as log:
