@@ -1,5 +1,6 @@
 """One process of a small training run: python train_child.py WORKDIR [COORDINATOR COUNT INDEX]."""
 
+import dataclasses
 import pathlib
 import sys
 
@@ -19,6 +20,9 @@ def main(workdir: str, coordinator: str = "", count: str = "1", index: str = "0"
     config = Config(**SETTINGS, num_train_problems=20, num_eval_problems=2, checkpoint_every=1)
     with runtime.use_mesh(mesh), runtime.stop_on_signals() as stop:
         parts = assemble(config, mesh)
+        # Adam divides each entry of a gradient by its own size, and so makes float32's rounding as large as any step.
+        wide = jax.jit(lambda params: jax.tree.map(lambda leaf: leaf.astype("float64"), params))(parts.params)
+        parts = dataclasses.replace(parts, params=wide)
         problems = parts.problems(0).train
         done = train.train_mass(parts, problems, seed=0, outer="gold", workdir=pathlib.Path(workdir), stop=stop)
         if runtime.is_first():
