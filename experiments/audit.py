@@ -133,7 +133,11 @@ def report(*_: str) -> None:
 
     if FLAGS.out is None:
         raise UserError("--out is missing; give a file for the page, like --out=audit.html")
-    count = write_page(log_path(), pathlib.Path(FLAGS.out))
+    path = log_path()
+    try:
+        count = write_page(path, pathlib.Path(FLAGS.out))
+    except OSError as error:
+        raise UserError(f"--out={FLAGS.out} cannot be written ({error.strerror}); choose another") from None
     print(f"wrote {FLAGS.out}: {count} events")
 
 
@@ -148,9 +152,12 @@ def made_again(record: Mapping[str, Any]) -> tuple[Any, Any]:
         raise UserError("give either --workdir=DIR or --model=NAME, as it was given to experiments.solve")
     problem = problem_of(record, Texts(log_path(), "full"), FLAGS.problem)
     found = source.load(FLAGS.workdir or FLAGS.model, FLAGS.run, FLAGS.train_seed)
-    parts = found.parts
-    if record.get("adapter") is not None:
-        parts = stages.with_loop(parts, record["inner"]["steps"], record["inner"]["rate"])
+    if record["task"] != found.parts.config.task:
+        raise UserError(
+            f"record {record['number']} is of task {record['task']!r}, which is not the model's own "
+            f"{found.parts.config.task!r}; call mass_jax.audit.replay.replay with the setup of a solver that has it"
+        )
+    parts = stages.with_loop(found.parts, record["inner"]["steps"], record["inner"]["rate"])
     real = [Example(p.problem, p.solution) for p in parts.problems(parts.config.seeds[0]).train[: stages.REAL_EXAMPLES]]
     model = stages.Model(parts, found.weights, (), real, 0)
     same = identity.identity(found.weights, parts.directory, parts.config.to_json(), "")

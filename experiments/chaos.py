@@ -1,11 +1,11 @@
-"""Kills a training run at random times and looks whether it still ends with the same bits.
+"""Kills a training run at random times in every phase and looks whether it still ends with the same bits.
 
     python -m experiments.chaos --out=runs/chaos --kills=30
 
-Trains a small run undisturbed, then runs that are stopped (SIGTERM) or killed (SIGKILL) at random times and resumed,
-until so many kills are spent. Each disturbed run must end with the checkpoint, the metrics and the records of the
-undisturbed one, bit for bit (times aside). OUT/chaos.json says which phase each kill met; the status is 1 if anything
-differs.
+Trains a small run undisturbed, then runs that are stopped (SIGTERM) or killed (SIGKILL) and resumed, until so many
+kills are spent: up to three a run, each in another phase, at a random time after that phase began. Each disturbed run
+must end with the checkpoint, the metrics and the records of the undisturbed one, bit for bit (times aside).
+OUT/chaos.json says which phase each kill met; the status is 1 if anything differs.
 """
 
 import dataclasses
@@ -35,12 +35,14 @@ SMALL = (
     "--eval_batch=4 --num_attempts=2 --num_eval_problems=8 --checkpoint_every=2 --outer=verifier "
     "--methods=base,tt_ss,mass"
 ).split()
+PHASES = ("evaluation before training", "warm-up", "training", "saving", "evaluation")
+LONGEST_DELAY = 2.0  # seconds into a phase; about a step with its sampling, or two batches of evaluation
 TIMES = ("seconds", "step_time", "seconds_per_question")
 
 
 @dataclasses.dataclass(frozen=True)
 class Kill:
-    """One interruption: which run, which signal, after how long, in which phase, and how the process ended."""
+    """One interruption: which run, which signal, how long after its start, in which phase, how the process ended."""
 
     run: int
     signal: str
@@ -61,61 +63,62 @@ def torment(stop: runtime.Stop) -> None:
     if out.exists():
         raise UserError(f"--out={out} exists; give a new directory")
     draw = random.Random(FLAGS.seed)
-    began = time.monotonic()
-    train(out / "undisturbed", None)
+    train(out / "undisturbed", None, draw)
     reference = fingerprint(out / "undisturbed")
-    began = time.monotonic()  # once more with compiled code, to know how long a run is
-    train(out / "timed", None)
-    length = time.monotonic() - began
     kills: list[Kill] = []
-    same: list[bool] = [fingerprint(out / "timed") == reference]
+    same: list[bool] = []
     while len(kills) < FLAGS.kills:
         stop.poll()
-        workdir = out / f"run{len(same)}"
-        kills += disturbed(workdir, len(same), min(3, FLAGS.kills - len(kills)), length, draw)
+        workdir = out / f"run{len(same) + 1}"
+        kills += disturbed(workdir, len(same) + 1, FLAGS.kills - len(kills), draw)
         same.append(fingerprint(workdir) == reference)
-        report(out, kills, same, length)
+        report(out, kills, same)
         shutil.rmtree(workdir)
     print((out / "chaos.json").read_text(encoding="utf-8"))
     if not all(same):
         raise SystemExit(1)
 
 
-def disturbed(workdir: pathlib.Path, run: int, count: int, length: float, draw: random.Random) -> list[Kill]:
-    """One run, interrupted `count` times while it goes on, and then left in peace."""
+def disturbed(workdir: pathlib.Path, run: int, most: int, draw: random.Random) -> list[Kill]:
+    """One run, interrupted in up to three phases while it goes on, and then left in peace."""
     kills: list[Kill] = []
-    while len(kills) < count:
+    for place in sorted(draw.sample(range(len(PHASES)), min(3, most))):
         number = draw.choice([signal.SIGTERM, signal.SIGKILL])
-        seconds = draw.uniform(0.15, 0.9) * length
-        status, phase = train(workdir, (number, seconds))
-        if status == 0:  # it was done before the signal came
-            break
-        kills.append(Kill(run, number.name, round(seconds, 2), phase, status))
-        logging.info("kill %s", kills[-1])
-    train(workdir, None)
+        found = train(workdir, (PHASES[place], number), draw)
+        if found.phase:
+            kills.append(dataclasses.replace(found, run=run))
+            logging.info("%s", kills[-1])
+    train(workdir, None, draw)
     return kills
 
 
-def train(workdir: pathlib.Path, interruption: tuple[signal.Signals, float] | None) -> tuple[int, str]:
-    """The command as users run it, with a signal after some seconds; returns its status and the phase it was in."""
+def train(workdir: pathlib.Path, interruption: tuple[str, signal.Signals] | None, draw: random.Random) -> Kill:
+    """The command as users run it, with a signal in some phase; a kill without a phase is one that did not happen."""
     cache = {"JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "compiled")}
     cache["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     command = [sys.executable, "-m", "experiments.train", *SMALL, f"--workdir={workdir}"]
+    began, name, phase = time.monotonic(), "", ""
     with subprocess.Popen(
         command, env=os.environ | cache, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
-        phase = ""
-        if interruption is not None:
-            number, seconds = interruption
-            try:
-                process.wait(timeout=seconds)
-            except subprocess.TimeoutExpired:
-                phase = phase_of(workdir)
-                process.send_signal(number)
+        if interruption is not None and wait_for(workdir, interruption[0], process):
+            time.sleep(draw.uniform(0, LONGEST_DELAY))
+            phase, name = phase_of(workdir), interruption[1].name
+            process.send_signal(interruption[1])
+        seconds = time.monotonic() - began
         errors = process.communicate()[1]
-    if interruption is None and process.returncode:
+    if not phase and process.returncode:
         raise UserError(f"the run in {workdir} failed: {errors.decode().strip().splitlines()[-1]}")
-    return process.returncode, phase
+    return Kill(0, name, round(seconds, 2), phase if process.returncode else "", process.returncode)
+
+
+def wait_for(workdir: pathlib.Path, phase: str, process: subprocess.Popen) -> bool:
+    """Waits until the run is in a phase; false if it ended before."""
+    while process.poll() is None:
+        if phase_of(workdir) == phase:
+            return True
+        time.sleep(0.005)
+    return False
 
 
 def phase_of(workdir: pathlib.Path) -> str:
@@ -160,13 +163,13 @@ def _hash_of_arrays(path: pathlib.Path) -> str:
     return digest.hexdigest()
 
 
-def report(out: pathlib.Path, kills: list[Kill], same: list[bool], length: float) -> None:
+def report(out: pathlib.Path, kills: list[Kill], same: list[bool]) -> None:
     """Writes what is known so far."""
     met: dict[str, int] = {}
     for kill in kills:
         met[kill.phase] = met.get(kill.phase, 0) + 1
     result: dict[str, Any] = {"kills": len(kills), "runs": len(same), "bit_identical": sum(same), "by_phase": met}
-    result |= {"seconds_of_a_run": round(length, 1), "each": [dataclasses.asdict(kill) for kill in kills]}
+    result |= {"each": [dataclasses.asdict(kill) for kill in kills]}
     runtime.write_atomically(out / "chaos.json", json.dumps(result, indent=1) + "\n")
 
 

@@ -42,10 +42,7 @@ def replay(model: stages.Model, identity: Mapping[str, str], record: Mapping[str
     Raises:
         UserError: the event has no update to make again, or is of other weights.
     """
-    if record.get("kind") != "adaptation" or record.get("adapter") is None:
-        raise UserError(
-            f"record {record.get('number')} made no adapter: it is {record.get('decision', record.get('kind'))}"
-        )
+    _check_made(record)
     if record["identity"]["weights"] != identity["weights"]:
         raise UserError(
             f"record {record['number']} is of weights {record['identity']['weights'][:16]}, "
@@ -80,8 +77,9 @@ def problem_of(record: Mapping[str, Any], texts: Texts, given: str | None) -> st
     """The text of an event's problem: from the record, or given where the log keeps no texts.
 
     Raises:
-        UserError: the log does not have it, or another was given.
+        UserError: the event has no update, the log does not have its text, or another was given.
     """
+    _check_made(record)
     if given is None and not isinstance(record["problem"], dict):
         return record["problem"]
     if given is None:
@@ -89,6 +87,13 @@ def problem_of(record: Mapping[str, Any], texts: Texts, given: str | None) -> st
     if not texts.matches(record["problem"], given):
         raise UserError(f"record {record['number']} is of another problem than {given[:60]!r}")
     return given
+
+
+def _check_made(record: Mapping[str, Any]) -> None:
+    if record.get("kind") != "adaptation" or record.get("adapter") is None:
+        raise UserError(
+            f"record {record.get('number')} made no adapter: it is {record.get('decision', record.get('kind'))}"
+        )
 
 
 def _as_it_was(model: stages.Model, record: Mapping[str, Any]) -> stages.Model:

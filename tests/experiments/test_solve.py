@@ -122,6 +122,29 @@ def test_mistakes_cost_one_line(environment, module, arguments, message):
     assert "Traceback" not in done.stderr
 
 
+@pytest.fixture
+def small_log(tmp_path):
+    """A run, and an event of a task that no model has as its own."""
+    event = {"kind": "adaptation", "adapter": "0" * 64, "task": "Sums", "problem": "4 + 3"}
+    with log.EventLog(tmp_path / "log.jsonl") as opened:
+        opened.append({"kind": "run"}, event)
+    return tmp_path / "log.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["replay", "1", "--model=tiny"], "record 1 made no adapter: it is run"),
+        (["replay", "2", "--model=tiny"], "record 2 is of task 'Sums'"),
+        (["report", "--out=/dev/null/page.html"], "--out=/dev/null/page.html cannot be written"),
+    ],
+)
+def test_what_cannot_be_done_with_a_record_costs_one_line(small_log, environment, arguments, message):
+    done = audit(environment, *arguments, f"--log={small_log}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.strip().split("\n")[-1].startswith(f"error: {message}")
+
+
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
