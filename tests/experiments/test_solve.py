@@ -136,13 +136,20 @@ def small_log(tmp_path):
     [
         (["replay", "1", "--model=tiny"], "record 1 made no adapter: it is run"),
         (["replay", "2", "--model=tiny"], "record 2 is of task 'Sums'"),
-        (["report", "--out=/dev/null/page.html"], "--out=/dev/null/page.html cannot be written"),
     ],
 )
 def test_what_cannot_be_done_with_a_record_costs_one_line(small_log, environment, arguments, message):
     done = audit(environment, *arguments, f"--log={small_log}")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.strip().split("\n")[-1].startswith(f"error: {message}")
+
+
+def test_a_page_that_cannot_be_written_costs_one_line(environment, tmp_path):
+    with log.EventLog(tmp_path / "log.jsonl") as opened:
+        opened.append({"kind": "run"})
+    done = audit(environment, "report", f"--log={tmp_path / 'log.jsonl'}", "--out=/dev/null/page.html")
+    assert done.returncode == 2
+    assert done.stderr.strip().split("\n")[-1].startswith("error: --out=/dev/null/page.html cannot be written")
 
 
 CHROMIUM = next(
