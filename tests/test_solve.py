@@ -336,6 +336,11 @@ class Talkative:
         return [gates.Verdict(False, reason=f"posed for {problem}") for _ in candidates]
 
 
+def test_the_models_own_suite_is_posed_by_its_own_task(setup, path):
+    with solve.load("tiny", policy_file=policy.Policy(gates={}), log=path, task=Sums(), batch=BATCH) as solver:
+        jax.tree.map(np.testing.assert_array_equal, solver.setup.suite, setup.suite)
+
+
 def test_what_a_task_and_a_gate_of_ones_own_say_of_a_text_is_kept_like_a_text(setup, path):
     dialogue = dataclasses.replace(setup.model.parts.dialogue, task=Sums())
     parts = dataclasses.replace(setup.model.parts, dialogue=dialogue)

@@ -98,7 +98,10 @@ def topology_devices(topology: str, num_slices: int = 1) -> Sequence[Any]:
         return topologies.get_topology_desc(topology, platform="tpu", num_slices=num_slices).devices
     except Exception as error:
         reason = str(error).splitlines()[0]
-        raise RuntimeError(f"cannot describe topology={topology!r}: {reason}; needs `pip install libtpu`") from None
+        fix = "is libtpu installed (`pip install libtpu`), and does it know that topology?"
+        if "lockfile" in reason:  # it names a file to remove, which another process may hold
+            reason, fix = "another process uses libtpu", "wait for it, or set ALLOW_MULTIPLE_LIBTPU_LOAD=1"
+        raise RuntimeError(f"cannot describe topology={topology!r}: {reason}; {fix}") from None
 
 
 def _placed(leaf: Any, sharding: Any) -> Any:
