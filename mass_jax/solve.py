@@ -222,7 +222,7 @@ def load(
         log_text: "full", or "hash" to keep texts out of the log.
         seed: of everything drawn.
         batch: most questions at a time.
-        suite: JSONL file of the regression suite; None takes the embedded one.
+        suite: JSONL file of the regression suite; None takes the embedded one, posed by the model's own task.
         real: examples known to be real; None takes training problems of the model's own task.
         task: another domain: the methods of `tasks.problem.Task`, and perhaps that of `gates.Recomputes`; None is the
             model's own.
@@ -243,7 +243,9 @@ def load(
     if task is not None:
         parts = dataclasses.replace(parts, dialogue=dataclasses.replace(parts.dialogue, task=task))
     chosen = make_model(parts, found.weights, permitted, real or (), more_gates)
-    pairs = regression.read_suite(None if suite is None else pathlib.Path(suite), parts.directory, parts.dialogue.task)
+    # the model's own suite has problems of its own task
+    suite_file, poser = (None, found.parts) if suite is None else (pathlib.Path(suite), parts)
+    pairs = regression.read_suite(suite_file, parts.directory, poser.dialogue.task)
     texts = regression.encode_suite(parts.dialogue, pairs)
     setup = Setup(
         model=chosen,

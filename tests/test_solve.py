@@ -337,7 +337,12 @@ class Talkative:
 
 
 def test_the_models_own_suite_is_posed_by_its_own_task(setup, path):
-    with solve.load("tiny", policy_file=policy.Policy(gates={}), log=path, task=Sums(), batch=BATCH) as solver:
+    class Strict(Sums):
+        def solver_prompt(self, problem):
+            assert " + " in problem, "poses sums only"
+            return super().solver_prompt(problem)
+
+    with solve.load("tiny", policy_file=policy.Policy(gates={}), log=path, task=Strict(), batch=BATCH) as solver:
         jax.tree.map(np.testing.assert_array_equal, solver.setup.suite, setup.suite)
 
 
