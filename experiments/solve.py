@@ -54,7 +54,7 @@ def run(stop: runtime.Stop) -> None:
                 print(as_line(answer) if FLAGS.problem is None else in_words(answer), end="")
             return
         with AnswerFile(pathlib.Path(FLAGS.out)) as file:
-            left = file.left(questions)
+            left = file.left(questions, solver.request)
             logging.info("%d questions, %d of them answered before", len(questions), len(questions) - len(left))
             for answer in answers(solver, left, stop):
                 file.write(answer)

@@ -71,6 +71,7 @@ def test_every_answer_has_its_event_and_no_weight_changes(setup, path):
         event = events[answer.event]
         assert (event["question"], event["problem"], event["answer"]) == (answer.id, answer.problem, answer.text)
         assert event["weights_after"] == event["identity"]["weights"]
+        assert all(event["problem"] in event["prompts"][name] for name in ("write", "answer"))
         assert len(event["examples"]) == setup.model.parts.config.num_test_examples
         assert answer.flops > 0
         assert sum(answer.tokens.values()) - answer.tokens["answer"] <= setup.worst_tokens
@@ -382,9 +383,28 @@ def test_real_examples_are_mixed_in_by_their_share_and_judged_like_others(setup,
     assert replay.replay(setup.model, setup.identity, event, event["problem"]).same
 
 
-def test_a_policy_that_asks_for_real_examples_needs_some(setup):
-    with pytest.raises(UserError, match="asks for real examples"):
-        solve.make_model(setup.model.parts, setup.model.weights, policy.Policy(), ())
+def test_real_examples_alone_are_no_practice(setup, path):
+    model = dataclasses.replace(without(setup, "calibration", "copy", "duplicates", "answer"), num_real=3)
+    with solver_at(path, setup, model=model, policy=easier(setup), writer=writes("", "", "")) as solver:
+        answers = solver(PROBLEMS)
+    assert {answer.decision for answer in answers} == {"too_few"}
+    assert answers[0].reason.startswith("0 of 3 examples passed")
+    for event in events_of(path):
+        passed = [all(verdict["passed"] for verdict in example["verdicts"].values()) for example in event["examples"]]
+        assert passed == [False] * 3 + [True] * 3
+        assert not any(example["used"] for example in event["examples"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "num_real", "message"),
+    [
+        (policy.Policy(), 0, "asks for real examples"),
+        (policy.Policy(gates={}, real_share=0.5, min_examples=4), 9, "min_examples=4 of the policy .* 3 are written"),
+    ],
+)
+def test_a_policy_that_can_never_be_met_is_refused(setup, asked, num_real, message):
+    with pytest.raises(UserError, match=message):
+        solve.make_model(setup.model.parts, setup.model.weights, asked, setup.model.real[:num_real])
 
 
 def test_the_suite_scores_as_greedy_decoding_does(setup):
@@ -414,6 +434,7 @@ def test_the_page_escapes_what_strangers_wrote(setup, path, tmp_path):
     with solver_at(path, setup, writer=writes(*[HOSTILE] * 6)) as solver:
         solver([*PROBLEMS[:3], "</code><img src=x onerror=alert(1)>"])
     assert page.write_page(path, tmp_path / "page.html") == 4
+    assert (tmp_path / "page.html").stat().st_mode & 0o777 == 0o600
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script" not in text
     assert "<img" not in text

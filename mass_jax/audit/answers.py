@@ -6,12 +6,13 @@ import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mass_jax.errors import UserError
 from mass_jax.tasks.problem import Problem
 
+_TEXTS = ("id", "problem", "decision", "request")
 _OPENING = b'{"id": "'  # of every answer
 
 
@@ -22,7 +23,7 @@ class AnswerFile(contextlib.AbstractContextManager):
         path: the file; made if absent, with its directory.
 
     Attributes:
-        done: problem by id, of the answers that stand there.
+        done: by id, (problem, request) of the answers that stand there.
 
     Raises:
         UserError: another process writes it, or it holds something else than answers.
@@ -44,7 +45,7 @@ class AnswerFile(contextlib.AbstractContextManager):
             self._file.close()
             raise
 
-    def _read(self, path: pathlib.Path) -> dict[str, str]:
+    def _read(self, path: pathlib.Path) -> dict[str, tuple[str, str]]:
         """The answers that stand there; an unfinished one at the end is cut, and nothing else is."""
         whole = 0
         done = {}
@@ -57,7 +58,7 @@ class AnswerFile(contextlib.AbstractContextManager):
                     raise UserError(f"--out={path} holds something else than answers; choose another") from None
                 if row is None:
                     break
-                done[row["id"]] = row["problem"]
+                done[row["id"]] = (row["problem"], row["request"])
                 whole += len(line)
         os.ftruncate(self._file.fileno(), whole)
         return done
@@ -65,15 +66,25 @@ class AnswerFile(contextlib.AbstractContextManager):
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def left(self, questions: Sequence[Problem]) -> list[Problem]:
+    def left(self, questions: Sequence[Problem], request: Callable[[str, str], str]) -> list[Problem]:
         """The questions without an answer.
 
+        Args:
+            questions: all of them.
+            request: from id and problem to `Solver.request`.
+
         Raises:
-            UserError: an answer is to another problem of the same id.
+            UserError: an answer is to another problem of the same id, or was given under other settings.
         """
         for question in questions:
-            if self.done.get(question.id, question.problem) != question.problem:
+            problem, asked = self.done.get(question.id, (question.problem, None))
+            if problem != question.problem:
                 raise UserError(f"--out has an answer to another problem with id {question.id!r}; choose another --out")
+            if asked is not None and asked != request(question.id, problem):
+                raise UserError(
+                    f"--out has an answer to {question.id!r} under another model, log, policy, seed or other setting; "
+                    f"choose another --out"
+                )
         return [question for question in questions if question.id not in self.done]
 
     def write(self, answer: Any) -> None:
@@ -96,7 +107,7 @@ def _answer_in(line: bytes) -> dict[str, Any] | None:
         if not whole and _OPENING.startswith(line[: len(_OPENING)]):
             return None
         raise ValueError("no answer") from None
-    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("id", "problem", "decision")):
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in _TEXTS):
         raise ValueError("no answer")
     return row if whole else None
 

@@ -107,8 +107,8 @@ def solve_batch(setup: Setup, questions: Sequence[Problem], size: int, refusals:
     before = stages.answer(setup.model, None, tasks, stages.keys_named(keys, "answer"))
     answered = time.monotonic()
     outcomes = [
-        Outcome(task.id, task.problem, n, size, keys[n], "refused", refusals[n], before=before[n])
-        for n, task in enumerate(questions)
+        Outcome(task.id, task.problem, n, size, keys[n], "refused", refusals[n], before=before[n], prompts=prompts)
+        for n, (task, prompts) in enumerate((task, stages.prompts_of(setup.model, task)) for task in questions)
     ]
     if not all(refusals):
         allowed_N = np.array([*(refusal == "" for refusal in refusals), *[False] * (size - len(questions))])
@@ -133,7 +133,8 @@ def practise(setup: Setup, tasks: Sequence[Problem], keys: np.ndarray, allowed_N
     ]
     passed_NM = np.array([[all(verdict.passed for verdict in each.values()) for each in row] for row in verdicts_NM])
     passed_NM &= practice.kept_NM.astype(bool)
-    enough_N = passed_NM.sum(1) >= setup.policy.min_examples
+    # real examples alone are no practice for the question
+    enough_N = passed_NM[:, : model.num_written].sum(1) >= setup.policy.min_examples
     return Practised(looked, verdicts_NM, passed_NM, passed_NM & (enough_N & allowed_N)[:, None])
 
 
@@ -161,7 +162,11 @@ def _concluded(setup: Setup, outcome: Outcome, practised: Practised, changed: Ch
     outcome = dataclasses.replace(
         outcome,
         decision="too_few",
-        reason=_too_few(practised.verdicts_NM[n], practised.passed_NM[n], setup.policy.min_examples),
+        reason=_too_few(
+            practised.verdicts_NM[n][: setup.model.num_written],
+            practised.passed_NM[n, : setup.model.num_written],
+            setup.policy.min_examples,
+        ),
         candidates=practised.looked.candidates_NM[n],
         verdicts=practised.verdicts_NM[n],
         used=practised.used_NM[n].tolist(),
@@ -190,7 +195,7 @@ def _concluded(setup: Setup, outcome: Outcome, practised: Practised, changed: Ch
 
 
 def _too_few(verdicts_M: Sequence[Mapping[str, gates.Verdict]], passed_M: np.ndarray, least: int) -> str:
-    """How many examples passed, and how many each gate held back."""
+    """How many written examples passed, and how many each gate held back."""
     failed = {name: sum(not each[name].passed for each in verdicts_M) for name in verdicts_M[0]}
     held = ", ".join(f"{name} {count}" for name, count in failed.items() if count)
     return f"{int(passed_M.sum())} of {len(passed_M)} examples passed, fewer than {least}" + (

@@ -33,6 +33,7 @@ class Outcome:
         decision: one of `DECISIONS`.
         reason: why it is not "adapted".
         before, after: answer of the unadapted and the adapted model; None where there is none.
+        prompts: under which practice is written and the question answered, by the name of their key.
         tokens, flops, seconds: cost, by phase or in all.
     """
 
@@ -55,6 +56,7 @@ class Outcome:
     regression: Mapping[str, float] | None = None
     before: str | None = None
     after: str | None = None
+    prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     tokens: Mapping[str, int] = dataclasses.field(default_factory=dict)
     flops: int = 0
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -85,6 +87,7 @@ def event(outcome: Outcome, texts: Texts, identity: Mapping[str, Any], context: 
         "identity": dict(identity),
         "question": outcome.name,
         "problem": kept(outcome.problem),
+        "prompts": {name: kept(prompt) for name, prompt in outcome.prompts.items()},
         "batch": {"slot": outcome.slot, "size": outcome.size},
         "keys": dict(zip(KEY_NAMES, (key.astype(">u4").tobytes().hex() for key in outcome.keys), strict=True)),
         "examples": [

@@ -54,7 +54,7 @@ def write_page(log: pathlib.Path, out: pathlib.Path) -> int:
                 f"record {record['number']} is a {record['kind']}: {record.get('reason', 'a torn line was cut')}"
             )
     body = "".join((_summary(head, counts, held, notes), *events))
-    write_atomically(out, _document(body))
+    write_atomically(out, _document(body), mode=0o600)  # it has the texts of the log, which others cannot read
     return len(events)
 
 

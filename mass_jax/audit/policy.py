@@ -43,7 +43,7 @@ class Policy:
     Args:
         rules: the first that names user and task holds; none: not allowed.
         gates: gates that must be on, with their settings.
-        min_examples: fewest examples that must pass; with fewer there is no update.
+        min_examples: fewest written examples that must pass; with fewer there is no update.
         real_share: share of the practice that is real examples, in [0, 1).
         limits: on the update.
         regression: what the suite tolerates.

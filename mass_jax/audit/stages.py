@@ -118,6 +118,12 @@ def unfit(parts: Parts, problem: str) -> str:
     return ""
 
 
+def prompts_of(model: Model, problem: Problem) -> dict[str, str]:
+    """A question's prompts, by the name of the key that what follows them is drawn with."""
+    task = model.parts.dialogue.task
+    return {"write": task.generator_prompt(problem.problem), "answer": task.solver_prompt(problem.problem)}
+
+
 def answer(model: Model, adapters: Any, tasks: Sequence[Problem], keys_N: jax.Array) -> list[str]:
     """Greedy answers, under each question's adapter or without any."""
     prompts = model.parts.dialogue.solver_prompts(tasks)

@@ -36,9 +36,10 @@ def claim_workdir(workdir: pathlib.Path, settings_json: str) -> None:
     write_atomically(workdir / "config.json", settings_json + "\n")
 
 
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a file so that a kill leaves the old content or the new, never a part."""
+def write_atomically(path: pathlib.Path, text: str, mode: int = 0o666) -> None:
+    """Writes a file so that a kill leaves the old content or the new, never a part; its mode is under the umask."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
+        file.write(text)
     temporary.replace(path)
