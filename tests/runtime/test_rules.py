@@ -48,10 +48,19 @@ def worst(found, expected):
     return max(jax.tree.leaves(jax.tree.map(one, found, expected)))
 
 
-def check(layout, adjoint, dtype, tolerance):
+def check(layout, adjoint, dtype, tolerance, part=lambda found: found):
     found, step = run(layout, adjoint, dtype)
-    assert worst(found, alone(adjoint, dtype)) < tolerance
+    assert worst(part(found), part(alone(adjoint, dtype))) < tolerance
     return found, step
+
+
+def meta_gradients(found):
+    """What was found, and the moments, which after one step are the meta-gradients.
+
+    The weights are left out: Adam's first step divides a gradient by its own size, where it is rounding too.
+    """
+    state, rest = found
+    return state.policy_opt_state, state.scorer_opt_state, rest
 
 
 def test_split_over_every_axis_the_meta_step_is_that_of_one_device(x64):
@@ -76,7 +85,7 @@ def test_every_mesh_and_adjoint_in_float64(x64, layout, adjoint):
 @pytest.mark.parametrize("adjoint", ["weighted", "mixed", "reverse", "first_order"])
 @pytest.mark.parametrize("layout", MESHES)
 def test_every_mesh_and_adjoint_in_float32(layout, adjoint):
-    check(layout, adjoint, np.float32, 1e-5)
+    check(layout, adjoint, np.float32, 1e-5, meta_gradients)
 
 
 def test_every_leaf_of_a_state_has_a_place_and_moments_lie_with_their_weights():
