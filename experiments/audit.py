@@ -46,20 +46,21 @@ def main(argv: Sequence[str]) -> None:
         name, *rest = argv[1:]
         if name not in COMMANDS:
             raise UserError(f"command {name!r} is unknown; {nearest(name, COMMANDS)}")
-        if len(rest) > 1:
-            raise UserError(f"unexpected argument {rest[1]!r}; one EVENT at a time")
+        most = int(name in OF_AN_EVENT)
+        if len(rest) > most:
+            raise UserError(f"unexpected argument {rest[most]!r}; {name} takes {'one EVENT' if most else 'none'}")
         COMMANDS[name](*rest)
     except UserError as error:
         settings.fail(str(error))
 
 
-def policy(*_: str) -> None:
+def policy() -> None:
     from mass_jax.audit.policy import Policy
 
     print(Policy().to_json(), end="")
 
 
-def verify(*_: str) -> None:
+def verify() -> None:
     expect = None
     if FLAGS.expect is not None:
         number, _, digest = FLAGS.expect.partition(":")
@@ -128,7 +129,7 @@ def export(which: str | None = None) -> None:
     print(f"wrote {out}: the adapter of record {record['number']}, decision {record['decision']}")
 
 
-def report(*_: str) -> None:
+def report() -> None:
     from mass_jax.audit.page import write_page
 
     if FLAGS.out is None:
@@ -194,6 +195,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
     "export": export,
 }
+OF_AN_EVENT = ("show", "replay", "export")
 
 
 def parse(argv: Sequence[str]) -> list[str]:

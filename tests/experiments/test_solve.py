@@ -136,6 +136,8 @@ def small_log(tmp_path):
     [
         (["replay", "1", "--model=tiny"], "record 1 made no adapter: it is run"),
         (["replay", "2", "--model=tiny"], "record 2 is of task 'Sums'"),
+        (["replay", "2", "1"], "unexpected argument '1'; replay takes one EVENT"),
+        (["verify", "1"], "unexpected argument '1'; verify takes none"),
     ],
 )
 def test_what_cannot_be_done_with_a_record_costs_one_line(small_log, environment, arguments, message):
