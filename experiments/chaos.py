@@ -5,9 +5,11 @@
 Trains a small run undisturbed, then runs that are stopped (SIGTERM) or killed (SIGKILL) and resumed, until so many
 kills are spent: up to three a run, each in another phase, at a random time after that phase began. Each disturbed run
 must end with the checkpoint, the metrics and the records of the undisturbed one, bit for bit (times aside).
-OUT/chaos.json says which phase each kill met; the status is 1 if anything differs.
+OUT/chaos.json says which phase each kill met; the status is 1 if anything differs. The same command goes on after the
+last run that was finished.
 """
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -60,22 +62,24 @@ def torment(stop: runtime.Stop) -> None:
     if FLAGS.out is None:
         raise UserError("--out is missing; give a directory, like --out=runs/chaos")
     out = pathlib.Path(FLAGS.out).absolute()
-    if out.exists():
-        raise UserError(f"--out={out} exists; give a new directory")
-    draw = random.Random(FLAGS.seed)
-    train(out / "undisturbed", None, draw)
+    if not (out / "chaos.json").exists():
+        if out.exists():
+            raise UserError(f"--out={out} exists and holds no chaos.json; give a new directory")
+        train(out / "undisturbed", None, random.Random())
+        report(out, [], 0, 0)
+    kills, runs, same = read(out)
     reference = fingerprint(out / "undisturbed")
-    kills: list[Kill] = []
-    same: list[bool] = []
     while len(kills) < FLAGS.kills:
         stop.poll()
-        workdir = out / f"run{len(same) + 1}"
-        kills += disturbed(workdir, len(same) + 1, FLAGS.kills - len(kills), draw)
-        same.append(fingerprint(workdir) == reference)
-        report(out, kills, same)
+        runs += 1
+        workdir = out / f"run{runs}"
+        shutil.rmtree(workdir, ignore_errors=True)
+        kills += disturbed(workdir, runs, FLAGS.kills - len(kills), random.Random(f"{FLAGS.seed} {runs}"))
+        same += fingerprint(workdir) == reference
+        report(out, kills, runs, same)
         shutil.rmtree(workdir)
     print((out / "chaos.json").read_text(encoding="utf-8"))
-    if not all(same):
+    if same < runs:
         raise SystemExit(1)
 
 
@@ -163,18 +167,22 @@ def _hash_of_arrays(path: pathlib.Path) -> str:
     return digest.hexdigest()
 
 
-def report(out: pathlib.Path, kills: list[Kill], same: list[bool]) -> None:
+def report(out: pathlib.Path, kills: list[Kill], runs: int, same: int) -> None:
     """Writes what is known so far."""
-    met: dict[str, int] = {}
-    for kill in kills:
-        met[kill.phase] = met.get(kill.phase, 0) + 1
-    result: dict[str, Any] = {"kills": len(kills), "runs": len(same), "bit_identical": sum(same), "by_phase": met}
+    result: dict[str, Any] = {"kills": len(kills), "runs": runs, "bit_identical": same}
+    result |= {"by_phase": dict(collections.Counter(kill.phase for kill in kills))}
     result |= {"each": [dataclasses.asdict(kill) for kill in kills]}
     runtime.write_atomically(out / "chaos.json", json.dumps(result, indent=1) + "\n")
 
 
+def read(out: pathlib.Path) -> tuple[list[Kill], int, int]:
+    """Kills, finished runs, and how many of them ended with the same bits."""
+    found = json.loads((out / "chaos.json").read_text(encoding="utf-8"))
+    return [Kill(**each) for each in found["each"]], found["runs"], found["bit_identical"]
+
+
 if __name__ == "__main__":
-    flags.DEFINE_string("out", None, "Directory for the runs and the result; must be new.")
+    flags.DEFINE_string("out", None, "Directory for the runs and the result.")
     flags.DEFINE_integer("kills", 30, "Kills in all.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of the times and signals.")
     settings.run(main)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.chaos import fingerprint, phase_of
+from experiments.chaos import Kill, fingerprint, phase_of, read, report
 from mass_jax.runtime import Checkpoints
 
 
@@ -41,3 +41,10 @@ def test_phases_are_told_from_files(run, tmp_path):
     assert phase_of(workdir) == "training"
     (workdir / "seed0" / "mass" / "checkpoints" / "4.orbax-checkpoint-tmp").mkdir()
     assert phase_of(workdir) == "saving"
+
+
+def test_what_was_reported_is_gone_on_from(tmp_path):
+    kills = [Kill(1, "SIGKILL", 7.59, "training", -9), Kill(1, "SIGTERM", 9.0, "saving", 143)]
+    report(tmp_path, kills, 1, 1)
+    assert read(tmp_path) == (kills, 1, 1)
+    assert json.loads((tmp_path / "chaos.json").read_text())["by_phase"] == {"training": 1, "saving": 1}
