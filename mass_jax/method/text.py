@@ -133,6 +133,12 @@ def join_rollout(
     return Rollout(Text(np.where(mask, tokens, 0), mask, target), logprobs * target)
 
 
+def cut_off(rollout: Rollout, stop_tokens: Sequence[int]) -> np.ndarray:
+    """Which completions the limit on new tokens ended, and no stop token: bool, one a row."""
+    stops_BT = np.isin(np.asarray(rollout.text.tokens_BT), list(stop_tokens))
+    return ~np.any(stops_BT & (np.asarray(rollout.text.target_BT) > 0), axis=-1)
+
+
 def pad_id(tokenizer: Any) -> int:
     """The id that fills a row; its value never matters, since every use of a row is masked by length."""
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

@@ -76,7 +76,14 @@ def _row(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[s
         "columns": by_column,
         "cost": cost,
         "verdicts": shares,
+        "cut_off": _cut_off(records),
     }
+
+
+def _cut_off(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many answers and examples were cut off; nothing where records, from an earlier version, do not say."""
+    names = [name for name in ("answers", "examples") if f"{name}_cut_off" in records[0]]
+    return {name: sum(record[f"{name}_cut_off"] for record in records) for name in names}
 
 
 def _paired(records: Records, shown: Sequence[str], column: str) -> list[dict[str, Any]]:
@@ -119,6 +126,7 @@ def to_markdown(table: Mapping[str, Any], limits: Sequence[str]) -> str:
     for kind in ("methods", "references"):
         lines += [_markdown_row(row, columns) for row in table[kind].values()]
     lines += [
+        *_cut_off_markdown(table),
         "",
         "Costs are per question; floating-point operations by the formula of `mass_jax/cost.py`. Paired differences on "
         "the same problems, in points, with the p of an exact paired test (McNemar's, by cluster):",
@@ -133,6 +141,16 @@ def to_markdown(table: Mapping[str, Any], limits: Sequence[str]) -> str:
     if limits:
         lines += ["", "What this does not show:", "", *(f"- {line}" for line in limits)]
     return "\n".join(lines) + "\n"
+
+
+def _cut_off_markdown(table: Mapping[str, Any]) -> list[str]:
+    rows = [row for kind in ("methods", "references") for row in table[kind].values() if row["cut_off"]]
+    found = [
+        f"{row['label']} {', '.join(f'{count} {name}' for name, count in row['cut_off'].items() if count)}"
+        for row in rows
+        if any(row["cut_off"].values())
+    ]
+    return ["", f"Cut off at the limit on tokens: {'; '.join(found) or 'none'}."] if rows else []
 
 
 def _by_subject_markdown(table: Mapping[str, Any]) -> list[str]:

@@ -66,6 +66,9 @@ def test_every_response_is_kept_with_its_cost(undisturbed):
     base, shots, votes = found["base"][0], found["few_shot"][0], found["majority"]
     assert shots["tokens_read"] == base["tokens_read"] + 2 * (5 + 2)  # two solved problems
     assert all(r["tokens_trained"] > 0 for r in found["ttt_other"])
+    for name, rows in found.items():
+        assert all("answers_cut_off" in r and ("examples_cut_off" in r) == (name == "tt_ss") for r in rows)
+    assert all(r["answers_cut_off"] <= (r["tokens_written"] == 4) for r in found["base"])  # 4 is the limit
     written = sum(r["tokens_written"] for r in votes) / sum(r["tokens_written"] for r in found["tt_ss"])
     assert 0.8 < written < 1.2
     assert any(len(r["votes"]) > 1 for r in votes)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mass_jax.method.text import TooLong, encode_pairs, encode_prompts, join_rollout
+from mass_jax.method.text import TooLong, cut_off, encode_pairs, encode_prompts, join_rollout
 
 
 @pytest.fixture
@@ -40,3 +40,10 @@ def test_rollouts_stand_behind_their_prompts_without_a_gap():
     assert rollout.text.tokens_BT[:, 0].tolist() == [[1, 5, 8, 0, 0], [1, 6, 7, 8, 2]]
     assert rollout.text.target_BT[:, 0].tolist() == [[0, 0, 1, 0, 0], [0, 0, 0, 1, 1]]
     assert rollout.logprobs_BT[:, 0].tolist() == [[0, 0, -1, 0, 0], [0, 0, 0, -2, -3]]
+
+
+def test_a_completion_without_a_stop_token_was_cut_off():
+    prompts, lengths = np.array([[1, 2, 0], [1, 6, 7]]), np.array([2, 3])  # 2 stops; one stands in a prompt
+    samples = np.array([[[8, 9], [8, 2]], [[2, 0], [0, 0]]])
+    rollout = join_rollout(prompts, lengths, samples, np.zeros(samples.shape), np.array([[2, 2], [1, 2]]))
+    assert cut_off(rollout, (2, 3)).tolist() == [[True, False], [False, True]]

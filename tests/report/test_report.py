@@ -38,6 +38,17 @@ def test_markdown_shows_every_row_and_the_limits():
         assert part in text
 
 
+def test_what_was_cut_off_is_counted_where_the_records_say():
+    said = {name: [r | {"answers_cut_off": i % 2} for i, r in enumerate(rows)] for name, rows in RECORDS.items()}
+    said["mass"] = [r | {"examples_cut_off": 3} for r in said["mass"]]
+    table = make_table(said, LABELS, ["base", "mass"])
+    assert table["methods"]["mass"]["cut_off"] == {"answers": 4, "examples": 24}
+    assert "Cut off at the limit on tokens: Base 4 answers; MASS 4 answers, 24 examples;" in to_markdown(table, [])
+    none = {name: [r | {"answers_cut_off": 0} for r in rows] for name, rows in RECORDS.items()}
+    assert "tokens: none." in to_markdown(make_table(none, LABELS, ["base"]), [])
+    assert "Cut off" not in to_markdown(make_table(RECORDS, LABELS, ["base"]), [])
+
+
 def test_all_files_are_written(tmp_path):
     curves = {"mass": [{"step": i, "outer_loss": 1 / (i + 1), "reward": None} for i in range(12)]}
     write_report(

@@ -85,6 +85,8 @@ _COMMANDS = frozenset(
     "rceil overline angle triangle le ge ne in cup cap emptyset mathbb begin end langle rangle setminus max min".split()
 )
 _LIST_WORDS = r"\s*(?:,|;)?\s*(?:\\text\{\s*(?:,\s*)?(?:and|or)\s*\}|\b(?:and|or)\b)\s*|[,;]"
+_OR = r"\s*,?\s*(?:\\text\{\s*or\s*\}|\bor\b)\s*"
+_INEQUALITY = r"[<>]|\\(?:le|ge)(?![a-zA-Z])"
 _SIGNS = r"\\(?:le|ge|ne)(?![a-zA-Z])|[=<>]"
 
 
@@ -151,6 +153,9 @@ def _read(text: str, depth: int) -> Value:
         return Ordered("()", (Scalar(r"-\infty"), Scalar(r"\infty")))
     if re.fullmatch(r"[^0-9,;()\[\]]*[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?[^0-9,;()\[\]]*(?:\^\{?[23]\}?)?", text):
         text = text.replace(",", "")  # 1,250 is a number; a list has spaces or other lengths
+    alternatives = split_top(text, _OR)
+    if len(alternatives) > 1 and all(re.search(_INEQUALITY, part) for part in alternatives):
+        return Many(tuple(_read(part, depth + 1) for part in alternatives), union=True)
     parts = split_top(text, _LIST_WORDS)
     if len(parts) > 1:
         return _many([part for part in parts if part.strip()], depth)

@@ -30,6 +30,10 @@ def same(gold: Value, answer: Value, judge: Judge) -> bool:
     if _variable(gold) and _variable(answer) and _variable(gold) != _variable(answer):
         return False  # x > 3 against y > 3; an interval names no variable and goes with both
     gold, answer = _as_interval(gold), _as_interval(answer)
+    if isinstance(gold, Ordered):
+        answer = _as_tuple(answer)
+    elif isinstance(answer, Ordered):
+        gold = _as_tuple(gold)
     if isinstance(gold, Words):
         return _word_form_of(answer) == gold.text
     if isinstance(answer, Words):
@@ -198,6 +202,17 @@ def _as_interval(value: Value) -> Value:
     if len(parts) == 2 and _is_name(parts[1]) and not _is_name(parts[0]):
         return Ordered(opened + ")", (parts[0], high))
     return value
+
+
+def _as_tuple(value: Value) -> Value:
+    """`x = 3, y = -1` as (3,-1), where names come in the order of the alphabet; anything else as it is."""
+    if not isinstance(value, Many) or value.union:
+        return value
+    equations = [item for item in value.items if isinstance(item, Relation) and item.signs == ("=",)]
+    names = [name.latex for e in equations if isinstance(name := e.parts[0], Scalar) and _is_name(name)]
+    if len(names) < len(value.items) or names != sorted(set(names)):
+        return value
+    return Ordered("()", tuple(equation.parts[1] for equation in equations))
 
 
 def _all_scalars(*relations: Relation) -> bool:

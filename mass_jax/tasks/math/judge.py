@@ -11,6 +11,7 @@ _RATIONAL = re.compile(
     r"(?P<sign>-?)\s*(?:(?P<whole>[0-9]+)?\s*\\frac\{(?P<top>[0-9]+)\}\{(?P<bottom>[0-9]+)\}"
     r"|(?P<mixed>[0-9]+)\s+(?P<over>[0-9]+)\s*/\s*(?P<under>[0-9]+)"
     r"|(?P<a>[0-9]+)\s*/\s*(?P<b>[0-9]+)"
+    r"|(?P<units>[0-9]*)\.(?P<before>[0-9]*)\\overline\{(?P<again>[0-9]+)\}"
     r"|(?P<decimal>[0-9]*\.[0-9]+|[0-9]+\.?|[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?))"
 )
 
@@ -34,8 +35,8 @@ class Judge(NamedTuple):
 def rational(latex: str) -> Fraction | None:
     r"""The exact value of a plain number, or None; no arithmetic is done on anything else.
 
-    >>> rational(r"-11\frac{2}{3}"), rational("0.48"), rational("1,250"), rational("2+2")
-    (Fraction(-35, 3), Fraction(12, 25), Fraction(1250, 1), None)
+    >>> rational(r"-11\frac{2}{3}"), rational("0.48"), rational("1,250"), rational(r"0.1\overline{6}"), rational("2+2")
+    (Fraction(-35, 3), Fraction(12, 25), Fraction(1250, 1), Fraction(1, 6), None)
     """
     latex = re.sub(r"\\frac\{(-)", r"-\\frac{", latex) if latex.startswith(r"\frac") else latex
     match = _RATIONAL.fullmatch(latex.strip())
@@ -49,6 +50,9 @@ def rational(latex: str) -> Fraction | None:
             value = int(part["mixed"]) + Fraction(int(part["over"]), int(part["under"]))
         elif part["a"]:
             value = Fraction(int(part["a"]), int(part["b"]))
+        elif part["again"]:
+            repeated = Fraction(int(part["again"]), 10 ** len(part["again"]) - 1)
+            value = (int(part["units"] + part["before"] or 0) + repeated) / 10 ** len(part["before"])
         else:
             value = Fraction(part["decimal"].replace(",", "").rstrip("."))
     except ZeroDivisionError:

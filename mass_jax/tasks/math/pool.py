@@ -25,7 +25,8 @@ from mass_jax.tasks.problem import Verdict
 
 _TRIES = 3
 _STARTS = 20
-_START_SECONDS = 300.0
+_START_SECONDS = 300.0  # at first: loading takes seconds, but on a starved machine minutes, and longer when tried again
+_LONGEST_START_SECONDS = 1200.0
 _GRACE_SECONDS = 30.0  # a worker that answers this long after its own limit is beyond help
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
 
@@ -178,15 +179,20 @@ class _Worker:
 
     def _get_ready(self) -> None:
         """Waits until there is a process that has loaded; one that is killed before is no fault of the answer's."""
+        patience = _START_SECONDS
         for _ in range(_STARTS):
             if self._process is None:
                 self.start()
-            if self._ready or self._read_line(_START_SECONDS) == wire.READY:
+            if self._ready or self._read_line(patience) == wire.READY:
                 self._ready = True
                 return
             self._raise_if_it_gave_up()
             self.stop()
-        raise RuntimeError(f"{_STARTS} verifier processes were killed while they loaded; is there enough memory?")
+            patience = min(2 * patience, _LONGEST_START_SECONDS)
+        raise RuntimeError(
+            f"{_STARTS} verifier processes were killed while they loaded, or had not loaded within {patience:.0f} s; "
+            f"free some memory or processors"
+        )
 
     def _ask(self, line: bytes) -> bytes | None:
         """The reply, or None if the process has died or gives none in time."""

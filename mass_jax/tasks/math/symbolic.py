@@ -19,10 +19,13 @@ from sympy.core.sympify import SympifyError
 
 from mass_jax.tasks.math.answer import Unreadable
 from mass_jax.tasks.math.judge import Judge, Sides, rational
+from mass_jax.tasks.math.units import TRIGONOMETRIC
 
 MAX_LOG10 = 20_000  # digits of the longest number that is ever computed
 _NUMBER = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _MIXED = re.compile(r"(?<![0-9.^_])([0-9]+)(?:\s*\\frac\{([0-9]+)\}\{([0-9]+)\}|\s+([0-9]+)\s*/\s*([0-9]+)(?![0-9.]))")
+# In 1/2x the slash divides numbers, as by the order of operations; latex2sympy reads 1/(2x).
+_QUOTIENT = re.compile(r"(?<![0-9.^_/}a-zA-Z)])([0-9]+)\s?/\s?([0-9]+)(?=\s*(?:[a-zA-Z(]|\\pi|\\sqrt))")
 _KEEP_CASE = ConversionConfig(lowercase_symbols=False)
 
 
@@ -72,8 +75,7 @@ def parse(latex: str) -> sympy.Expr:
     number = rational(latex)
     if number is not None:
         return sympy.Rational(number.numerator, number.denominator)
-    text = _MIXED.sub(lambda m: rf"({m[1]}+\frac{{{m[2] or m[4]}}}{{{m[3] or m[5]}}})", latex)
-    text = re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", text).replace(r"\degree", "")
+    text = _respelled(latex)
     try:
         expr = latex2sympy(text, is_real=None, normalization_config=None, conversion_config=_KEEP_CASE)
     except RecursionError:
@@ -85,6 +87,24 @@ def parse(latex: str) -> sympy.Expr:
     _check_size(expr)
     names = {symbol: sympy.I if symbol.name == "i" else sympy.E for symbol in expr.free_symbols if symbol.name in "ie"}
     return expr.subs(names).doit()
+
+
+def _respelled(latex: str) -> str:
+    r"""What latex2sympy would take in another sense, in words that it takes in ours.
+
+    >>> _respelled(r"2 1/3"), _respelled("1/2x"), _respelled(r"\sin 30\degree")
+    ('(2+\\frac{1}{3})', '\\frac{1}{2}x', '\\sin (30\\cdot\\frac{\\pi}{180})')
+    """
+    if "infty" in latex and not re.fullmatch(r"[+-]?\s*\\infty", latex.strip()):
+        raise Unreadable("infinity in an expression")
+    text = _MIXED.sub(lambda m: rf"({m[1]}+\frac{{{m[2] or m[4]}}}{{{m[3] or m[5]}}})", latex)
+    text = re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", text)
+    text = _QUOTIENT.sub(r"\\frac{\1}{\2}", text)
+    if TRIGONOMETRIC.search(text):
+        text = re.sub(r"([0-9.]+|\\[a-z]+|[A-Za-z])\s*\\degree", r"(\1\\cdot\\frac{\\pi}{180})", text)
+        if r"\degree" in text:
+            raise Unreadable("degrees of an expression")
+    return text.replace(r"\degree", "")
 
 
 def _same(x: sympy.Expr, y: sympy.Expr) -> bool:

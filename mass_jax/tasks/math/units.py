@@ -18,6 +18,9 @@ _POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
 _PLAIN = {name for name in _NAMES if len(name) > 1} | set(_NAMES.values()) | {"degree", "percent", "dollar", "cent"}
 _NOT_UNITS = {"and", "or", "is", "mod", "pi", "sqrt", "sin", "cos", "tan", "log", "ln", "inf", "infinity"}
 
+# A degree sign behind one of these belongs to what it is taken of: sin 30° is no number of degrees.
+TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
+
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}\s*(?:\^\s*\{?\s*([23])\s*\}?)?\s*$")
 _WORDS = re.compile(r"(?<=[0-9}) ])((?:[A-Za-z]+\.? ?(?:/ ?)?)+)(?:\^\s*\{?\s*([23])\s*\}?)?\s*$")
 
@@ -37,7 +40,7 @@ def split_unit(text: str) -> tuple[str, str]:
         bare, unit = split_unit(text.replace(r"\$", "", 1))
         return bare, "dollar" if unit in ("", "dollar") else "dollar " + unit
     for mark, name in ((r"\%", "percent"), (r"\degree", "degree"), (r"\$", "dollar")):
-        if text.endswith(mark) and len(text) > len(mark):
+        if text.endswith(mark) and len(text) > len(mark) and not (name == "degree" and TRIGONOMETRIC.search(text)):
             return text.removesuffix(mark).strip(), name
     written = _TEXT.search(text)
     if written and text[: written.start()].strip() and not text[: written.start()].rstrip().endswith("_"):

@@ -52,6 +52,12 @@ def test_wall_time_is_bounded_for_a_checker_that_gets_no_processor(descendants):
         assert pool.verify([WRONG_PAIR]) == [Verdict.WRONG]
 
 
+def test_a_worker_that_loads_slowly_gets_more_time_at_the_next_try(monkeypatch):
+    monkeypatch.setattr("mass_jax.tasks.math.pool._START_SECONDS", 0.3)
+    with Pool(1) as pool:
+        assert pool.verify([RIGHT_PAIR]) == [Verdict.RIGHT]
+
+
 def is_worker(pid):
     return b"mass_jax.tasks.math.worker" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
 
