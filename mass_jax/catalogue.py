@@ -78,8 +78,8 @@ def _families(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen
 def _math(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
     from mass_jax.tasks import math  # here, so that a run of another task does without math-verify
 
-    evaluation = math.load(config.eval_data, "test")
-    train = math.load(config.train_data, "train")
+    load = functools.partial(math.load, strict=config.bad_rows == "error")
+    evaluation, train = load(config.eval_data, "test"), load(config.train_data, "train")
     for name, loaded in (("train_data", train), ("eval_data", evaluation)):
         for reason, count in loaded.skipped.items():
             logging.warning("--%s: %d rows left out: %s", name, count, reason)
@@ -87,6 +87,7 @@ def _math(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
     logging.info("%d training problems left out: --eval_data has them, or nearly so", len(dropped))
     for duplicate in dropped:
         logging.info("%s is like %s (%.2f)", duplicate.problem.id, duplicate.partner.id, duplicate.similarity)
+    shots, kept = math.take_shots(kept, config.num_shots, seed=0)
     for flag, problems in (("num_train_problems", kept), ("num_eval_problems", evaluation.problems)):
         if (asked := getattr(config, flag)) > len(problems):
             raise ValueError(f"--{flag}={asked} is more than the {len(problems)} usable problems; lower it")
@@ -96,7 +97,7 @@ def _math(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
         return Problems(math.sample(kept, config.num_train_problems, seed), {"test": test}, None)
 
     pool = math.Pool()
-    task = math.MathTask(math.Verifier(pool), render=functools.partial(math.render, tokenizer))
+    task = math.MathTask(math.Verifier(pool), shots, render=functools.partial(math.render, tokenizer))
     return Chosen(task, draw, close=pool.close)
 
 

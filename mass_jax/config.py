@@ -37,6 +37,14 @@ class Config:
     task: str = setting("testbed", "What is practised: testbed, families, math, or a name added to CATALOGUE.")
     train_data: str = setting("math", "Training problems of --task=math: a name, a hub id or a local path.")
     eval_data: str = setting("math500", "Evaluated problems of --task=math: a name, a hub id or a local path.")
+    bad_rows: str = setting(
+        "skip", "Rows of these that are no problems: counted, or an error.", choices=("skip", "error")
+    )
+    num_shots: int = setting(
+        0,
+        "Worked training problems in every prompt of --task=math; small models need some to keep the form.",
+        minimum=0,
+    )
     methods: tuple[str, ...] = setting(METHODS, "Rows of the table.", choices=METHODS + BASELINES)
     seeds: tuple[int, ...] = setting((0,), "Meta-training seeds; each is trained and evaluated on its own.")
     num_train_problems: int = setting(1000, "Problems to meta-train on.", minimum=1)

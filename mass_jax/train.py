@@ -8,7 +8,7 @@ import functools
 import pathlib
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +19,7 @@ from mass_jax.assemble import Parts
 from mass_jax.errors import UserError
 from mass_jax.method import adapt, generate, meta_step, score, solver_grpo
 from mass_jax.method.models import Solver, Weights
-from mass_jax.method.text import Rollout, Text
+from mass_jax.method.text import Rollout, Text, cut_off
 from mass_jax.stats import auc
 from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
 
@@ -90,13 +90,13 @@ def train_mass(
     def one_step(i: int, state: meta_step.MetaState) -> tuple[meta_step.MetaState, dict[str, float]]:
         step_key = jax.random.fold_in(jax.random.fold_in(key, 3), i)
         tasks = [problems[j] for j in draws(i)]
-        batch, practice = collect(parts, learner, state, start.base, tasks, step_key, stop)
+        batch, practice, sampled = collect(parts, learner, state, start.base, tasks, step_key, stop)
         state, found = _meta_step(learner, state, start.base, batch, jax.random.fold_in(step_key, 0))
         check_finite(state.policy_opt_state, state.scorer_opt_state, limit=parts.config.max_skipped_steps)
         metrics = to_floats(found.metrics)
         if learner.objective.gold:
             del metrics["right_rate"]  # gold solutions are right
-        return state, metrics | judge(parts, tasks, practice, found)
+        return state, metrics | judge(parts, tasks, practice, found) | cut_off_shares(parts, tasks, sampled)
 
     label = " ".join(filter(None, ("mass", outer, control)))
     state = run_steps(label, workdir, parts.feed.place(state), one_step, parts.config, stop)
@@ -111,11 +111,11 @@ def collect(
     tasks: Sequence[Problem],
     key: jax.Array,
     stop: runtime.Stop,
-) -> tuple[meta_step.TaskBatch, generate.Practice]:
+) -> tuple[meta_step.TaskBatch, generate.Practice, dict[str, Rollout]]:
     """Phase (1) of an iteration: examples for each task, and what the outer loss is to be taken on.
 
     Returns:
-        The batch of all processes, and the practice of this one's tasks.
+        The batch of all processes, and of this one's tasks the practice and all that was sampled.
     """
     config, dialogue, weights = parts.config, parts.dialogue, Weights(base, state.policy)
     count, own = len(tasks), parts.feed.mine(tasks)
@@ -123,6 +123,7 @@ def collect(
         jax.random.split(jax.random.fold_in(key, i), count) for i in (1, 2, 3)
     )
     practice, written = write_examples(parts, weights, own, write_keys_N, config.num_examples)
+    sampled = {"examples": written}
     stop.poll()
     examples, texts, generated = parts.feed.put((practice.examples, practice.scorer_texts, written), count)
     adapters = parts.feed.place(learner.loop.init_adapters(adapter_keys_N))
@@ -134,9 +135,10 @@ def collect(
         solutions, right_NJ, _ = attempt(
             parts, weights, adapted, own, attempt_keys_N, config.num_attempts, config.temperature
         )
+        sampled["attempts"] = solutions
     stop.poll()
     solutions, right_NJ = parts.feed.put((solutions, right_NJ), count)
-    return meta_step.TaskBatch(examples, texts, generated, solutions, right_NJ, adapters), practice
+    return meta_step.TaskBatch(examples, texts, generated, solutions, right_NJ, adapters), practice, sampled
 
 
 def write_examples(
@@ -320,6 +322,15 @@ def judge(
         if area is not None:
             metrics[name] = area
     return metrics
+
+
+def cut_off_shares(parts: Parts, tasks: Sequence[Problem], sampled: Mapping[str, Rollout]) -> dict[str, float]:
+    """Share of what was sampled that the limits on tokens ended."""
+    rows, stops = parts.feed.rows(len(tasks)), parts.solver.config.stop_tokens
+    shares_N = {name: cut_off(rollout, stops).mean(-1) for name, rollout in sampled.items()}
+    own = [list(row) for row in zip(*(share_N.tolist() for share_N in shares_N.values()), strict=True)]
+    means = np.mean(runtime.gather_rows(runtime.mine(rows, own)), axis=0)
+    return {f"{name}_cut_off": float(mean) for name, mean in zip(shares_N, means, strict=True)}
 
 
 def useful_examples(parts: Parts, tasks: Sequence[Problem], practice: generate.Practice) -> np.ndarray | None:

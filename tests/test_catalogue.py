@@ -24,7 +24,7 @@ def data(tmp_path):
     """Three of the ten training problems are evaluated too, one of them in other words."""
     train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
     moved = rows([12])[0] | {"problem": "Now: what is 12 plus 12 and then 12 more?"}
-    train.write_text("".join(json.dumps(row) + "\n" for row in [*rows(range(10, 19)), moved]))
+    train.write_text("".join(json.dumps(row) + "\n" for row in [*rows(range(10, 19)), moved, {"problem": "?"}]))
     test.write_text("".join(json.dumps(row) + "\n" for row in rows([11, 12, 31, 32])))
     return {"train_data": str(train), "eval_data": str(test)}
 
@@ -42,9 +42,20 @@ def test_mathematics_from_files_is_disjoint_from_what_is_evaluated(data):
         parts.dialogue.task.verify([Problem("p", "?", r"\sqrt{8}", r"\sqrt{8}")], [r"\boxed{2\sqrt{2}}"])
 
 
+def test_shots_are_in_every_prompt_and_in_no_training_problem(data):
+    settings = TINY | {"num_train_problems": 3}
+    with contextlib.closing(assemble(Config(task="math", num_shots=2, **data, **settings))) as parts:
+        task, train = parts.dialogue.task, parts.problems(0).train
+        for prompt in (task.generator_prompt("Q?"), task.solver_prompt("Q?")):
+            assert prompt.count("Solution: s\n\\boxed{") + prompt.count("\n\ns\n\\boxed{") == 2
+            assert not any(problem.problem in prompt for problem in train)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"task": "math", "num_shots": 4}, "4 shots asked of problems that give 3"),
+        ({"task": "math", "bad_rows": "error"}, "row 10: missing field 'solution'; mend the row"),
         ({"task": "mth"}, "--task='mth' is unknown; did you mean 'math'? Known: families, math, testbed"),
         ({"task": "math", "train_data": "nowhere"}, "'nowhere' is neither a file nor a hub id"),
         ({"task": "math", "num_train_problems": 100}, "--num_train_problems=100 is more than the 7 usable problems"),

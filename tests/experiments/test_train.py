@@ -96,6 +96,11 @@ def test_stopped_and_killed_runs_end_with_the_numbers_of_an_undisturbed_one(undi
     assert table_of(tmp_path) == table_of(undisturbed)
 
 
+def test_what_the_limits_on_tokens_cut_off_is_in_the_metrics(undisturbed):
+    lines = (undisturbed / "seed0" / "mass_gold" / "metrics.jsonl").read_text().splitlines()
+    assert all(0 <= json.loads(line)["examples_cut_off"] < 1 for line in lines)
+
+
 def test_the_report_is_whole(undisturbed):
     written = {path.name for path in (undisturbed / "report").iterdir()}
     assert written == {

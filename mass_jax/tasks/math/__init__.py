@@ -5,6 +5,7 @@ from mass_jax.tasks.math.limits import Limits
 from mass_jax.tasks.math.near_duplicates import Disjoint, Duplicate, disjoint
 from mass_jax.tasks.math.pool import Pool
 from mass_jax.tasks.math.prompts import Shots, render
+from mass_jax.tasks.math.shots import take_shots
 from mass_jax.tasks.math.task import MathTask
 from mass_jax.tasks.math.verifier import Verifier, final_answer
 
@@ -22,4 +23,5 @@ __all__ = [
     "load",
     "render",
     "sample",
+    "take_shots",
 ]

@@ -68,7 +68,8 @@ def from_rows(
                 raise BadRow("id seen before")
         except BadRow as reason:
             if strict:
-                raise ValueError(f"{prefix}: row {number}: {reason}; mend the row, or load with strict=False") from None
+                fix = "mend the row, or load with strict=False (--bad_rows=skip)"
+                raise ValueError(f"{prefix}: row {number}: {reason}; {fix}") from None
             skipped[str(reason)] += 1
         else:
             seen.add(problem.id)
