@@ -17,11 +17,12 @@ from absl import flags, logging
 
 from experiments import settings
 from mass_jax import runtime, study
-from mass_jax.assemble import assemble
+from mass_jax.assemble import Parts, assemble
 from mass_jax.config import Config
 from mass_jax.errors import UserError
 
 settings.define()
+settings.define_machines()
 flags.adopt_module_key_flags(settings)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a run, or of a fresh evaluation; give it again to go on.")
 _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Build the report from the records that there are.")
@@ -36,24 +37,35 @@ def evaluate_and_report(stop: runtime.Stop) -> None:
     try:
         if _WORKDIR.value is None:
             raise ValueError("--workdir is missing; give the directory of a run, like --workdir=runs/tiny")
-        workdir = pathlib.Path(_WORKDIR.value)
+        workdir = runtime.workdir_path(_WORKDIR.value)
+        if not _REPORT_ONLY.value:
+            settings.join_machines()
         config, fresh = read_config(workdir)
         if flags.FLAGS.print_config:
             print(config.to_json())
             return
-        parts = None if _REPORT_ONLY.value else assemble(config)
+        parts = None if _REPORT_ONLY.value else assemble_on_mesh(config)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
     if parts is not None:
-        with contextlib.closing(parts):
+        with runtime.use_mesh(parts.feed.mesh), contextlib.closing(parts):
             for seed in config.seeds:
                 parts.problems(seed)
-            if fresh:
+            if runtime.agreed_maximum(fresh):
                 runtime.claim_workdir(workdir, config.to_json())
             study.run_evaluation(parts, workdir, stop)
+        if not runtime.is_first():
+            return
     study.write_report(config, workdir)
     print((workdir / "report" / "table1.md").read_text(encoding="utf-8"))
     logging.info("report: %s", workdir / "report")
+
+
+def assemble_on_mesh(config: Config) -> Parts:
+    """The parts of the run on the devices that it was given."""
+    mesh = runtime.make_mesh(flags.FLAGS.mesh)
+    with runtime.use_mesh(mesh):
+        return assemble(config, mesh)
 
 
 def read_config(workdir: pathlib.Path) -> tuple[Config, bool]:

@@ -2,12 +2,13 @@
 
     python -m experiments.launch --backend=local --num_processes=2 -- --preset=tiny --workdir=runs/two
     python -m experiments.launch --backend=gcloud --topology=v5e:4x4 --name=mass --zone=us-west4-a \\
-        -- --preset=llama31_8b_verifier --workdir=gs://BUCKET/mass --mesh=fsdp:4,tensor:4
+        --repository=URL -- --preset=llama31_8b_verifier --workdir=/mnt/shared/mass --mesh=fsdp:4,tensor:4
     python -m experiments.launch --backend=xpk --topology=v5e:4x4 --name=mass --cluster=CLUSTER --image=IMAGE -- ...
     python -m experiments.launch --backend=slurm --num_processes=4 --name=mass -- ...
 
-What stands behind -- goes to `python -m experiments.train` (or --module) as it is. A local run ends as a whole: a
-signal is passed on to every process, and when one fails the others are stopped.
+What stands behind -- goes to `python -m experiments.train` (or --module) as it is. Of several hosts each must see the
+same --workdir, on a file system that they share. A local run ends as a whole: a signal is passed on to every process,
+and when one fails the others are stopped. A TPU of gcloud stays, and costs, until it is deleted.
 """
 
 import math
@@ -28,7 +29,7 @@ from mass_jax.errors import UserError
 FLAGS = flags.FLAGS
 BACKENDS = ("local", "gcloud", "xpk", "slurm")
 # What Google Cloud calls the chips of our topologies, and how many a name counts as one.
-_ACCELERATORS = {"v4": ("v4", 2), "v5e": ("v5litepod", 1), "v5p": ("v5p", 2), "v6e": ("v6e", 1), "tpu7x": ("tpu7x", 1)}
+_ACCELERATORS = {"v4": ("v4", 2), "v5e": ("v5litepod", 1), "v5p": ("v5p", 2), "v6e": ("v6e", 1), "tpu7x": ("tpu7x", 2)}
 _RUNTIMES = {
     "v4": "tpu-ubuntu2204-base",
     "v5e": "v2-alpha-tpuv5-lite",
@@ -58,8 +59,8 @@ def commands(backend: str, module: str, arguments: Sequence[str], **given: Any) 
         count = given["num_processes"]
         return [["sbatch", f"--job-name={given['name']}", f"--nodes={count}", "--ntasks-per-node=1",
                  "--signal=TERM@120", "--requeue", f"--wrap={inner}"]]  # fmt: skip
-    inner = shlex.join([*program, "--coordinator=auto"])
-    return _gcloud(inner, given) if backend == "gcloud" else _xpk(inner, given)
+    program.append("--coordinator=auto")
+    return _gcloud(program, given) if backend == "gcloud" else _xpk(program, given)
 
 
 def _local(program: Command, count: int, port: int) -> list[Command]:
@@ -69,9 +70,11 @@ def _local(program: Command, count: int, port: int) -> list[Command]:
     return [[*joined, f"--process_id={i}"] for i in range(count)]
 
 
-def _gcloud(inner: str, given: dict[str, Any]) -> list[Command]:
+def _gcloud(program: Command, given: dict[str, Any]) -> list[Command]:
     """Asks for a TPU, and starts the same command on each of its hosts when it is there."""
-    _need("gcloud", given, "name", "zone", "topology")
+    _need("gcloud", given, "name", "zone", "topology", "repository")
+    if given["num_slices"] != 1:
+        raise ValueError(f"--num_slices={given['num_slices']}: gcloud starts one slice; use --backend=xpk")
     name, zone = given["name"], f"--zone={given['zone']}"
     chip = given["topology"].partition(":")[0]
     if chip not in _RUNTIMES:
@@ -79,19 +82,27 @@ def _gcloud(inner: str, given: dict[str, Any]) -> list[Command]:
     create = ["gcloud", "compute", "tpus", "tpu-vm", "create", name, zone, f"--version={_RUNTIMES[chip]}",
               f"--accelerator-type={accelerator(given['topology'])}"]  # fmt: skip
     ssh = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", name, zone, "--worker=all"]
+    # The hosts' own Python is 3.10, which JAX has left behind; uv brings another.
+    install = [
+        ["python3", "-m", "pip", "install", "-q", "uv"],
+        ["git", "clone", given["repository"], "mass_jax"],
+        ["python3", "-m", "uv", "venv", "-q", "--python=3.12", "mass_jax/.venv"],
+        ["python3", "-m", "uv", "pip", "install", "-q", "--python=mass_jax/.venv", "./mass_jax[tpu]"],
+    ]
+    run = [["cd", "mass_jax"], [".venv/bin/python", *program[1:]]]
     return [
         create + (["--spot"] if given["spot"] else []),
-        [*ssh, "--command=git clone " + given["repository"] + " mass_jax && pip install -q './mass_jax[tpu]'"],
-        [*ssh, "--command=cd mass_jax && " + inner],
+        [*ssh, "--command=" + " && ".join(map(shlex.join, install))],
+        [*ssh, "--command=" + " && ".join(map(shlex.join, run))],
     ]
 
 
-def _xpk(inner: str, given: dict[str, Any]) -> list[Command]:
+def _xpk(program: Command, given: dict[str, Any]) -> list[Command]:
     _need("xpk", given, "name", "cluster", "topology", "image")
     slices = f"--num-slices={given['num_slices']}"
     return [["xpk", "workload", "create", f"--cluster={given['cluster']}", f"--workload={given['name']}", slices,
              f"--tpu-type={accelerator(given['topology'])}", f"--docker-image={given['image']}", "--max-restarts=10",
-             f"--command={inner}"]]  # fmt: skip
+             f"--command={shlex.join(program)}"]]  # fmt: skip
 
 
 def accelerator(topology: str) -> str:
@@ -101,11 +112,12 @@ def accelerator(topology: str) -> str:
     ('v5litepod-16', 'v5p-128')
     """
     chip, _, shape = topology.partition(":")
-    if chip not in _ACCELERATORS or not all(side.isdecimal() for side in shape.split("x")):
+    sides = [int(side) if side.isdecimal() else 0 for side in shape.split("x")]
+    if chip not in _ACCELERATORS or not all(sides):
         known = ", ".join(_ACCELERATORS)
         raise ValueError(f"--topology={topology!r} is unknown; write {known} with a shape, like v5e:4x4")
     name, cores = _ACCELERATORS[chip]
-    return f"{name}-{cores * math.prod(int(side) for side in shape.split('x'))}"
+    return f"{name}-{cores * math.prod(sides)}"
 
 
 def _need(backend: str, given: dict[str, Any], *names: str) -> None:
@@ -168,6 +180,9 @@ def main(argv: Sequence[str]) -> None:
         programs = commands(FLAGS.backend, FLAGS.module, argv[1:], **given)
         for program in programs:
             print(shlex.join(program), flush=True)
+        if FLAGS.backend == "gcloud":
+            delete = ["gcloud", "compute", "tpus", "tpu-vm", "delete", FLAGS.name, f"--zone={FLAGS.zone}"]
+            print(f"# the TPU costs until: {shlex.join(delete)}", flush=True)
         if FLAGS.dry_run:
             return
         if FLAGS.backend == "local":
@@ -200,7 +215,7 @@ def define() -> None:
     flags.DEFINE_string("cluster", "", "xpk: the cluster.")
     flags.DEFINE_string("image", "", "xpk: a container image with mass_jax[tpu].")
     flags.DEFINE_bool("spot", False, "gcloud: cheaper, and taken back at any time; the same workdir resumes.")
-    flags.DEFINE_string("repository", "REPOSITORY_URL", "gcloud: what each host clones.")
+    flags.DEFINE_string("repository", "", "gcloud: URL of this code, which each host clones.")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
     python -m experiments.plan --preset=llama31_8b_verifier --topology=v5e:4x4 --out=runs/plan
 
 Needs the TPU's compiler (`pip install "mass_jax[plan]"`) and no TPU; --topology=local plans for this machine's device.
-Every program is the run's own. A phase takes some minutes to compile; DIR/plan.json is written after each, and the same
-command goes on from there. DIR has plan.json, plan.md and plan.png at the end. Plans of the same work on other numbers
-of chips are put side by side, in chips.md and chips.png, by
+Every program is the run's own; the last, "meta-step", is training's, which holds score, adaptation, meta-gradient and
+update in one, and these are compiled alone before it. A phase takes some minutes to compile; DIR/plan.json is written
+after each, and the same command goes on from there. DIR has plan.json, plan.md and plan.png at the end. Plans of the
+same work on other numbers of chips are put side by side, in chips.md and chips.png, by
 
     python -m experiments.plan --join=runs/plan8,runs/plan16 --phases="adapt + meta-gradient" --out=runs/plan
 """
@@ -74,7 +75,7 @@ def join(_: runtime.Stop) -> None:
     try:
         if FLAGS.out is None:
             raise ValueError("--out is missing; give a directory, like --out=runs/plan")
-        plans = [json.loads((pathlib.Path(path) / "plan.json").read_text(encoding="utf-8")) for path in FLAGS.join]
+        plans = [read_plan(pathlib.Path(path) / "plan.json") for path in FLAGS.join]
         rows = page.joined(plans, FLAGS.phases[0] if FLAGS.phases else measure.META_GRADIENT)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
@@ -113,23 +114,41 @@ def describe_plan(iteration: Iteration) -> dict[str, Any]:
         "rank": config.lora_rank,
         "dtype": config.base_dtype,
         "adjoint": config.adjoint,
+        "settings": json.loads(config.to_json()),
     }
 
 
+def read_plan(path: pathlib.Path) -> dict[str, Any]:
+    """A plan as it was written.
+
+    Raises:
+        ValueError: the file is damaged. OSError: there is none.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {"rows": found.pop("rows"), **found}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path} is damaged; remove it, and plan anew") from None
+
+
 def read_rows(path: pathlib.Path, header: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of the same plan that are finished.
+    """Rows of the same plan that are finished; what an older one does not say of itself contradicts nothing.
 
     Raises:
         ValueError: the directory holds another plan.
     """
     if not path.exists():
         return []
-    found = json.loads(path.read_text(encoding="utf-8"))
-    rows = found.pop("rows")
-    for name, value in header.items():
-        if found.get(name) != value:
-            raise ValueError(f"{path} is a plan with {name}={found.get(name)!r}, not {value!r}; give another --out")
-    return rows
+    found = read_plan(path)
+    for name, value in _flat(header).items():
+        if (before := _flat(found).get(name, value)) != value:
+            raise ValueError(f"{path} is a plan with {name}={before!r}, not {value!r}; give another --out")
+    return found["rows"]
+
+
+def _flat(header: dict[str, Any]) -> dict[str, Any]:
+    """A header's entries, the settings among them; those of its own are named first."""
+    return {name: value for name, value in header.items() if name != "settings"} | header.get("settings", {})
 
 
 def define() -> None:

@@ -1,6 +1,7 @@
 """absl flags for every field of `Config`, presets, and one-line errors for what a user mistypes."""
 
 import dataclasses
+import errno
 import importlib
 import logging as std_logging
 import os
@@ -121,6 +122,10 @@ def guarded(command: Callable[[runtime.Stop], None]) -> None:
         os._exit(130)  # threads of a compilation or of a save would outlive a tidy end
     except UserError as error:
         fail(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        fail(f"{error.strerror}: {error.filename or 'where this run writes'}; free some and run the same command")
 
 
 def run(main: Any) -> None:

@@ -7,7 +7,6 @@ WORKDIR/report: table1.md and table1.json, accuracy.png, gain_by_subject.png, tr
 """
 
 import contextlib
-import pathlib
 
 from absl import flags, logging
 
@@ -35,7 +34,7 @@ def train_and_report(stop: runtime.Stop) -> None:
             return
         if _WORKDIR.value is None:
             raise ValueError("--workdir is missing; give a directory for this run, like --workdir=runs/tiny")
-        workdir = pathlib.Path(_WORKDIR.value)
+        workdir = runtime.workdir_path(_WORKDIR.value)
         settings.join_machines()
         mesh = runtime.make_mesh(flags.FLAGS.mesh)
         runtime.check_workdir(workdir, config.to_json())
@@ -46,8 +45,7 @@ def train_and_report(stop: runtime.Stop) -> None:
     with runtime.use_mesh(mesh), contextlib.closing(parts):
         for seed in config.seeds:
             parts.problems(seed)
-        if runtime.is_first():
-            runtime.claim_workdir(workdir, config.to_json())
+        runtime.claim_workdir(workdir, config.to_json())
         study.run_study(parts, workdir, stop)
     if not runtime.is_first():
         return

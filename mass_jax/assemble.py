@@ -116,6 +116,7 @@ def assemble(config: Config, mesh: jax.sharding.Mesh | None = None) -> Parts:
     mesh = runtime.make_mesh("auto", jax.devices()[:1]) if mesh is None else mesh
     runtime.check_layout(mesh, llama_config)
     runtime.check_divides(mesh, "tasks", config.tasks_per_step, "--tasks_per_step")
+    runtime.check_divides(mesh, "scorer_embed", config.scorer_width, "--scorer_width")
     shapes = jax.eval_shape(lambda key: Llama(llama_config).init(key, jnp.zeros((1, 2), jnp.int32)), jax.random.key(0))
     places = runtime.shardings(mesh, shapes["params"])
     params = weights.load(directory, llama_config, dtype=jnp.dtype(config.base_dtype), shardings=places)

@@ -27,7 +27,7 @@ OneStep = Callable[[int, Any], tuple[Any, dict[str, float]]]
 
 
 @functools.partial(jax.jit, static_argnames="learner", donate_argnames="state")
-def _meta_step(learner: meta_step.Learner, state: Any, base: Any, batch: Any, key: jax.Array) -> Any:
+def meta_step_jit(learner: meta_step.Learner, state: Any, base: Any, batch: Any, key: jax.Array) -> Any:
     state, found = meta_step.meta_step(learner, state, base, batch, key)
     return runtime.constrain(state), found
 
@@ -91,7 +91,7 @@ def train_mass(
         step_key = jax.random.fold_in(jax.random.fold_in(key, 3), i)
         tasks = [problems[j] for j in draws(i)]
         batch, practice, sampled = collect(parts, learner, state, start.base, tasks, step_key, stop)
-        state, found = _meta_step(learner, state, start.base, batch, jax.random.fold_in(step_key, 0))
+        state, found = meta_step_jit(learner, state, start.base, batch, jax.random.fold_in(step_key, 0))
         check_finite(state.policy_opt_state, state.scorer_opt_state, limit=parts.config.max_skipped_steps)
         metrics = to_floats(found.metrics)
         if learner.objective.gold:
@@ -170,6 +170,9 @@ def attempt(
     flat = [response for row in responses for response in row]
     verdicts = parts.dialogue.task.verify([task for task in tasks for _ in range(count)], flat)
     right = np.array([verdict is Verdict.RIGHT for verdict in verdicts], np.float32).reshape(len(tasks), count)
+    # Processes that share a task take one verdict: a verifier's time-out on one alone would drive their steps apart.
+    rows = parts.feed.rows(len(keys_N))
+    right = np.array(runtime.gather_rows(runtime.mine(rows, right.tolist()))[rows], np.float32)
     return rollout, right, responses
 
 

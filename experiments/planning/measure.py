@@ -112,7 +112,8 @@ def roofline(name: str, iteration: Iteration, chip: Chip) -> float | None:
     }
     each = 2.0 * cost.matmul_weights(iteration.shape) * c.tasks_per_step / chips / chip.flops
     if name == "prefill + decode":
-        reads = bytes_on_chip(iteration.state()) * c.max_example_tokens / chip.bandwidth
+        state, base = iteration.state()
+        reads = bytes_on_chip((base, state.policy)) * c.max_example_tokens / chip.bandwidth
         return tokens["prefill"] * each + max(reads, c.num_examples * c.max_example_tokens * each)
     return tokens[name] * each if name in tokens else None
 

@@ -11,6 +11,8 @@ HEAD = ("phase", "weights", "optimizer", "scorer", "caches", "temporaries", "tot
 
 def table(header: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
     """Markdown; figures are GiB a chip."""
+    tpu7x = header["topology"].startswith("tpu7x")
+    halves = " A TPU7x is two devices; what is said of a chip is of one of them." if tpu7x else ""
     lines = [
         f"`--preset={header['preset']}` on `--topology={header['topology']}` x {header['num_slices']}, "
         f"`--mesh={header['mesh']}`: {header['model']}, {header['tasks']} task(s), m={header['m']}, k={header['k']}, "
@@ -18,7 +20,7 @@ def table(header: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
         "",
         "GiB a chip, by the compiler, which ran nothing; weights, optimizer, scorer, caches are counted from shapes. "
         "The total is what the phase's program lays out, plus what stays on the chip beside it. "
-        "The compiler gives no time; the estimate is a roofline at the chip's peaks and leaves the links out.",
+        "The compiler gives no time; the estimate is a roofline at the chip's peaks and leaves the links out." + halves,
         "",
         "| " + " | ".join(HEAD) + " |",
         "|---|" + "---:|" * (len(HEAD) - 1),
@@ -121,7 +123,7 @@ def chips_figure(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    rows = [row for row in rows if not row["refused"]]
+    phase, rows = rows[0]["phase"], [row for row in rows if not row["refused"]]
     chips = [row["chips"] for row in rows]
     for name, colour in (("total", "#374151"), ("temporaries", "#c2410c")):
         axes.plot(chips, [row[name] / GIB for row in rows], "o-", color=colour, label=name)
@@ -131,7 +133,7 @@ def chips_figure(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("chips")
     axes.set_ylabel("GiB a chip")
-    axes.set_title(rows[0]["phase"])
+    axes.set_title(phase)
     axes.legend()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

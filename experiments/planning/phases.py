@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
+from mass_jax import train
 from mass_jax.assemble import Parts, execution, models
 from mass_jax.config import Config
 from mass_jax.llama import LlamaConfig, decode, lora
@@ -125,6 +126,7 @@ def phases(iteration: Iteration) -> list[Phase]:
         _score(iteration, state),
         meta_gradient(iteration, "adapt + meta-gradient"),
         _outer_update(iteration, state, base),
+        _meta_step(iteration, state, base),
     ]
 
 
@@ -181,6 +183,12 @@ def _outer_update(iteration: Iteration, state: meta_step.MetaState, base: Any) -
         return rules.constrain(state._replace(policy=policy, policy_opt_state=opt_state))
 
     return Phase("outer update", jax.jit(update, donate_argnums=0), (state, base, batch, rewards_NM), (state, base))
+
+
+def _meta_step(iteration: Iteration, state: meta_step.MetaState, base: Any) -> Phase:
+    """The program of training itself: score, adaptation, meta-gradient and both updates in one."""
+    args = (iteration.learner(), state, base, iteration.batch(), jax.eval_shape(lambda: jax.random.key(0)))
+    return Phase("meta-step", train.meta_step_jit, args, (state, base))
 
 
 def bytes_on_chip(tree: Any) -> int:

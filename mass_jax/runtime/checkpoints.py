@@ -11,6 +11,7 @@ from absl import logging
 from orbax.checkpoint import v1 as ocp
 
 from mass_jax.errors import UserError
+from mass_jax.runtime.distributed import agreed_maximum
 
 
 class Checkpoints(contextlib.AbstractContextManager):
@@ -48,7 +49,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             self._checkpointer.save_async(step, state, force=True)
 
     def restore(self, template: Any) -> tuple[int, Any] | None:
-        """The newest checkpoint that can be read, in the shapes, dtypes and shardings of `template`.
+        """The newest checkpoint that all processes can read, in the shapes, dtypes and shardings of `template`.
 
         Returns:
             (step, state), or None where there is no checkpoint.
@@ -59,10 +60,14 @@ class Checkpoints(contextlib.AbstractContextManager):
         steps = sorted((checkpoint.step for checkpoint in self._checkpointer.checkpoints), reverse=True)
         abstract = jax.tree.map(ocp_abstract, template)
         for tried, step in enumerate(steps):
+            state, failed = None, ""
             try:
-                state = self._checkpointer.load(step, abstract)
+                with _alone():
+                    state = self._checkpointer.load(step, abstract)
             except Exception as error:  # orbax and tensorstore have no common error for damaged files
-                reason = str(error).splitlines()[0]
+                failed = str(error).partition("\n")[0] or type(error).__name__
+            if agreed_maximum(bool(failed)):  # else processes would go on from different steps
+                reason = failed or "by another process"
                 logging.warning("checkpoint %s/%s cannot be read (%s)", self.directory, step, reason)
                 continue
             for damaged in steps[:tried]:  # the steps after this one are done anew, and saved under the same numbers
@@ -89,6 +94,15 @@ class Checkpoints(contextlib.AbstractContextManager):
     @property
     def directory(self) -> str:
         return str(self._checkpointer.directory)
+
+
+def _alone() -> ocp.Context:
+    """Within it a process reads what it needs without waiting for others, which one that failed would leave waiting."""
+    context, me = ocp.Context(), jax.process_index()
+    context.multiprocessing.primary_host = me
+    context.multiprocessing.active_processes = {me}
+    context.multiprocessing.barrier_sync_key_prefix = f"process{me}"
+    return context
 
 
 def ocp_abstract(array: jax.Array) -> jax.ShapeDtypeStruct:

@@ -34,38 +34,51 @@ def join(coordinator: str, num_processes: int = 1, process_id: int = 0, timeout:
         return
     given: dict[str, Any] = {}
     if coordinator != "auto":
+        host, port = _address(coordinator)
         if not 0 <= process_id < num_processes:
             raise UserError(f"--process_id={process_id} is not in 0..{num_processes - 1} of --num_processes")
         given = {"coordinator_address": coordinator, "num_processes": num_processes, "process_id": process_id}
-        if process_id and not _answers(coordinator, timeout):  # JAX itself would end this process without a word
-            raise UserError(_likely_cause(coordinator, num_processes, process_id, timeout, "DEADLINE"))
+        if process_id and not _answers(host, port, timeout):  # JAX itself would end this process without a word
+            raise UserError(likely_cause(coordinator, num_processes, process_id, timeout, "DEADLINE"))
+    # JAX's own listener takes SIGTERM away from `Stop`, on which the processes agree.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(initialization_timeout=timeout, **given)
     except (RuntimeError, ValueError) as error:
-        raise UserError(_likely_cause(coordinator, num_processes, process_id, timeout, str(error))) from error
+        raise UserError(likely_cause(coordinator, num_processes, process_id, timeout, str(error))) from error
     logging.info("process %d of %d, %d devices", jax.process_index(), jax.process_count(), jax.device_count())
 
 
-def _answers(coordinator: str, timeout: float) -> bool:
-    """Whether anybody listens there before the time is over."""
+def _address(coordinator: str) -> tuple[str, int]:
     host, _, port = coordinator.rpartition(":")
-    if not port.isdecimal():
-        raise UserError(f"--coordinator={coordinator!r} has no port; write it like host:12345")
+    if not (host and port.isdecimal() and 0 < int(port) < 2**16):
+        raise UserError(f"--coordinator={coordinator!r} is not host:port; write it like 10.0.0.2:12345")
+    return host, int(port)
+
+
+def _answers(host: str, port: int, timeout: float) -> bool:
+    """Whether anybody listens there before the time is over."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         try:
-            socket.create_connection((host, int(port)), timeout=5).close()
+            socket.create_connection((host, port), timeout=5).close()
             return True
         except OSError:
             time.sleep(0.2)
     return False
 
 
-def _likely_cause(coordinator: str, num_processes: int, process_id: int, timeout: int, said: str) -> str:
-    reason = said.splitlines()[0]
+def likely_cause(coordinator: str, num_processes: int, process_id: int, timeout: int, said: str) -> str:
+    """One line on why a process cannot join, from what JAX said."""
+    reason, late = said.partition("\n")[0], "DEADLINE" in said or "imed out" in said
     if coordinator == "auto":
+        if late:
+            return (
+                f"--coordinator=auto: not all hosts of the cluster came within {timeout} s ({reason}); is the command "
+                f"started on every one of them, and by none twice?"
+            )
         return f"--coordinator=auto: no cluster tells who takes part ({reason}); give --coordinator=host:port"
-    if "DEADLINE" not in said and "imed out" not in said:
+    if not late:
         return f"--coordinator={coordinator}: process {process_id} cannot join ({reason}); is another run on that port?"
     if process_id == 0:
         return (
@@ -105,10 +118,10 @@ def gather_rows(rows: dict[int, Any]) -> list[Any]:
     """
     if jax.process_count() == 1:
         return [rows[i] for i in sorted(rows)]
-    mine = np.frombuffer(json.dumps(list(rows.items())).encode(), np.uint8)
-    length = agreed_maximum(mine.size)
+    own = np.frombuffer(json.dumps(list(rows.items())).encode(), np.uint8)
+    length = agreed_maximum(own.size)
     padded = np.full(length, ord(" "), np.uint8)
-    padded[: mine.size] = mine
+    padded[: own.size] = own
     every: Any = multihost_utils.process_allgather(padded)
     merged = {i: row for part in every for i, row in json.loads(bytes(part))}
     return [merged[i] for i in sorted(merged)]

@@ -79,12 +79,20 @@ def _auto(count: int, slices: int, cpu: bool) -> tuple[int, int, int]:
 def _arrange(sizes: tuple[int, int, int], devices: list[Any], slices: int, layout: str) -> Any:
     """Devices in an array; between slices, whose links are slow, lies the data axis only."""
     if slices == 1:
-        return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+        return _by_process(mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True))
     data, fsdp, tensor = sizes
     if data % slices:
         raise ValueError(
             f"--mesh={layout}: data:{data} does not divide over {slices} slices; make data a multiple of {slices}"
         )
-    return mesh_utils.create_hybrid_device_mesh(
-        (data // slices, fsdp, tensor), (slices, 1, 1), devices, allow_split_physical_axes=True
+    return _by_process(
+        mesh_utils.create_hybrid_device_mesh(
+            (data // slices, fsdp, tensor), (slices, 1, 1), devices, allow_split_physical_axes=True
+        )
     )
+
+
+def _by_process(devices: Any) -> Any:
+    """The data axis in an order in which the tasks of each process lie side by side: it feeds them as one slice."""
+    order = sorted(range(len(devices)), key=lambda i: sorted({device.process_index for device in devices[i].flat}))
+    return devices[order]

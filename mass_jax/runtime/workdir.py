@@ -3,8 +3,27 @@
 import json
 import os
 import pathlib
+import time
 
 from mass_jax.errors import UserError
+from mass_jax.runtime.distributed import agreed_maximum, is_first
+
+
+def workdir_path(given: str) -> pathlib.Path:
+    """The path of `--workdir` as the user wrote it.
+
+    Raises:
+        UserError: a URL, which `pathlib` would take for a directory of that name on the disk of each host.
+
+    >>> workdir_path("runs/tiny").name
+    'tiny'
+    """
+    if "://" in given:
+        raise UserError(
+            f"--workdir={given} is no directory of this machine; mount the bucket, or a disk that all hosts share, "
+            f"and give the path where it is"
+        )
+    return pathlib.Path(given)
 
 
 def check_workdir(workdir: pathlib.Path, settings_json: str) -> None:
@@ -31,9 +50,33 @@ def check_workdir(workdir: pathlib.Path, settings_json: str) -> None:
             )
 
 
-def claim_workdir(workdir: pathlib.Path, settings_json: str) -> None:
-    """Writes the settings into a workdir; to be called when nothing can be refused any more."""
-    write_atomically(workdir / "config.json", settings_json + "\n")
+def claim_workdir(workdir: pathlib.Path, settings_json: str, patience: float = 90.0) -> None:
+    """Writes the settings into a workdir, by one process for all; to be called when nothing else can be refused.
+
+    Args:
+        workdir: of this run.
+        settings_json: its settings.
+        patience: seconds in which the other processes are to see them; disks on a network show new files late.
+
+    Raises:
+        UserError: if it cannot be written, or another process does not find it: the hosts do not share it.
+    """
+    path, cause = workdir / "config.json", None
+    if is_first():
+        try:
+            write_atomically(path, settings_json + "\n")
+        except OSError as error:
+            cause = error
+    if agreed_maximum(cause is not None):
+        reason = cause.strerror if cause is not None else "by process 0"
+        raise UserError(f"--workdir={workdir} cannot be written ({reason}); choose another") from cause
+    deadline = time.monotonic() + patience
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    if agreed_maximum(not path.exists()):
+        raise UserError(
+            f"--workdir={workdir} is not one directory for all processes; give one on a disk that their hosts share"
+        )
 
 
 def write_atomically(path: pathlib.Path, text: str, mode: int = 0o666) -> None:

@@ -23,23 +23,41 @@ def test_local_processes_know_each_other():
 
 @pytest.mark.parametrize("backend", ["gcloud", "xpk", "slurm"])
 def test_what_runs_there_is_quoted_once_and_finds_its_cluster(backend):
-    last = commands(backend, "experiments.train", ARGUMENTS, **GIVEN)[-1]
+    last = commands(backend, "experiments.train", ARGUMENTS, **GIVEN | {"num_slices": 1})[-1]
     inner = last[-1].partition("=")[2]
     assert shlex.split(inner)[-3:] == [*ARGUMENTS, "--coordinator=auto"]
 
 
 def test_names_of_accelerators():
-    assert [accelerator(t) for t in ("v5e:4x4", "v5p:4x4x4", "v4:2x2x1", "v6e:8x8")] == [
+    assert [accelerator(t) for t in ("v5e:4x4", "v5p:4x4x4", "v4:2x2x1", "v6e:8x8", "tpu7x:2x2x1")] == [
         "v5litepod-16",
         "v5p-128",
         "v4-8",
         "v6e-64",
+        "tpu7x-8",
     ]
-    with pytest.raises(ValueError, match="'v5e' is unknown; write v4, v5e"):
-        accelerator("v5e")
+    for mistyped in ("v5e", "v5e:", "v5e:4x", "v5e:0x4", "v9:4x4"):
+        with pytest.raises(ValueError, match=f"'{mistyped}' is unknown; write v4, v5e"):
+            accelerator(mistyped)
 
 
-@pytest.mark.parametrize(("backend", "name"), [("gcloud", "zone"), ("xpk", "cluster"), ("slurm", "name")])
+def test_what_each_host_installs_is_quoted_and_its_own_python():
+    """The hosts' own Python is 3.10, which JAX has left behind."""
+    _, install, run = commands("gcloud", "m", [], **GIVEN | {"num_slices": 1, "repository": "https://a/b; rm -rf /"})
+    lines = install[-1].removeprefix("--command=").split(" && ")
+    assert shlex.split(lines[1]) == ["git", "clone", "https://a/b; rm -rf /", "mass_jax"]
+    assert "--python=3.12" in lines[2]
+    assert ".venv/bin/python -m m --coordinator=auto" in run[-1]
+
+
+def test_gcloud_has_one_slice():
+    with pytest.raises(ValueError, match="--num_slices=2: gcloud starts one slice; use --backend=xpk"):
+        commands("gcloud", "m", [], **GIVEN)
+
+
+@pytest.mark.parametrize(
+    ("backend", "name"), [("gcloud", "zone"), ("gcloud", "repository"), ("xpk", "cluster"), ("slurm", "name")]
+)
 def test_what_is_missing_is_named(backend, name):
     with pytest.raises(ValueError, match=f"--backend={backend} needs --{name}"):
         commands(backend, "m", [], **GIVEN | {name: ""})

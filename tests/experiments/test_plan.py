@@ -8,9 +8,11 @@ import sys
 import jax
 import pytest
 
+from experiments.plan import read_rows
 from experiments.planning import measure, page, shapes
 from experiments.planning.phases import Iteration, bytes_on_chip
 from experiments.presets import llama31_8b_gold, llama31_8b_verifier, llama31_70b_verifier
+from mass_jax import train
 from mass_jax.config import Config
 from mass_jax.runtime import make_mesh
 from mass_jax.runtime.chips import CHIPS, GIB, devices_of
@@ -38,6 +40,18 @@ def test_a_phase_is_compiled_and_a_directory_holds_one_plan(tmp_path):
     other = plan("--preset=tiny", "--phases=score", "--num_examples=6", f"--out={tmp_path}")
     assert other.returncode == 2
     assert "is a plan with m=12, not 6; give another --out" in other.stderr
+    header = {name: value for name, value in found.items() if name != "rows"}
+    wider = header | {"settings": header["settings"] | {"scorer_width": 64}}
+    with pytest.raises(ValueError, match="is a plan with scorer_width=32, not 64; give another --out"):
+        read_rows(tmp_path / "plan.json", wider)
+
+
+def test_a_damaged_plan_is_named(tmp_path):
+    (tmp_path / "plan.json").write_text('{"rows":')
+    for flags in ([f"--out={tmp_path}"], [f"--join={tmp_path}", f"--out={tmp_path}"]):
+        done = plan("--preset=tiny", "--phases=score", *flags)
+        assert done.returncode == 2
+        assert "plan.json is damaged; remove it" in done.stderr.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +81,16 @@ def test_published_settings_lie_on_their_mesh_in_equal_parts(module):
     assert iteration.batch().examples.tokens_BT.shape == (1, 12, 2048)
 
 
+def test_what_is_planned_last_is_the_program_that_training_runs():
+    """It holds no less than its parts do when they are compiled alone."""
+    config = Config(num_examples=2, num_attempts=2, tasks_per_step=8)
+    iteration = Iteration(config, shapes.shape_of(config.model), make_mesh("data:8"))
+    both = {phase.name: phase for phase in measure.all_phases(iteration, ("outer update", "meta-step"))}
+    assert both["meta-step"].function is train.meta_step_jit
+    rows = {name: measure.measure(phase, iteration, None) for name, phase in both.items()}
+    assert rows["meta-step"]["total"] > rows["outer update"]["total"]
+
+
 def test_a_refusal_keeps_the_compilers_words_and_says_what_to_change():
     text = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 138.80G of 15.75G hbm. Exceeded by ..."
     assert measure.refused(text, HELD) == {"temporaries": None, "total": int(138.8 * GIB)}
@@ -82,6 +106,11 @@ def test_a_refusal_keeps_the_compilers_words_and_says_what_to_change():
     shown = page.table(HEADER, [row])
     assert "| ReverseUnroll | 2.00 | 1.00 | 0.00 |  |  | 138.80 | 16.00 | **no** | none |" in shown
     assert "--adjoint=weighted" in shown
+
+
+def test_what_a_chip_is_is_said_where_jax_counts_its_halves():
+    assert "is of one of them" in page.table(HEADER | {"topology": "tpu7x:2x2x1"}, [])
+    assert "is of one of them" not in page.table(HEADER, [])
 
 
 def test_plans_of_the_same_work_are_put_side_by_side(tmp_path):
@@ -103,6 +132,14 @@ def test_plans_of_the_same_work_are_put_side_by_side(tmp_path):
     assert "has no phase 'adapt + meta-gradient'" in done.stderr
 
 
+def test_plans_that_were_all_refused_have_a_table_and_a_figure(tmp_path):
+    refused = [{"topology": "v5e:2x4", "chips": 8, "mesh": "fsdp:8", "num_slices": 1, "phase": "ReverseUnroll"}]
+    refused[0] |= {"temporaries": None, "total": 138 * GIB, "refused": "RESOURCE_EXHAUSTED"}
+    assert "| v5e:2x4 | 8 | fsdp:8 |  | 138.00 |" in page.chips_table(refused)
+    page.chips_figure(refused, tmp_path / "chips.png")
+    assert (tmp_path / "chips.png").stat().st_size > 1000
+
+
 def test_the_roofline_grows_with_the_work():
     shape = shapes.shape_of("meta-llama/Llama-3.1-8B-Instruct")
     config, mesh = llama31_8b_verifier.config(), make_mesh("fsdp:2,tensor:4")
@@ -113,6 +150,19 @@ def test_the_roofline_grows_with_the_work():
         )
         assert 0 < one <= two
     assert measure.roofline("score", Iteration(Config(), shape, mesh), CHIPS["v5e"]) is None
+
+
+def test_decoding_reads_the_model_and_neither_scorer_nor_optimizer():
+    shape, mesh = shapes.shape_of("meta-llama/Llama-3.1-8B-Instruct"), make_mesh("fsdp:2,tensor:4")
+    narrow, wide = (
+        measure.roofline(
+            "prefill + decode",
+            Iteration(dataclasses.replace(llama31_8b_verifier.config(), scorer_width=width), shape, mesh),
+            CHIPS["v5e"],
+        )
+        for width in (1024, 2048)
+    )
+    assert narrow == wide
 
 
 def test_local_devices_are_these():

@@ -1,5 +1,6 @@
 """Two real processes on loopback: they train, are killed, go on, and come to what one process comes to."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from experiments.launch import free_port
 from mass_jax.errors import UserError
 from mass_jax.runtime import join
+from mass_jax.runtime.distributed import likely_cause
 from mass_jax.runtime.metrics import read_metrics
 
 CHILD = str(pathlib.Path(__file__).parent / "train_child.py")
@@ -40,6 +42,7 @@ def start(workdir, count, environment):
 
 
 def finish(processes):
+    processes = list(processes)
     errors = [process.communicate(timeout=600)[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), errors
 
@@ -76,6 +79,27 @@ def test_two_processes_killed_and_resumed_equal_one(environment, tmp_path):
             assert np.linalg.norm(a - b) <= 1e-5 * max(np.linalg.norm(b), 1e-3)
 
 
+def test_processes_agree_on_rows_workdir_and_checkpoint(environment, tmp_path):
+    """A row that both have, a directory that they do not share, a checkpoint that only one of them cannot read."""
+    child, address = str(pathlib.Path(__file__).parent / "agree_child.py"), f"127.0.0.1:{free_port()}"
+    paths = [str(tmp_path / "shared"), str(tmp_path / "own")]
+    finish(
+        subprocess.Popen(
+            [sys.executable, child, paths[0], f"{paths[1]}{i}", address, str(i)],
+            env=environment,
+            stderr=subprocess.PIPE,
+        )
+        for i in range(2)
+    )
+    first, second = (json.loads((tmp_path / "shared" / f"{i}.json").read_text()) for i in range(2))
+    assert first["rows"] == second["rows"]
+    assert first["rows"][1:] == ["0", "1"]
+    for found in (first, second):
+        assert "is not one directory for all processes" in found["apart"]
+        assert found["step"] == 1
+    assert first["damaged"] > 0
+
+
 def test_a_process_that_finds_no_other_says_why(environment):
     code = f"from mass_jax.runtime import join; join('127.0.0.1:{free_port()}', 2, 1, timeout=2)"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
@@ -83,10 +107,39 @@ def test_a_process_that_finds_no_other_says_why(environment):
     assert "found no process 0 at --coordinator=127.0.0.1" in done.stderr
 
 
+def test_a_signal_is_honoured_after_joining(environment):
+    """JAX listens to SIGTERM too once processes have joined, and would keep it to itself."""
+    code = (
+        "import os, signal, time; from mass_jax import runtime\n"
+        "with runtime.stop_on_signals() as stop:\n"
+        f"    runtime.join('127.0.0.1:{free_port()}', 1, 0, timeout=60); time.sleep(1)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); time.sleep(1)\n"
+        "    stop.poll()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert "Interrupted: SIGTERM" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
-    [(("", 2), "--num_processes=2 needs --coordinator"), (("host:1", 2, 2), "--process_id=2 is not in 0..1")],
+    [
+        (("", 2), "--num_processes=2 needs --coordinator"),
+        (("host:1", 2, 2), "--process_id=2 is not in 0..1"),
+        (("host", 2, 0), "--coordinator='host' is not host:port; write it like 10.0.0.2:12345"),
+        (("host:70000", 2, 1), "--coordinator='host:70000' is not host:port"),
+    ],
 )
 def test_settings_that_cannot_be_name_the_flag(given, message):
     with pytest.raises(UserError, match=message):
         join(*given)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("DEADLINE_EXCEEDED: Barrier timed out", "not all hosts of the cluster came within 300 s"),
+        ("coordinator_address should be defined.", "no cluster tells who takes part"),
+    ],
+)
+def test_what_a_cluster_fails_with_is_told_apart(said, message):
+    assert message in likely_cause("auto", 1, 0, 300, said)

@@ -1,9 +1,12 @@
 """Meshes on the eight forced CPU devices."""
 
+import dataclasses
+import itertools
+
 import jax
 import pytest
 
-from mass_jax.runtime.mesh import AXES, describe, make_mesh
+from mass_jax.runtime.mesh import AXES, _arrange, describe, make_mesh
 
 
 @pytest.mark.parametrize(
@@ -31,3 +34,28 @@ def test_sizes_in_any_order_and_auto(layout, sizes):
 def test_what_cannot_be_names_the_fix(layout, message):
     with pytest.raises(ValueError, match=message):
         make_mesh(layout)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What a described v4 says of itself."""
+
+    id: int
+    coords: tuple[int, int, int]
+    process_index: int
+    platform: str = "tpu"
+    device_kind: str = "TPU v4"
+    core_on_chip: int = 0
+    slice_index: int = 0
+
+
+@pytest.mark.parametrize("sizes", [(16, 1, 1), (8, 2, 1), (8, 1, 2), (4, 2, 2), (2, 2, 4)])
+def test_the_tasks_of_each_process_lie_side_by_side(sizes):
+    """On four hosts of 2x2x1 chips; in the order that suits the links alone, host 0 would have tasks 0 and 4 of 8."""
+    places = itertools.product(range(4), range(2), range(2))
+    chips = [Chip(i, (x, y, z), process_index=z) for i, (z, y, x) in enumerate(places)]
+    rows = _arrange(sizes, chips, 1, "").reshape(sizes[0], -1)
+    assert sorted(chip.id for chip in rows.flat) == list(range(16))
+    for process in range(4):
+        own = [i for i, row in enumerate(rows) if any(chip.process_index == process for chip in row)]
+        assert own == list(range(own[0], own[-1] + 1))

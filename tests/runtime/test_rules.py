@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from mass_jax.assemble import assemble
+from mass_jax.config import Config
 from mass_jax.method import meta_step
 from mass_jax.runtime import Feed, make_mesh, rules
 from tests.runtime.conftest import CONFIG, TASKS, learner, problem
@@ -117,3 +119,8 @@ def test_a_model_that_does_not_divide_names_axis_and_fix(layout, changes, messag
 def test_tasks_that_do_not_divide_name_the_fix():
     with pytest.raises(ValueError, match="take data:4, or a multiple of 8 tasks"):
         rules.check_divides(make_mesh("data:8"), "tasks", 12, "--tasks_per_step")
+
+
+def test_a_scorer_that_does_not_divide_is_refused_before_anything_runs():
+    with pytest.raises(ValueError, match="fsdp:8 of --mesh does not divide the 12 scorer_embed of --scorer_width"):
+        assemble(Config(scorer_width=12), make_mesh("fsdp:8"))

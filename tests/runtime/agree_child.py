@@ -1,0 +1,41 @@
+"""One of two processes that meet what they must agree on: python agree_child.py SHARED OWN COORDINATOR INDEX."""
+
+import json
+import pathlib
+import sys
+
+import jax
+
+from mass_jax import runtime
+from mass_jax.errors import UserError
+
+
+def main(shared: str, own: str, coordinator: str, index: str) -> None:
+    runtime.join(coordinator, 2, int(index), timeout=120)
+    found = {"rows": runtime.gather_rows({0: f"by {index}", int(index) + 1: index})}
+    runtime.claim_workdir(pathlib.Path(shared), "{}")
+    try:
+        runtime.claim_workdir(pathlib.Path(own), "{}", patience=0.1)
+    except UserError as error:
+        found["apart"] = str(error)
+    feed = runtime.Feed(runtime.make_mesh("fsdp:2"))
+    state = feed.place({"q_proj": {"kernel": jax.random.normal(jax.random.key(0), (2, 64, 64))}})
+    checkpoints = pathlib.Path(shared) / "checkpoints"
+    with runtime.Checkpoints(checkpoints) as saved:
+        for step in (1, 2):
+            saved.save(step, state)
+    if runtime.is_first():  # what the second process wrote of the newest; it is more than fits in the index
+        damaged = [path for path in (checkpoints / "2").rglob("*process_1/d/*") if path.is_file()]
+        for path in damaged:
+            path.write_bytes(b"")
+        found["damaged"] = len(damaged)
+    runtime.agreed_maximum(0)
+    with runtime.Checkpoints(checkpoints) as saved:
+        restored = saved.restore(state)
+    found["step"] = None if restored is None else restored[0]
+    (pathlib.Path(shared) / f"{index}.json").write_text(json.dumps(found))
+    jax.distributed.shutdown()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
