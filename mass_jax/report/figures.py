@@ -1,6 +1,7 @@
 """Figures: accuracy by method, gain by subject (the paper's Figure 2), training curves."""
 
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,10 +61,11 @@ def gain_by_subject(table: Mapping[str, Any], path: pathlib.Path) -> None:
         places = np.arange(len(subjects)) + (j - (len(names) - 2) / 2) * width
         axes.bar(places, gains, width * 0.9, color=shades[j], label=table["methods"][name]["label"])
     axes.axhline(0, color="#374151", linewidth=0.8)
-    axes.set_xticks(np.arange(len(subjects)), [f"{s}\n(base {100 * base[s]:.0f} %)" for s in subjects])
+    labels = [f"{textwrap.fill(subject, 14, break_long_words=False)}\n(base {100 * base[subject]:.0f} %)" for subject in subjects]
+    axes.set_xticks(np.arange(len(subjects)), labels)
     axes.set_ylabel(f"gain over {table['methods'][names[0]]['label']} (points)")
     axes.set_title(f"Gain by subject ({table['columns'][0]})")
-    figure.legend(loc="outside lower center", ncols=len(names))
+    figure.legend(loc="outside lower center", ncols=4)
     _save(figure, path)
 
 
@@ -85,6 +87,9 @@ def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: pathl
             low, high = np.percentile(shown, [0.5, 99.5])
             margin = 0.05 * (high - low) or 1.0
             axes.set_ylim(low - margin, high + margin)
+        else:
+            axes.set_yticks([])
+            axes.text(0.5, 0.5, "no step has a value", transform=axes.transAxes, ha="center")
         axes.axvspan(0, warmup, color="#e5e7eb", zorder=0)
         axes.set_title(label, fontsize="medium")
     for axes in grid[-1]:
