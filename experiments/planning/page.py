@@ -127,13 +127,14 @@ def chips_figure(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
     chips = [row["chips"] for row in rows]
     for name, colour in (("total", "#374151"), ("temporaries", "#c2410c")):
         axes.plot(chips, [row[name] / GIB for row in rows], "o-", color=colour, label=name)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log", base=2)
+    if rows:  # matplotlib has no logarithm of nothing
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log", base=2)
     axes.set_xticks(chips, [f"{row['chips']}\n{row['topology']}" for row in rows])
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("chips")
     axes.set_ylabel("GiB a chip")
-    axes.set_title(phase)
+    axes.set_title(phase if rows else f"{phase}: refused by the compiler in every plan")
     axes.legend()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
