@@ -3,8 +3,8 @@
 Command:  python -m experiments.train --preset=llama31_70b_verifier --workdir=DIR --mesh=fsdp:16,tensor:4
           on a v5p:4x4x4 (64 chips), through python -m experiments.launch --backend=gcloud|xpk
 Plan:     python -m experiments.plan --preset=llama31_70b_verifier --topology=v5p:4x4x4 --out=DIR; see docs/results/plan
-Cost:     not run. Planned: 6.9 of 95.7 GiB a chip in adaptation and meta-gradient; a step's compute, by roofline with links
-          left out, takes some seconds.
+Cost:     not run. Planned: 6.9 of 95.7 GiB a chip in adaptation and meta-gradient; by roofline, links left out, a
+          step's compute takes some seconds.
 Result:   unknown; the settings are those of 8B, untuned.
 """
 
