@@ -102,12 +102,13 @@ def train(workdir: pathlib.Path, interruption: tuple[str, signal.Signals] | None
     cache["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     command = [sys.executable, "-m", "experiments.train", *SMALL, f"--workdir={workdir}"]
     began, name, phase = time.monotonic(), "", ""
+    stale = unfinished(workdir)  # of an earlier kill; they say nothing of this process
     with subprocess.Popen(
         command, env=os.environ | cache, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
-        if interruption is not None and wait_for(workdir, interruption[0], process):
+        if interruption is not None and wait_for(workdir, interruption[0], process, stale):
             time.sleep(draw.uniform(0, LONGEST_DELAY))
-            phase, name = phase_of(workdir), interruption[1].name
+            phase, name = phase_of(workdir, stale), interruption[1].name
             process.send_signal(interruption[1])
         seconds = time.monotonic() - began
         errors = process.communicate()[1]
@@ -117,19 +118,24 @@ def train(workdir: pathlib.Path, interruption: tuple[str, signal.Signals] | None
     return Kill(0, name, round(seconds, 2), phase if process.returncode else "", process.returncode)
 
 
-def wait_for(workdir: pathlib.Path, phase: str, process: subprocess.Popen) -> bool:
+def wait_for(workdir: pathlib.Path, phase: str, process: subprocess.Popen, stale: frozenset[pathlib.Path]) -> bool:
     """Waits until the run is in a phase; false if it ended before."""
     while process.poll() is None:
-        if phase_of(workdir) == phase:
+        if phase_of(workdir, stale) == phase:
             return True
         time.sleep(0.005)
     return False
 
 
-def phase_of(workdir: pathlib.Path) -> str:
-    """What a run is doing, as its files tell."""
+def unfinished(workdir: pathlib.Path) -> frozenset[pathlib.Path]:
+    """Checkpoints that are being written, or that a kill left so."""
+    return frozenset((workdir / "seed0" / "mass").glob("checkpoints/*tmp*"))
+
+
+def phase_of(workdir: pathlib.Path, stale: frozenset[pathlib.Path] = frozenset()) -> str:
+    """What a run is doing, as its files tell; `stale` ones aside."""
     run = workdir / "seed0" / "mass"
-    if any(run.glob("checkpoints/*tmp*")):
+    if unfinished(workdir) - stale:
         return "saving"
     metrics = run / "metrics.jsonl"
     if not metrics.exists():

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.chaos import Kill, fingerprint, phase_of, read, report
+from experiments.chaos import Kill, fingerprint, phase_of, read, report, unfinished
 from mass_jax.runtime import Checkpoints
 
 
@@ -41,6 +41,7 @@ def test_phases_are_told_from_files(run, tmp_path):
     assert phase_of(workdir) == "training"
     (workdir / "seed0" / "mass" / "checkpoints" / "4.orbax-checkpoint-tmp").mkdir()
     assert phase_of(workdir) == "saving"
+    assert phase_of(workdir, unfinished(workdir)) == "training"
 
 
 def test_what_was_reported_is_gone_on_from(tmp_path):
