@@ -1,5 +1,6 @@
 """Checkpoints with real files: resumed, kept, damaged."""
 
+import math
 import subprocess
 
 import jax
@@ -88,15 +89,19 @@ def test_a_full_disk_is_named_and_leaves_the_last_good_checkpoint(tmp_path):
 
 def test_another_topology_restores_the_same_numbers(tmp_path):
     state = {"q_proj": {"kernel": jnp.arange(2 * 8 * 8.0).reshape(2, 8, 8)}}
-    for saved, restored in (("data:1,fsdp:2,tensor:4", None), (None, "data:2,fsdp:4")):
-        directory = tmp_path / str(saved)
+    layouts = [("fsdp:2,tensor:4", "", 1), ("", "data:2,fsdp:4", 8), ("data:2,fsdp:4", "fsdp:2", 2)]
+    for saved, restored, count in layouts:
+        directory = tmp_path / f"{saved} to {restored}"
         with Checkpoints(directory) as checkpoints:
             checkpoints.save(1, placed(state, saved))
         with Checkpoints(directory) as checkpoints:
             _, found = checkpoints.restore(placed(jax.tree.map(jnp.zeros_like, state), restored))
         np.testing.assert_array_equal(found["q_proj"]["kernel"], state["q_proj"]["kernel"])
-        assert len(found["q_proj"]["kernel"].sharding.device_set) == (8 if restored else 1)
+        assert len(found["q_proj"]["kernel"].sharding.device_set) == count
 
 
 def placed(state, layout):
-    return Feed(make_mesh(layout)).place(state) if layout else jax.device_put(state, jax.devices()[0])
+    if not layout:
+        return jax.device_put(state, jax.devices()[0])
+    devices = jax.devices()[: math.prod(int(axis.partition(":")[2]) for axis in layout.split(","))]
+    return Feed(make_mesh(layout, devices)).place(state)
