@@ -4,7 +4,7 @@
     python -m experiments.launch --backend=gcloud --topology=v5e:4x4 --name=mass --zone=us-west4-a \\
         --repository=URL -- --preset=llama31_8b_verifier --workdir=/mnt/shared/mass --mesh=fsdp:4,tensor:4
     python -m experiments.launch --backend=xpk --topology=v5e:4x4 --name=mass --cluster=CLUSTER --image=IMAGE -- ...
-    python -m experiments.launch --backend=slurm --num_processes=4 --name=mass -- ...
+    python -m experiments.launch --backend=slurm --num_processes=4 --gpus_per_node=8 --name=mass -- ...
 
 What stands behind -- goes to `python -m experiments.train` (or --module) as it is. Of several hosts each must see the
 same --workdir, on a file system that they share. A local run ends as a whole: a signal is passed on to every process,
@@ -47,20 +47,15 @@ def commands(backend: str, module: str, arguments: Sequence[str], **given: Any) 
     Raises:
         ValueError: a setting that the backend needs is missing; names it.
 
-    >>> commands("slurm", "experiments.train", ["--preset=tiny"], num_processes=2, name="mass")[0][:3]
-    ['sbatch', '--job-name=mass', '--nodes=2']
+    >>> given = {"num_processes": 2, "gpus_per_node": 8, "name": "mass"}
+    >>> commands("slurm", "experiments.train", ["--preset=tiny"], **given)[0][:5]
+    ['sbatch', '--job-name=mass', '--nodes=2', '--gpus-per-node=8', '--ntasks-per-node=8']
     """
     program = ["python", "-m", module, *arguments]
     if backend == "local":
         return _local([sys.executable, *program[1:]], given["num_processes"], given["port"])
-    if backend == "slurm":
-        _need(backend, given, "name")
-        inner = shlex.join(["srun", *program, "--coordinator=auto"])
-        count = given["num_processes"]
-        return [["sbatch", f"--job-name={given['name']}", f"--nodes={count}", "--ntasks-per-node=1",
-                 "--signal=TERM@120", "--requeue", f"--wrap={inner}"]]  # fmt: skip
     program.append("--coordinator=auto")
-    return _gcloud(program, given) if backend == "gcloud" else _xpk(program, given)
+    return {"slurm": _slurm, "gcloud": _gcloud, "xpk": _xpk}[backend](program, given)
 
 
 def _local(program: Command, count: int, port: int) -> list[Command]:
@@ -68,6 +63,15 @@ def _local(program: Command, count: int, port: int) -> list[Command]:
         return [program]
     joined = [*program, f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
     return [[*joined, f"--process_id={i}"] for i in range(count)]
+
+
+def _slurm(program: Command, given: dict[str, Any]) -> list[Command]:
+    """A process for each GPU, since under Slurm JAX gives a process the one GPU of its local number."""
+    _need("slurm", given, "name")
+    gpus = given["gpus_per_node"]
+    return [["sbatch", f"--job-name={given['name']}", f"--nodes={given['num_processes']}", f"--gpus-per-node={gpus}",
+             f"--ntasks-per-node={gpus}", "--signal=TERM@120", "--requeue",
+             f"--wrap={shlex.join(['srun', *program])}"]]  # fmt: skip
 
 
 def _gcloud(program: Command, given: dict[str, Any]) -> list[Command]:
@@ -165,6 +169,7 @@ def _wait(running: Sequence[subprocess.Popen]) -> None:
 def main(argv: Sequence[str]) -> None:
     names = (
         "num_processes",
+        "gpus_per_node",
         "port",
         "name",
         "zone",
@@ -206,9 +211,8 @@ def define() -> None:
     flags.DEFINE_enum("backend", "local", BACKENDS, "Where to run.")
     flags.DEFINE_bool("dry_run", True, "Print the commands and run nothing.")
     flags.DEFINE_string("module", "experiments.train", "What to run.")
-    flags.DEFINE_integer(
-        "num_processes", 1, "Processes (local), or nodes (slurm), with a process and a GPU on each.", lower_bound=1
-    )
+    flags.DEFINE_integer("num_processes", 1, "Processes (local), or nodes (slurm).", lower_bound=1)
+    flags.DEFINE_integer("gpus_per_node", 1, "slurm: GPUs of a node, each of which has a process.", lower_bound=1)
     flags.DEFINE_integer("port", 0, "Of process 0, for local processes; 0 takes a free one.", lower_bound=0)
     flags.DEFINE_string("name", "", "Of the TPU, the workload or the job.")
     flags.DEFINE_string("zone", "", "gcloud: where the TPU is.")

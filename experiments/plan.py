@@ -156,7 +156,7 @@ def define() -> None:
     settings.define()
     flags.DEFINE_string("topology", "local", "TPU to plan for, like v5e:4x4 or v5p:4x4x4; local is this machine.")
     flags.DEFINE_integer("num_slices", 1, "Slices of that topology.", lower_bound=1)
-    flags.DEFINE_string("mesh", "auto", "Sizes of the axes, like data:2,fsdp:4,tensor:2, or auto.")
+    settings.define_mesh()
     flags.DEFINE_list("phases", [], "Phases to compile; empty is all.")
     flags.DEFINE_list("join", [], "Directories of finished plans to put side by side in one phase; compiles nothing.")
     flags.DEFINE_string("out", None, "Directory of the plan; give it again to go on.")

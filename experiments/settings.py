@@ -28,9 +28,13 @@ def define() -> None:
         _define_one(field)
 
 
+def define_mesh() -> None:
+    flags.DEFINE_string("mesh", "auto", "Sizes of the axes, like data:2,fsdp:4,tensor:2, or auto.")
+
+
 def define_machines() -> None:
     """Defines the flags that say on which devices and with how many processes a command runs; they change no number."""
-    flags.DEFINE_string("mesh", "auto", "Sizes of the axes, like data:2,fsdp:4,tensor:2, or auto.")
+    define_mesh()
     flags.DEFINE_string(
         "coordinator", "", "For many processes: host:port of process 0, or auto where the cluster tells (TPU, Slurm)."
     )

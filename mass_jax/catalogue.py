@@ -51,6 +51,8 @@ def open_task(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen
 
 
 def _testbed(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
+    if config.num_shots:
+        raise ValueError(f"--num_shots={config.num_shots} is for --task=families and --task=math; leave it out")
     domain = testbed.Domain.load(directory / "domain.json")
     known = tokenizer.get_vocab()
     if unknown := [word for word in testbed.vocabulary(domain) if word not in known]:
@@ -72,7 +74,7 @@ def _families(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen
         test = families.draw_problems(families.Side.TEST, config.num_eval_problems, seed)
         return Problems(train, {"test": test}, lambda p, count: families.oracle_examples(p, count, seed))
 
-    return Chosen(families.FamiliesTask(), problems, end=families.END)
+    return Chosen(families.FamiliesTask(config.num_shots), problems, end=families.END)
 
 
 def _math(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:

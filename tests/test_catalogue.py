@@ -63,6 +63,7 @@ def test_shots_are_in_every_prompt_and_in_no_training_problem(data):
             {"task": "math", "num_eval_problems": 5},
             "--num_eval_problems=5 is more than the 4 usable problems; lower it",
         ),
+        ({"num_shots": 1}, "--num_shots=1 is for --task=families and --task=math; leave it out"),
         ({"task": "families"}, "'\\n' ends a completion of this task, but is 0 tokens of the model, not one"),
     ],
 )

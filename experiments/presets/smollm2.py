@@ -19,6 +19,7 @@ def config() -> Config:
     return Config(
         task="families",
         model="models/smollm2",
+        num_shots=1,
         methods=("base", "few_shot", "majority", "ttt", "ttt_other", "tt_ss", "solver_grpo", "mass", "mass_gold"),
         num_train_problems=400,
         num_eval_problems=105,

@@ -11,7 +11,7 @@ from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.method import meta_step
 from mass_jax.method.models import Weights
-from mass_jax.runtime.checkpoints import ocp_abstract
+from mass_jax.runtime.checkpoints import abstract_of
 
 RUNS = ("mass", "mass_gold")
 
@@ -79,7 +79,7 @@ def _restore(parts: Parts, directory: pathlib.Path, steps: list[int]) -> tuple[i
     start = parts.fresh_weights(jax.random.key(0))
     learner = parts.learner("verifier")
     template = meta_step.init_state(jax.random.key(0), learner, start.policy)
-    abstract: Any = jax.tree.map(ocp_abstract, jax.device_put(template, jax.devices()[0]))
+    abstract: Any = jax.tree.map(abstract_of, jax.device_put(template, jax.devices()[0]))
     reason = ""
     for step in steps:
         try:

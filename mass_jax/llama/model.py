@@ -125,7 +125,7 @@ class Block(nn.Module):
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD)), kept
 
 
-class _ScannedBlock(Block):
+class ScannedBlock(Block):
     """A block as the body of the scan over layers: causal self-attention over the whole text."""
 
     def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, mask_BT: jax.Array | None):  # type: ignore[override]
@@ -137,7 +137,7 @@ class _ScannedBlock(Block):
 
 def _stack_of_blocks(config: LlamaConfig) -> nn.Module:
     policies = {"block": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
-    block: Any = _ScannedBlock
+    block: Any = ScannedBlock
     if config.remat != "none":
         # The scan already keeps the backward pass from merging with the forward pass.
         block = nn.remat(block, prevent_cse=False, policy=policies[config.remat])

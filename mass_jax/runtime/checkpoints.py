@@ -37,9 +37,10 @@ class Checkpoints(contextlib.AbstractContextManager):
         try:
             with self._full_disk_named():
                 self._checkpointer.close()
-        except Exception:
+        except Exception as error:
             if kind is None:  # else the block's own error is the one to show
                 raise
+            logging.error("the last save failed: %s", str(error).partition("\n")[0] or type(error).__name__)
 
     def save(self, step: int, state: Any) -> None:
         """Starts saving `state` as after `step` steps, in the background; a step saved before is left as it is."""
@@ -58,7 +59,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             UserError: if there are checkpoints and none can be read; all stay as they are.
         """
         steps = sorted((checkpoint.step for checkpoint in self._checkpointer.checkpoints), reverse=True)
-        abstract = jax.tree.map(ocp_abstract, template)
+        abstract = jax.tree.map(abstract_of, template)
         for tried, step in enumerate(steps):
             state, failed = None, ""
             try:
@@ -105,6 +106,6 @@ def _alone() -> ocp.Context:
     return context
 
 
-def ocp_abstract(array: jax.Array) -> jax.ShapeDtypeStruct:
+def abstract_of(array: jax.Array) -> jax.ShapeDtypeStruct:
     """Shape, dtype and sharding of an array, without its values."""
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)

@@ -48,15 +48,18 @@ def parse(layout: str) -> tuple[int, int, int]:
     >>> parse("fsdp:4,data:2")
     (2, 4, 1)
     """
-    sizes = dict.fromkeys(AXES, 1)
+    sizes: dict[str, int] = {}
     for part in layout.split(","):
         axis, _, size = part.partition(":")
         if axis not in AXES or not size.isdecimal() or int(size) < 1:
             raise ValueError(
                 f"--mesh={layout}: {part!r} is not an axis with its size; write it like data:2,fsdp:4,tensor:2"
             )
+        if axis in sizes:
+            raise ValueError(f"--mesh={layout}: {axis} is named twice; give it one size")
         sizes[axis] = int(size)
-    return sizes["data"], sizes["fsdp"], sizes["tensor"]
+    data, fsdp, tensor = (sizes.get(axis, 1) for axis in AXES)
+    return data, fsdp, tensor
 
 
 def describe(mesh: Mesh) -> str:

@@ -14,7 +14,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mass_jax.llama import LlamaConfig
-from mass_jax.llama.model import _ScannedBlock as TextBlock
+from mass_jax.llama.model import ScannedBlock
 
 
 class Rule(NamedTuple):
@@ -168,7 +168,7 @@ def _split_rows(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
 
     Without this it splits the width instead, keeps all rows on every chip, and sums activations between chips.
     """
-    if isinstance(context.module, TextBlock) and context.method_name == "__call__":
+    if isinstance(context.module, ScannedBlock) and context.method_name == "__call__":
         rows, *rest = args
         return call(jax.lax.with_sharding_constraint(rows, spec("rows", "tokens", "features")), *rest, **kwargs)
     return call(*args, **kwargs)

@@ -9,7 +9,7 @@ import pytest
 from experiments.launch import accelerator, commands, run_together
 
 GIVEN = {"name": "mass", "zone": "z", "topology": "v5e:4x4", "num_slices": 2, "cluster": "c", "image": "i",
-         "spot": True, "repository": "URL", "num_processes": 2, "port": 9}  # fmt: skip
+         "spot": True, "repository": "URL", "num_processes": 2, "gpus_per_node": 8, "port": 9}  # fmt: skip
 ARGUMENTS = ["--preset=tiny", "--workdir=with space"]
 
 
@@ -26,6 +26,11 @@ def test_what_runs_there_is_quoted_once_and_finds_its_cluster(backend):
     last = commands(backend, "experiments.train", ARGUMENTS, **GIVEN | {"num_slices": 1})[-1]
     inner = last[-1].partition("=")[2]
     assert shlex.split(inner)[-3:] == [*ARGUMENTS, "--coordinator=auto"]
+
+
+def test_under_slurm_each_gpu_has_a_process():
+    (submit,) = commands("slurm", "m", [], **GIVEN)
+    assert {"--nodes=2", "--gpus-per-node=8", "--ntasks-per-node=8"} <= {*submit}
 
 
 def test_names_of_accelerators():

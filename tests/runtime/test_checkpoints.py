@@ -1,5 +1,6 @@
 """Checkpoints with real files: resumed, kept, damaged."""
 
+import contextlib
 import math
 import subprocess
 
@@ -69,22 +70,36 @@ def test_sound_checkpoints_of_another_state_are_kept(saved):
     assert step == 3
 
 
-def test_a_full_disk_is_named_and_leaves_the_last_good_checkpoint(tmp_path):
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 1 MB with a checkpoint of step 1."""
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", tmp_path], check=False).returncode:
         pytest.skip("only root can make a small disk")
-    try:
-        small, large = {"x": jnp.ones(4)}, {"x": jnp.asarray(np.random.default_rng(0).random(2**20, np.float32))}
-        with Checkpoints(tmp_path / "saved") as checkpoints:
-            checkpoints.save(1, small)
-        with pytest.raises(UserError, match=r"no space left for .*saved; step 1 is saved: free some"):  # noqa: SIM117
-            with Checkpoints(tmp_path / "saved") as checkpoints:
-                checkpoints.save(2, large)
-        with Checkpoints(tmp_path / "saved") as checkpoints:
-            step, state = checkpoints.restore(small)
-        assert step == 1
-        np.testing.assert_array_equal(state["x"], small["x"])
-    finally:
-        subprocess.run(["umount", tmp_path], check=True)
+    with Checkpoints(tmp_path / "saved") as checkpoints:
+        checkpoints.save(1, SMALL)
+    yield tmp_path / "saved"
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+SMALL = {"x": np.ones(4, np.float32)}
+LARGE = {"x": np.random.default_rng(0).random(2**20, np.float32)}
+
+
+def test_a_full_disk_is_named_and_leaves_the_last_good_checkpoint(small_disk):
+    with pytest.raises(UserError, match=r"no space left for .*saved; step 1 is saved: free some"):  # noqa: SIM117
+        with Checkpoints(small_disk) as checkpoints:
+            checkpoints.save(2, jax.tree.map(jnp.asarray, LARGE))
+    with Checkpoints(small_disk) as checkpoints:
+        step, state = checkpoints.restore(jax.tree.map(jnp.asarray, SMALL))
+    assert step == 1
+    np.testing.assert_array_equal(state["x"], SMALL["x"])
+
+
+def test_a_save_that_failed_while_another_error_ends_the_run_is_logged(small_disk, caplog):
+    with contextlib.suppress(KeyError), Checkpoints(small_disk) as checkpoints:
+        checkpoints.save(2, jax.tree.map(jnp.asarray, LARGE))
+        raise KeyError
+    assert "the last save failed: no space left for" in caplog.text
 
 
 def test_another_topology_restores_the_same_numbers(tmp_path):

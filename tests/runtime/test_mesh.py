@@ -29,6 +29,7 @@ def test_sizes_in_any_order_and_auto(layout, sizes):
         ("data:0", "'data:0' is not an axis"),
         ("data", "'data' is not an axis"),
         ("", "is not an axis"),
+        ("data:2,data:4", "data is named twice; give it one size"),
     ],
 )
 def test_what_cannot_be_names_the_fix(layout, message):

@@ -3,6 +3,7 @@
 The short form is what makes a run on a CPU possible: its cost is its tokens.
 """
 
+import dataclasses
 import re
 from collections.abc import Sequence
 
@@ -13,14 +14,22 @@ from mass_jax.tasks.math.verifier import final_answer
 from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
 
 END = "\n"  # ends every completion: a base model knows it from reading, and it costs one token
-SOLVED = Example("4 + 3", "7")
+SOLVED = (Example("4 + 3", "7"), Example("6 * 2", "12"), Example("8 - 5", "3"))  # shown as shots, in this order
 PRACTICE = (("x + 3 = 8", Example("x + 2 = 9", "7")), ("6 * 4", Example("8 * 3", "24")))
 _EXAMPLE = re.compile(r"(\S.*?) A: ?([0-9]{1,6})", re.ASCII)
 _INTEGER = re.compile(r"[0-9]{1,6}", re.ASCII)
 
 
+@dataclasses.dataclass(frozen=True)
 class FamiliesTask:
     """Prompts, parser and verifier of one-step arithmetic.
+
+    Args:
+        num_shots: solved problems before the one to solve, at most `len(SOLVED)`. They show the form of an answer, which
+            is left to be learned without them.
+
+    Raises:
+        ValueError: for another number of shots.
 
     >>> task = FamiliesTask()
     >>> task.parse_example("9 * 4 A: 36", "6 * 7")
@@ -29,9 +38,15 @@ class FamiliesTask:
     Rejected(reason='copies the target problem')
     """
 
+    num_shots: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.num_shots <= len(SOLVED):
+            raise ValueError(f"--num_shots={self.num_shots}: these prompts show 0 to {len(SOLVED)} solved problems")
+
     def solver_prompt(self, problem: str, shots: Sequence[Example] = ()) -> str:
-        """The problem behind a solved one, which shows the form (and more of them, if there are shots)."""
-        solved = "".join(f"{_written(shot)}\n" for shot in (SOLVED, *shots))
+        """The problem behind the solved ones (and further shots, if there are any)."""
+        solved = "".join(f"{_written(shot)}\n" for shot in (*SOLVED[: self.num_shots], *shots))
         return f"{solved}{problem} A: "
 
     def generator_prompt(self, problem: str) -> str:

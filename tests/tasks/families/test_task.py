@@ -10,12 +10,15 @@ TASK: Task = FamiliesTask()
 TIMES = Problem("t", "6 * 7", "42", "42", subject="times table")
 
 
-@pytest.mark.parametrize("text", [SOLVED.problem, *(t for t, _ in PRACTICE), *(e.problem for _, e in PRACTICE)])
+SHOWN = [*SOLVED, *(example for _, example in PRACTICE)]
+
+
+@pytest.mark.parametrize("text", [*(example.problem for example in SHOWN), *(target for target, _ in PRACTICE)])
 def test_what_the_prompts_show_is_of_the_training_side(text):
     assert side_of(find(text)[2]) is Side.TRAIN
 
 
-@pytest.mark.parametrize("example", [SOLVED, *(e for _, e in PRACTICE)])
+@pytest.mark.parametrize("example", SHOWN)
 def test_what_the_prompts_show_is_right(example):
     _, form, fact = find(example.problem)
     assert str(form.answer(fact)) == example.solution
@@ -25,6 +28,16 @@ def test_the_form_shown_is_the_form_parsed_and_trained_in():
     shown = TASK.generator_prompt("5 + 5").split("\n")[0].split(" ~ ")[1]
     assert TASK.parse_example(shown, "5 + 5") == PRACTICE[0][1]
     assert TASK.solver_prompt("9 * 9", [PRACTICE[0][1]]).split("\n") == ["4 + 3 A: 7", shown, "9 * 9 A: "]
+
+
+@pytest.mark.parametrize(("shots", "lines"), [(0, 1), (3, 4)])
+def test_shots_are_the_solved_problems_before_the_one_to_solve(shots, lines):
+    assert FamiliesTask(num_shots=shots).solver_prompt("9 * 9").count(" A: ") == lines
+
+
+def test_more_shots_than_there_are_is_refused():
+    with pytest.raises(ValueError, match="--num_shots=4: these prompts show 0 to 3 solved problems"):
+        FamiliesTask(num_shots=4)
 
 
 @pytest.mark.parametrize(
