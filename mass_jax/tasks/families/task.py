@@ -25,8 +25,8 @@ class FamiliesTask:
     """Prompts, parser and verifier of one-step arithmetic.
 
     Args:
-        num_shots: solved problems before the one to solve, at most `len(SOLVED)`. They show the form of an answer, which
-            is left to be learned without them.
+        num_shots: solved problems before the one to solve, at most `len(SOLVED)`. They show the form of an answer;
+            without them it is left to be learned.
 
     Raises:
         ValueError: for another number of shots.
