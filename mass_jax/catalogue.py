@@ -9,7 +9,7 @@ from typing import Any
 from absl import logging
 
 from mass_jax.config import Config, nearest
-from mass_jax.tasks import families, testbed
+from mass_jax.tasks import chat, families, testbed
 from mass_jax.tasks.problem import Problems, Task
 
 
@@ -74,7 +74,7 @@ def _families(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen
         test = families.draw_problems(families.Side.TEST, config.num_eval_problems, seed)
         return Problems(train, {"test": test}, lambda p, count: families.oracle_examples(p, count, seed))
 
-    return Chosen(families.FamiliesTask(config.num_shots), problems, end=families.END)
+    return Chosen(families.FamiliesTask(config.num_shots, functools.partial(chat.render, tokenizer)), problems, end=families.END)
 
 
 def _math(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
@@ -99,7 +99,7 @@ def _math(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
         return Problems(math.sample(kept, config.num_train_problems, seed), {"test": test}, None)
 
     pool = math.Pool()
-    task = math.MathTask(math.Verifier(pool), shots, render=functools.partial(math.render, tokenizer))
+    task = math.MathTask(math.Verifier(pool), shots, render=functools.partial(chat.render, tokenizer))
     return Chosen(task, draw, close=pool.close)
 
 

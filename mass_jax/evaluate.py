@@ -222,13 +222,16 @@ def _vote(parts: Parts, responses: Sequence[str]) -> tuple[str, dict[str, int]]:
 
 
 def votes_at_equal_compute(base: Sequence[dict[str, Any]], synthesis: Sequence[dict[str, Any]]) -> int:
-    """How many answers cost as many written tokens as a question of TT-SS.
+    """How many answers take the operations of a question of TT-SS, its training included; the prompt is read once.
 
-    >>> votes_at_equal_compute([{"tokens_written": 3}], [{"tokens_written": 69}])
-    23
+    >>> one = {"flops": 50.0, "tokens_read": 20, "tokens_written": 5}
+    >>> votes_at_equal_compute([one], [{"flops": 1040.0}])
+    100
     """
-    one, all_of_it = (float(np.mean([r["tokens_written"] for r in records])) for records in (base, synthesis))
-    return max(1, round(all_of_it / one))
+    taken, read, written = (float(np.sum([r[n] for r in base])) for n in ("flops", "tokens_read", "tokens_written"))
+    a_token = taken / (read + written)
+    budget = float(np.mean([r["flops"] for r in synthesis])) * len(base)
+    return max(1, round((budget - a_token * read) / (a_token * written)))
 
 
 def _flops(parts: Parts, tokens: Mapping[str, float]) -> float:

@@ -69,8 +69,7 @@ def test_every_response_is_kept_with_its_cost(undisturbed):
     for name, rows in found.items():
         assert all("answers_cut_off" in r and ("examples_cut_off" in r) == (name == "tt_ss") for r in rows)
     assert all(r["answers_cut_off"] <= (r["tokens_written"] == 4) for r in found["base"])  # 4 is the limit
-    written = sum(r["tokens_written"] for r in votes) / sum(r["tokens_written"] for r in found["tt_ss"])
-    assert 0.8 < written < 1.2
+    assert 0.8 < sum(r["flops"] for r in votes) / sum(r["flops"] for r in found["tt_ss"]) < 1.2
     assert any(len(r["votes"]) > 1 for r in votes)
 
 

@@ -7,12 +7,15 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
+from mass_jax.tasks import chat
 from mass_jax.tasks.families.family import MAX_CHARS, find
 from mass_jax.tasks.math.answer import Unreadable
 from mass_jax.tasks.math.grade import grade_quickly
 from mass_jax.tasks.math.verifier import final_answer
 from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
 
+SYSTEM = {"role": "system", "content": "Answer with a number."}
+START = "Answer: "
 END = "\n"  # ends every completion: a base model knows it from reading, and it costs one token
 SOLVED = (Example("4 + 3", "7"), Example("6 * 2", "12"), Example("8 - 5", "3"))  # shown as shots, in this order
 PRACTICE = (("x + 3 = 8", Example("x + 2 = 9", "7")), ("6 * 4", Example("8 * 3", "24")))
@@ -27,6 +30,7 @@ class FamiliesTask:
     Args:
         num_shots: solved problems before the one to solve, at most `len(SOLVED)`. They show the form of an answer;
             without them it is left to be learned.
+        render: messages to text, such as `functools.partial(chat.render, tokenizer)`.
 
     Raises:
         ValueError: for another number of shots.
@@ -38,16 +42,17 @@ class FamiliesTask:
     Rejected(reason='copies the target problem')
     """
 
-    num_shots: int = 1
+    num_shots: int = 0
+    render: chat.Render = chat.plain
 
     def __post_init__(self) -> None:
         if not 0 <= self.num_shots <= len(SOLVED):
             raise ValueError(f"--num_shots={self.num_shots}: these prompts show 0 to {len(SOLVED)} solved problems")
 
     def solver_prompt(self, problem: str, shots: Sequence[Example] = ()) -> str:
-        """The problem behind the solved ones (and further shots, if there are any)."""
-        solved = "".join(f"{_written(shot)}\n" for shot in (*SOLVED[: self.num_shots], *shots))
-        return f"{solved}{problem} A: "
+        """The problem behind the solved ones (and further shots, if there are any), and the first word of an answer."""
+        solved = [(shot.problem, START + shot.solution) for shot in (*SOLVED[: self.num_shots], *shots)]
+        return self.render([SYSTEM, *chat.dialogue(solved, problem)]) + START
 
     def generator_prompt(self, problem: str) -> str:
         shown = "".join(f"{target} ~ {_written(example)}\n" for target, example in PRACTICE)

@@ -4,7 +4,7 @@ from mass_jax.tasks.math.data import Loaded, load, sample
 from mass_jax.tasks.math.limits import Limits
 from mass_jax.tasks.math.near_duplicates import Disjoint, Duplicate, disjoint
 from mass_jax.tasks.math.pool import Pool
-from mass_jax.tasks.math.prompts import Shots, render
+from mass_jax.tasks.math.prompts import Shots
 from mass_jax.tasks.math.shots import take_shots
 from mass_jax.tasks.math.task import MathTask
 from mass_jax.tasks.math.verifier import Verifier, final_answer
@@ -21,7 +21,6 @@ __all__ = [
     "disjoint",
     "final_answer",
     "load",
-    "render",
     "sample",
     "take_shots",
 ]

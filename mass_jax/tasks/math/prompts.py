@@ -1,4 +1,4 @@
-"""What the model is asked: solver, generator and scorer prompts as messages, and how messages become text.
+"""What the model is asked: solver, generator and scorer prompts as messages.
 
 Small models keep the form only if they have seen it: of 16 samples SmolLM2-135M gave 0 that parse without examples, and
 9 with two. `Shots` are such examples; without them the prompts are zero-shot.
@@ -6,11 +6,9 @@ Small models keep the form only if they have seen it: of 16 samples SmolLM2-135M
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
+from mass_jax.tasks.chat import Message, dialogue
 from mass_jax.tasks.problem import Example
-
-Message = dict[str, str]
 
 SOLVE = "{problem}\n\nSolve the problem and put the final answer in \\boxed{{}}."
 PRACTICE = (
@@ -45,7 +43,7 @@ def solver_messages(problem: str, shots: Shots = ZERO_SHOT) -> list[Message]:
     '1 + 1?'
     """
     turns = [(SOLVE.format(problem=shot.problem), shot.solution) for shot in shots.solved]
-    return _dialogue(turns, SOLVE.format(problem=problem))
+    return dialogue(turns, SOLVE.format(problem=problem))
 
 
 def generator_messages(problem: str, shots: Shots = ZERO_SHOT) -> list[Message]:
@@ -54,40 +52,9 @@ def generator_messages(problem: str, shots: Shots = ZERO_SHOT) -> list[Message]:
         (PRACTICE.format(problem=target), EXAMPLE.format(problem=shot.problem, solution=shot.solution))
         for target, shot in shots.practice
     ]
-    return _dialogue(turns, PRACTICE.format(problem=problem))
+    return dialogue(turns, PRACTICE.format(problem=problem))
 
 
 def scorer_text(problem: str, example: Example) -> str:
     """What the scorer reads; plain text, since it judges and does not talk."""
     return SCORE.format(target=problem, problem=example.problem, solution=example.solution)
-
-
-def render(tokenizer: Any, messages: Sequence[Message]) -> str:
-    """Messages as the text that the model continues: by the tokenizer's chat template, or plainly without one.
-
-    Args:
-        tokenizer: of `transformers`, or None.
-        messages: turns with "role" and "content"; the last is the user's.
-
-    Returns:
-        Text up to where the answer starts. A leading bos of the template is taken off, because encoding adds it.
-
-    >>> render(None, [{"role": "user", "content": "1 + 1?"}])
-    '1 + 1?\\n\\n'
-    """
-    if getattr(tokenizer, "chat_template", None) is None:
-        return "".join(message["content"] + "\n\n" for message in messages)
-    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-    return text.removeprefix(tokenizer.bos_token or "") if _adds_bos(tokenizer) else text
-
-
-def _adds_bos(tokenizer: Any) -> bool:
-    ids = tokenizer("")["input_ids"]
-    return bool(ids) and ids[0] == tokenizer.bos_token_id
-
-
-def _dialogue(turns: Sequence[tuple[str, str]], question: str) -> list[Message]:
-    messages = []
-    for asked, answered in turns:
-        messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-    return [*messages, {"role": "user", "content": question}]

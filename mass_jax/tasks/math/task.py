@@ -1,17 +1,13 @@
 """Mathematics as a `Task`: prompts, parser and verifier of problems with one final answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 
+from mass_jax.tasks import chat
 from mass_jax.tasks.math import parse, prompts
 from mass_jax.tasks.math.answer import Unreadable
 from mass_jax.tasks.math.verifier import Verifier, final_answer
 from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
-
-
-def plain(messages: Sequence[prompts.Message]) -> str:
-    """Messages as plain text, for a model without a chat template."""
-    return prompts.render(None, messages)
 
 
 class MathTask:
@@ -20,14 +16,14 @@ class MathTask:
     Args:
         verifier: checks responses; its pool is the caller's to close.
         shots: examples in the prompts; none is zero-shot.
-        render: messages to text, such as `functools.partial(prompts.render, tokenizer)`.
+        render: messages to text, such as `functools.partial(chat.render, tokenizer)`.
     """
 
     def __init__(
         self,
         verifier: Verifier,
         shots: prompts.Shots = prompts.ZERO_SHOT,
-        render: Callable[[Sequence[prompts.Message]], str] = plain,
+        render: chat.Render = chat.plain,
     ):
         self._verifier = verifier
         self._shots = shots

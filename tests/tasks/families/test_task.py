@@ -27,12 +27,21 @@ def test_what_the_prompts_show_is_right(example):
 def test_the_form_shown_is_the_form_parsed_and_trained_in():
     shown = TASK.generator_prompt("5 + 5").split("\n")[0].split(" ~ ")[1]
     assert TASK.parse_example(shown, "5 + 5") == PRACTICE[0][1]
-    assert TASK.solver_prompt("9 * 9", [PRACTICE[0][1]]).split("\n") == ["4 + 3 A: 7", shown, "9 * 9 A: "]
+
+
+def test_an_answer_is_asked_for_in_the_models_own_turns():
+    def marked(messages):
+        return "".join(f"<{message['role']}>{message['content']}" for message in messages) + "<assistant>"
+
+    assert FamiliesTask(1, marked).solver_prompt("9 * 9", [Example("2 + 2", "4")]) == (
+        "<system>Answer with a number.<user>4 + 3<assistant>Answer: 7<user>2 + 2<assistant>Answer: 4"
+        "<user>9 * 9<assistant>Answer: "
+    )
 
 
 @pytest.mark.parametrize(("shots", "lines"), [(0, 1), (3, 4)])
 def test_shots_are_the_solved_problems_before_the_one_to_solve(shots, lines):
-    assert FamiliesTask(num_shots=shots).solver_prompt("9 * 9").count(" A: ") == lines
+    assert FamiliesTask(num_shots=shots).solver_prompt("9 * 9").count("Answer: ") == lines
 
 
 def test_more_shots_than_there_are_is_refused():

@@ -7,7 +7,8 @@ import random
 import pytest
 
 import mass_jax
-from mass_jax.tasks.math import MathTask, Shots, render
+from mass_jax.tasks.chat import render
+from mass_jax.tasks.math import MathTask, Shots
 from mass_jax.tasks.math.prompts import generator_messages, solver_messages
 from mass_jax.tasks.problem import Example, Problem, Rejected, Task, Verdict
 
