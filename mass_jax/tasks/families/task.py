@@ -16,10 +16,11 @@ from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
 
 SYSTEM = {"role": "system", "content": "Answer with a number."}
 START = "Answer: "
+ASK = "Problem: {}\nSimilar problem:"
 END = "\n"  # ends every completion: a base model knows it from reading, and it costs one token
 SOLVED = (Example("4 + 3", "7"), Example("6 * 2", "12"), Example("8 - 5", "3"))  # shown as shots, in this order
 PRACTICE = (("x + 3 = 8", Example("x + 2 = 9", "7")), ("6 * 4", Example("8 * 3", "24")))
-_EXAMPLE = re.compile(r"(\S.*?) A: ?([0-9]{1,6})", re.ASCII)
+_EXAMPLE = re.compile(rf"(\S.*?) {START}?([0-9]{{1,6}})", re.ASCII)
 _INTEGER = re.compile(r"[0-9]{1,6}", re.ASCII)
 
 
@@ -36,9 +37,9 @@ class FamiliesTask:
         ValueError: for another number of shots.
 
     >>> task = FamiliesTask()
-    >>> task.parse_example("9 * 4 A: 36", "6 * 7")
+    >>> task.parse_example("9 * 4 Answer: 36", "6 * 7")
     Example(problem='9 * 4', solution='36')
-    >>> task.parse_example("7 * 6 A: 42", "6 * 7")
+    >>> task.parse_example("7 * 6 Answer: 42", "6 * 7")
     Rejected(reason='copies the target problem')
     """
 
@@ -55,16 +56,17 @@ class FamiliesTask:
         return self.render([SYSTEM, *chat.dialogue(solved, problem)]) + START
 
     def generator_prompt(self, problem: str) -> str:
-        shown = "".join(f"{target} ~ {_written(example)}\n" for target, example in PRACTICE)
-        return f"{shown}{problem} ~"
+        """The problem behind two others, each with an example of practice for it."""
+        shown = "".join(f"{ASK.format(target)} {_written(example)}\n\n" for target, example in PRACTICE)
+        return shown + ASK.format(problem)
 
     def scorer_text(self, problem: str, example: Example) -> str:
-        return f"{problem} ~ {_written(example)}"
+        return f"{ASK.format(problem)} {_written(example)}"
 
     def parse_example(self, text: str, problem: str) -> Example | Rejected:
         match = _EXAMPLE.fullmatch(text[:MAX_CHARS].strip())
         if match is None:
-            return Rejected("not of the form 'problem A: integer'")
+            return Rejected("not of the form 'problem Answer: integer'")
         if match[1] == problem or _same_fact(match[1], problem):
             return Rejected("copies the target problem")
         return Example(match[1], match[2])
@@ -99,7 +101,7 @@ class FamiliesTask:
 
 
 def _written(example: Example) -> str:
-    return f"{example.problem} A: {example.solution}"
+    return f"{example.problem} {START}{example.solution}"
 
 
 def _same_fact(one: str, other: str) -> bool:

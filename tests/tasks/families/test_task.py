@@ -25,7 +25,7 @@ def test_what_the_prompts_show_is_right(example):
 
 
 def test_the_form_shown_is_the_form_parsed_and_trained_in():
-    shown = TASK.generator_prompt("5 + 5").split("\n")[0].split(" ~ ")[1]
+    shown = TASK.generator_prompt("5 + 5").split("\n")[1].removeprefix("Similar problem: ")
     assert TASK.parse_example(shown, "5 + 5") == PRACTICE[0][1]
 
 
@@ -52,17 +52,17 @@ def test_more_shots_than_there_are_is_refused():
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        (" 9 * 4 A: 36", Example("9 * 4", "36")),
-        ("Tom has 3 pens, buys 4. How many? A:7\n", Example("Tom has 3 pens, buys 4. How many?", "7")),
+        (" 9 * 4 Answer: 36", Example("9 * 4", "36")),
+        ("Tom has 3 pens, buys 4. How many? Answer:7\n", Example("Tom has 3 pens, buys 4. How many?", "7")),
         ("9 * 4", None),
-        ("9 * 4 A: 36 pens", None),
-        ("9 * 4 A: ٣٦", None),
+        ("9 * 4 Answer: 36 pens", None),
+        ("9 * 4 Answer: ٣٦", None),
         ("", None),
-        (" A: 3", None),
-        ("9 * 4 A: 36\n8 * 2 A: 16", None),
-        ("6 * 7 A: 42", None),
-        ("7 * 6 A: 42", None),
-        ("9" * 100_000 + " A: 3", None),
+        (" Answer: 3", None),
+        ("9 * 4 Answer: 36\n8 * 2 Answer: 16", None),
+        ("6 * 7 Answer: 42", None),
+        ("7 * 6 Answer: 42", None),
+        ("9" * 100_000 + " Answer: 3", None),
     ],
 )
 def test_parsing(text, found):
@@ -71,8 +71,8 @@ def test_parsing(text, found):
 
 
 def test_the_other_order_is_a_copy_only_where_it_asks_the_same():
-    assert isinstance(TASK.parse_example("3 + 4 A: 7", "4 + 3"), Rejected)
-    assert isinstance(TASK.parse_example("x + 4 = 7 A: 3", "x + 3 = 7"), Example)
+    assert isinstance(TASK.parse_example("3 + 4 Answer: 7", "4 + 3"), Rejected)
+    assert isinstance(TASK.parse_example("x + 4 = 7 Answer: 3", "x + 3 = 7"), Example)
 
 
 @pytest.mark.parametrize(
