@@ -71,7 +71,7 @@ def _slurm(program: Command, given: dict[str, Any]) -> list[Command]:
     gpus = given["gpus_per_node"]
     return [["sbatch", f"--job-name={given['name']}", f"--nodes={given['num_processes']}", f"--gpus-per-node={gpus}",
              f"--ntasks-per-node={gpus}", "--signal=TERM@120", "--requeue",
-             f"--wrap={shlex.join(['srun', *program])}"]]  # fmt: skip
+             f"--wrap={shlex.join(['srun', '--kill-on-bad-exit=1', *program])}"]]  # fmt: skip
 
 
 def _gcloud(program: Command, given: dict[str, Any]) -> list[Command]:
