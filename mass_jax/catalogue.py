@@ -74,7 +74,8 @@ def _families(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen
         test = families.draw_problems(families.Side.TEST, config.num_eval_problems, seed)
         return Problems(train, {"test": test}, lambda p, count: families.oracle_examples(p, count, seed))
 
-    return Chosen(families.FamiliesTask(config.num_shots, functools.partial(chat.render, tokenizer)), problems, end=families.END)
+    task = families.FamiliesTask(config.num_shots, functools.partial(chat.render, tokenizer))
+    return Chosen(task, problems, end=families.END)
 
 
 def _math(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:

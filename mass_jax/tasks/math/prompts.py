@@ -5,7 +5,6 @@ Small models keep the form only if they have seen it: of 16 samples SmolLM2-135M
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 from mass_jax.tasks.chat import Message, dialogue
 from mass_jax.tasks.problem import Example
