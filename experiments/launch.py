@@ -4,11 +4,13 @@
     python -m experiments.launch --backend=gcloud --topology=v5e:4x4 --name=mass --zone=us-west4-a \\
         --repository=URL -- --preset=llama31_8b_verifier --workdir=/mnt/shared/mass --mesh=fsdp:4,tensor:4
     python -m experiments.launch --backend=xpk --topology=v5e:4x4 --name=mass --cluster=CLUSTER --image=IMAGE -- ...
-    python -m experiments.launch --backend=slurm --num_processes=4 --gpus_per_node=8 --name=mass -- ...
+    python -m experiments.launch --backend=slurm --num_nodes=4 --gpus_per_node=8 --name=mass -- ...
 
 What stands behind -- goes to `python -m experiments.train` (or --module) as it is. Of several hosts each must see the
 same --workdir, on a file system that they share. A local run ends as a whole: a signal is passed on to every process,
-and when one fails the others are stopped. A TPU of gcloud stays, and costs, until it is deleted.
+and when one fails the others are stopped. A TPU of gcloud stays, and costs, until it is deleted. Slurm starts a job
+again that was preempted or lost its node; one whose time is up has saved and ended: submit the same command again.
+What your cluster wants besides (partition, time, account) goes into SBATCH_ variables.
 """
 
 import math
@@ -47,9 +49,9 @@ def commands(backend: str, module: str, arguments: Sequence[str], **given: Any) 
     Raises:
         ValueError: a setting that the backend needs is missing; names it.
 
-    >>> given = {"num_processes": 2, "gpus_per_node": 8, "name": "mass"}
+    >>> given = {"num_nodes": 2, "gpus_per_node": 8, "name": "mass"}
     >>> commands("slurm", "experiments.train", ["--preset=tiny"], **given)[0][:5]
-    ['sbatch', '--job-name=mass', '--nodes=2', '--gpus-per-node=8', '--ntasks-per-node=8']
+    ['sbatch', '--job-name=mass', '--nodes=2', '--ntasks-per-node=8', '--gpus-per-node=8']
     """
     program = ["python", "-m", module, *arguments]
     if backend == "local":
@@ -69,9 +71,11 @@ def _slurm(program: Command, given: dict[str, Any]) -> list[Command]:
     """A process for each GPU, since under Slurm JAX gives a process the one GPU of its local number."""
     _need("slurm", given, "name")
     gpus = given["gpus_per_node"]
-    return [["sbatch", f"--job-name={given['name']}", f"--nodes={given['num_processes']}", f"--gpus-per-node={gpus}",
-             f"--ntasks-per-node={gpus}", "--signal=TERM@120", "--requeue",
-             f"--wrap={shlex.join(['srun', '--kill-on-bad-exit=1', *program])}"]]  # fmt: skip
+    tasks = [f"--ntasks-per-node={max(1, gpus)}"] + ([f"--gpus-per-node={gpus}"] if gpus else [])
+    whole = ["--exclusive", "--mem=0", "--signal=TERM@120", "--requeue"]  # two minutes to save
+    run = shlex.join(["srun", "--kill-on-bad-exit=1", *program])
+    named = [f"--job-name={given['name']}", f"--nodes={given['num_nodes']}"]
+    return [["sbatch", *named, *tasks, *whole, f"--wrap={run}"]]
 
 
 def _gcloud(program: Command, given: dict[str, Any]) -> list[Command]:
@@ -169,6 +173,7 @@ def _wait(running: Sequence[subprocess.Popen]) -> None:
 def main(argv: Sequence[str]) -> None:
     names = (
         "num_processes",
+        "num_nodes",
         "gpus_per_node",
         "port",
         "name",
@@ -211,8 +216,9 @@ def define() -> None:
     flags.DEFINE_enum("backend", "local", BACKENDS, "Where to run.")
     flags.DEFINE_bool("dry_run", True, "Print the commands and run nothing.")
     flags.DEFINE_string("module", "experiments.train", "What to run.")
-    flags.DEFINE_integer("num_processes", 1, "Processes (local), or nodes (slurm).", lower_bound=1)
-    flags.DEFINE_integer("gpus_per_node", 1, "slurm: GPUs of a node, each of which has a process.", lower_bound=1)
+    flags.DEFINE_integer("num_processes", 1, "local: processes.", lower_bound=1)
+    flags.DEFINE_integer("num_nodes", 1, "slurm: nodes, each of which the job has to itself.", lower_bound=1)
+    flags.DEFINE_integer("gpus_per_node", 1, "slurm: GPUs of a node, each of which has a process.", lower_bound=0)
     flags.DEFINE_integer("port", 0, "Of process 0, for local processes; 0 takes a free one.", lower_bound=0)
     flags.DEFINE_string("name", "", "Of the TPU, the workload or the job.")
     flags.DEFINE_string("zone", "", "gcloud: where the TPU is.")

@@ -42,7 +42,8 @@ class Config:
     )
     num_shots: int = setting(
         0,
-        "Solved problems in every prompt of --task=math and --task=families; small models need some to keep the form.",
+        "Solved problems in every prompt of --task=math, and before the question in --task=families (at most 3); "
+        "small models need some to keep the form.",
         minimum=0,
     )
     methods: tuple[str, ...] = setting(METHODS, "Rows of the table.", choices=METHODS + BASELINES)

@@ -2,11 +2,14 @@
 
 import contextlib
 import json
+import pathlib
 
 import pytest
+import tokenizers
+import transformers
 
 from mass_jax.assemble import assemble
-from mass_jax.catalogue import CATALOGUE, Chosen
+from mass_jax.catalogue import CATALOGUE, Chosen, open_task
 from mass_jax.config import Config
 from mass_jax.tasks.problem import Problem, Problems, Verdict, start_verifying
 from mass_jax.tasks.testbed import Domain, OperatorTask
@@ -49,6 +52,18 @@ def test_shots_are_in_every_prompt_and_in_no_training_problem(data):
         for prompt in (task.generator_prompt("Q?"), task.solver_prompt("Q?")):
             assert prompt.count("Solution: s\n\\boxed{") + prompt.count("\n\ns\n\\boxed{") == 2
             assert not any(problem.problem in prompt for problem in train)
+
+
+def test_the_families_speak_as_the_model_does_and_show_the_shots_asked_for():
+    """A template that writes roles, and a date, which is never that of the day."""
+    template = "{{ date_string }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, chat_template=template)
+    chosen = open_task(Config(task="families", num_shots=1), pathlib.Path(), tokenizer)
+    assert chosen.task.solver_prompt("9 * 9") == (
+        "26 Jul 2024<system>Answer with a number.<user>4 + 3<assistant>Answer: 7<user>9 * 9<assistant>Answer: "
+    )
+    assert len(chosen.problems(0).columns["test"]) == Config().num_eval_problems
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from orbax.checkpoint import v1 as ocp
 
 from mass_jax.errors import UserError
 from mass_jax.runtime.distributed import agreed_maximum
+from mass_jax.runtime.signals import Interrupted
 
 
 class Checkpoints(contextlib.AbstractContextManager):
@@ -38,7 +39,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             with self._full_disk_named():
                 self._checkpointer.close()
         except Exception as error:
-            if kind is None:  # else the block's own error is the one to show
+            if kind is None or issubclass(kind, Interrupted):  # else the block's own error is the one to show
                 raise
             logging.error("the last save failed: %s", str(error).partition("\n")[0] or type(error).__name__)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 Message = dict[str, str]
 Render = Callable[[Sequence[Message]], str]
+DATE = "26 Jul 2024"  # Llama 3's templates write a date, by themselves that of the day: a replay would differ tomorrow
 
 
 def dialogue(turns: Sequence[tuple[str, str]], question: str) -> list[Message]:
@@ -35,7 +36,7 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> str:
     """
     if getattr(tokenizer, "chat_template", None) is None:
         return "".join(message["content"] + "\n\n" for message in messages)
-    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True, date_string=DATE)
     return text.removeprefix(tokenizer.bos_token or "") if _adds_bos(tokenizer) else text
 
 

@@ -9,7 +9,8 @@ import pytest
 from experiments.launch import accelerator, commands, run_together
 
 GIVEN = {"name": "mass", "zone": "z", "topology": "v5e:4x4", "num_slices": 2, "cluster": "c", "image": "i",
-         "spot": True, "repository": "URL", "num_processes": 2, "gpus_per_node": 8, "port": 9}  # fmt: skip
+         "spot": True, "repository": "URL", "num_processes": 2, "num_nodes": 2, "gpus_per_node": 8,
+         "port": 9}  # fmt: skip
 ARGUMENTS = ["--preset=tiny", "--workdir=with space"]
 
 
@@ -30,7 +31,10 @@ def test_what_runs_there_is_quoted_once_and_finds_its_cluster(backend):
 
 def test_under_slurm_each_gpu_has_a_process():
     (submit,) = commands("slurm", "m", [], **GIVEN)
-    assert {"--nodes=2", "--gpus-per-node=8", "--ntasks-per-node=8"} <= {*submit}
+    assert {"--nodes=2", "--gpus-per-node=8", "--ntasks-per-node=8", "--signal=TERM@120"} <= {*submit}
+    (submit,) = commands("slurm", "m", [], **GIVEN | {"gpus_per_node": 0})
+    assert "--ntasks-per-node=1" in submit
+    assert not any("gpus" in option for option in submit)
 
 
 def test_names_of_accelerators():

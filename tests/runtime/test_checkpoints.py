@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import signal
 import subprocess
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from mass_jax.errors import UserError
-from mass_jax.runtime import Checkpoints, Feed, make_mesh
+from mass_jax.runtime import Checkpoints, Feed, Interrupted, make_mesh
 
 
 def state_of(value):
@@ -75,10 +76,12 @@ def small_disk(tmp_path):
     """A disk of 1 MB with a checkpoint of step 1."""
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", tmp_path], check=False).returncode:
         pytest.skip("only root can make a small disk")
-    with Checkpoints(tmp_path / "saved") as checkpoints:
-        checkpoints.save(1, SMALL)
-    yield tmp_path / "saved"
-    subprocess.run(["umount", tmp_path], check=True)
+    try:
+        with Checkpoints(tmp_path / "saved") as checkpoints:
+            checkpoints.save(1, SMALL)
+        yield tmp_path / "saved"
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 SMALL = {"x": np.ones(4, np.float32)}
@@ -100,6 +103,12 @@ def test_a_save_that_failed_while_another_error_ends_the_run_is_logged(small_dis
         checkpoints.save(2, jax.tree.map(jnp.asarray, LARGE))
         raise KeyError
     assert "the last save failed: no space left for" in caplog.text
+
+
+def test_who_stops_a_run_hears_that_its_last_save_failed(small_disk):
+    with pytest.raises(UserError, match="step 1 is saved"), Checkpoints(small_disk) as checkpoints:  # noqa: PT012
+        checkpoints.save(2, jax.tree.map(jnp.asarray, LARGE))
+        raise Interrupted(signal.SIGTERM)
 
 
 def test_another_topology_restores_the_same_numbers(tmp_path):

@@ -17,10 +17,11 @@ from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
 SYSTEM = {"role": "system", "content": "Answer with a number."}
 START = "Answer: "
 ASK = "Problem: {}\nSimilar problem:"
-END = "\n"  # ends every completion: a base model knows it from reading, and it costs one token
+END = "\n"  # ends every completion, answers too, though they are turns: what is learned as the form has it in it
 SOLVED = (Example("4 + 3", "7"), Example("6 * 2", "12"), Example("8 - 5", "3"))  # shown as shots, in this order
 PRACTICE = (("x + 3 = 8", Example("x + 2 = 9", "7")), ("6 * 4", Example("8 * 3", "24")))
-_EXAMPLE = re.compile(rf"(\S.*?) {START}?([0-9]{{1,6}})", re.ASCII)
+# No colon and no control token in a problem: a model cannot put another answer, or turns of its own, into it.
+_EXAMPLE = re.compile(r"([0-9A-Za-z][0-9A-Za-z +*=,.?-]*) Answer: ?([0-9]{1,6})", re.ASCII)
 _INTEGER = re.compile(r"[0-9]{1,6}", re.ASCII)
 
 
@@ -57,17 +58,17 @@ class FamiliesTask:
 
     def generator_prompt(self, problem: str) -> str:
         """The problem behind two others, each with an example of practice for it."""
-        shown = "".join(f"{ASK.format(target)} {_written(example)}\n\n" for target, example in PRACTICE)
+        shown = "".join(f"{ASK.format(target)} {_written(example)}{END}" for target, example in PRACTICE)
         return shown + ASK.format(problem)
 
     def scorer_text(self, problem: str, example: Example) -> str:
         return f"{ASK.format(problem)} {_written(example)}"
 
     def parse_example(self, text: str, problem: str) -> Example | Rejected:
-        match = _EXAMPLE.fullmatch(text[:MAX_CHARS].strip())
+        match = _EXAMPLE.fullmatch(text.strip()) if len(text) <= MAX_CHARS else None
         if match is None:
             return Rejected("not of the form 'problem Answer: integer'")
-        if match[1] == problem or _same_fact(match[1], problem):
+        if _holds(match[1], problem) or _same_fact(match[1], problem):
             return Rejected("copies the target problem")
         return Example(match[1], match[2])
 
@@ -102,6 +103,12 @@ class FamiliesTask:
 
 def _written(example: Example) -> str:
     return f"{example.problem} {START}{example.solution}"
+
+
+def _holds(text: str, problem: str) -> bool:
+    """Whether a text has the problem in it, however it is spaced."""
+    spaceless, sought = "".join(text.split()), re.escape("".join(problem.split()))
+    return re.search(rf"(?<![0-9A-Za-z]){sought}(?![0-9A-Za-z])", spaceless) is not None
 
 
 def _same_fact(one: str, other: str) -> bool:
