@@ -59,11 +59,11 @@ def test_the_families_speak_as_the_model_does_and_show_the_shots_asked_for():
     template = "{{ date_string }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, chat_template=template)
-    chosen = open_task(Config(task="families", num_shots=1), pathlib.Path(), tokenizer)
+    chosen = open_task(Config(task="families", num_shots=1, **TINY), pathlib.Path(), tokenizer)
     assert chosen.task.solver_prompt("9 * 9") == (
         "26 Jul 2024<system>Answer with a number.<user>4 + 3<assistant>Answer: 7<user>9 * 9<assistant>Answer: "
     )
-    assert len(chosen.problems(0).columns["test"]) == Config().num_eval_problems
+    assert len(chosen.problems(0).columns["test"]) == TINY["num_eval_problems"]
 
 
 @pytest.mark.parametrize(
