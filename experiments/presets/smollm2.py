@@ -7,10 +7,10 @@ Cost:     a meta-step takes 90 seconds and a question with adaptation 5 seconds 
 Result:   right practice of the own family 32.4 %, TTT 22.9 %, TT-SS 19.0 %, MASS 15.2 %, Base 10.5 % (105 problems);
           docs/results/smollm2/ says why.
 
-The prompts show no solved problem, so that the form of an answer is there to be learned. The inner rate was chosen on 28
-problems of the training side, where the base model has 11 % right: with right examples Adam at 0.002 gave 39 %, SGD at
-0.15 4 %. In other prompts of one kind, base model 4 %: Adam at 0.001 18 %, at 0.002 and 0.003 32 %, at 0.002 on the last 8
-blocks 4 %, SGD at 0.1 32 %.
+The prompts show no solved problem, so that the form of an answer is there to be learned. The inner rate was chosen on
+28 problems of the training side, where the base model has 11 % right: with right examples Adam at 0.002 gave 39 %, SGD
+at 0.15 4 %. In other prompts of one kind, base model 4 %: Adam at 0.001 18 %, at 0.002 and 0.003 32 %, at 0.002 on the
+last 8 blocks 4 %, SGD at 0.1 32 %.
 """
 
 from mass_jax.config import Config
