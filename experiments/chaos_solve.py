@@ -30,6 +30,7 @@ from mass_jax import solve
 from mass_jax.audit import adaptation, identity, log, source, stages
 from mass_jax.audit.policy import Policy
 from mass_jax.audit.replay import replay
+from mass_jax.runtime import jsonl
 from mass_jax.tasks.problem import Problem
 
 FLAGS = flags.FLAGS
@@ -182,7 +183,7 @@ def kill(kills: int, where: pathlib.Path, model: str) -> dict[str, Any]:
     policy.write_text(Policy().to_json())
     rng = random.Random("mass chaos kill")
     rows = [{"id": i, "problem": f"{rng.randrange(10)} kabo {rng.randrange(10)}"} for i in range(20 * kills)]
-    (where / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    jsonl.rewrite(where / "in.jsonl", rows)
     command = [sys.executable, "-m", "experiments.solve", f"--model={model}", f"--policy={policy}", f"--log={path}"]
     command += [f"--input={where / 'in.jsonl'}", "--batch=4"]
     environment = os.environ | {
@@ -245,10 +246,8 @@ def held_against(
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Whole lines of a JSONL file that may be torn."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    """Reads the intact rows of a JSONL file whose last line may be cut off."""
+    return [row.value for row in jsonl.read_log(path).rows]
 
 
 def main(argv: Sequence[str]) -> None:
