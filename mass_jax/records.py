@@ -65,8 +65,6 @@ def _distinct(path: pathlib.Path, rows: Sequence[jsonl.Row]) -> list[dict[str, A
     for row in rows:
         known = all(isinstance(row.value.get(name), str | int) for name in _KEY)
         found.setdefault(tuple(row.value[name] for name in _KEY) if known else row.line, row.value)
-    if len(found) < len(rows):
-        logging.warning(
-            "%s: %d records are there more than once; the first of each counts", path, len(rows) - len(found)
-        )
+    if repeated := len(rows) - len(found):
+        logging.warning("%s: %d records are there more than once; the first of each counts", path, repeated)
     return list(found.values())

@@ -207,7 +207,7 @@ def _values(text: str, exact: bool) -> list[Row]:
     """The elements of the one array that the text is, or else the values that follow one another in it.
 
     Raises:
-        BadJson: something in between is neither; of the two readings, the one that gets further tells the reason.
+        BadJson: something in between is not JSON; the reason is that of the likelier reading.
     """
     if escaped := _NOT_UTF8.search(text):
         raise BadJson(_not_utf8(escaped), escaped.start())
@@ -223,7 +223,7 @@ def _values(text: str, exact: bool) -> list[Row]:
         return _sequence(text, start, end, exact)
     except BadJson as error:
         failed.append(error)
-    raise max(failed, key=lambda error: error.position)
+    raise failed[0] if _ARRAY.match(text) else max(failed, key=lambda error: error.position)
 
 
 def _array(text: str, start: int, end: int, exact: bool) -> list[Row]:

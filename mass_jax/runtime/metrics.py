@@ -65,10 +65,10 @@ def _fault(row: Mapping[str, Any]) -> str:
     step = row.get("step")
     if isinstance(step, bool) or not isinstance(step, int) or step < 0:
         return "no step"
-    wrong = [
-        name for name, value in row.items() if isinstance(value, bool) or not isinstance(value, int | float | None)
-    ]
-    return f"{wrong[0]!r} is {jsonl.kind(row[wrong[0]])} in place of a number" if wrong else ""
+    for name, value in row.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            return f"{name!r} is {jsonl.kind(value)} in place of a number"
+    return ""
 
 
 def progress(label: str, start: int, stop: int) -> Iterator[tuple[int, "Reporter"]]:

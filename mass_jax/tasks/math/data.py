@@ -107,9 +107,8 @@ def _recognized(rows: Sequence[Any], name: str) -> Source:
     row = next((row for row in rows if isinstance(row, Mapping)), None)
     if row is None:
         raise UserError(f"{name} has no row with fields, only values like {str(rows[0])[:40]!r}; give JSON objects")
-    raise UserError(
-        f"{name}: fields {sorted(map(str, row))} are of no known source; rename them to {list(_OWN_FIELDS)}"
-    )
+    fields = sorted(map(str, row))
+    raise UserError(f"{name}: fields {fields} are of no known source; rename them to {list(_OWN_FIELDS)}")
 
 
 def sample(problems: Sequence[Problem], count: int, seed: int) -> list[Problem]:

@@ -163,9 +163,7 @@ def number_text(value: Any) -> str | None:
     elif isinstance(value, numbers.Integral) and not isinstance(value, bool):
         exact = Decimal(int(value))
     elif isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational):
-        exact = Decimal(
-            str(value)
-        )  # the shortest text that reads back as the same float, as NumPy's floats give it too
+        exact = Decimal(str(value))  # the shortest text that reads back as the same float, for NumPy's floats too
     else:
         return None
     if not exact.is_finite():
