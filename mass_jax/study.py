@@ -130,17 +130,17 @@ def train_run(
 
 
 def write_report(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
-    """Rebuilds the report from the records in a workdir; a row without records is left out.
+    """Rebuilds the report from the records in a workdir; a row that is not evaluated on every column is left out.
 
     Raises:
-        UserError: if no row has any.
+        UserError: no row has records.
     """
     seeds = {seed: workdir / f"seed{seed}" for seed in config.seeds}
     records = {
         name: [r for path in seeds.values() for r in read_records(records_path(path, name))]
         for name in rows_of(config) + (CONTROLS if config.controls else [])
     }
-    records = {name: rows for name, rows in records.items() if rows}
+    records = _on_every_column(records)
     if not records:
         raise UserError(f"{workdir} holds no records of an evaluation; run it without --report_only first")
     runs = [run for run in MASS_RUNS if (next(iter(seeds.values())) / run).exists()]
@@ -149,12 +149,25 @@ def write_report(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         workdir / "report",
         records=records,
         labels={name: row.label for name, row in evaluate.ALL_ROWS.items()},
-        methods=config.chosen_methods,
+        methods=[name for name in config.chosen_methods if name in records],
         curves=curves,
         warmup=config.warmup_steps,
         worked=_worked(next(iter(seeds.values())) / "evaluation" / "worked.json"),
         limits=LIMITS.get(config.task, ()),
     )
+
+
+def _on_every_column(records: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """The rows with records on every column that any row has; warns of rows that are partly evaluated."""
+    columns = {record["column"]: None for rows in records.values() for record in rows}
+    found = {}
+    for name, rows in records.items():
+        missing = [column for column in columns if not any(record["column"] == column for record in rows)]
+        if rows and missing:
+            logging.warning("row %s has no records of column %s and is left out of the report", name, missing[0])
+        elif rows:
+            found[name] = rows
+    return found
 
 
 def _curve(config: Config, run: pathlib.Path) -> list[dict[str, Any]]:
