@@ -76,7 +76,10 @@ def read_questions() -> list:
         raise UserError("give either --problem='...' or --input=FILE.jsonl")
     if FLAGS.input is None:
         return [FLAGS.problem]
-    return [row.value for row in jsonl.read(pathlib.Path(FLAGS.input))]
+    rows = jsonl.read(pathlib.Path(FLAGS.input))
+    if not rows:
+        raise UserError(f"--input={FLAGS.input} has no questions; give one JSON object per line")
+    return [row.value for row in rows]
 
 
 def open_solver() -> solve.Solver:

@@ -449,12 +449,18 @@ def test_the_page_escapes_what_strangers_wrote(setup, path, tmp_path):
         ([3], "no text"),
         ([{"id": "a"}], "no text"),
         ([{"id": 0, "problem": "x"}] * 2, "of another"),
+        ([{"id": 1e22, "problem": "x"}], "question 1 has the id '1e.22'; give a string or an integer"),
         (["x" * 100_001], "the most is 100000"),
     ],
 )
 def test_malformed_questions_cost_one_line(problems, message):
     with pytest.raises(UserError, match=message):
         solve.as_questions(problems)
+
+
+def test_questions_with_null_ids_are_numbered():
+    questions = solve.as_questions([{"id": None, "problem": "x"}, {"id": "b", "problem": "x"}, {"problem": "x"}])
+    assert [question.id for question in questions] == ["0", "b", "2"]
 
 
 def test_a_model_by_itself_needs_a_policy_and_a_log():
