@@ -150,6 +150,7 @@ def write_report(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         records=records,
         labels={name: row.label for name, row in evaluate.ALL_ROWS.items()},
         methods=config.chosen_methods,
+        controls=CONTROLS,
         curves=curves,
         warmup=config.warmup_steps,
         worked=json.loads(worked_path.read_text(encoding="utf-8")) if worked_path.exists() else [],
