@@ -19,8 +19,10 @@ from typing import Any
 
 import jax
 from absl import app, flags
+from matplotlib.figure import Figure
 
 from experiments.benchmarks import metagrad as bench
+from mass_jax.render import plot
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -42,31 +44,26 @@ def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def figure(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
-    """Temporaries against time, both logarithmic; SGD rows that were timed."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    chosen = [r for r in rows if r["seconds"] and r["temp_bytes"] and r["optimizer"] == "sgd"]
-    families = list(dict.fromkeys(r["adjoint"].split("(")[0] for r in chosen))
-    figure, axes = pyplot.subplots(figsize=(7.5, 4.8), layout="constrained")
-    for number, family in enumerate(families):
-        points = [r for r in chosen if r["adjoint"].split("(")[0] == family]
-        axes.scatter(
-            [r["seconds"] for r in points], [r["temp_bytes"] / 2**20 for r in points],
-            label=family, marker="osD^vPX"[number % 7], s=50, alpha=0.8,
-        )  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlabel="seconds, median", ylabel="temporaries, MiB")
-    axes.set_title(f"Meta-gradient, {chosen[0]['model']}, m={chosen[0]['m']}, K=2" if chosen else "Meta-gradient")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.grid(which="major", alpha=0.3)
-    axes.legend(title="one point per policy")
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+def figure(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> Figure:
+    """Temporary memory against time on logarithmic axes, one point per policy: the timed SGD rows."""
+    chosen = [row for row in rows if row["seconds"] and row["temp_bytes"] and row["optimizer"] == "sgd"]
+    families = list(dict.fromkeys(row["adjoint"].split("(")[0] for row in chosen))
+    with plot.figure(path, 2.5 + 0.16 * ((len(families) + 1) // 2)) as figure:
+        axes = figure.subplots()
+        for number, family in enumerate(families):
+            points = [row for row in chosen if row["adjoint"].split("(")[0] == family]
+            look = {"color": plot.COLORS[number], "marker": plot.MARKERS[number], "linestyle": ""}
+            axes.plot([row["seconds"] for row in points], [row["temp_bytes"] / 2**20 for row in points],
+                      label=family, alpha=0.85, markersize=5, **look)  # fmt: skip
+        axes.set(xscale="log", yscale="log", xlabel="median time (s)", ylabel="temporary memory (MiB)")
+        plot.plain_log(axes.xaxis)
+        plot.plain_log(axes.yaxis)
+        axes.grid(which="major")
+        if chosen:
+            title = f"{chosen[0]['model']}\nm = {chosen[0]['m']} examples, K = {chosen[0]['K']} inner steps"
+            figure.suptitle(title, fontsize=7)
+            figure.legend(loc="outside lower center", ncols=2)
+    return figure
 
 
 def machine() -> str:

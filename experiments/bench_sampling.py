@@ -22,21 +22,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 from absl import app, flags, logging
+from matplotlib.figure import Figure
 
 from mass_jax import runtime, sampling
 from mass_jax.llama import Llama, LlamaConfig, lora, losses, tokenizer, weights
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
+from mass_jax.render import plot
 
 _PRESETS = {"cpu": {"repeats": 3, "new": 64, "samples": 12, "rank": 8}}
 _PROMPT = (
     "A farmer has 17 sheep and buys 25 more at the market. On the way home 4 of them run away. "
     "How many sheep does the farmer have now? Explain each step."
 )
+_SIDES = {
+    "ours": "mass_jax",
+    "torch": "transformers, peft",
+    "shared adapter": "mass_jax, shared adapter",
+    "own adapters": "mass_jax, own adapters",
+}
 Cases = dict[str, dict[str, Callable[[], Any]]]
 
 
@@ -242,7 +246,7 @@ def write(result: dict[str, Any], out: pathlib.Path) -> None:
         f"Decoding one sample reads weights at {share['share']:.0%} of the {limit:.1f} GB/s this machine reads at.",
     ]
     (out / "sampling.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    _draw(result, out / "sampling.png")
+    draw(result, out / "sampling.png")
 
 
 def _save(result: dict[str, Any], out: pathlib.Path) -> None:
@@ -257,19 +261,32 @@ def _tokens(name: str, result: dict[str, Any]) -> int:
     return result["new_tokens"] * (1 if name == "1 sample" else result["samples"])
 
 
-def _draw(result: dict[str, Any], file: pathlib.Path) -> None:
-    bars = [
-        (f"{name}\n{side}", _tokens(name, result) / statistics.median(values), side)
-        for name, sides in result["seconds"].items()
-        for side, values in sides.items()
-    ]
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    colours = ["tab:orange" if side == "torch" else "tab:blue" for _, _, side in bars]
-    axes.barh([label for label, _, _ in bars][::-1], [rate for _, rate, _ in bars][::-1], color=colours[::-1])
-    axes.set_xscale("log")
-    axes.set_xlabel("tokens per second")
-    figure.savefig(file, dpi=150)
-    pyplot.close(figure)
+def draw(result: dict[str, Any], path: pathlib.Path) -> Figure:
+    """Throughput of every case and side: median and range over the runs, on a logarithmic axis."""
+    sides = list(dict.fromkeys(side for case in result["seconds"].values() for side in case))
+    cases = list(result["seconds"])
+    with plot.figure(path, 0.28 * len(cases) + 0.95) as figure:
+        axes = figure.subplots()
+        for number, side in enumerate(sides):
+            look = {"color": plot.COLORS[number], "marker": plot.MARKERS[number]}
+            axes.plot([], [], label=_SIDES.get(side, side), **look)
+            for place, case in enumerate(cases):
+                if values := result["seconds"][case].get(side):
+                    here = [name for name in sides if name in result["seconds"][case]]
+                    height = place + 0.3 * (here.index(side) - (len(here) - 1) / 2)
+                    rates = [_tokens(case, result) / value for value in (min(values), max(values))]
+                    axes.plot(rates, [height, height], color=look["color"])
+                    axes.plot(_tokens(case, result) / statistics.median(values), height, **look)
+        axes.set_yticks(range(len(cases)), cases)
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(len(cases) - 0.4, -0.6)
+        axes.set_xscale("log")
+        plot.plain_log(axes.xaxis)
+        axes.grid(axis="x")
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("throughput (tokens/s), median and range")
+        figure.legend(loc="outside lower center", ncols=2)
+    return figure
 
 
 # Defined only when run: the commands share names of flags, and tests import several of them.
