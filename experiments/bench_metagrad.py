@@ -52,9 +52,8 @@ def figure(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> Figure:
         axes = figure.subplots()
         for number, family in enumerate(families):
             points = [row for row in chosen if row["adjoint"].split("(")[0] == family]
-            look = {"color": plot.COLORS[number], "marker": plot.MARKERS[number], "linestyle": ""}
             axes.plot([row["seconds"] for row in points], [row["temp_bytes"] / 2**20 for row in points],
-                      label=family, alpha=0.85, markersize=5, **look)  # fmt: skip
+                      label=family, alpha=0.85, markersize=5, **plot.look(number, ""))  # fmt: skip
         axes.set(xscale="log", yscale="log", xlabel="median time (s)", ylabel="temporary memory (MiB)")
         plot.plain_log(axes.xaxis)
         plot.plain_log(axes.yaxis)

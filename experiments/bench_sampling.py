@@ -268,7 +268,7 @@ def draw(result: dict[str, Any], path: pathlib.Path) -> Figure:
     with plot.figure(path, 0.28 * len(cases) + 0.95) as figure:
         axes = figure.subplots()
         for number, side in enumerate(sides):
-            look = {"color": plot.COLORS[number], "marker": plot.MARKERS[number]}
+            look = plot.look(number, "-")
             axes.plot([], [], label=_SIDES.get(side, side), **look)
             for place, case in enumerate(cases):
                 if values := result["seconds"][case].get(side):

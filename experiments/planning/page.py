@@ -14,7 +14,7 @@ _WORK = ("model", "tasks", "m", "k", "tokens", "K", "rank", "dtype", "adjoint")
 _LOOKS = {  # what fills a chip -> color and hatch
     "weights": ("#0072B2", ""),
     "optimizer": ("#56B4E9", "////"),
-    "scorer": ("#009E73", "...."),
+    "scorer": ("#009E73", "\\\\\\\\"),
     "temporaries": ("#E69F00", ""),
 }
 HEAD = ("phase", "weights", "optimizer", "scorer", "caches", "temporaries", "total", "HBM", "fits", "time (estimate)")
@@ -68,7 +68,7 @@ def figure(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], path: p
         places, left = np.arange(len(rows)), np.zeros(len(rows))
         for name, (color, hatch) in _LOOKS.items():
             sizes = np.array([0.0 if row["refused"] else row[name] / GIB for row in rows])
-            look = {"color": color, "edgecolor": "white", "linewidth": 0.4, "hatch": hatch}
+            look: dict[str, Any] = {"color": color, "edgecolor": "white", "linewidth": 0.4, "hatch": hatch}
             axes.barh(places, sizes, 0.65, left=left, label=name, **look)
             left += sizes
         hbm = rows[0]["hbm"] / GIB if rows and rows[0]["hbm"] else None
@@ -135,8 +135,7 @@ def chips_figure(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> Figur
     with plot.figure(path, 2.3) as figure:
         axes = figure.subplots()
         for number, name in enumerate(("total", "temporaries")):
-            look = {"marker": plot.MARKERS[number], "linestyle": plot.DASHES[number]}
-            axes.plot(chips, [row[name] / GIB for row in rows], label=name, **look)
+            axes.plot(chips, [row[name] / GIB for row in rows], label=name, **plot.look(number))
         if rows:  # an empty logarithmic axis has no limits
             axes.set_xscale("log", base=2)
             axes.set_yscale("log", base=2)

@@ -4,6 +4,7 @@ import contextlib
 import pathlib
 import textwrap
 from collections.abc import Iterator
+from typing import Any
 
 import matplotlib
 from matplotlib.axis import Axis
@@ -35,6 +36,18 @@ def figure(path: pathlib.Path, height: float, width: float = COLUMN) -> Iterator
         path.parent.mkdir(parents=True, exist_ok=True)
         made.savefig(path.with_suffix(".png"), metadata={"Software": None})
         made.savefig(path.with_suffix(".svg"), metadata={"Creator": None, "Date": None})
+
+
+def look(number: int, dashes: str | None = None) -> dict[str, Any]:
+    """Color, marker and dashes of a series, so that none is told apart by its color alone.
+
+    Args:
+        number: of the series in its figure.
+        dashes: a line style in place of the series' own; "" draws markers without a line.
+    """
+    number %= len(COLORS)
+    style = DASHES[number] if dashes is None else dashes
+    return {"color": COLORS[number], "marker": MARKERS[number], "linestyle": style}
 
 
 def plain_log(axis: Axis) -> None:

@@ -43,10 +43,10 @@ def accuracy(table: Mapping[str, Any], path: pathlib.Path) -> Figure:
                 cell = row["columns"][column]
                 _interval(axes, cell["accuracy"], cell["ci95"], place + offset, number)
         for number, column in enumerate(columns):
-            axes.plot([], [], label=plot.label(column), **_look(number, "-"))
+            axes.plot([], [], label=plot.label(column), **plot.look(number, "-"))
         axes.set_yticks([*ticks], [*ticks.values()])
         for position, text in zip(ticks, axes.get_yticklabels(), strict=True):
-            text.set_weight("bold" if position in titles else "normal")
+            text.set_fontweight("bold" if position in titles else "normal")
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(height, 0)
         axes.set_xlim(0, _upper(row["columns"][column]["ci95"][1] for row in rows for column in columns))
@@ -88,7 +88,7 @@ def _groups(table: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
 
 
 def _interval(axes: Axes, share: float, bounds: Sequence[float], place: float, number: int) -> None:
-    look = _look(number, "-")
+    look = plot.look(number, "-")
     axes.plot([100 * bound for bound in bounds], [place, place], color=look["color"], clip_on=False)
     axes.plot(100 * share, place, clip_on=False, **look)
 
@@ -126,7 +126,7 @@ def gain_by_subject(table: Mapping[str, Any], path: pathlib.Path) -> Figure | No
                 place += 1
             place += 1.5
         for number, name in enumerate(others):
-            axes.plot([], [], label=table["methods"][name]["label"], **_look(number, "-"))
+            axes.plot([], [], label=table["methods"][name]["label"], **plot.look(number, "-"))
         axes.axvline(0, color=plot.GRAY, linewidth=0.8, zorder=0)
         axes.set_yticks(ticks, [f"{plot.label(s, 16)}\nn = {details[base][s]['problems']}" for s in subjects])
         axes.tick_params(axis="y", length=0)
@@ -164,7 +164,8 @@ def training_curves(
             for number, rows in enumerate(runs.values()):  # a run without this metric keeps its color
                 points = [(row["step"], scale * row[metric]) for row in rows if _finite(row.get(metric))]
                 if points:
-                    _curve(axes, *np.array(points, float).T, number)
+                    steps, values = np.array(points, float).T
+                    _curve(axes, steps, values, number)
                     drawn += [value for _, value in points]
             axes.set_ylabel(title)
             margin = max(0.5, 0.02 * last)
@@ -180,7 +181,7 @@ def training_curves(
         for axes in grid[-1]:
             axes.set_xlabel("meta-training step")
         for number, name in enumerate(runs):
-            grid[0, 0].plot([], [], label=(labels or {}).get(name, name), **_look(number))
+            grid[0, 0].plot([], [], label=(labels or {}).get(name, name), **plot.look(number))
         if warmup > 0:
             grid[0, 0].fill_between([], [], color="#e8e8e8", linewidth=0, label="scorer warm-up")
         figure.legend(loc="outside lower center", ncols=2)
@@ -191,16 +192,9 @@ def _finite(value: Any) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _look(number: int, dashes: Any = None) -> dict[str, Any]:
-    """Color, marker and dashes of a series, so that none of them has to be told by its color alone."""
-    number %= len(plot.COLORS)
-    dashes = plot.DASHES[number] if dashes is None else dashes
-    return {"color": plot.COLORS[number], "marker": plot.MARKERS[number], "linestyle": dashes}
-
-
 def _curve(axes: Axes, steps: np.ndarray, values: np.ndarray, number: int) -> None:
     """One metric of one run; every step has a marker in short runs, every sixth of the run otherwise."""
-    look, spacing = _look(number), 1 if len(values) <= 16 else len(values) // 6
+    look, spacing = plot.look(number), 1 if len(values) <= 16 else len(values) // 6
     smooth = moving_average(values, min(_SMOOTHING, len(values) // 8))
     axes.plot(steps, smooth, **look, markevery=spacing)
     axes.plot(steps, values, color=look["color"], alpha=0.25, linewidth=0.6, zorder=1)

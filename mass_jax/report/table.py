@@ -163,7 +163,7 @@ def _by_subject(records: Sequence[Mapping[str, Any]], column: str) -> dict[str, 
 def _subject_details(records: Records, column: str) -> dict[str, dict[str, dict[str, Any]]]:
     """Number of distinct problems, interval, and paired gain over the first row, by row and subject."""
     base: dict[tuple[int, str], Any] = {}
-    details = {}
+    details: dict[str, dict[str, dict[str, Any]]] = {}
     for name, rows in records.items():
         chosen = [record for record in rows if record["column"] == column]
         base = base or {(record["seed"], record["id"]): record["right"] for record in chosen}
