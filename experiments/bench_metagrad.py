@@ -1,13 +1,13 @@
-"""Memory, time and exactness of meta-gradients: our adjoints and policies, and other people's, on one problem.
+"""Benchmarks memory, time and exactness of meta-gradients: every adjoint and policy, and peers, on one problem.
 
     python -m experiments.bench_metagrad --preset=cpu --out=DIR
 
-writes `metagrad.json`, `metagrad.md` and `metagrad.png` to DIR; given the same DIR again, finished measurements stay.
-Runs are interleaved (every case once, then every case again ...) and medians reported, for machines are rarely idle.
+writes metagrad.json, metagrad.md, metagrad.png and metagrad.svg to DIR. Rerun the same command to resume: finished
+measurements are kept. Runs are interleaved (every case once, then every case again), because machines are rarely idle,
+and medians are reported.
 Presets: `cpu` (8 layers, about 20 minutes on 2 cores, 5 GiB), `gpu` and `tpu` (a 1B-parameter shape in bfloat16),
-`tiny` (a check that everything runs, minutes, most of them compilation), `wall` (compiles a published out-of-memory
-case, all 124M parameters, T=16 and T=32 steps, and runs nothing).
-Peers in PyTorch run where they are installed, on CPU presets.
+`tiny` (a check that everything runs; minutes, mostly compilation), `wall` (compiles a published out-of-memory case, all
+124M parameters, T=16 and T=32 steps, and runs nothing). PyTorch peers run on CPU presets if they are installed.
 """
 
 import json
@@ -26,7 +26,7 @@ from mass_jax.render import plot
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows in Markdown."""
+    """The rows as a Markdown table."""
     lines = [
         "| adjoint | policy | optimizer | K | m | tokens | temporaries, MiB | seconds | compile, s | relative error |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
@@ -66,13 +66,13 @@ def figure(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> Figure:
 
 
 def machine() -> str:
-    """The device, and for a CPU how many cores."""
+    """Number and kind of the devices, or of the CPU cores."""
     kind = jax.devices()[0].device_kind
     return f"{os.cpu_count()} CPU cores" if kind == "cpu" else f"{jax.device_count()} x {kind}"
 
 
 def run(preset: str, out: pathlib.Path, machine: str) -> None:
-    """Measures a preset; writes the JSON after every measurement, the table and the figure at the end."""
+    """Measures a preset; writes the JSON after every measurement, and the table and the figure at the end."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "metagrad.json"
     header = {"machine": machine, "jax": jax.__version__, "preset": preset}
@@ -109,9 +109,9 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(f"error: {error}")
 
 
-# Defined only when run: the commands share names of flags, and tests import several of them.
+# Defined only when run as a script: commands share flag names, and tests import several of them.
 if __name__ == "__main__":
     flags.DEFINE_enum("preset", "cpu", sorted([*bench.PRESETS, "wall"]), "Shapes and policies to measure.")
-    flags.DEFINE_string("out", None, "Directory for the results; give it again to resume.")
-    flags.DEFINE_string("machine", "", "What to call this machine in the results; empty asks JAX.")
+    flags.DEFINE_string("out", None, "Directory for the results; pass it again to resume.")
+    flags.DEFINE_string("machine", "", "Name of this machine in the results; by default what JAX reports.")
     app.run(main)
