@@ -11,7 +11,7 @@ from mass_jax.render import plot
 
 GIB = 2**30
 _WORK = ("model", "tasks", "m", "k", "tokens", "K", "rank", "dtype", "adjoint")
-_LOOKS = {  # what fills a chip -> color and hatch
+_LOOKS = {  # part of the memory -> color and hatch
     "weights": ("#0072B2", ""),
     "optimizer": ("#56B4E9", "////"),
     "scorer": ("#009E73", "\\\\\\\\"),
