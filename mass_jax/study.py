@@ -150,6 +150,7 @@ def write_report(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         records=records,
         labels={name: row.label for name, row in evaluate.ALL_ROWS.items()},
         methods=[name for name in config.chosen_methods if name in records],
+        controls=CONTROLS,
         curves=curves,
         warmup=config.warmup_steps,
         worked=_worked(next(iter(seeds.values())) / "evaluation" / "worked.json"),

@@ -107,8 +107,9 @@ def test_the_report_is_whole(undisturbed):
         "table1.json",
         "table1.md",
         "accuracy.png",
-        "gain_by_subject.png",
+        "accuracy.svg",
         "training.png",
+        "training.svg",
         "examples.html",
     }
 
