@@ -13,7 +13,7 @@ from typing import Any
 import re2
 
 from mass_jax.errors import UserError
-from mass_jax.llama import jsonfile, lora
+from mass_jax.llama import jsonfile, lora, values
 from mass_jax.llama.config import LlamaConfig
 
 NAME = "adapter_config.json"
@@ -83,16 +83,19 @@ def read(file: pathlib.Path) -> AdapterConfig:
     """
     settings = jsonfile.read(file)
     if "peft_type" not in settings:
-        raise UserError(f"{file} lacks 'peft_type': give a directory that peft wrote")
-    for key, value in settings.items():
-        if problem := _problem(key, value):
-            raise UserError(f"{key!r} is {reprlib.repr(value)} in {file}: {problem}")
-    return _read(file, settings)
+        raise UserError(f"{file}: 'peft_type' is missing: give a directory that peft wrote")
+    try:
+        for key, value in settings.items():
+            if problem := _problem(key, value):
+                raise UserError(f"{key!r} is {reprlib.repr(value)}: {problem}")
+        return _read(settings)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
 
 
 def _problem(key: str, value: Any) -> str:
     """Why a setting is refused, with the fix; "" if it is not."""
-    if key in READ or value is None and key in WITHOUT_EFFECT:
+    if key in READ or (value is None and key in WITHOUT_EFFECT):
         return ""
     if key in WITHOUT_EFFECT:
         kinds = WITHOUT_EFFECT[key]
@@ -104,29 +107,26 @@ def _problem(key: str, value: Any) -> str:
     return "" if off else "not supported; merge the adapter into its base model with peft"
 
 
-def _read(file: pathlib.Path, settings: dict[str, Any]) -> AdapterConfig:
-    def need(key: str, good: Any, expected: str) -> Any:
+def _read(settings: dict[str, Any]) -> AdapterConfig:
+    def need(key: str, kind: values.Kind) -> Any:
         if key not in settings:
-            raise UserError(f"{file} lacks {key!r}: add {expected}")
-        if not good(settings[key]):
-            raise UserError(f"{key!r} is {reprlib.repr(settings[key])} in {file}: give {expected}")
-        return settings[key]
+            raise UserError(f"{key!r} is missing: add {kind.expected}")
+        return values.check(repr(key), settings[key], kind)
 
-    rank = need("r", lambda r: _is_number(r) and isinstance(r, int) and r > 0, "an integer of at least 1")
-    alpha = need("lora_alpha", _is_number, "a number")
-    settings = {"use_rslora": False, **settings}
-    rslora = need("use_rslora", lambda value: value is None or isinstance(value, bool), "true or false")
-    targets = need("target_modules", _are_targets, "the names of the adapted projections, such as ['q_proj', 'v_proj']")
-    return AdapterConfig(rank, float(alpha), bool(rslora), targets if isinstance(targets, str) else tuple(targets))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30  # NaN is not
+    rank = need("r", values.COUNT)
+    alpha = need("lora_alpha", _NUMBER)
+    targets = need("target_modules", _TARGETS)
+    rslora = values.check("'use_rslora'", settings.get("use_rslora") or False, values.SWITCH)
+    return AdapterConfig(rank, float(alpha), rslora, targets if isinstance(targets, str) else tuple(targets))
 
 
 def _are_targets(value: Any) -> bool:
     names = [value] if isinstance(value, str) else value
     return isinstance(names, list) and bool(names) and all(isinstance(name, str) and name for name in names)
+
+
+_NUMBER = values.Kind(values.is_number, "a number")
+_TARGETS = values.Kind(_are_targets, "the names of the adapted projections, such as ['q_proj', 'v_proj']")
 
 
 def projections(settings: AdapterConfig, config: LlamaConfig) -> list[str]:
