@@ -37,7 +37,7 @@ class TemplateFailure(ValueError):
 class _Generation(jinja2.ext.Extension):
     """The block {% generation %}, which marks what an assistant wrote; here it is no more than its content."""
 
-    tags = frozenset({"generation"})
+    tags = {"generation"}  # noqa: RUF012 (as the base class has it)
 
     def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
         line = next(parser.stream).lineno

@@ -149,6 +149,30 @@ def test_setting_matches_peft_or_fails(config, make_params, base, tokens_BT, edi
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_converted_adapter_loads_and_original_is_refused(config, make_params, base, tokens_BT, tmp_path, init):
+    """As peft trains, saves and converts an adapter that changes the base weights."""
+    settings = theirs.LoraConfig(r=2, lora_alpha=2, target_modules=["q_proj", "v_proj"], init_lora_weights=init)
+    model = theirs.get_peft_model(base, settings)
+    model.peft_config["default"].init_lora_weights = True
+    model.save_pretrained(tmp_path / "start")
+    model.peft_config["default"].init_lora_weights = init
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    wanted = _torch_logits(model, tokens_BT)
+    model.save_pretrained(tmp_path / "original")
+    with pytest.raises(UserError, match=f"'init_lora_weights' is '{init}'"):
+        peft.load(tmp_path / "original", config)
+    model.save_pretrained(tmp_path / "new", path_initial_model_for_weight_conversion=str(tmp_path / "start"))
+    adapter, factor = peft.load(tmp_path / "new", config)
+    variables = lora.variables(make_params(config), lora.scaled(adapter, factor))
+    np.testing.assert_allclose(jax.jit(Llama(config).apply)(variables, tokens_BT), wanted, atol=1e-4)
+
+
 def test_every_peft_field_is_known_or_refused(config, edit_config):
     """A field that a later version of peft adds is refused as soon as it is used."""
     defaults = theirs.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM").to_dict()
