@@ -33,7 +33,7 @@ WITHOUT_EFFECT: dict[str, tuple[type, ...]] = {
     "qalora_group_size": (int,),
     "revision": (str,),
 }
-# Settings with an effect, and the values that leave plain LoRA; the first is named in the error.
+# Settings with an effect, and the values that leave plain LoRA.
 PLAIN: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
     "task_type": ("CAUSAL_LM", None),
@@ -102,7 +102,8 @@ def _problem(key: str, value: Any) -> str:
         return "" if isinstance(value, kinds) else f"give a {' or '.join(kind.__name__ for kind in kinds)}"
     if key in PLAIN:
         plain = any(value is one or (isinstance(one, str) and value == one) for one in PLAIN[key])
-        return "" if plain else f"only {PLAIN[key][0]!r} loads; merge the adapter into its base model with peft"
+        allowed = ", ".join(map(repr, PLAIN[key]))
+        return "" if plain else f"only {allowed} can be read; merge the adapter into its base model with peft"
     off = value is None or value is False or value in ([], {})
     return "" if off else "not supported; merge the adapter into its base model with peft"
 

@@ -1,7 +1,7 @@
 """Conversations, and the text of them that a model continues.
 
 A chat template is tried out once, in a process with limits of time and memory, and then rendered in this process. The
-limits cover conversations like those of the trial; for others, only the length of the text is bounded.
+trial covers conversations like its own; for all others, the steps of loops and the length of the text are bounded.
 """
 
 import contextlib

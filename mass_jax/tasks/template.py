@@ -6,14 +6,16 @@ memory. This module imports no more than jinja2, so that such a process starts q
 """
 
 import contextlib
+import contextvars
 import datetime
 import functools
+import itertools
 import json
 import os
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2.exceptions
@@ -26,12 +28,18 @@ import jinja2.utils
 Message = Mapping[str, str]
 NOW = datetime.datetime(2024, 7, 26)  # the day that Llama 3's templates write where they are given none
 MAX_CHARS = 1_000_000
+MAX_STEPS = 1_000_000  # of all loops together
 SECONDS, MEMORY_BYTES = 3, 1 << 30
 _WALL_SECONDS = 120  # for a machine that has no time for the process
+_steps: contextvars.ContextVar[Iterator[int]] = contextvars.ContextVar("steps")
 
 
 class TemplateFailure(ValueError):
-    """A template that does not parse, raises, or needs too much."""
+    """A template that does not parse, raises, or exceeds a limit."""
+
+
+class _Exceeded(TemplateFailure):
+    """A template that exceeds a limit."""
 
 
 class _Generation(jinja2.ext.Extension):
@@ -72,6 +80,15 @@ def _dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
     return dict(*args, **kwargs)
 
 
+def _metered(items: Iterable[Any]) -> Iterator[Any]:
+    """What a loop of a template goes through; all loops of one rendering share a budget."""
+    steps = _steps.get()
+    for item in items:
+        if next(steps) >= MAX_STEPS:
+            raise _Exceeded(f"its loops have more than {MAX_STEPS} steps")
+        yield item
+
+
 @functools.lru_cache(maxsize=16)
 def _compile(source: str) -> jinja2.Template:
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
@@ -85,7 +102,13 @@ def _compile(source: str) -> jinja2.Template:
         "raise_exception": _raise_exception,
         "strftime_now": _strftime_now,
     }
-    return environment.from_string(source)
+    environment.filters["_metered"] = _metered
+    tree = environment.parse(source)
+    for loop in list(tree.find_all(jinja2.nodes.For)):
+        if loop.recursive:
+            raise TemplateFailure("it has a recursive loop")
+        loop.iter = jinja2.nodes.Filter(loop.iter, "_metered", [], [], None, None, lineno=loop.lineno)
+    return environment.from_string(tree)
 
 
 def render(source: str, messages: Sequence[Message], tokens: Mapping[str, Any]) -> str:
@@ -100,7 +123,8 @@ def render(source: str, messages: Sequence[Message], tokens: Mapping[str, Any]) 
         The text.
 
     Raises:
-        TemplateFailure: the template does not parse, raises, or writes more than `MAX_CHARS` characters.
+        TemplateFailure: the template does not parse, raises, loops for more than `MAX_STEPS` steps, or writes more than
+            `MAX_CHARS` characters.
 
     >>> render("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}",
     ...        [{"role": "user", "content": "1 + 1?"}], {"eos_token": "</s>"})
@@ -115,12 +139,13 @@ def render(source: str, messages: Sequence[Message], tokens: Mapping[str, Any]) 
         "date_string": NOW.strftime("%d %b %Y"),
     }
     pieces, count = [], 0
+    _steps.set(itertools.count())
     try:
         for piece in _compile(source).generate(given):
             pieces.append(piece)
             count += len(piece)
             if count > MAX_CHARS:
-                raise TemplateFailure(f"it writes more than {MAX_CHARS} characters")
+                raise _Exceeded(f"it writes more than {MAX_CHARS} characters")
     except TemplateFailure:
         raise
     except Exception as error:  # a template is a program, and may fail in every way that one can
@@ -163,8 +188,8 @@ def try_out(
         raise TemplateFailure(f"it runs longer than {SECONDS} s, or needs more than {MEMORY_BYTES >> 30} GiB")
     if done.returncode:
         raise RuntimeError(f"the process that tries out a chat template failed: {done.stderr.decode(errors='replace')}")
-    replies = json.loads(done.stdout)[: len(conversations)]
-    for reply in replies:
+    *replies, last = json.loads(done.stdout)
+    for reply in (*replies, last) if last.get("exceeded") else replies:
         if "failure" in reply:
             raise TemplateFailure(reply["failure"])
     return [reply["text"] for reply in replies]
@@ -180,12 +205,12 @@ def main() -> None:
     """Serves `try_out`: a task as JSON on stdin, texts or failures as JSON on stdout."""
     task = json.load(sys.stdin)
     _limit()
-    replies = []
+    replies: list[dict[str, Any]] = []
     for messages in task["chats"]:
         try:
             replies.append({"text": render(task["source"], messages, task["tokens"])})
         except TemplateFailure as failure:
-            replies.append({"failure": str(failure)})
+            replies.append({"failure": str(failure), "exceeded": isinstance(failure, _Exceeded)})
     json.dump(replies, sys.stdout)
 
 

@@ -30,6 +30,8 @@ LLAMA = (
     "    {%- set ns.count = ns.count + 1 %}\n"
     "    {{- '<|' + message.role + '|>' + message.content.strip() + eos_token + ns.count | string }}\n"
     "    {%- if loop.last %}{{- message | tojson }}{%- endif %}\n"
+    "    {{- loop.length ~ (loop.previtem or message).role ~ (loop.nextitem or message).role ~ loop.revindex }}\n"
+    "    {%- for key, value in message.items() if key != 'role' %}{{- key }}{%- else %}none{%- endfor %}\n"
     "    {%- if message.role == 'nobody' %}{%- continue %}{%- endif %}\n"
     "    {%- generation %}{{- loop.index0 ~ dict(a=1).a }}{%- endgeneration %}\n{%- endfor %}\n"
 )
@@ -82,9 +84,12 @@ def test_render_gives_the_text_of_transformers(make, source, messages):
         ([{"name": "chat", "template": PLAIN}, {"name": "rag", "template": "x"}], "none of the chat templates ['chat'"),
         ("always the same", "leaves out the last message"),
         ("{{ messages[0].content }}", "leaves out the last message"),
-        ("{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}", "runs longer than 3 s"),
+        ("{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}", "its loops have more than"),
         ("{% for m in messages %}{% for a in m.content %}{% for b in m.content %}{% for c in m.content %}"
-         "{% endfor %}{% endfor %}{% endfor %}{{ m.content }}{% endfor %}", "runs longer than 3 s"),
+         "{% endfor %}{% endfor %}{% endfor %}{{ m.content }}{% endfor %}", "its loops have more than"),
+        ("{% macro f(n) %}{% if n %}{% set _ = f(n - 1) ~ f(n - 1) %}{% endif %}{% endmacro %}{{ f(40) }}",
+         "runs longer than 3 s"),
+        ("{% for m in messages recursive %}{{ m.content }}{% endfor %}", "it has a recursive loop"),
         ("{{ 'a' * 2000000 }}", "writes more than 1000000 characters"),
         ("{% for i in range(99999) %}{{ messages[0].content * 99 }}{% endfor %}", "writes more than 1000000"),
         ("{% set x = 'a' * 30000000000 %}", "MemoryError"),
@@ -138,9 +143,17 @@ def test_bad_template_is_no_matter_without_chats(make):
     assert assemble(Config(model=directory)).problems(0).train
 
 
-def test_failure_on_later_messages_is_named(make):
-    encoder = make("{% if 'x' in messages[-1].content %}{{ raise_exception('an x') }}{% endif %}" + PLAIN)
-    with pytest.raises(UserError, match=r"tokenizer_config\.json: .* an x\)"):
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("{{ raise_exception('an x') }}", r"an x\)"),
+        ("{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}", "more than 1000000 steps"),
+        ("{% for i in range(9999) %}{{ 'a' * 999 }}{% endfor %}", "more than 1000000 characters"),
+    ],
+)
+def test_failure_on_later_messages_is_named(make, body, words):
+    encoder = make("{% if 'x' in messages[-1].content %}" + body + "{% endif %}" + PLAIN)
+    with pytest.raises(UserError, match=rf"tokenizer_config\.json: .*{words}"):
         chat.renderer(encoder)([{"role": "user", "content": "x"}])
 
 
