@@ -3,6 +3,7 @@
 from mass_jax.runtime.checkpoints import Checkpoints
 from mass_jax.runtime.distributed import agreed_maximum, gather_rows, is_first, join, mine
 from mass_jax.runtime.feed import Feed
+from mass_jax.runtime.lock import lock_workdir
 from mass_jax.runtime.mesh import make_mesh
 from mass_jax.runtime.metrics import MetricsLog, progress
 from mass_jax.runtime.rules import check_divides, check_layout, constrain, shardings, use_mesh
@@ -24,6 +25,7 @@ __all__ = [
     "gather_rows",
     "is_first",
     "join",
+    "lock_workdir",
     "make_mesh",
     "mine",
     "progress",
