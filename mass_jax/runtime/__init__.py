@@ -8,7 +8,7 @@ from mass_jax.runtime.mesh import make_mesh
 from mass_jax.runtime.metrics import MetricsLog, progress
 from mass_jax.runtime.rules import check_divides, check_layout, constrain, shardings, use_mesh
 from mass_jax.runtime.signals import Interrupted, Stop, stop_on_signals
-from mass_jax.runtime.workdir import check_workdir, claim_workdir, workdir_path, write_atomically
+from mass_jax.runtime.workdir import check_workdir, claim_workdir, read_settings, workdir_path, write_atomically
 
 __all__ = [
     "Checkpoints",
@@ -29,6 +29,7 @@ __all__ = [
     "make_mesh",
     "mine",
     "progress",
+    "read_settings",
     "shardings",
     "stop_on_signals",
     "use_mesh",
