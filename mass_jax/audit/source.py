@@ -65,7 +65,7 @@ def _assemble(config: Config) -> Parts:
 def _read_config(path: pathlib.Path) -> Config:
     try:
         return Config.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} holds no settings of a run ({error}); give a workdir of experiments.train") from None
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from experiments.launch import free_port
 from mass_jax.errors import UserError
-from mass_jax.runtime import join
+from mass_jax.runtime import join, lock_workdir
 from mass_jax.runtime.distributed import likely_cause
 from mass_jax.runtime.metrics import read_metrics
 
@@ -84,20 +84,24 @@ def test_processes_agree_on_rows_workdir_and_checkpoint(environment, tmp_path):
     """A row that both have, a directory that they do not share, a checkpoint that only one of them cannot read."""
     child, address = str(pathlib.Path(__file__).parent / "agree_child.py"), f"127.0.0.1:{free_port()}"
     paths = [str(tmp_path / "shared"), str(tmp_path / "own")]
-    finish(
-        subprocess.Popen(
-            [sys.executable, child, paths[0], f"{paths[1]}{i}", address, str(i)],
-            env=environment,
-            stderr=subprocess.PIPE,
+    with lock_workdir(tmp_path / "ownheld"):
+        finish(
+            subprocess.Popen(
+                [sys.executable, child, paths[0], f"{paths[1]}{i}", address, str(i)],
+                env=environment,
+                stderr=subprocess.PIPE,
+            )
+            for i in range(2)
         )
-        for i in range(2)
-    )
     first, second = (json.loads((tmp_path / "shared" / f"{i}.json").read_text()) for i in range(2))
     assert first["rows"] == second["rows"]
     assert first["rows"][1:] == ["0", "1"]
     for found in (first, second):
         assert "is not one directory for all processes" in found["apart"]
         assert found["step"] == 1
+        assert found["locked"]
+    assert f"is in use by process {os.getpid()}" in first["held"]
+    assert "process 0 cannot use" in second["held"]
     assert first["damaged"] > 0
 
 
