@@ -13,6 +13,7 @@ DEPENDENCIES = (
     ("jax>=0.10.2", "arrays, autodiff, jit, sharding", ("",)),
     ("numpy>=2.0", "host arrays", ("",)),
     ("scipy>=1.13", "ranks, for areas under curves", ("",)),
+    ("filelock>=4.3", "the lock of a workdir", ("",)),
     ("huggingface_hub>=1.0", "models by hub id", ("",)),
     ("flax>=0.12.8", "the Llama module, in Linen", ("",)),
     ("optax>=0.2.8", "inner and outer optimizers", ("",)),

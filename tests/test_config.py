@@ -1,6 +1,7 @@
 """Settings refuse what is unknown or contradictory, in one line that says what to do."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -63,3 +64,22 @@ def test_config_of_other_json_is_refused(text, message):
     with pytest.raises(ValueError, match=message) as error:
         Config.from_json(text)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("steps", "120"), ("steps", 120.0), ("steps", True), ("steps", None), ("gamma", "0.1"), ("gamma", False)),
+        *(("model", 3), ("controls", 1), ("controls", "yes"), ("seeds", 0), ("seeds", ["0"]), ("methods", "base")),
+        *(("methods", [1]), ("model", ["tiny"]), ("lora_rank", {})),
+    ],
+)
+def test_config_refuses_mistyped_setting(name, value):
+    text = json.dumps(json.loads(Config().to_json()) | {name: value})
+    with pytest.raises(ValueError, match=f"--{name}=.* must be ") as caught:
+        Config.from_json(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_config_accepts_integer_for_float():
+    assert Config(lora_alpha=8).lora_alpha == 8
