@@ -5,7 +5,7 @@ from typing import NamedTuple
 import re2
 
 from mass_jax.tasks.math.answer import Unreadable
-from mass_jax.tasks.patterns import ascii_lower
+from mass_jax.tasks.patterns import lower_in_place
 
 MAX_MENTIONS = 50
 _BEFORE, _AFTER = 80, 1500  # characters around a mention that are looked at
@@ -76,7 +76,7 @@ def announced(text: str, word: str = "answer") -> Announcement | None:
     >>> announced("The answer is 42. I hope the answer is correct.").content
     '42'
     """
-    lowered, at = ascii_lower(text), len(text)
+    lowered, at = lower_in_place(text), len(text)
     for _ in range(MAX_MENTIONS):
         at = lowered.rfind(word, 0, at)
         if at < 0:
@@ -103,7 +103,7 @@ def is_sentence(text: str) -> bool:
     (True, False, False, False)
     """
     word = _WORD.match(text)
-    if word is None or ascii_lower(word[1]) in _MATH_WORDS:
+    if word is None or lower_in_place(word[1]) in _MATH_WORDS:
         return False
     return "=" in text or "\\" in text or any(char.isdigit() for char in text)
 

@@ -20,7 +20,7 @@ from mass_jax.tasks.math.answer import Unreadable
 from mass_jax.tasks.math.boxes import Box, find_boxes, has_box
 from mass_jax.tasks.math.grade import grade_quickly
 from mass_jax.tasks.math.joined import join_boxes
-from mass_jax.tasks.patterns import ascii_lower, encodable
+from mass_jax.tasks.patterns import encodable, lower_in_place
 from mass_jax.tasks.problem import Verdict
 
 MAX_RESPONSE_CHARS = 100_000
@@ -82,11 +82,11 @@ def without_thinking(text: str) -> str:
     >>> without_thinking("Is it 5? No.</think>The answer is 6.")
     'The answer is 6.'
     """
-    lowered = ascii_lower(text)
+    lowered = lower_in_place(text)
     for name in _THINKING:
         if f"<{name}>" in lowered or f"</{name}>" in lowered:
             text = _without_sections(text, lowered, f"<{name}>", f"</{name}>")
-            lowered = ascii_lower(text)
+            lowered = lower_in_place(text)
     return text
 
 
@@ -117,7 +117,7 @@ def _tagged(text: str) -> tuple[str, str]:
     Raises:
         Unreadable: if the last tag never closes.
     """
-    lowered = ascii_lower(text)
+    lowered = lower_in_place(text)
     if _OPEN not in lowered:
         return text, ""
     end = len(text)
@@ -199,5 +199,5 @@ def _is_placeholder(content: str) -> bool:
     """Whether a box or a tag only shows the form, as in an instruction that is quoted."""
     if len(content) > 60:
         return False
-    bare = ascii_lower("".join(content.split())).removeprefix(r"\text{").strip("{}.$*_")
+    bare = lower_in_place("".join(content.split())).removeprefix(r"\text{").strip("{}.$*_")
     return bare in _PLACEHOLDERS
