@@ -11,10 +11,11 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
-from mass_jax.tasks.math.near_duplicates import jaccard, tokens
+from mass_jax.tasks.math.near_duplicates import similarity as similarity_of
+from mass_jax.tasks.math.near_duplicates import tokens
 from mass_jax.tasks.problem import Example, Rejected
 
-MAX_COMPARED = 20_000  # characters of a text that `Copy` and `Duplicates` compare
+MAX_COMPARED = 10_000  # characters of a text that `Copy` and `Duplicates` compare
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,11 +142,11 @@ class Copy:
         return [self._one(problem, candidate) for candidate in candidates]
 
     def _one(self, problem: str, candidate: Candidate) -> Verdict:
-        text = candidate.parsed.problem if isinstance(candidate.parsed, Example) else candidate.text
+        text = _posed(candidate)
         posed, target = _plain(text), _plain(problem)
         if posed is None or target is None:
             return _too_long(text if posed is None else problem)
-        similarity = 1.0 if _holds(posed, target) else jaccard(posed, target)
+        similarity = 1.0 if _holds(posed, target) else similarity_of(posed.split(" "), target.split(" "))
         copied = similarity >= self.max_similarity
         return Verdict(not copied, similarity, self.max_similarity, "copies the target problem" if copied else "")
 
@@ -161,19 +162,18 @@ class Duplicates:
     min_distinct: int = 3
 
     def judge(self, problem: str, candidates: Sequence[Candidate]) -> list[Verdict]:
-        pairs = [c.parsed for c in candidates if isinstance(c.parsed, Example)]
-        problems = {_plain(pair.problem) for pair in pairs} - {None}
+        posed = [_plain(_posed(candidate)) for candidate in candidates]
+        parsed = [(posed[i], c.parsed.solution) for i, c in enumerate(candidates) if isinstance(c.parsed, Example)]
+        problems = {found for found, _ in parsed} - {None}
         if len(problems) < self.min_distinct:
             return [Verdict(False, len(problems), self.min_distinct, "too few different problems")] * len(candidates)
-        if len({_plain(pair.solution) for pair in pairs}) == 1:
+        if len({_plain(solution) or solution for _, solution in parsed}) == 1:
             return [Verdict(False, 1, 2, "one solution to every problem")] * len(candidates)
         seen: collections.Counter[str] = collections.Counter()
-        return [self._one(candidate, seen) for candidate in candidates]
+        return [self._one(_posed(c), found, seen) for c, found in zip(candidates, posed, strict=True)]
 
     @staticmethod
-    def _one(candidate: Candidate, seen: collections.Counter[str]) -> Verdict:
-        text = candidate.parsed.problem if isinstance(candidate.parsed, Example) else candidate.text
-        posed = _plain(text)
+    def _one(text: str, posed: str | None, seen: collections.Counter[str]) -> Verdict:
         if posed is None:
             return _too_long(text)
         seen[posed] += 1
@@ -232,6 +232,11 @@ class Calibration:
 
 
 SHIPPED: Mapping[str, Any] = {gate.name: gate for gate in (Length, Parse, Copy, Duplicates, AnswerCheck, Calibration)}
+
+
+def _posed(candidate: Candidate) -> str:
+    """The problem that an example poses; all of its text if no task found one."""
+    return candidate.parsed.problem if isinstance(candidate.parsed, Example) else candidate.text
 
 
 class _Folds(dict[int, str]):

@@ -8,7 +8,7 @@ import re2
 
 from mass_jax.tasks.math.answer import Unreadable
 from mass_jax.tasks.math.boxes import find_boxes
-from mass_jax.tasks.math.near_duplicates import jaccard, tokens
+from mass_jax.tasks.math.near_duplicates import similarity, tokens
 from mass_jax.tasks.patterns import encodable
 from mass_jax.tasks.problem import Example, Rejected
 
@@ -57,7 +57,8 @@ def _judge(problem: str, solution: str, target: str) -> Example | Rejected:
         return Rejected("empty problem")
     if not solution:
         return Rejected("empty solution")
-    if len(tokens(problem)) < 3:
+    posed = tokens(problem)
+    if len(posed) < 3:
         return Rejected("problem too short")
     if "..." in (problem, solution):
         return Rejected("form not filled in")
@@ -67,7 +68,7 @@ def _judge(problem: str, solution: str, target: str) -> Example | Rejected:
         find_boxes(solution)
     except Unreadable:
         return Rejected("cut off")
-    if jaccard(problem, target) >= COPY_SIMILARITY:
+    if similarity(posed, tokens(target)) >= COPY_SIMILARITY:
         return Rejected("copies the target problem")
     return Example(problem, solution)
 
