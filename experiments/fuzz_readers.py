@@ -122,7 +122,7 @@ def _example(task: Any, problem: Problem) -> Reader:
 
 def _gates(candidate: gates.Candidate) -> str:
     """The verdicts of all gates on one text."""
-    chosen = [
+    chosen: list[gates.Gate] = [
         gates.Length(),
         gates.Parse(),
         gates.Copy(),

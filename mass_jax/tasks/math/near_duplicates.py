@@ -42,29 +42,39 @@ def tokens(text: str) -> list[str]:
     return _TOKEN.findall(text.lower())
 
 
-def shingles(found: Sequence[str]) -> frozenset[tuple[str, ...]]:
+def shingles(text: str) -> frozenset[tuple[str, ...]]:
     """The set of runs of five tokens; a shorter text is one shingle."""
+    return _shingles(tokens(text))
+
+
+def jaccard(a: str, b: str) -> float:
+    """Similarity of the shingles of two texts, in [0, 1]; 1 if they are equal after normalization.
+
+    >>> jaccard("one two three four five six", "One two three four five seven")
+    0.3333333333333333
+    """
+    return _jaccard(shingles(a), shingles(b))
+
+
+def similarity(a: str | Sequence[str], b: str | Sequence[str]) -> float:
+    """Similarity of two texts, in [0, 1]: of their shingles or, if one is short, by containment.
+
+    Args:
+        a, b: texts, or the tokens of texts.
+
+    >>> similarity("Compute $2+2$.", "What is 2 + 2?"), similarity("Compute $2+2$.", "Compute $2+3$.")
+    (1.0, 0.0)
+    """
+    x, y = (tokens(each) if isinstance(each, str) else each for each in (a, b))
+    return max(_jaccard(_shingles(x), _shingles(y)), containment(content(x), content(y)))
+
+
+def _shingles(found: Sequence[str]) -> frozenset[tuple[str, ...]]:
     return frozenset(tuple(found[i : i + SHINGLE]) for i in range(max(1, len(found) - SHINGLE + 1)))
 
 
-def jaccard(a: Sequence[str], b: Sequence[str]) -> float:
-    """Similarity of two tokenized texts, in [0, 1]; 1 if they are equal after normalization.
-
-    >>> jaccard(tokens("one two three four five six"), tokens("One two three four five seven"))
-    0.3333333333333333
-    """
-    x, y = shingles(a), shingles(b)
+def _jaccard(x: frozenset[tuple[str, ...]], y: frozenset[tuple[str, ...]]) -> float:
     return len(x & y) / len(x | y)
-
-
-def similarity(a: Sequence[str], b: Sequence[str]) -> float:
-    """Similarity of two tokenized texts, in [0, 1]: of their shingles or, if one is short, by containment.
-
-    >>> two, same, other = map(tokens, ("Compute $2+2$.", "What is 2 + 2?", "Compute $2+3$."))
-    >>> similarity(two, same), similarity(two, other)
-    (1.0, 0.0)
-    """
-    return max(jaccard(a, b), containment(content(a), content(b)))
 
 
 def disjoint(train: Iterable[Problem], evaluation: Sequence[Problem], threshold: float = 0.5) -> Disjoint:
@@ -80,7 +90,7 @@ def disjoint(train: Iterable[Problem], evaluation: Sequence[Problem], threshold:
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold} is no similarity above 0; give one in (0, 1]")
     tokenized = [tokens(problem.problem) for problem in evaluation]
-    sets, contents = [shingles(found) for found in tokenized], [content(found) for found in tokenized]
+    sets, contents = [_shingles(found) for found in tokenized], [content(found) for found in tokenized]
     index: dict[tuple[str, ...], list[int]] = collections.defaultdict(list)
     by_values: dict[tuple[str, ...], list[int]] = collections.defaultdict(list)
     for i, own_set in enumerate(sets):
@@ -90,7 +100,7 @@ def disjoint(train: Iterable[Problem], evaluation: Sequence[Problem], threshold:
     result = Disjoint([], [])
     for problem in train:
         found = tokens(problem.problem)
-        mine, own = shingles(found), content(found)
+        mine, own = _shingles(found), content(found)
         shared = collections.Counter(i for shingle in mine for i in index.get(shingle, ()))
         scores = {i: count / (len(mine) + len(sets[i]) - count) for i, count in shared.items()}
         for i in by_values.get(own.values, ()):

@@ -4,16 +4,9 @@ import random
 
 import pytest
 
-from mass_jax.tasks.math import disjoint, near_duplicates
+from mass_jax.tasks.math import disjoint
+from mass_jax.tasks.math.near_duplicates import jaccard, similarity
 from mass_jax.tasks.problem import Problem
-
-
-def jaccard(one, other):
-    return near_duplicates.jaccard(near_duplicates.tokens(one), near_duplicates.tokens(other))
-
-
-def similarity(one, other):
-    return near_duplicates.similarity(near_duplicates.tokens(one), near_duplicates.tokens(other))
 
 
 def problem(name, text):
