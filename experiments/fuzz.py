@@ -114,11 +114,11 @@ def measure(reader: Reader, text: str, max_ms: float, stuck_seconds: int = STUCK
 
 
 def run(
-    texts: int, seed: int, max_ms: float, pool: SomeToWorkers, out: pathlib.Path | None, stop: Any = None
-) -> dict[str, Figures]:
-    """Sends texts through all readers and waits for what workers were asked."""
+    texts: int, seed: int, max_ms: float, pool: SomeToWorkers, out: pathlib.Path, figures: dict[str, Figures], stop: Any
+) -> None:
+    """Sends texts through all readers, waits for what workers were asked, and fills in `figures` on the way."""
     readers = make_readers(pool)
-    figures = {name: Figures() for name in readers}
+    figures |= {name: Figures() for name in readers}
     for reader in readers.values():
         reader("The answer is 12.")  # what is loaded or compiled at first use is no text's fault
     gc.collect()
@@ -130,10 +130,8 @@ def run(
             if bad := _note(figures[name], outcome, spent, max_ms, kind, number):
                 _save(out, f"{number}-{name.replace(' ', '_')}-{bad}", text)
         show(slowest_ms=max(each.slowest_ms for each in figures.values()))
-        if stop is not None:
-            stop.poll()
+        stop.poll()
     figures["workers"] = _await(pool, out)
-    return figures
 
 
 def _note(known: Figures, outcome: str, spent: float, max_ms: float, kind: str, number: int) -> str:
@@ -149,7 +147,7 @@ def _note(known: Figures, outcome: str, spent: float, max_ms: float, kind: str, 
     return bad
 
 
-def _await(pool: SomeToWorkers, out: pathlib.Path | None) -> Figures:
+def _await(pool: SomeToWorkers, out: pathlib.Path) -> Figures:
     """Verdicts of the workers; one that never comes is lost."""
     known = Figures()
     deadline = time.monotonic() + WORKER_SECONDS
@@ -166,8 +164,8 @@ def _await(pool: SomeToWorkers, out: pathlib.Path | None) -> Figures:
     return known
 
 
-def _save(out: pathlib.Path | None, name: str, text: str) -> None:
-    directory = (out or pathlib.Path(".")) / "violations"
+def _save(out: pathlib.Path, name: str, text: str) -> None:
+    directory = out / "violations"
     directory.mkdir(parents=True, exist_ok=True)
     if sum(1 for _ in directory.iterdir()) < MAX_SAVED:
         (directory / f"{name}.txt").write_text(text, encoding="utf-8", errors="surrogatepass")
@@ -187,24 +185,25 @@ def fuzz(stop: runtime.Stop) -> None:
     if FLAGS.out is None:
         raise UserError("--out is missing; give a directory, like --out=runs/fuzz")
     out = pathlib.Path(FLAGS.out).expanduser()
+    figures: dict[str, Figures] = {}
     with Pool(FLAGS.workers) as pool:
         some = SomeToWorkers(pool, FLAGS.worker_share)
-        figures = run(FLAGS.texts, FLAGS.seed, FLAGS.max_ms, some, out, stop)
-    result = {
-        "texts": FLAGS.texts,
-        "seed": FLAGS.seed,
-        "kinds": list(KINDS),
-        "max_ms": FLAGS.max_ms,
-        "worker_share": FLAGS.worker_share,
-        "readers": {
-            name: {**dataclasses.asdict(f), "outcomes": dict(f.outcomes.most_common(12))} for name, f in figures.items()
-        },
-    }
-    runtime.write_atomically(out / "fuzz.json", json.dumps(result, indent=1) + "\n")
-    print(table(figures))
+        try:
+            run(FLAGS.texts, FLAGS.seed, FLAGS.max_ms, some, out, figures, stop)
+        finally:
+            report(out, figures)
     if broken := sum(f.slow + f.lost + f.accepted for f in figures.values()):
         print(f"{broken} violations; the first {MAX_SAVED} texts are in {out / 'violations'}")
         raise SystemExit(1)
+
+
+def report(out: pathlib.Path, figures: dict[str, Figures]) -> None:
+    """Writes and prints what is known, also after an interruption."""
+    settings_used = {name: FLAGS[name].value for name in ("texts", "seed", "max_ms", "worker_share")}
+    readers = {n: {**dataclasses.asdict(f), "outcomes": dict(f.outcomes.most_common(12))} for n, f in figures.items()}
+    result = {**settings_used, "kinds": list(KINDS), "readers": readers}
+    runtime.write_atomically(out / "fuzz.json", json.dumps(result, indent=1) + "\n")
+    print(table(figures))
 
 
 def main(_: list[str]) -> None:

@@ -6,19 +6,22 @@ import pytest
 
 from experiments.fuzz import SomeToWorkers, measure, run, table
 from experiments.fuzz_texts import KINDS, MAX_CHARS, fragments, make_text
+from mass_jax.runtime import Stop
 from mass_jax.tasks.math import Limits, Pool
 from mass_jax.tasks.problem import Verdict
 
 
 def test_fuzz_finds_no_violation(tmp_path):
-    figures = run(500, 1, 250.0, SomeToWorkers(None, 0.0), tmp_path)
+    figures = {}
+    run(500, 1, 250.0, SomeToWorkers(None, 0.0), tmp_path, figures, Stop())
     assert not list(tmp_path.iterdir()), table(figures)
     assert all(known.texts == 500 for name, known in figures.items() if name != "workers")
     assert all(sum(known.outcomes.values()) == 500 for name, known in figures.items() if name != "workers")
 
 
 def test_fuzz_saves_slow_texts(tmp_path):
-    figures = run(2, 1, 0.0, SomeToWorkers(None, 0.0), tmp_path)
+    figures = {}
+    run(2, 1, 0.0, SomeToWorkers(None, 0.0), tmp_path, figures, Stop())
     assert figures["final_answer"].slow == 2
     saved = (tmp_path / "violations" / "1-final_answer-slow.txt").read_text(encoding="utf-8", errors="surrogatepass")
     assert saved == make_text(1, 1)[1]

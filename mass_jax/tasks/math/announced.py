@@ -20,7 +20,8 @@ _HEADING_AFTER = re2.compile(r"s?[ \t]*[*_:：#]{0,4}[ \t]*\n")
 
 # Just before "answer", in lower case.
 _HYPOTHETICAL = re2.compile(
-    r"(?:\b(?:if|suppose|supposing|assume|assuming|whether|unless|hope|hoping|imagine|pretend|doubt)(?: that)? "
+    r"(?:\b(?:if|suppose|supposing|assume|assuming|whether|unless|hope|hoping|imagine|pretend|doubt|"
+    r"check|checking|verify|verifying|confirm|test|testing)(?: that)? "
     r"(?:[a-z]+ ){0,3}"
     r"|\b(?:wrong|incorrect|other|another|previous|earlier|intermediate|partial|initial|old|different|his|her|their|"
     r"student's) )$"
@@ -30,7 +31,7 @@ _DENIED_BEFORE = re2.compile(r"(?:n't|\bnot|\bnever|\bcannot) (?:[a-z]+ ){0,3}$"
 _DENIED = re2.compile(r"(?i)(?:not|never|no longer|wrong|incorrect|unlikely|too (?:big|large|small|high|low))\b")
 _IDLE = re2.compile(
     r"(?i)(?:also |indeed |now )?(?:correct|right|clear|obvious|known|unique|reasonable|verified|confirmed|fine|found|"
-    r"shown|given|written|boxed|expected|supposed|as follows|below|above|in (?:the|a|my|our|its|simplest|terms)|"
+    r"shown|given|written|boxed|expected|supposed|as follows|below|above|in|"
     r"the same|what we|an? (?:[a-z-]+ ){0,2}(?:integer|number|fraction|value|decimal|percentage|multiple|divisor))\b"
 )
 _FILLER = re2.compile(
@@ -44,7 +45,7 @@ _CLAUSE = re2.compile(
 _CLAUSE_DENIES = re2.compile(
     r"(?i)(?:\bwhich\b|\bsince\b|\bbecause\b).*(?:n't|\bnot|\bwrong|\bincorrect|\bimpossible)\b"
 )
-_SENTENCE_END = re2.compile(r"[.。](?:\s|$)|\?")
+_SENTENCE_END = re2.compile(r"(?:(\.\$+)|[.。])(?:\s|$)|\?")
 _WORD = re2.compile(r"([A-Za-z]{2,})(?:'[a-z]+)?(?:,?\s+[^\s=<>≤≥≠+*/^_(]|,)")
 _MATH_WORDS = frozenset("sin cos tan cot sec csc log ln exp sqrt pi infinity mod max min lim abs gcd lcm".split())
 _VALUE = re2.compile(r"[-+−]?\s*(?:[0-9$\\(\[{.√π£€|]|[A-Za-z](?:\([a-z]\))?\s*[=<>≤≥])")
@@ -119,8 +120,9 @@ def first_sentence(text: str) -> tuple[str, int]:
     >>> first_sentence("**3.5**, which is 7/2. Done.")
     ('3.5', 7)
     """
-    ends = [found.start() for pattern in (_SENTENCE_END, _CLAUSE) if (found := pattern.search(text))]
-    end = min(ends, default=len(text))
+    sentence, clause = _SENTENCE_END.search(text), _CLAUSE.search(text)
+    ends = [sentence.end(1) if sentence[1] else sentence.start()] if sentence else []
+    end = min([*ends, *([clause.start()] if clause else [])], default=len(text))
     if _CLAUSE_DENIES.match(text[end : end + 200].lstrip(" ,;(")):
         raise Unreadable("answer taken back")
     if text[:end].endswith(".."):

@@ -33,6 +33,7 @@ _PLACEHOLDERS = frozenset(
 _TAKEN_BACK = re2.compile(
     r"(?i)(?:^|[.!?,;:\n)$}*\]>—-])\s*(?:but |oh,? |hmm+[,.]* )?"
     r"(?:wait\b|hold on\b|scratch that\b|actually\b|correction\b|no[,.:] |oops\b|sorry\b"
+    r"|or (?:rather|maybe|perhaps)\b|i mean\b"
     r"|(?:this|that|it)(?:'s| is| was|) (?:wrong|incorrect|not (?:right|correct|the (?:right |correct |final )?answer)"
     r"|a mistake|an error)"
     r"|i (?:was|am) wrong|i made an? |let me (?:re|try again))"
