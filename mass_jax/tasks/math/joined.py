@@ -59,9 +59,9 @@ def join_boxes(text: str, boxes: Sequence[Box]) -> tuple[str, int]:
                 raise Unreadable("several answers")
             break
         first -= 1
+        if len(boxes) - first > MAX_ITEMS:
+            raise Unreadable("too many items")
     chosen = boxes[first:]
-    if len(chosen) > MAX_ITEMS:
-        raise Unreadable("too many items")
     if any(_is_denied(text, box) for box in chosen):
         raise Unreadable("answer denied")
     names = [_name_before(text, box) for box in chosen]
