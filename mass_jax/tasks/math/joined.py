@@ -15,7 +15,11 @@ _NAME = r"\\?[A-Za-z]{1,8}(?:_\{?[0-9A-Za-z]{1,4}\}?)?(?:\([a-z0-9]\))?"
 _JOINT = re2.compile(
     rf"(?i){_SPACE}(?:[,;]?{_SPACE}(?:\\text\{{)?\s*,?\s*(?:and|or)\s*\}}?|[,;&]){_SPACE}(?:{_NAME}\s*=|{_NAME}\s*\\in)?{_SPACE}"
 )
-_BLANK = re2.compile(rf"{_SPACE}\.?{_SPACE}")
+# Between two boxes that may be parts of one answer: nothing, the number of a part, or words that end in "and" or "or".
+_UNCLEAR = re2.compile(
+    rf"(?i){_SPACE}[.,;]?{_SPACE}(?:\(?[a-z0-9]{{1,2}}[).:])?{_SPACE}(?:{_NAME}\s*=)?{_SPACE}"
+    rf"|(?:[^.\n]|\.[^\s.])*[\s,;$](?:and|or){_SPACE}(?:{_NAME}\s*=)?{_SPACE}"
+)
 _NAMED = re2.compile(rf"(?:^|[\s$(,]|\\\()({_NAME})\s*=[\s$(]*$")
 _DENIED_BEFORE = re2.compile(
     r"(?i)(?:\bnot|n't|\bnever|\bcannot|\binstead of|\brather than|\\neq?|≠"
@@ -42,7 +46,8 @@ def join_boxes(text: str, boxes: Sequence[Box]) -> tuple[str, int]:
         boxes: its boxes, at least one.
 
     Raises:
-        Unreadable: for too many boxes, different boxes with nothing between them, or a box that the text denies.
+        Unreadable: for too many boxes, for different boxes that may be parts of one answer ("\boxed{2} cats and
+            \boxed{3} dogs"), or for a box that the text denies.
 
     >>> from mass_jax.tasks.math.boxes import find_boxes
     >>> text = r"First \boxed{1}. So $x=\boxed{2}$ or $x=\boxed{3}$."
@@ -55,7 +60,7 @@ def join_boxes(text: str, boxes: Sequence[Box]) -> tuple[str, int]:
         if len(gap) > _MAX_GAP:
             break
         if not _JOINT.fullmatch(gap):
-            if _BLANK.fullmatch(gap) and _compact(boxes[first - 1]) != _compact(boxes[first]):
+            if _UNCLEAR.fullmatch(gap) and _compact(boxes[first - 1]) != _compact(boxes[first]):
                 raise Unreadable("several answers")
             break
         first -= 1
