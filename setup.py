@@ -26,6 +26,7 @@ DEPENDENCIES = (
     ("datasets>=5.0", "problem sets by hub id or local path", ("",)),
     ("math-verify[antlr4-13-2]>=0.9", "reads answers in LaTeX, inside the verifier's worker processes", ("",)),
     ("sympy>=1.13", "symbolic answers, inside the verifier's worker processes", ("",)),
+    ("google-re2>=1.1", "regular expressions in linear time, for text that a model wrote", ("",)),
     ("absl-py>=2.1", "command-line flags and logging", ("",)),
     ("matplotlib>=3.9", "figures", ("",)),
     ("tqdm>=4.66", "progress bars on terminals", ("",)),
