@@ -27,6 +27,7 @@ from typing import Any
 from absl import flags, logging
 
 from experiments import settings
+from experiments.path_flags import DEFINE_path
 from mass_jax import runtime
 from mass_jax.errors import UserError
 
@@ -189,7 +190,7 @@ def read(out: pathlib.Path) -> tuple[list[Kill], int, int]:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("out", None, "Directory for the runs and the result.")
+    DEFINE_path("out", None, "Directory for the runs and the result.")
     flags.DEFINE_integer("kills", 30, "Kills in all.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of the times and signals.")
     settings.run(main)

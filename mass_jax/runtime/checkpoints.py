@@ -12,6 +12,7 @@ from orbax.checkpoint import v1 as ocp
 
 from mass_jax.errors import UserError
 from mass_jax.runtime.distributed import agreed_maximum
+from mass_jax.runtime.paths import check_checkpoint_path
 from mass_jax.runtime.signals import Interrupted
 
 
@@ -25,6 +26,7 @@ class Checkpoints(contextlib.AbstractContextManager):
     """
 
     def __init__(self, directory: pathlib.Path):
+        check_checkpoint_path(directory)
         self._checkpointer = ocp.training.Checkpointer(
             directory.absolute(),
             preservation_policy=ocp.training.preservation_policies.LatestN(2),

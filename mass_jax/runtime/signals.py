@@ -29,7 +29,8 @@ class Stop:
             raise KeyboardInterrupt
         self._signum = signum
         # Not by print or logging, whose locks the interrupted code may hold.
-        os.write(2, b"stopping at the next safe point; once more to stop at once\n")
+        with contextlib.suppress(OSError):  # nobody reads stderr
+            os.write(2, b"stopping at the next safe point; once more to stop at once\n")
 
     def poll(self) -> None:
         """Raises `Interrupted` if a stop was asked for, of this process or any other of the run: all stop here."""
