@@ -19,7 +19,9 @@ from mass_jax.assemble import Parts
 from mass_jax.errors import UserError
 from mass_jax.method import adapt, generate, meta_step, score, solver_grpo
 from mass_jax.method.models import Solver, Weights
+from mass_jax.method.signal import SignalWatch
 from mass_jax.method.text import Rollout, Text, cut_off
+from mass_jax.runtime.metrics import read_metrics
 from mass_jax.stats import auc
 from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
 
@@ -248,10 +250,15 @@ def train_solver_grpo(
 
 
 def run_steps(label: str, workdir: pathlib.Path, state: Any, one_step: OneStep, config: Any, stop: runtime.Stop) -> Any:
-    """The loop that every training shares: resume, step, log, save; an interruption saves what is finished."""
+    """Runs the steps of a training: resumes, logs, saves, and warns of steps without a signal.
+
+    Raises:
+        runtime.Interrupted: a stop was asked for; the finished steps are saved.
+    """
     with runtime.Checkpoints(workdir / "checkpoints") as checkpoints:
         done, state = checkpoints.restore(state) or (0, state)
         metrics = runtime.MetricsLog(workdir / "metrics.jsonl", next_step=done)
+        watch = SignalWatch(label, read_metrics(workdir / "metrics.jsonl")) if runtime.is_first() else None
         try:
             for i, report in runtime.progress(label, done, config.steps):
                 stop.poll()
@@ -259,12 +266,16 @@ def run_steps(label: str, workdir: pathlib.Path, state: Any, one_step: OneStep, 
                 state, row = one_step(i, state)
                 done = i + 1
                 metrics.write(i, row | {"step_time": time.monotonic() - began})
+                if watch is not None:
+                    watch.note(row)
                 report(**{name: row[name] for name in ("outer_loss", "reward", "useful_share") if name in row})
                 if done % config.checkpoint_every == 0 or done == config.steps:
                     checkpoints.save(done, state)
         except runtime.Interrupted:
             checkpoints.save(done, state)
             raise
+    if watch is not None:
+        watch.summarize()
     return state
 
 
