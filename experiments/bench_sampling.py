@@ -15,7 +15,6 @@ import json
 import os
 import pathlib
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,9 +23,12 @@ import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 
+from experiments import settings
+from experiments.path_flags import DEFINE_path
 from mass_jax import runtime, sampling
+from mass_jax.errors import UserError
 from mass_jax.llama import Llama, LlamaConfig, lora, losses, tokenizer, weights
 
 matplotlib.use("Agg")
@@ -41,18 +43,32 @@ Cases = dict[str, dict[str, Callable[[], Any]]]
 
 
 def main(_: list[str]) -> None:
+    settings.guarded(command)
+
+
+def command(stop: runtime.Stop) -> None:
+    """The whole command; errors of reading what the user gave are the user's."""
+    if flags.FLAGS.out is None:
+        raise UserError("--out is missing; give a directory, like --out=runs/bench_sampling")
+    out = pathlib.Path(flags.FLAGS.out)
+    machine = flags.FLAGS.machine or f"{os.cpu_count()} CPU cores"
     try:
-        if flags.FLAGS.out is None:
-            raise ValueError("--out is missing: give a directory, like --out=runs/bench_sampling")
-        out = pathlib.Path(flags.FLAGS.out)
-        machine = flags.FLAGS.machine or f"{os.cpu_count()} CPU cores"
-        write(run(pathlib.Path(flags.FLAGS.model), out, machine, **_PRESETS[flags.FLAGS.preset]), out)
+        result = run(pathlib.Path(flags.FLAGS.model), out, machine, stop=stop, **_PRESETS[flags.FLAGS.preset])
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        raise UserError(str(error)) from error
+    write(result, out)
 
 
 def run(
-    model_path: pathlib.Path, out: pathlib.Path, machine: str, *, repeats: int, new: int, samples: int, rank: int
+    model_path: pathlib.Path,
+    out: pathlib.Path,
+    machine: str,
+    *,
+    repeats: int,
+    new: int,
+    samples: int,
+    rank: int,
+    stop: runtime.Stop | None = None,
 ) -> dict[str, Any]:
     """Measures every case of both sides that OUT/sampling.json does not have yet."""
     config = LlamaConfig.from_directory(model_path)
@@ -80,6 +96,8 @@ def run(
             logging.info("case %d of %d: %s", number, len(cases), name)
             result["seconds"][name] = _interleave(name, functions, repeats)
             _save(result, out)
+        if stop is not None:
+            stop.poll()
     result["ratios"] = _ratios(result["seconds"])
     single = min(result["seconds"]["1 sample"]["ours"])
     result["decode_share_of_bandwidth"] = _bandwidth_share(single, _bytes_a_token(config, params), new)
@@ -90,11 +108,15 @@ def _resume(file: pathlib.Path, header: dict[str, Any]) -> dict[str, Any]:
     """The cases that an earlier run of the same measurement finished."""
     if not file.exists():
         return header | {"seconds": {}}
-    found = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        seconds = found["seconds"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{file} is damaged; remove it, or give another --out") from None
     for name, value in header.items():
         if found.get(name) != value:
             raise ValueError(f"{file} was measured with {name} {found.get(name)}, not {value}: give another --out")
-    return header | {"seconds": found["seconds"]}
+    return header | {"seconds": seconds}
 
 
 def _sampling_cases(
@@ -272,10 +294,14 @@ def _draw(result: dict[str, Any], file: pathlib.Path) -> None:
     pyplot.close(figure)
 
 
-# Defined only when run: the commands share names of flags, and tests import several of them.
-if __name__ == "__main__":
+def define() -> None:
+    """Defines this command's flags; only when run, since commands share names."""
     flags.DEFINE_enum("preset", "cpu", sorted(_PRESETS), "Sizes to run.")
-    flags.DEFINE_string("model", "models/smollm2", "A Hugging Face Llama directory.")
-    flags.DEFINE_string("out", None, "Directory to write the results into; give it again to resume.")
+    DEFINE_path("model", "models/smollm2", "A Hugging Face Llama directory.")
+    DEFINE_path("out", None, "Directory to write the results into; give it again to resume.")
     flags.DEFINE_string("machine", "", "What to call this machine in the results; empty counts its cores.")
-    app.run(main)
+
+
+if __name__ == "__main__":
+    define()
+    settings.run(main)

@@ -64,10 +64,11 @@ def torment(stop: runtime.Stop) -> None:
         raise UserError("--out is missing; give a directory, like --out=runs/chaos")
     out = pathlib.Path(FLAGS.out).absolute()
     if not (out / "chaos.json").exists():
-        if out.exists():
+        if out.exists() and any(out.iterdir()):
             raise UserError(f"--out={out} exists and holds no chaos.json; give a new directory")
-        train(out / "undisturbed", None, random.Random())
         report(out, [], 0, 0)
+    if not (out / "undisturbed" / "report" / "table1.md").exists():
+        train(out / "undisturbed", None, random.Random())  # resumes what an earlier command left of it
     kills, runs, same = read(out)
     reference = fingerprint(out / "undisturbed")
     while len(kills) < FLAGS.kills:
