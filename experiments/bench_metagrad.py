@@ -22,6 +22,7 @@ from absl import flags
 
 from experiments import settings
 from experiments.benchmarks import metagrad as bench
+from experiments.benchmarks.rows import Rows
 from experiments.path_flags import DEFINE_path
 from mass_jax import runtime
 from mass_jax.errors import UserError
@@ -95,7 +96,7 @@ def run(preset: str, out: pathlib.Path, machine: str, stop: runtime.Stop | None 
     """
     path = out / "metagrad.json"
     header = {"machine": machine, "jax": jax.__version__, "preset": preset}
-    rows = bench.Rows(
+    rows = Rows(
         read_rows(path, header),
         lambda rows: runtime.write_atomically(path, json.dumps(header | {"rows": rows}, indent=1) + "\n"),
         stop or runtime.Stop(),

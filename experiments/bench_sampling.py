@@ -15,7 +15,6 @@ import json
 import os
 import pathlib
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +25,7 @@ import numpy as np
 from absl import flags, logging
 
 from experiments import settings
+from experiments.benchmarks.speed import bandwidth_share, bytes_a_token, interleave
 from experiments.path_flags import DEFINE_path
 from mass_jax import runtime, sampling
 from mass_jax.errors import UserError
@@ -94,13 +94,13 @@ def run(
     for number, (name, functions) in enumerate(cases.items(), 1):
         if name not in result["seconds"]:
             logging.info("case %d of %d: %s", number, len(cases), name)
-            result["seconds"][name] = _interleave(name, functions, repeats)
+            result["seconds"][name] = interleave(name, functions, repeats)
             _save(result, out)
         if stop is not None:
             stop.poll()
     result["ratios"] = _ratios(result["seconds"])
     single = min(result["seconds"]["1 sample"]["ours"])
-    result["decode_share_of_bandwidth"] = _bandwidth_share(single, _bytes_a_token(config, params), new)
+    result["decode_share_of_bandwidth"] = bandwidth_share(single, bytes_a_token(config, params), new)
     return result
 
 
@@ -194,21 +194,6 @@ def _torch_cases(model_path: pathlib.Path, prompt_T: np.ndarray, new: int, sampl
     }
 
 
-def _interleave(name: str, functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each run; the sides take turns, after one run of each that compiles and warms up."""
-    for function in functions.values():
-        function()
-    seconds: dict[str, list[float]] = {side: [] for side in functions}
-    for _ in range(repeats):
-        for side, function in functions.items():
-            begin = time.perf_counter()
-            function()
-            seconds[side].append(time.perf_counter() - begin)
-    medians = {side: round(statistics.median(values), 3) for side, values in seconds.items()}
-    logging.info("%s: median seconds %s", name, medians)
-    return seconds
-
-
 def _ratios(seconds: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
     """For each case the second side's time over the first's: above 1, the first is faster."""
     ratios = {}
@@ -218,29 +203,6 @@ def _ratios(seconds: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, f
         median = statistics.median(second) / statistics.median(first)
         ratios[name] = {"median": median, "least": min(each), "most": max(each)}
     return ratios
-
-
-def _bytes_a_token(config: LlamaConfig, params: Any) -> int:
-    """Bytes of weights that decoding one token reads: all, but of an embedding that is not also the head one row."""
-    read = {name: leaf for name, leaf in params.items() if name != "embed_tokens" or config.tie_word_embeddings}
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(read))
-
-
-def _bandwidth_share(seconds: float, read_bytes: int, new: int) -> dict[str, float]:
-    """Bytes of weights that decoding reads a second, over what the fastest plain reader of an array reads a second."""
-    import torch
-
-    array = jnp.ones((2**13, 2**14), jnp.float32)
-    vector, other = jnp.ones(2**14, jnp.float32), torch.ones(2**13, 2**14)
-    total, product = jax.jit(jnp.sum), jax.jit(jnp.dot)
-    readers: dict[str, Callable[[], Any]] = {
-        "sum": lambda: jax.block_until_ready(total(array)),
-        "matrix times vector": lambda: jax.block_until_ready(product(array, vector)),
-        "torch sum": lambda: other.sum().item(),
-    }
-    times = [min(values) for values in _interleave("reading", readers, repeats=8).values()]
-    limit, decode = array.nbytes / min(times), read_bytes * new / seconds
-    return {"decode_bytes_per_second": decode, "read_bytes_per_second": limit, "share": decode / limit}
 
 
 def write(result: dict[str, Any], out: pathlib.Path) -> None:

@@ -84,10 +84,7 @@ def injected(kind: str, target: str, texts: Sequence[str], rng: random.Random) -
 
 
 def inject(count: int, share: float, where: pathlib.Path, model: str, parts: Parts) -> dict[str, Any]:
-    """The attack: results, each a figure that can be looked up in the log at `where`.
-
-    The log answers what an interrupted run has answered; only the seconds of such a run are unknown.
-    """
+    """Returns the figures of the attack, which the log at `where` proves; a resumed run does not know its seconds."""
     path = where / "events.jsonl"
     resumed = path.exists()
     chosen = {}
@@ -104,9 +101,8 @@ def inject(count: int, share: float, where: pathlib.Path, model: str, parts: Par
         ]
 
     strict = Policy()
-    lax = dataclasses.replace(
-        strict, gates={k: v for k, v in strict.gates.items() if k not in ("answer", "calibration")}
-    )
+    kept = {name: gate for name, gate in strict.gates.items() if name not in ("answer", "calibration")}
+    lax = dataclasses.replace(strict, gates=kept)
     began = time.monotonic()
     with solve.load(model, policy_file=strict, log=path, writer=writer) as solver:
         asked = questions(solver, count)
@@ -118,12 +114,11 @@ def inject(count: int, share: float, where: pathlib.Path, model: str, parts: Par
         for _ in solver.stream([q for q in asked if chosen.get(q.id) == "poison"], parts.stop, resume=True):
             pass
     seconds = None if resumed else round(time.monotonic() - began, 1)
-    checked = log.verify(path)
     events = {r["question"]: r for r, _ in log.records(path) if r["kind"] == "adaptation"}
     results = {
         "questions": count,
         "events": len(events),
-        "records": checked.head.number,
+        "records": log.verify(path).head.number,
         "base_weights_changed": changed or any(e["weights_after"] != e["identity"]["weights"] for e in events.values()),
         "decisions": dict(collections.Counter(event["decision"] for event in events.values())),
         "injected": by_kind(events, chosen),
@@ -203,9 +198,8 @@ def kill(kills: int, where: pathlib.Path, model: str, parts: Parts) -> dict[str,
         parts.stop.poll()
         rng = random.Random(f"mass chaos kill {i}")
         outs = [where / "answers.jsonl"] + ([where / "second.jsonl"] if i % 10 == 9 else [])
-        running = [
-            subprocess.Popen([*command, f"--out={out}"], env=environment, stderr=subprocess.PIPE) for out in outs
-        ]
+        piped: dict[str, Any] = {"env": environment, "stderr": subprocess.PIPE}
+        running = [subprocess.Popen([*command, f"--out={out}"], **piped) for out in outs]
         wait_for_events(path, running)
         time.sleep(rng.uniform(0, 0.3))
         for process in running:

@@ -13,8 +13,8 @@ import numpy as np
 import optax
 from absl import logging
 
+from experiments.benchmarks.rows import Rows
 from mass_jax import metagrad as mg
-from mass_jax import runtime
 from third_party.peers import plain_jax, problem
 
 
@@ -204,36 +204,6 @@ class Run(NamedTuple):
     compared: bool
 
 
-class Rows:
-    """Rows by what they measure; every change is saved before the next measurement begins.
-
-    Args:
-        done: rows of an earlier run.
-        save: takes all rows whenever one has changed.
-        stop: polled after every save.
-    """
-
-    def __init__(
-        self, done: Sequence[dict[str, Any]], save: Callable[[list[dict[str, Any]]], None], stop: runtime.Stop
-    ):
-        self._rows = {row_key(row): row for row in done}
-        self._save, self._stop = save, stop
-
-    def get(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        """Returns the row that measures the same."""
-        return self._rows.get(row_key(row))
-
-    def keep(self, *rows: dict[str, Any]) -> None:
-        """Puts rows in the place of those that measure the same, and saves all.
-
-        Raises:
-            runtime.Interrupted: a stop was asked for; the rows are saved.
-        """
-        self._rows |= {row_key(row): row for row in rows}
-        self._save(list(self._rows.values()))
-        self._stop.poll()
-
-
 def measure(preset: Preset, rows: Rows) -> None:
     """Measures what is missing in `rows`; a compilation, a round of times and an error are each kept at once.
 
@@ -274,11 +244,6 @@ def _compared(bench: Bench, case: Case) -> bool:
 
 def _name(bench: Bench, case: Case) -> dict[str, Any]:
     return row_of(case, bench.size_of(case), bench.preset.dtype)
-
-
-def row_key(row: dict[str, Any]) -> tuple[Any, ...]:
-    """Returns what identifies a measurement."""
-    return tuple(row[name] for name in ("adjoint", "policy", "optimizer", "model", "K", "m", "tokens", "dtype"))
 
 
 def _torch_runs(bench: Bench, rows: Rows) -> list[Run]:

@@ -17,6 +17,7 @@ import pytest
 
 from experiments import bench_metagrad
 from experiments.benchmarks import metagrad as bench
+from experiments.benchmarks.rows import row_key
 from third_party.peers import plain_jax, problem
 
 SIZE = problem.Size(2, 16, 24, 4, 2, 32, 2, 4, 8, 2)
@@ -25,7 +26,7 @@ SIZE = problem.Size(2, 16, 24, 4, 2, 32, 2, 4, 8, 2)
 def test_every_case_is_its_own_row():
     for preset in bench.PRESETS.values():
         keys = [
-            bench.row_key(bench.row_of(case, dataclasses.replace(preset.size, examples=case.examples or 3), "float32"))
+            row_key(bench.row_of(case, dataclasses.replace(preset.size, examples=case.examples or 3), "float32"))
             for case in bench.cases(preset)
         ]
         assert len(set(keys)) == len(keys)
