@@ -1,6 +1,8 @@
 """A plan as a table and a figure, and several plans of the same work on more and more chips."""
 
+import html
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +17,8 @@ def table(header: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
     halves = " A TPU7x is two devices; what is said of a chip is of one of them." if tpu7x else ""
     lines = [
         f"`--preset={header['preset']}` on `--topology={header['topology']}` x {header['num_slices']}, "
-        f"`--mesh={header['mesh']}`: {header['model']}, {header['tasks']} task(s), m={header['m']}, k={header['k']}, "
+        f"`--mesh={header['mesh']}`: {escaped(header['model'])}, {header['tasks']} task(s), "
+        f"m={header['m']}, k={header['k']}, "
         f"{header['tokens']} tokens a row, K={header['K']}, LoRA rank {header['rank']}, {header['dtype']} base.",
         "",
         "GiB a chip, by the compiler, which ran nothing; weights, optimizer, scorer, caches are counted from shapes. "
@@ -26,6 +29,15 @@ def table(header: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
         "|---|" + "---:|" * (len(HEAD) - 1),
     ]
     return "\n".join([*lines, *(_line(row) for row in rows), "", *(_note(row) for row in rows if not row["fits"])])
+
+
+def escaped(text: str) -> str:
+    """Escapes what Markdown and HTML would interpret, in a name that may be a path.
+
+    >>> print(escaped("models/[a]_b|c<d>"))
+    models/\\[a\\]\\_b\\|c&lt;d&gt;
+    """
+    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(text, quote=False))
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -75,7 +87,8 @@ def figure(header: dict[str, Any], rows: Sequence[dict[str, Any]], path: pathlib
     axes.invert_yaxis()
     axes.set_xlabel("GiB a chip")
     model = header["model"].split("/")[-1]
-    figure.suptitle(f"{model} on {header['topology']} x {header['num_slices']}, {header['mesh']}")
+    title = f"{model} on {header['topology']} x {header['num_slices']}, {header['mesh']}"
+    figure.suptitle(title, parse_math=False)  # a path may hold dollars
     figure.legend(loc="outside lower center", ncols=3)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

@@ -61,7 +61,8 @@ def gain_by_subject(table: Mapping[str, Any], path: pathlib.Path) -> None:
         places = np.arange(len(subjects)) + (j - (len(names) - 2) / 2) * width
         axes.bar(places, gains, width * 0.9, color=shades[j], label=table["methods"][name]["label"])
     axes.axhline(0, color="#374151", linewidth=0.8)
-    wrapped = [textwrap.fill(subject, 14, break_long_words=False) for subject in subjects]
+    plain = [subject.replace("$", r"\$") for subject in subjects]  # a data set's own name, not a formula
+    wrapped = [textwrap.fill(subject, 14, break_long_words=False) for subject in plain]
     labels = [f"{name}\n(base {100 * base[subject]:.0f} %)" for name, subject in zip(wrapped, subjects, strict=True)]
     axes.set_xticks(np.arange(len(subjects)), labels)
     axes.set_ylabel(f"gain over {table['methods'][names[0]]['label']} (points)")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mass_jax.report import write_report
+from mass_jax.report import figures, write_report
 from mass_jax.report.page import write_page
 from mass_jax.report.table import make_table, to_markdown
 
@@ -81,3 +81,11 @@ def test_model_text_is_escaped(tmp_path, hostile):
     text = (tmp_path / "page.html").read_text()
     assert "<script" not in text
     assert "<img" not in text
+
+
+def test_gain_by_subject_shows_dollars_of_a_name(tmp_path):
+    subjects = {"$x_{$ and $": 0.5, "plain": 0.25}
+    methods = {name: {"label": name} for name in ("base", "mass")}
+    table = {"methods": methods, "subjects": {"base": subjects, "mass": subjects}, "columns": ["test"]}
+    figures.gain_by_subject(table, tmp_path / "gain.png")
+    assert (tmp_path / "gain.png").stat().st_size > 1000
