@@ -73,10 +73,8 @@ def check_forwarded(own: flags.FlagValues, arguments: Sequence[str], program: Se
     """
     backend, module = own.backend, own.module
     for argument in arguments:
-        if not argument.startswith("-"):
-            break
         name = argument.lstrip("-").partition("=")[0]
-        if name in ("coordinator", "num_processes", "process_id"):
+        if argument.startswith("-") and name in ("coordinator", "num_processes", "process_id"):
             raise ValueError(f"{argument} is set by the launcher; leave it out behind --")
     added = [part for part in program if part.startswith(("--coordinator=", "--num_processes=", "--process_id="))]
     if backend != "local":
@@ -102,8 +100,12 @@ def _define_flags_of(module: str) -> None:
     except ImportError as error:
         known = [f"experiments.{entry.name}" for entry in pkgutil.iter_modules(experiments.__path__)]
         raise ValueError(f"--module={module!r} cannot be imported ({error}); {nearest(module, known)}") from None
-    if hasattr(found, "define"):
-        found.define()
+    if module == "experiments.launch":
+        raise ValueError("--module=experiments.launch would launch itself; give another")
+    try:
+        getattr(found, "define", lambda: None)()
+    except flags.Error as error:
+        raise ValueError(f"--module={module}: {error}") from None
 
 
 def _check_mesh(own: flags.FlagValues, devices: int) -> None:

@@ -105,7 +105,7 @@ CASES = [
     ("", "--workdir=runs/v[1]", "checkpoints under a path with '['"),
     ("", "--workdir=s3://bucket/run", "--workdir=s3://bucket/run is no directory of this machine"),
     ("", "--workdir=runs/two --mesh=rows:2", "'rows:2' is not an axis with its size"),
-    ("", "--workdir=runs/two --process_id=1", "--process_id=1 is set by the launcher"),
+    ("", "--workdir runs/two --process_id=1", "--process_id=1 is set by the launcher"),
     ("", "--workdir=TAKEN --gamma=0.7", "was started with gamma=0.1, now it is 0.7"),
     ("", "--workdir=TAKEN", ""),
     ("--zone=z", "--workdir=runs/two", "--zone=z is for --backend=gcloud, not local; leave it out"),
