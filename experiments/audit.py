@@ -13,13 +13,13 @@ EVENT is a record's number, or the start of its hash. Nothing here writes to the
 import json
 import pathlib
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from experiments import settings
+from experiments.path_flags import DEFINE_path
 from mass_jax.audit import log
 from mass_jax.audit.chain import Broken
 from mass_jax.config import nearest
@@ -29,12 +29,12 @@ FLAGS = flags.FLAGS
 
 
 def define() -> None:
-    flags.DEFINE_string("workdir", None, "Directory of a run of experiments.train.")
-    flags.DEFINE_string("model", None, "In place of a workdir: the model that the events were made with.")
-    flags.DEFINE_string("log", None, "Event log; by default WORKDIR/audit/events.jsonl.")
+    DEFINE_path("workdir", None, "Directory of a run of experiments.train.")
+    DEFINE_path("model", None, "In place of a workdir: the model that the events were made with.")
+    DEFINE_path("log", None, "Event log; by default WORKDIR/audit/events.jsonl.")
     flags.DEFINE_string("expect", None, "verify: NUMBER:HASH of a record, noted down before.")
     flags.DEFINE_string("problem", None, "replay, export: the problem of an event whose log keeps no texts.")
-    flags.DEFINE_string("out", None, "report: the page; export: a directory.")
+    DEFINE_path("out", None, "report: the page; export: a directory.")
     flags.DEFINE_string("run", None, "replay, export: training run of the workdir, as given to experiments.solve.")
     flags.DEFINE_integer("train_seed", None, "replay, export: meta-training seed, as given to experiments.solve.")
 
@@ -198,18 +198,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 OF_AN_EVENT = ("show", "replay", "export")
 
 
-def parse(argv: Sequence[str]) -> list[str]:
-    """absl's parser, but a mistyped flag costs one line."""
-    try:
-        return FLAGS(list(argv))
-    except flags.Error as error:
-        return settings.fail(str(error).replace("\n", " "))
-
-
 if __name__ == "__main__":
     define()
     logging.set_verbosity(logging.WARNING)  # orbax logs a page at every load
-    try:
-        app.run(main, flags_parser=parse)
-    except BrokenPipeError:
-        sys.exit(0)  # `show | head`
+    settings.run(main, settings.parse_flags)

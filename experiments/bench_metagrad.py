@@ -13,16 +13,22 @@ Presets: `cpu` (8 layers, about 20 minutes on 2 cores, 5 GiB), `gpu` and `tpu` (
 import json
 import os
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-from absl import app, flags
+from absl import flags
 from matplotlib.figure import Figure
 
+from experiments import settings
 from experiments.benchmarks import metagrad as bench
+from experiments.benchmarks.rows import Rows
+from experiments.path_flags import DEFINE_path
+from mass_jax import runtime
+from mass_jax.errors import UserError
 from mass_jax.render import plot
+
+FLAGS = flags.FLAGS
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -71,47 +77,76 @@ def machine() -> str:
     return f"{os.cpu_count()} CPU cores" if kind == "cpu" else f"{jax.device_count()} x {kind}"
 
 
-def run(preset: str, out: pathlib.Path, machine: str) -> None:
-    """Measures a preset; writes the JSON after every measurement, and the table and the figure at the end."""
-    out.mkdir(parents=True, exist_ok=True)
+def run(preset: str, out: pathlib.Path, machine: str, stop: runtime.Stop | None = None) -> None:
+    """Measures a preset: metagrad.json grows with every measurement, table and figure come at the end.
+
+    Args:
+        preset: of `bench.PRESETS`, or "wall".
+        out: directory of the results; what is finished there is not measured again.
+        machine: its name in the results.
+        stop: polled after every measurement.
+
+    Raises:
+        ValueError: `out` holds measurements of another machine, version or preset, or a damaged file.
+    """
     path = out / "metagrad.json"
     header = {"machine": machine, "jax": jax.__version__, "preset": preset}
-    done: list[dict[str, Any]] = []
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        done = found.pop("rows")
-        if found != header:
-            raise ValueError(f"{path} was measured with {found}, not {header}; give another --out")
-
-    def save(rows: list[dict[str, Any]]) -> None:
-        path.write_text(json.dumps(header | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
-
+    rows = Rows(
+        read_rows(path, header),
+        lambda rows: runtime.write_atomically(path, json.dumps(header | {"rows": rows}, indent=1) + "\n"),
+        stop or runtime.Stop(),
+    )
     if preset == "wall":
-        save([bench.compile_case(case, size, "float32")[1] for size, case in bench.WALL_CASES])
+        bench.measure_wall(rows)
     else:
-        bench.measure(bench.PRESETS[preset], done, save)
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        bench.measure(bench.PRESETS[preset], rows)
+    finished = read_rows(path, header)
     heading = f"Machine: {machine}; jax {jax.__version__}; preset `{preset}`.\n\n"
-    (out / "metagrad.md").write_text(heading + table(rows), encoding="utf-8")
+    runtime.write_atomically(out / "metagrad.md", heading + table(finished))
     if preset != "wall":
-        figure(rows, out / "metagrad.png")
-    print(table(rows))
+        figure(finished, out / "metagrad.png")
+    print(table(finished))
 
 
-def main(argv: Sequence[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+def read_rows(path: pathlib.Path, header: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the rows of an earlier run of the same measurement.
+
+    Raises:
+        ValueError: they are of another one, or the file is damaged.
+    """
+    if not path.exists():
+        return []
     try:
-        if flags.FLAGS.out is None:
-            raise ValueError("--out is missing: give a directory, like --out=runs/bench_metagrad")
-        run(flags.FLAGS.preset, pathlib.Path(flags.FLAGS.out), flags.FLAGS.machine or machine())
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows = found.pop("rows")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path} is damaged; remove it, or give another --out") from None
+    if found != header:
+        raise ValueError(f"{path} was measured with {found}, not {header}; give another --out")
+    return rows
 
 
-# Defined only when run as a script: commands share flag names, and tests import several of them.
-if __name__ == "__main__":
+def main(_: Sequence[str]) -> None:
+    settings.guarded(command)
+
+
+def command(stop: runtime.Stop) -> None:
+    """The whole command."""
+    if FLAGS.out is None:
+        raise UserError("--out is missing; give a directory, like --out=runs/bench_metagrad")
+    try:
+        run(FLAGS.preset, pathlib.Path(FLAGS.out), FLAGS.machine or machine(), stop)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def define() -> None:
+    """Defines this command's flags; only when run, since commands share names."""
     flags.DEFINE_enum("preset", "cpu", sorted([*bench.PRESETS, "wall"]), "Shapes and policies to measure.")
-    flags.DEFINE_string("out", None, "Directory for the results; pass it again to resume.")
-    flags.DEFINE_string("machine", "", "Name of this machine in the results; by default what JAX reports.")
-    app.run(main)
+    DEFINE_path("out", None, "Directory for the results; give it again to resume.")
+    flags.DEFINE_string("machine", "", "What to call this machine in the results; empty asks JAX.")
+
+
+if __name__ == "__main__":
+    define()
+    settings.run(main)

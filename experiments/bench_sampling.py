@@ -15,18 +15,20 @@ import json
 import os
 import pathlib
 import statistics
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 from matplotlib.figure import Figure
 
+from experiments import settings
+from experiments.benchmarks.speed import bandwidth_share, bytes_per_token, interleave
+from experiments.path_flags import DEFINE_path
 from mass_jax import runtime, sampling
+from mass_jax.errors import UserError
 from mass_jax.llama import Llama, LlamaConfig, lora, losses, tokenizer, weights
 from mass_jax.render import plot
 
@@ -45,18 +47,32 @@ Cases = dict[str, dict[str, Callable[[], Any]]]
 
 
 def main(_: list[str]) -> None:
+    settings.guarded(command)
+
+
+def command(stop: runtime.Stop) -> None:
+    """The whole command; errors of reading what the user gave are the user's."""
+    if flags.FLAGS.out is None:
+        raise UserError("--out is missing; give a directory, like --out=runs/bench_sampling")
+    out = pathlib.Path(flags.FLAGS.out)
+    machine = flags.FLAGS.machine or f"{os.cpu_count()} CPU cores"
     try:
-        if flags.FLAGS.out is None:
-            raise ValueError("--out is missing: give a directory, like --out=runs/bench_sampling")
-        out = pathlib.Path(flags.FLAGS.out)
-        machine = flags.FLAGS.machine or f"{os.cpu_count()} CPU cores"
-        write(run(pathlib.Path(flags.FLAGS.model), out, machine, **_PRESETS[flags.FLAGS.preset]), out)
+        result = run(pathlib.Path(flags.FLAGS.model), out, machine, stop=stop, **_PRESETS[flags.FLAGS.preset])
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        raise UserError(str(error)) from error
+    write(result, out)
 
 
 def run(
-    model_path: pathlib.Path, out: pathlib.Path, machine: str, *, repeats: int, new: int, samples: int, rank: int
+    model_path: pathlib.Path,
+    out: pathlib.Path,
+    machine: str,
+    *,
+    repeats: int,
+    new: int,
+    samples: int,
+    rank: int,
+    stop: runtime.Stop | None = None,
 ) -> dict[str, Any]:
     """Measures the cases of both sides that are missing from sampling.json."""
     config = LlamaConfig.from_directory(model_path)
@@ -82,11 +98,13 @@ def run(
     for number, (name, functions) in enumerate(cases.items(), 1):
         if name not in result["seconds"]:
             logging.info("case %d of %d: %s", number, len(cases), name)
-            result["seconds"][name] = _interleave(name, functions, repeats)
+            result["seconds"][name] = interleave(name, functions, repeats)
             _save(result, out)
+        if stop is not None:
+            stop.poll()
     result["ratios"] = _ratios(result["seconds"])
     single = min(result["seconds"]["1 sample"]["ours"])
-    result["decode_share_of_bandwidth"] = _bandwidth_share(single, _bytes_per_token(config, params), new)
+    result["decode_share_of_bandwidth"] = bandwidth_share(single, bytes_per_token(config, params), new)
     return result
 
 
@@ -94,11 +112,15 @@ def _resume(file: pathlib.Path, header: dict[str, Any]) -> dict[str, Any]:
     """Cases finished by an earlier run of the same measurement."""
     if not file.exists():
         return header | {"seconds": {}}
-    found = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        seconds = found["seconds"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{file} is damaged; remove it, or give another --out") from None
     for name, value in header.items():
         if found.get(name) != value:
             raise ValueError(f"{file} was measured with {name} {found.get(name)}, not {value}: give another --out")
-    return header | {"seconds": found["seconds"]}
+    return header | {"seconds": seconds}
 
 
 def _sampling_cases(
@@ -176,21 +198,6 @@ def _torch_cases(model_path: pathlib.Path, prompt_T: np.ndarray, new: int, sampl
     }
 
 
-def _interleave(name: str, functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each run; the sides alternate, after one warm-up run each that compiles."""
-    for function in functions.values():
-        function()
-    seconds: dict[str, list[float]] = {side: [] for side in functions}
-    for _ in range(repeats):
-        for side, function in functions.items():
-            begin = time.perf_counter()
-            function()
-            seconds[side].append(time.perf_counter() - begin)
-    medians = {side: round(statistics.median(values), 3) for side, values in seconds.items()}
-    logging.info("%s: median seconds %s", name, medians)
-    return seconds
-
-
 def _ratios(seconds: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
     """Time of the second side over that of the first, by case; above 1 the first is faster."""
     ratios = {}
@@ -200,29 +207,6 @@ def _ratios(seconds: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, f
         median = statistics.median(second) / statistics.median(first)
         ratios[name] = {"median": median, "least": min(each), "most": max(each)}
     return ratios
-
-
-def _bytes_per_token(config: LlamaConfig, params: Any) -> int:
-    """Bytes of weights read to decode one token; an embedding that is not also the output head is not counted."""
-    read = {name: leaf for name, leaf in params.items() if name != "embed_tokens" or config.tie_word_embeddings}
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(read))
-
-
-def _bandwidth_share(seconds: float, read_bytes: int, new: int) -> dict[str, float]:
-    """Bytes of weights read per second while decoding, as a share of the fastest plain read of an array."""
-    import torch
-
-    array = jnp.ones((2**13, 2**14), jnp.float32)
-    vector, other = jnp.ones(2**14, jnp.float32), torch.ones(2**13, 2**14)
-    total, product = jax.jit(jnp.sum), jax.jit(jnp.dot)
-    readers: dict[str, Callable[[], Any]] = {
-        "sum": lambda: jax.block_until_ready(total(array)),
-        "matrix times vector": lambda: jax.block_until_ready(product(array, vector)),
-        "torch sum": lambda: other.sum().item(),
-    }
-    times = [min(values) for values in _interleave("reading", readers, repeats=8).values()]
-    limit, decode = array.nbytes / min(times), read_bytes * new / seconds
-    return {"decode_bytes_per_second": decode, "read_bytes_per_second": limit, "share": decode / limit}
 
 
 def write(result: dict[str, Any], out: pathlib.Path) -> None:
@@ -289,10 +273,14 @@ def draw(result: dict[str, Any], path: pathlib.Path) -> Figure:
     return figure
 
 
-# Defined only when run as a script: commands share flag names, and tests import several of them.
-if __name__ == "__main__":
+def define() -> None:
+    """Defines this command's flags; only when run, since commands share names."""
     flags.DEFINE_enum("preset", "cpu", sorted(_PRESETS), "Sizes to run.")
-    flags.DEFINE_string("model", "models/smollm2", "A Hugging Face Llama directory.")
-    flags.DEFINE_string("out", None, "Directory for the results; pass it again to resume.")
-    flags.DEFINE_string("machine", "", "Name of this machine in the results; by default its number of cores.")
-    app.run(main)
+    DEFINE_path("model", "models/smollm2", "A Hugging Face Llama directory.")
+    DEFINE_path("out", None, "Directory to write the results into; give it again to resume.")
+    flags.DEFINE_string("machine", "", "What to call this machine in the results; empty counts its cores.")
+
+
+if __name__ == "__main__":
+    define()
+    settings.run(main)

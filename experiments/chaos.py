@@ -27,6 +27,7 @@ from typing import Any
 from absl import flags, logging
 
 from experiments import settings
+from experiments.path_flags import DEFINE_path
 from mass_jax import runtime
 from mass_jax.errors import UserError
 from mass_jax.runtime import jsonl
@@ -64,10 +65,11 @@ def torment(stop: runtime.Stop) -> None:
         raise UserError("--out is missing; give a directory, like --out=runs/chaos")
     out = pathlib.Path(FLAGS.out).absolute()
     if not (out / "chaos.json").exists():
-        if out.exists():
+        if out.exists() and any(out.iterdir()):
             raise UserError(f"--out={out} exists and holds no chaos.json; give a new directory")
-        train(out / "undisturbed", None, random.Random())
         report(out, [], 0, 0)
+    if not (out / "undisturbed" / "report" / "table1.md").exists():
+        train(out / "undisturbed", None, random.Random())  # resumes what an earlier command left of it
     kills, runs, same = read(out)
     reference = fingerprint(out / "undisturbed")
     while len(kills) < FLAGS.kills:
@@ -192,7 +194,7 @@ def read(out: pathlib.Path) -> tuple[list[Kill], int, int]:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("out", None, "Directory for the runs and the result.")
+    DEFINE_path("out", None, "Directory for the runs and the result.")
     flags.DEFINE_integer("kills", 30, "Kills in all.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of the times and signals.")
     settings.run(main)

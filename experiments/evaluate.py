@@ -15,6 +15,7 @@ import pathlib
 from absl import flags, logging
 
 from experiments import settings
+from experiments.path_flags import DEFINE_path
 from mass_jax import runtime, study
 from mass_jax.assemble import assemble
 from mass_jax.config import Config
@@ -23,7 +24,7 @@ from mass_jax.errors import UserError
 settings.define()
 settings.define_machines()
 flags.adopt_module_key_flags(settings)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a run, or of a fresh evaluation; give it again to go on.")
+_WORKDIR = DEFINE_path("workdir", None, "Directory of a run, or of a fresh evaluation; give it again to resume.")
 _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Build the report from the records that there are.")
 
 

@@ -19,6 +19,7 @@ import jax
 from absl import flags, logging
 
 from experiments import settings
+from experiments.path_flags import DEFINE_path, DEFINE_path_list
 from experiments.planning import measure, page, shapes
 from experiments.planning.phases import Iteration
 from mass_jax import runtime
@@ -160,8 +161,8 @@ def define() -> None:
     flags.DEFINE_integer("num_slices", 1, "Slices of that topology.", lower_bound=1)
     settings.define_mesh()
     flags.DEFINE_list("phases", [], "Phases to compile; empty is all.")
-    flags.DEFINE_list("join", [], "Directories of finished plans to put side by side in one phase; compiles nothing.")
-    flags.DEFINE_string("out", None, "Directory of the plan; give it again to go on.")
+    DEFINE_path_list("join", "Directories of finished plans to put side by side in one phase; compiles nothing.")
+    DEFINE_path("out", None, "Directory of the plan; give it again to go on.")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from absl import flags, logging
 
 from experiments import settings
+from experiments.path_flags import DEFINE_path
 from mass_jax import runtime, solve
 from mass_jax.audit import regression
 from mass_jax.audit.answers import AnswerFile, as_line
@@ -26,19 +27,19 @@ FLAGS = flags.FLAGS
 
 
 def define() -> None:
-    flags.DEFINE_string("workdir", None, "Directory of a run of experiments.train.")
-    flags.DEFINE_string("model", None, "In place of a workdir: 'tiny', or a directory or hub id with a model's files.")
+    DEFINE_path("workdir", None, "Directory of a run of experiments.train.")
+    DEFINE_path("model", None, "In place of a workdir: 'tiny', or a directory or hub id with a model's files.")
     flags.DEFINE_string("run", None, "mass, mass_gold or pretrained; by default the first that the workdir has.")
     flags.DEFINE_integer("train_seed", None, "Meta-training seed of the workdir; by default its first.")
     flags.DEFINE_string("problem", None, "One question.")
-    flags.DEFINE_string("input", None, "JSONL file of questions.")
-    flags.DEFINE_string("out", None, "JSONL file of answers, to which is appended; by default they are printed.")
+    DEFINE_path("input", None, "JSONL file of questions.")
+    DEFINE_path("out", None, "JSONL file of answers, to which is appended; by default they are printed.")
     flags.DEFINE_bool("no_adapt", False, "Answer by the model as it is; takes no policy and writes no log.")
-    flags.DEFINE_string("policy", None, "Who may adapt what; by default WORKDIR/policy.json.")
-    flags.DEFINE_string("log", None, "Event log; by default WORKDIR/audit/events.jsonl.")
+    DEFINE_path("policy", None, "Who may adapt what; by default WORKDIR/policy.json.")
+    DEFINE_path("log", None, "Event log; by default WORKDIR/audit/events.jsonl.")
     flags.DEFINE_string("log_text", "full", "'full', or 'hash' to keep texts out of the log.")
-    flags.DEFINE_string("suite", None, "JSONL file of texts that an update must not make the model worse at.")
-    flags.DEFINE_string("real", None, "JSONL file of real examples ('problem', 'solution') to compare with and mix in.")
+    DEFINE_path("suite", None, "JSONL file of texts that an update must not make the model worse at.")
+    DEFINE_path("real", None, "JSONL file of real examples ('problem', 'solution') to compare with and mix in.")
     flags.DEFINE_integer("seed", 0, "Of everything drawn.")
     flags.DEFINE_integer("batch", 16, "Most questions at a time.", lower_bound=1)
 
@@ -52,7 +53,7 @@ def run(stop: runtime.Stop) -> None:
     with open_solver() as solver:
         if FLAGS.out is None:
             for answer in answers(solver, questions, stop):
-                print(as_line(answer) if FLAGS.problem is None else in_words(answer), end="")
+                print(as_line(answer) if FLAGS.problem is None else in_words(answer), end="", flush=True)
             return
         with AnswerFile(pathlib.Path(FLAGS.out)) as file:
             left = file.left(questions, solver.request)

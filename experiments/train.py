@@ -11,6 +11,7 @@ import contextlib
 from absl import flags, logging
 
 from experiments import settings
+from experiments.path_flags import DEFINE_path
 from mass_jax import runtime, study
 from mass_jax.assemble import assemble
 from mass_jax.errors import UserError
@@ -18,7 +19,7 @@ from mass_jax.errors import UserError
 settings.define()
 settings.define_machines()
 flags.adopt_module_key_flags(settings)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of this run; give it again to resume.")
+_WORKDIR = DEFINE_path("workdir", None, "Directory of this run; give it again to resume.")
 
 
 def main(_: list[str]) -> None:

@@ -3,12 +3,11 @@
 Letters: N tasks a step, M examples of a task.
 """
 
-import collections
 import functools
 import pathlib
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,12 +15,14 @@ import numpy as np
 
 from mass_jax import runtime
 from mass_jax.assemble import Parts
-from mass_jax.errors import UserError
+from mass_jax.judge import cut_off_shares, judge
 from mass_jax.method import adapt, generate, meta_step, score, solver_grpo
+from mass_jax.method.finite import check_finite
 from mass_jax.method.models import Solver, Weights
-from mass_jax.method.text import Rollout, Text, cut_off
-from mass_jax.stats import auc
-from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
+from mass_jax.method.signal import SignalWatch
+from mass_jax.method.text import Rollout, Text
+from mass_jax.runtime.metrics import read_metrics
+from mass_jax.tasks.problem import Problem, Verdict
 
 OneStep = Callable[[int, Any], tuple[Any, dict[str, float]]]
 
@@ -47,10 +48,6 @@ class Trained(NamedTuple):
 
     weights: Weights
     scorer: Any
-
-
-class NotFinite(UserError):
-    """Too many updates in a row were skipped because their gradients were not finite."""
 
 
 def train_mass(
@@ -248,10 +245,15 @@ def train_solver_grpo(
 
 
 def run_steps(label: str, workdir: pathlib.Path, state: Any, one_step: OneStep, config: Any, stop: runtime.Stop) -> Any:
-    """The loop that every training shares: resume, step, log, save; an interruption saves what is finished."""
+    """Runs the steps of a training: resumes, logs, saves, and warns of steps without a signal.
+
+    Raises:
+        runtime.Interrupted: a stop was asked for; the finished steps are saved.
+    """
     with runtime.Checkpoints(workdir / "checkpoints") as checkpoints:
         done, state = checkpoints.restore(state) or (0, state)
         metrics = runtime.MetricsLog(workdir / "metrics.jsonl", next_step=done)
+        watch = SignalWatch(label, read_metrics(workdir / "metrics.jsonl")) if runtime.is_first() else None
         try:
             for i, report in runtime.progress(label, done, config.steps):
                 stop.poll()
@@ -259,12 +261,16 @@ def run_steps(label: str, workdir: pathlib.Path, state: Any, one_step: OneStep, 
                 state, row = one_step(i, state)
                 done = i + 1
                 metrics.write(i, row | {"step_time": time.monotonic() - began})
+                if watch is not None:
+                    watch.note(row)
                 report(**{name: row[name] for name in ("outer_loss", "reward", "useful_share") if name in row})
                 if done % config.checkpoint_every == 0 or done == config.steps:
                     checkpoints.save(done, state)
         except runtime.Interrupted:
             checkpoints.save(done, state)
             raise
+    if watch is not None:
+        watch.summarize()
     return state
 
 
@@ -283,66 +289,6 @@ def task_order(count: int, batch: int, seed: int) -> Callable[[int], list[int]]:
         return order
 
     return lambda step: [epoch(j // count)[j % count] for j in range(step * batch, (step + 1) * batch)]
-
-
-def check_finite(*opt_states: Any, limit: int) -> None:
-    """Stops a run whose updates keep being skipped.
-
-    Raises:
-        NotFinite: an outer optimizer has skipped `limit` updates in a row.
-    """
-    worst = max(int(opt_state.notfinite_count) for opt_state in opt_states)
-    if worst >= limit:
-        raise NotFinite(
-            f"gradients were not finite in {worst} steps in a row (--max_skipped_steps={limit}); the last checkpoint "
-            f"is sound: lower --inner_lr or --generator_lr, in a new --workdir"
-        )
-
-
-def judge(
-    parts: Parts, tasks: Sequence[Problem], practice: generate.Practice, found: meta_step.StepOutput
-) -> dict[str, float]:
-    """What is known of the examples beyond their reward: kept, useful, and how well scores and rewards rank."""
-    count, rows = len(tasks), parts.feed.rows(len(tasks))
-    scores_NM, rewards_NM = parts.feed.get((found.scores_NM, found.rewards_NM), count)
-    useful_NM = useful_examples(parts, tasks[rows], practice)
-    reasons_NM = [[p.reason if isinstance(p, Rejected) else None for p in row] for row in practice.parsed_NM]
-    known_NM = [[None] * len(row) for row in reasons_NM] if useful_NM is None else useful_NM.tolist()
-    own = zip(practice.kept_NM.tolist(), reasons_NM, known_NM, scores_NM.tolist(), rewards_NM.tolist(), strict=True)
-    kept, reasons, useful, scores, rewards = (
-        [value for row in column for value in row]
-        for column in zip(*runtime.gather_rows(runtime.mine(rows, list(own))), strict=True)
-    )
-    metrics = {"kept_share": float(np.mean(kept))}
-    counted = collections.Counter(reason for reason in reasons if reason is not None)
-    metrics |= {f"rejected/{reason}": float(number) for reason, number in counted.items()}
-    if None in useful:
-        return metrics
-    metrics["useful_share"] = float(np.mean(useful))
-    kept_B, useful_B = np.array(kept, bool), np.array(useful, bool)
-    for name, values in (("scorer_auc", scores), ("reward_auc", rewards)):
-        area = auc(np.array(values)[kept_B], useful_B[kept_B])
-        if area is not None:
-            metrics[name] = area
-    return metrics
-
-
-def cut_off_shares(parts: Parts, tasks: Sequence[Problem], sampled: Mapping[str, Rollout]) -> dict[str, float]:
-    """Share of what was sampled that the limits on tokens ended."""
-    rows, stops = parts.feed.rows(len(tasks)), parts.solver.config.stop_tokens
-    shares_N = {name: cut_off(rollout, stops).mean(-1) for name, rollout in sampled.items()}
-    own = [list(row) for row in zip(*(share_N.tolist() for share_N in shares_N.values()), strict=True)]
-    means = np.mean(runtime.gather_rows(runtime.mine(rows, own)), axis=0)
-    return {f"{name}_cut_off": float(mean) for name, mean in zip(shares_N, means, strict=True)}
-
-
-def useful_examples(parts: Parts, tasks: Sequence[Problem], practice: generate.Practice) -> np.ndarray | None:
-    """Which examples [N, M] teach what their task needs (False if not parsed); None if the domain cannot tell."""
-    useful = [
-        [isinstance(e, Example) and parts.dialogue.task.useful(task, e) for e in row]
-        for task, row in zip(tasks, practice.parsed_NM, strict=True)
-    ]
-    return None if any(label is None for row in useful for label in row) else np.array(useful, bool)
 
 
 def to_floats(metrics: dict[str, jax.Array]) -> dict[str, float]:

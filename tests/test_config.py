@@ -83,3 +83,25 @@ def test_config_refuses_mistyped_setting(name, value):
 
 def test_config_accepts_integer_for_float():
     assert Config(lora_alpha=8).lora_alpha == 8
+
+
+def test_located_makes_local_paths_absolute(tmp_path, monkeypatch):
+    (tmp_path / "models" / "m").mkdir(parents=True)
+    (tmp_path / "train.jsonl").touch()
+    (tmp_path / "link").symlink_to("models")
+    monkeypatch.chdir(tmp_path)
+    config = Config(task="math", model="models/m", train_data="train.jsonl").located()
+    assert (config.model, config.train_data) == (str(tmp_path / "models" / "m"), str(tmp_path / "train.jsonl"))
+    assert config.eval_data == "math500"
+    assert Config(model="link/m").located().model == config.model
+    monkeypatch.chdir(tmp_path / "models")
+    assert Config(task="math", model="m", train_data="../train.jsonl").located() == config
+    assert config.located() == config
+
+
+def test_located_keeps_names(tmp_path, monkeypatch):
+    for name in ("tiny", "math", "math500"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert Config().located() == Config()
+    assert Config(model="org/name").located().model == "org/name"

@@ -1,6 +1,8 @@
 """Tables and figures of a plan, and of several plans of the same work on different numbers of chips."""
 
+import html
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,8 +29,8 @@ def table(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
         halves = " JAX counts a TPU7x as two devices; numbers per chip are for one of them."
     lines = [
         f"`--preset={header['preset']}` on `--topology={header['topology']}` x {header['num_slices']}, "
-        f"`--mesh={header['mesh']}`: {header['model']}, {header['tasks']} task(s), m={header['m']}, k={header['k']}, "
-        f"{header['tokens']} tokens per row, K={header['K']}, LoRA rank {header['rank']}, {header['dtype']} base.",
+        f"`--mesh={header['mesh']}`: {escaped(header['model'])}, {header['tasks']} task(s), "
+        f"m={header['m']}, k={header['k']}, {header['tokens']} tokens per row, K={header['K']}, LoRA rank {header['rank']}, {header['dtype']} base.",
         "",
         "GiB per chip. Temporaries are reported by the compiler, which ran nothing; weights, optimizer, scorer and "
         "caches are computed from shapes. The total is the memory of the phase's program and of everything that stays "
@@ -39,6 +41,15 @@ def table(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
         "|---|" + "---:|" * (len(HEAD) - 1),
     ]
     return "\n".join([*lines, *(_line(row) for row in rows), "", *(_note(row) for row in rows if not row["fits"])])
+
+
+def escaped(text: str) -> str:
+    """Escapes what Markdown and HTML would interpret, in a name that may be a path.
+
+    >>> print(escaped("models/[a]_b|c<d>"))
+    models/\\[a\\]\\_b\\|c&lt;d&gt;
+    """
+    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(text, quote=False))
 
 
 def _line(row: Mapping[str, Any]) -> str:

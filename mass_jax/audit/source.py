@@ -13,6 +13,7 @@ from mass_jax.errors import UserError
 from mass_jax.method import meta_step
 from mass_jax.method.models import Weights
 from mass_jax.runtime.checkpoints import abstract_of, check_checkpoint
+from mass_jax.runtime.paths import check_checkpoint_path
 
 RUNS = ("mass", "mass_gold")
 
@@ -42,6 +43,7 @@ def load(model: str, run: str | None = None, seed: int | None = None) -> Source:
             raise UserError(f"--run={run} needs a workdir of experiments.train, and {model!r} is none")
         parts = _assemble(Config(model=model))
         return Source(parts, parts.pretrained(), f"{model}, pretrained")
+    check_checkpoint_path(workdir, saving=False)
     parts = _assemble(_read_config(workdir / "config.json"))
     seed = parts.config.seeds[0] if seed is None else seed
     found = {name: _steps(workdir / f"seed{seed}" / name / "checkpoints") for name in RUNS}

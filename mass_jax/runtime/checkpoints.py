@@ -14,6 +14,7 @@ from orbax.checkpoint import v1 as ocp
 from mass_jax.errors import UserError
 from mass_jax.runtime.checksums import Damaged, verify, write_checksums
 from mass_jax.runtime.distributed import agreed_maximum, is_first
+from mass_jax.runtime.paths import check_checkpoint_path
 from mass_jax.runtime.signals import Interrupted
 
 
@@ -28,6 +29,7 @@ class Checkpoints(contextlib.AbstractContextManager):
     """
 
     def __init__(self, directory: pathlib.Path):
+        check_checkpoint_path(directory)
         self._checkpointer = ocp.training.Checkpointer(
             directory.absolute(),
             preservation_policy=ocp.training.preservation_policies.LatestN(2),

@@ -33,7 +33,8 @@ class Stop:
             raise KeyboardInterrupt
         self._signum = signum
         # Not by print or logging, whose locks the interrupted code may hold.
-        os.write(2, b"stopping at the next safe point; once more to stop at once\n")
+        with contextlib.suppress(OSError):  # nobody reads stderr
+            os.write(2, b"stopping at the next safe point; once more to stop at once\n")
 
     @contextlib.contextmanager
     def watch(self, check: Callable[[], str]) -> Iterator[None]:

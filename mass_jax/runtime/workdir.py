@@ -9,15 +9,17 @@ from typing import Any
 
 from mass_jax.errors import UserError
 from mass_jax.runtime.distributed import agreed_maximum, is_first
+from mass_jax.runtime.paths import check_checkpoint_path
 
 CONFIG_NAME = "config.json"
 
 
 def workdir_path(given: str) -> pathlib.Path:
-    """The path of `--workdir` as the user wrote it.
+    """Returns the path of `--workdir`.
 
     Raises:
-        UserError: a URL, which `pathlib` would take for a directory of that name on the disk of each host.
+        UserError: a URL, which `pathlib` would take for a directory of that name on the disk of each host; or a path
+            from which checkpoints cannot be read back.
 
     >>> workdir_path("runs/tiny").name
     'tiny'
@@ -27,6 +29,7 @@ def workdir_path(given: str) -> pathlib.Path:
             f"--workdir={given} is no directory of this machine; mount the bucket, or a disk that all hosts share, "
             f"and give the path where it is"
         )
+    check_checkpoint_path(given)
     return pathlib.Path(given)
 
 

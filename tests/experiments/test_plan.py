@@ -168,3 +168,24 @@ def test_decoding_reads_the_model_and_neither_scorer_nor_optimizer():
 
 def test_local_devices_are_these():
     assert devices_of("local") == list(jax.devices())
+
+
+HOSTILE_MODEL = "/models/v[1]_a|b<i>$x_{$ ü"
+
+
+def test_page_escapes_a_model_path(tmp_path):
+    header = {"preset": "tiny", "topology": "local", "num_slices": 1, "mesh": "data:1", "model": HOSTILE_MODEL}
+    header |= {"tasks": 1, "m": 2, "k": 3, "tokens": 4, "K": 5, "rank": 6, "dtype": "float32"}
+    text = page.table(header, [])
+    assert r"/models/v\[1\]\_a\|b&lt;i&gt;$x\_{$ ü, 1 task(s)" in text
+    row = {
+        "phase": "p",
+        "weights": 1.0,
+        "optimizer": 1.0,
+        "scorer": 1.0,
+        "temporaries": 1.0,
+        "refused": "",
+        "hbm": None,
+    }
+    page.figure(header, [row], tmp_path / "plan.png")
+    assert (tmp_path / "plan.png").stat().st_size > 1000
