@@ -30,7 +30,8 @@ def table(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         f"`--preset={header['preset']}` on `--topology={header['topology']}` x {header['num_slices']}, "
         f"`--mesh={header['mesh']}`: {escaped(header['model'])}, {header['tasks']} task(s), "
-        f"m={header['m']}, k={header['k']}, {header['tokens']} tokens per row, K={header['K']}, LoRA rank {header['rank']}, {header['dtype']} base.",
+        f"m={header['m']}, k={header['k']}, "
+        f"{header['tokens']} tokens per row, K={header['K']}, LoRA rank {header['rank']}, {header['dtype']} base.",
         "",
         "GiB per chip. Temporaries are reported by the compiler, which ran nothing; weights, optimizer, scorer and "
         "caches are computed from shapes. The total is the memory of the phase's program and of everything that stays "
