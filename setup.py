@@ -30,6 +30,7 @@ DEPENDENCIES = (
     ("tqdm>=4.66", "progress bars on terminals", ("",)),
     ("pytest>=8.3", "test runner", ("test",)),
     ("pytest-xdist>=3.6", "tests on both cores", ("test",)),
+    ("hypothesis>=6.100", "random texts for every reader of model text", ("test",)),
     ("torch==2.13.0", "independent implementation to hold ours against; a CPU build", ("test",)),
     ("peft>=0.18", "independent reader of our adapters", ("test",)),
     ("ruff>=0.14", "lint and format", ("test",)),

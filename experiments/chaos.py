@@ -30,6 +30,7 @@ from experiments import settings
 from experiments.path_flags import DEFINE_path
 from mass_jax import runtime
 from mass_jax.errors import UserError
+from mass_jax.runtime import jsonl
 
 FLAGS = flags.FLAGS
 STEPS, WARMUP = 6, 2
@@ -142,7 +143,7 @@ def phase_of(workdir: pathlib.Path, stale: frozenset[pathlib.Path] = frozenset()
     metrics = run / "metrics.jsonl"
     if not metrics.exists():
         return "evaluation before training" if (workdir / "seed0").exists() else "start"
-    done = len(metrics.read_text(encoding="utf-8").splitlines())
+    done = len(jsonl.read_log(metrics).rows)
     if done >= STEPS:
         return "evaluation"
     return "warm-up" if done < WARMUP else "training"
@@ -152,8 +153,10 @@ def fingerprint(workdir: pathlib.Path) -> dict[str, str]:
     """Hashes of what a run ends with: every array of its last checkpoint, its metrics and records without times."""
     found = {}
     for path in sorted(workdir.rglob("*.jsonl")):
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        rows = [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
+        log = jsonl.read_log(path)
+        if log.damaged or log.torn:
+            raise UserError(f"{path}:{min([*log.damaged, *log.torn]).line} is damaged, though the run has finished")
+        rows = [{name: value for name, value in row.items() if name not in TIMES} for _, row in log.rows]
         found[str(path.relative_to(workdir))] = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
     for path in sorted(workdir.rglob("checkpoints")):
         found[str(path.relative_to(workdir))] = _hash_of_arrays(path)

@@ -33,6 +33,7 @@ from mass_jax import runtime, solve
 from mass_jax.audit import adaptation, identity, log, source, stages
 from mass_jax.audit.policy import Policy
 from mass_jax.audit.replay import replay
+from mass_jax.runtime import jsonl
 from mass_jax.tasks.problem import Problem
 
 FLAGS = flags.FLAGS
@@ -184,7 +185,7 @@ def kill(kills: int, where: pathlib.Path, model: str, parts: Parts) -> dict[str,
     runtime.write_atomically(policy, Policy().to_json())
     rng = random.Random("mass chaos kill")
     rows = [{"id": i, "problem": f"{rng.randrange(10)} kabo {rng.randrange(10)}"} for i in range(20 * kills)]
-    runtime.write_atomically(where / "in.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    jsonl.rewrite(where / "in.jsonl", rows)
     command = [sys.executable, "-m", "experiments.solve", f"--model={model}", f"--policy={policy}", f"--log={path}"]
     command += [f"--input={where / 'in.jsonl'}", "--batch=4"]
     environment = os.environ | {
@@ -250,10 +251,8 @@ def held_against(
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Whole lines of a JSONL file that may be torn."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+    """Reads the intact rows of a JSONL file whose last line may be cut off."""
+    return [row.value for row in jsonl.read_log(path).rows]
 
 
 def main(argv: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from mass_jax import runtime, solve
 from mass_jax.audit import regression
 from mass_jax.audit.answers import AnswerFile, as_line
 from mass_jax.errors import UserError
+from mass_jax.runtime import jsonl
 from mass_jax.tasks.problem import Example
 
 FLAGS = flags.FLAGS
@@ -76,7 +77,10 @@ def read_questions() -> list:
         raise UserError("give either --problem='...' or --input=FILE.jsonl")
     if FLAGS.input is None:
         return [FLAGS.problem]
-    return regression.read_jsonl(pathlib.Path(FLAGS.input))
+    rows = jsonl.read(pathlib.Path(FLAGS.input))
+    if not rows:
+        raise UserError(f"--input={FLAGS.input} has no questions; give one JSON object per line")
+    return [row.value for row in rows]
 
 
 def open_solver() -> solve.Solver:
@@ -102,12 +106,12 @@ def open_solver() -> solve.Solver:
 
 
 def read_real(path: pathlib.Path) -> list[Example]:
-    """Real examples of a JSONL file."""
-    rows = regression.read_jsonl(path)
-    for i, row in enumerate(rows):
+    """Reads real examples from a JSONL file."""
+    rows = jsonl.read(path)
+    for line, row in rows:
         if not isinstance(row, dict) or not all(regression.is_text(row.get(key)) for key in ("problem", "solution")):
-            raise UserError(f'--real={path}: object {i + 1} needs texts "problem" and "solution"')
-    return [Example(row["problem"], row["solution"]) for row in rows]
+            raise UserError(f'--real={path}:{line} needs texts "problem" and "solution"')
+    return [Example(row["problem"], row["solution"]) for _, row in rows]
 
 
 def in_words(answer: solve.Answer) -> str:

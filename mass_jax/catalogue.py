@@ -85,7 +85,7 @@ def _math(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
     evaluation, train = load(config.eval_data, "test"), load(config.train_data, "train")
     for name, loaded in (("train_data", train), ("eval_data", evaluation)):
         for reason, count in loaded.skipped.items():
-            logging.warning("--%s: %d rows left out: %s", name, count, reason)
+            logging.warning("--%s: %d rows left out: %s (first in %s)", name, count, reason, loaded.first[reason])
     kept, dropped = math.disjoint(train.problems, evaluation.problems)
     logging.info("%d training problems left out: --eval_data has them, or nearly so", len(dropped))
     for duplicate in dropped:

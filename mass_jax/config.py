@@ -7,6 +7,9 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+from mass_jax.errors import UserError
+from mass_jax.runtime import jsonl
+
 METHODS = ("base", "ttt", "tt_ss", "solver_grpo", "mass", "mass_gold")  # the paper's
 BASELINES = ("few_shot", "majority", "ttt_other")  # ours beside them, for the asking
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -174,12 +177,17 @@ class Config:
 
     @classmethod
     def from_json(cls, text: str) -> "Config":
-        """The settings that `to_json` wrote.
+        """Reads the settings that `to_json` wrote.
+
+        Raises:
+            ValueError, TypeError: the text is not JSON, not an object, or not one of settings; in one line.
 
         >>> Config.from_json(Config(seeds=(1, 2)).to_json()).seeds
         (1, 2)
         """
-        read = json.loads(text)
+        read = jsonl.loads(text)
+        if not isinstance(read, dict):
+            raise UserError(f"{jsonl.kind(read)} in place of an object of settings")
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in read.items()}
         return cls(**settings)
 

@@ -13,6 +13,7 @@ from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.records import read_records
 from mass_jax.report.table import LIMITS
+from mass_jax.runtime import jsonl
 from mass_jax.runtime.metrics import read_metrics
 from mass_jax.tasks.problem import Problems
 
@@ -129,29 +130,61 @@ def train_run(
 
 
 def write_report(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
-    """Rebuilds the report from the records in a workdir; a row without records is left out.
+    """Rebuilds the report from the records in a workdir; a row that is not evaluated on every column is left out.
 
     Raises:
-        UserError: if no row has any.
+        UserError: no row has records.
     """
     seeds = {seed: workdir / f"seed{seed}" for seed in config.seeds}
     records = {
         name: [r for path in seeds.values() for r in read_records(records_path(path, name))]
         for name in rows_of(config) + (CONTROLS if config.controls else [])
     }
-    records = {name: rows for name, rows in records.items() if rows}
+    records = _on_every_column(records)
     if not records:
         raise UserError(f"{workdir} holds no records of an evaluation; run it without --report_only first")
     runs = [run for run in MASS_RUNS if (next(iter(seeds.values())) / run).exists()]
-    curves = {run: read_metrics(next(iter(seeds.values())) / run / "metrics.jsonl") for run in runs}
-    worked_path = next(iter(seeds.values())) / "evaluation" / "worked.json"
+    curves = {run: _curve(config, next(iter(seeds.values())) / run) for run in runs}
     return report.write_report(
         workdir / "report",
         records=records,
         labels={name: row.label for name, row in evaluate.ALL_ROWS.items()},
-        methods=config.chosen_methods,
+        methods=[name for name in config.chosen_methods if name in records],
         curves=curves,
         warmup=config.warmup_steps,
-        worked=json.loads(worked_path.read_text(encoding="utf-8")) if worked_path.exists() else [],
+        worked=_worked(next(iter(seeds.values())) / "evaluation" / "worked.json"),
         limits=LIMITS.get(config.task, ()),
     )
+
+
+def _on_every_column(records: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """The rows with records on every column that any row has; warns of rows that are partly evaluated."""
+    columns = {record["column"]: None for rows in records.values() for record in rows}
+    found = {}
+    for name, rows in records.items():
+        missing = [column for column in columns if not any(record["column"] == column for record in rows)]
+        if rows and missing:
+            logging.warning("row %s has no records of column %s and is left out of the report", name, missing[0])
+        elif rows:
+            found[name] = rows
+    return found
+
+
+def _curve(config: Config, run: pathlib.Path) -> list[dict[str, Any]]:
+    """Metrics of a run; of a finished one they should have every step."""
+    finished = (run / "checkpoints" / str(config.steps)).is_dir()
+    return read_metrics(run / "metrics.jsonl", config.steps if finished else 0)
+
+
+def _worked(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The worked examples; none, with a warning, if the file is damaged."""
+    if not path.exists():
+        return []
+    try:
+        found = jsonl.loads(path.read_bytes())
+        if not isinstance(found, list):
+            raise jsonl.BadJson(f"{jsonl.kind(found)} in place of an array")
+    except jsonl.BadJson as error:
+        logging.warning("%s: %s; the report has no worked examples; remove the file to write them again", path, error)
+        return []
+    return found

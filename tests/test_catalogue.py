@@ -70,7 +70,7 @@ def test_the_families_speak_as_the_model_does_and_show_the_shots_asked_for():
     ("settings", "message"),
     [
         ({"task": "math", "num_shots": 4}, "4 shots asked of problems that give 3"),
-        ({"task": "math", "bad_rows": "error"}, "row 10: missing field 'solution'; mend the row"),
+        ({"task": "math", "bad_rows": "error"}, "train.jsonl: line 11: missing field 'solution'; fix the row"),
         ({"task": "mth"}, "--task='mth' is unknown; did you mean 'math'? Known: families, math, testbed"),
         ({"task": "math", "train_data": "nowhere"}, "'nowhere' is neither a file nor a hub id"),
         ({"task": "math", "num_train_problems": 100}, "--num_train_problems=100 is more than the 7 usable problems"),

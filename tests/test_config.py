@@ -68,3 +68,20 @@ def test_located_keeps_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Config().located() == Config()
     assert Config(model="org/name").located().model == "org/name"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1, 2]", "an array in place of an object of settings"),
+        ('"tiny"', "a string in place of an object of settings"),
+        ("null", "null in place of an object of settings"),
+        ("{" * 3, "not JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"steps": 1, "steps": 2}', "key 'steps' occurs more than once"),
+    ],
+)
+def test_config_of_other_json_is_refused(text, message):
+    with pytest.raises(ValueError, match=message) as error:
+        Config.from_json(text)
+    assert "\n" not in str(error.value)

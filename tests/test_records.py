@@ -1,10 +1,9 @@
 """Records outlive kills: what is torn is redone, what is whole is kept."""
 
-import json
-
 import pytest
 
 from mass_jax.records import RecordLog, read_records
+from mass_jax.runtime import jsonl
 
 BATCHES = [2, 2, 1]
 RECORDS = [{"id": f"p{i}", "text": "a\nb\u2028"} for i in range(5)]
@@ -37,11 +36,25 @@ def test_a_file_cut_anywhere_is_mended_and_completed_to_the_same_bytes(tmp_path,
     assert path.read_bytes() == whole.read_bytes()
 
 
-def test_a_line_that_is_no_json_ends_what_is_kept(tmp_path):
+def test_records_before_damage_are_kept(tmp_path, caplog):
     path = tmp_path / "base.jsonl"
     write(path, 3)
     lines = path.read_text().split("\n")
-    lines[3] = lines[3][:9] + "\x00\x00"
+    lines[3] = lines[3][:-9] + "\x00\x00"
     path.write_text("\n".join(lines))
+    assert read_records(path) == RECORDS[:3] + RECORDS[4:]
+    assert f"{path}:4: NUL bytes" in caplog.text
     assert RecordLog(path, BATCHES).done == 1
-    assert [json.loads(line) for line in path.read_text().splitlines()] == RECORDS[:2]
+    assert f"{path}:4: NUL bytes, as a crash leaves them; records from there on" in caplog.text
+    assert read_records(path) == RECORDS[:2]
+
+
+def test_records_of_two_runs_count_once(tmp_path, caplog):
+    path = tmp_path / "base.jsonl"
+    keyed = [record | {"seed": 0, "column": "test", "seconds": 0.1} for record in RECORDS]
+    later = [record | {"seconds": 0.2} for record in keyed]
+    jsonl.rewrite(path, [*keyed[:2], *later[:2], *keyed[2:4], *later[2:], keyed[4]])
+    assert read_records(path) == [*keyed[:4], later[4]]
+    assert "5 records are there more than once" in caplog.text
+    assert RecordLog(path, BATCHES).done == 3
+    assert len(path.read_text().splitlines()) == 5

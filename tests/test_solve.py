@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from mass_jax import solve, train
-from mass_jax.audit import adaptation, bounds, gates, log, page, policy, regression, replay, stages
+from mass_jax.audit import adaptation, bounds, gates, log, page, policy, replay, stages
 from mass_jax.audit.texts import Texts
 from mass_jax.errors import UserError
 from mass_jax.llama import lora, peft
+from mass_jax.runtime import jsonl
 from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
 
 BATCH = 4
@@ -408,9 +409,8 @@ def test_a_policy_that_can_never_be_met_is_refused(setup, asked, num_real, messa
 
 
 def test_the_suite_scores_as_greedy_decoding_does(setup):
-    rows = regression.read_jsonl(
-        pathlib.Path(str(importlib.resources.files("mass_jax") / "data/tiny/regression.jsonl"))
-    )
+    suite = pathlib.Path(str(importlib.resources.files("mass_jax") / "data/tiny/regression.jsonl"))
+    rows = [row.value for row in jsonl.read(suite)]
     for start in range(0, 8, BATCH):
         tasks = [Problem(str(i), row["problem"], "", "") for i, row in enumerate(rows[start : start + BATCH])]
         keys = stages.keys_named(stages.keys_of(0, [task.id for task in tasks]), "answer")
@@ -449,12 +449,18 @@ def test_the_page_escapes_what_strangers_wrote(setup, path, tmp_path):
         ([3], "no text"),
         ([{"id": "a"}], "no text"),
         ([{"id": 0, "problem": "x"}] * 2, "of another"),
+        ([{"id": 1e22, "problem": "x"}], "question 1 has the id '1e.22'; give a string or an integer"),
         (["x" * 100_001], "the most is 100000"),
     ],
 )
 def test_malformed_questions_cost_one_line(problems, message):
     with pytest.raises(UserError, match=message):
         solve.as_questions(problems)
+
+
+def test_questions_with_null_ids_are_numbered():
+    questions = solve.as_questions([{"id": None, "problem": "x"}, {"id": "b", "problem": "x"}, {"problem": "x"}])
+    assert [question.id for question in questions] == ["0", "b", "2"]
 
 
 def test_a_model_by_itself_needs_a_policy_and_a_log():

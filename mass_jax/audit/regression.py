@@ -2,13 +2,13 @@
 
 import dataclasses
 import importlib.resources
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mass_jax.errors import UserError
 from mass_jax.method.text import Text, encode_pairs
+from mass_jax.runtime import jsonl
 
 MOST_ROWS = 256
 
@@ -64,30 +64,10 @@ def read_suite(path: pathlib.Path | None, directory: pathlib.Path, task: Any) ->
     if path is None:
         embedded = pathlib.Path(str(importlib.resources.files("mass_jax") / "data" / "audit" / "regression.jsonl"))
         path = next(p for p in (directory / "regression.jsonl", embedded) if p.is_file())
-    rows = read_jsonl(path)
+    rows = jsonl.read(path)
     if not 0 < len(rows) <= MOST_ROWS:
         raise UserError(f"{path} has {len(rows)} texts; give 1 to {MOST_ROWS}")
-    return [_pair(row, f"{path}:{i + 1}", task) for i, row in enumerate(rows)]
-
-
-def read_jsonl(path: pathlib.Path) -> list[Any]:
-    """The objects of a JSONL file; blank lines are left out.
-
-    Raises:
-        UserError: the file cannot be read, or a line is no JSON; names file and line.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); give a JSONL file in UTF-8") from None
-    found = []
-    for i, line in enumerate(lines):
-        if line.strip():
-            try:
-                found.append(json.loads(line))
-            except (ValueError, RecursionError):
-                raise UserError(f"{path}:{i + 1} is no JSON; give one object a line") from None
-    return found
+    return [_pair(row.value, f"{path}:{row.line}", task) for row in rows]
 
 
 def is_text(value: Any) -> bool:

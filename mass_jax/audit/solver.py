@@ -202,10 +202,10 @@ class Solver(contextlib.AbstractContextManager):
 
 
 def as_questions(problems: Sequence[Question]) -> list[Problem]:
-    """Questions with ids.
+    """Converts questions to problems with ids; a question without an id, or with null, gets its index.
 
     Raises:
-        UserError: one has no problem or one too long, or an id stands twice.
+        UserError: a question has no problem or too long a one, or its id is repeated or of another type.
 
     >>> [question.id for question in as_questions(["1 + 1", {"problem": "2 + 2", "id": "b"}])]
     ['0', 'b']
@@ -218,7 +218,10 @@ def as_questions(problems: Sequence[Question]) -> list[Problem]:
         data = {"problem": data.problem, "id": data.id} if isinstance(data, Problem) else data
         if not isinstance(data, Mapping) or not isinstance(data.get("problem"), str):
             raise UserError(f'question {i + 1} has no text "problem": {str(given)[:60]!r}')
-        name = str(data.get("id", i))
+        given_id = data.get("id")
+        if isinstance(given_id, bool) or not isinstance(given_id, str | int | None):
+            raise UserError(f"question {i + 1} has the id {str(given_id)[:60]!r}; give a string or an integer, or none")
+        name = str(i if given_id is None else given_id)
         if name in found:
             raise UserError(f"question {i + 1} has the id {name!r} of another; give each its own, or none")
         if len(data["problem"]) > stages.MOST_CHARS:

@@ -43,6 +43,8 @@ def test_what_a_kill_tore_off_is_cut_and_done_again(tmp_path, cut):
         '{"id": "a", "problem": "4 kabo 3"}\n',
         "[1]\n",
         LINE + "more notes",
+        LINE + "[" * 100_000 + "\n",
+        LINE + "9" * 5000 + "\n",
     ],
 )
 def test_another_file_given_by_mistake_is_left_as_it_is(tmp_path, text):
