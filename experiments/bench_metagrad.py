@@ -1,14 +1,13 @@
-"""Memory, time and exactness of meta-gradients: our adjoints and policies, and other people's, on one problem.
+"""Benchmarks memory, time and exactness of meta-gradients: every adjoint and policy, and peers, on one problem.
 
     python -m experiments.bench_metagrad --preset=cpu --out=DIR
 
-writes `metagrad.json`, `metagrad.md` and `metagrad.png` to DIR; given the same DIR again it resumes: a compiled case,
-a round of times and an error each stay once they are measured.
-Runs are interleaved (every case once, then every case again ...) and medians reported, for machines are rarely idle.
+writes metagrad.json, metagrad.md, metagrad.png and metagrad.svg to DIR. Rerun the same command to resume: finished
+measurements are kept. Runs are interleaved (every case once, then every case again), because machines are rarely idle,
+and medians are reported.
 Presets: `cpu` (8 layers, about 20 minutes on 2 cores, 5 GiB), `gpu` and `tpu` (a 1B-parameter shape in bfloat16),
-`tiny` (a check that everything runs, minutes, most of them compilation), `wall` (compiles a published out-of-memory
-case, all 124M parameters, T=16 and T=32 steps, and runs nothing).
-Peers in PyTorch run where they are installed, on CPU presets.
+`tiny` (a check that everything runs; minutes, mostly compilation), `wall` (compiles a published out-of-memory case, all
+124M parameters, T=16 and T=32 steps, and runs nothing). PyTorch peers run on CPU presets if they are installed.
 """
 
 import json
@@ -19,6 +18,7 @@ from typing import Any
 
 import jax
 from absl import flags
+from matplotlib.figure import Figure
 
 from experiments import settings
 from experiments.benchmarks import metagrad as bench
@@ -26,12 +26,13 @@ from experiments.benchmarks.rows import Rows
 from experiments.path_flags import DEFINE_path
 from mass_jax import runtime
 from mass_jax.errors import UserError
+from mass_jax.render import plot
 
 FLAGS = flags.FLAGS
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows in Markdown."""
+    """The rows as a Markdown table."""
     lines = [
         "| adjoint | policy | optimizer | K | m | tokens | temporaries, MiB | seconds | compile, s | relative error |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
@@ -49,35 +50,29 @@ def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def figure(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
-    """Temporaries against time, both logarithmic; SGD rows that were timed."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    chosen = [r for r in rows if r["seconds"] and r["temp_bytes"] and r["optimizer"] == "sgd"]
-    families = list(dict.fromkeys(r["adjoint"].split("(")[0] for r in chosen))
-    figure, axes = pyplot.subplots(figsize=(7.5, 4.8), layout="constrained")
-    for number, family in enumerate(families):
-        points = [r for r in chosen if r["adjoint"].split("(")[0] == family]
-        axes.scatter(
-            [r["seconds"] for r in points], [r["temp_bytes"] / 2**20 for r in points],
-            label=family, marker="osD^vPX"[number % 7], s=50, alpha=0.8,
-        )  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlabel="seconds, median", ylabel="temporaries, MiB")
-    axes.set_title(f"Meta-gradient, {chosen[0]['model']}, m={chosen[0]['m']}, K=2" if chosen else "Meta-gradient")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.grid(which="major", alpha=0.3)
-    axes.legend(title="one point per policy")
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+def figure(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> Figure:
+    """Temporary memory against time on logarithmic axes, one point per policy: the timed SGD rows."""
+    chosen = [row for row in rows if row["seconds"] and row["temp_bytes"] and row["optimizer"] == "sgd"]
+    families = list(dict.fromkeys(row["adjoint"].split("(")[0] for row in chosen))
+    with plot.figure(path, 2.5 + 0.16 * ((len(families) + 1) // 2)) as figure:
+        axes = figure.subplots()
+        for number, family in enumerate(families):
+            points = [row for row in chosen if row["adjoint"].split("(")[0] == family]
+            axes.plot([row["seconds"] for row in points], [row["temp_bytes"] / 2**20 for row in points],
+                      label=family, alpha=0.85, markersize=5, **plot.look(number, ""))  # fmt: skip
+        axes.set(xscale="log", yscale="log", xlabel="median time (s)", ylabel="temporary memory (MiB)")
+        plot.plain_log(axes.xaxis)
+        plot.plain_log(axes.yaxis)
+        axes.grid(which="major")
+        if chosen:
+            title = f"{chosen[0]['model']}\nm = {chosen[0]['m']} examples, K = {chosen[0]['K']} inner steps"
+            figure.suptitle(title, fontsize=7)
+            figure.legend(loc="outside lower center", ncols=2)
+    return figure
 
 
 def machine() -> str:
-    """The device, and for a CPU how many cores."""
+    """Number and kind of the devices, or of the CPU cores."""
     kind = jax.devices()[0].device_kind
     return f"{os.cpu_count()} CPU cores" if kind == "cpu" else f"{jax.device_count()} x {kind}"
 

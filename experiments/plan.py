@@ -54,10 +54,12 @@ def plan(stop: runtime.Stop) -> None:
     except (ValueError, OSError, RuntimeError) as error:
         raise UserError(str(error)) from error
     chip = chips.chip_of(FLAGS.topology)
-    for phase in wanted:
+    for number, phase in enumerate(wanted, 1):
         stop.poll()
         if phase.name in [row["phase"] for row in rows]:
+            logging.info("phase %d of %d: %s is already in plan.json", number, len(wanted), phase.name)
             continue
+        logging.info("phase %d of %d: compiling %s", number, len(wanted), phase.name)
         row = measure.measure(phase, iteration, chip)
         peaks = chip if chip is not None and chip.flops else None
         row["roofline_seconds"] = measure.roofline(phase.name, iteration, peaks) if peaks else None

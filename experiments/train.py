@@ -27,31 +27,28 @@ def main(_: list[str]) -> None:
 
 
 def train_and_report(stop: runtime.Stop) -> None:
-    """The whole command; errors of reading and checking what the user gave are the user's."""
-    try:
-        config = settings.read()
-        if flags.FLAGS.print_config:
-            print(config.to_json())
-            return
-        if _WORKDIR.value is None:
-            raise ValueError("--workdir is missing; give a directory for this run, like --workdir=runs/tiny")
-        workdir = runtime.workdir_path(_WORKDIR.value)
-        settings.join_machines()
-        mesh = runtime.make_mesh(flags.FLAGS.mesh)
-        runtime.check_workdir(workdir, config.to_json())
-        with runtime.use_mesh(mesh):
-            parts = assemble(config, mesh)
-    except (ValueError, OSError) as error:
-        raise UserError(str(error)) from error
-    with runtime.use_mesh(mesh), contextlib.closing(parts):
-        for seed in config.seeds:
-            parts.problems(seed)
-        runtime.claim_workdir(workdir, config.to_json())
+    """Runs the command; errors of reading and checking the user's input become `UserError`."""
+    with contextlib.ExitStack() as held:
+        try:
+            config = settings.read()
+            if flags.FLAGS.print_config:
+                print(config.to_json())
+                return
+            if _WORKDIR.value is None:
+                raise ValueError("--workdir is missing; give a directory for this run, like --workdir=runs/tiny")
+            workdir = runtime.workdir_path(_WORKDIR.value)
+            settings.join_machines()
+            mesh = runtime.make_mesh(flags.FLAGS.mesh)
+            runtime.check_workdir(workdir, config.to_json(), replace=True)
+            held.enter_context(runtime.lock_workdir(workdir, stop))  # before a model is loaded for nothing
+            held.enter_context(runtime.use_mesh(mesh))
+            parts = held.enter_context(contextlib.closing(assemble(config, mesh)))
+        except (ValueError, OSError) as error:
+            raise UserError(str(error)) from error
         study.run_study(parts, workdir, stop)
-    if not runtime.is_first():
-        return
-    print((workdir / "report" / "table1.md").read_text(encoding="utf-8"))
-    logging.info("report: %s", workdir / "report")
+        if runtime.is_first():
+            print((workdir / "report" / "table1.md").read_text(encoding="utf-8"))
+            logging.info("report: %s", workdir / "report")
 
 
 if __name__ == "__main__":

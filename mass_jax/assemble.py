@@ -111,8 +111,7 @@ def assemble(config: Config, mesh: jax.sharding.Mesh | None = None) -> Parts:
     directory = model_directory(config.model)
     llama_config = execution(config, LlamaConfig.from_directory(directory))
     encoder = tokenizer.load(directory)
-    if len(encoder) > llama_config.vocab_size:
-        raise ValueError(f"{directory}: the tokenizer has {len(encoder)} tokens, the model {llama_config.vocab_size}")
+    tokenizer.check_vocabulary(encoder, llama_config, directory)
     mesh = runtime.make_mesh("auto", jax.devices()[:1]) if mesh is None else mesh
     runtime.check_layout(mesh, llama_config)
     runtime.check_divides(mesh, "tasks", config.tasks_per_step, "--tasks_per_step")
@@ -121,9 +120,9 @@ def assemble(config: Config, mesh: jax.sharding.Mesh | None = None) -> Parts:
     places = runtime.shardings(mesh, shapes["params"])
     params = weights.load(directory, llama_config, dtype=jnp.dtype(config.base_dtype), shardings=places)
     chosen = open_task(config, directory, encoder)
-    end_token = None if chosen.end is None else _token_of(encoder, chosen.end)
-    if end_token is not None:
-        llama_config = dataclasses.replace(llama_config, eos_token_id=(end_token, *llama_config.stop_tokens))
+    end_token = tokenizer.end_token(encoder, llama_config) if chosen.end is None else _token_of(encoder, chosen.end)
+    eos = [] if encoder.eos_token_id is None else [encoder.eos_token_id]
+    llama_config = llama_config.with_stop_tokens([end_token, *eos])
     dialogue = Dialogue(
         encoder,
         chosen.task,

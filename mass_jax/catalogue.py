@@ -10,6 +10,7 @@ from absl import logging
 
 from mass_jax.config import Config, nearest
 from mass_jax.tasks import chat, families, testbed
+from mass_jax.tasks.families.task import SYSTEM
 from mass_jax.tasks.problem import Problems, Task
 
 
@@ -74,13 +75,14 @@ def _families(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen
         test = families.draw_problems(families.Side.TEST, config.num_eval_problems, seed)
         return Problems(train, {"test": test}, lambda p, count: families.oracle_examples(p, count, seed))
 
-    task = families.FamiliesTask(config.num_shots, functools.partial(chat.render, tokenizer))
+    task = families.FamiliesTask(config.num_shots, chat.renderer(tokenizer, SYSTEM))
     return Chosen(task, problems, end=families.END)
 
 
 def _math(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
     from mass_jax.tasks import math  # here, so that a run of another task does without math-verify
 
+    render = chat.renderer(tokenizer)
     load = functools.partial(math.load, strict=config.bad_rows == "error")
     evaluation, train = load(config.eval_data, "test"), load(config.train_data, "train")
     for name, loaded in (("train_data", train), ("eval_data", evaluation)):
@@ -100,7 +102,7 @@ def _math(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
         return Problems(math.sample(kept, config.num_train_problems, seed), {"test": test}, None)
 
     pool = math.Pool()
-    task = math.MathTask(math.Verifier(pool), shots, render=functools.partial(chat.render, tokenizer))
+    task = math.MathTask(math.Verifier(pool), shots, render=render)
     return Chosen(task, draw, close=pool.close)
 
 

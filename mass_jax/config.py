@@ -219,6 +219,9 @@ def nearest(value: str, known: Iterable[str]) -> str:
 
 
 def _check(field: dataclasses.Field, value: Any) -> None:
+    if not _has_type_of(field.default, value):
+        kind = type(field.default).__name__
+        raise ValueError(f"--{field.name}={value!r} must be {kind}, like {field.default!r}")
     choices, minimum = field.metadata["choices"], field.metadata["minimum"]
     if choices:
         for item in value if isinstance(value, tuple) else (value,):
@@ -228,3 +231,12 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         raise ValueError(f"--{field.name} is empty; name at least one")
     if minimum is not None and not value >= minimum:
         raise ValueError(f"--{field.name}={value} is below its minimum {minimum:g}")
+
+
+def _has_type_of(default: Any, value: Any) -> bool:
+    """Whether a value has the type of a setting's default; an integer is also a float, and a bool is no number."""
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and all(_has_type_of(default[0], item) for item in value)
+    if isinstance(value, bool) or isinstance(default, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    return isinstance(value, int | float if isinstance(default, float) else type(default))

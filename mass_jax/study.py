@@ -27,6 +27,7 @@ WORKED_PROBLEMS = 8
 
 
 CONTROLS = ["mass_shuffled", "mass_unrewarded"]
+MAY_DIFFER = ("methods",)  # settings of which an evaluation may have others than its workdir
 
 
 def rows_of(config: Config) -> list[str]:
@@ -40,27 +41,85 @@ def rows_of(config: Config) -> list[str]:
 
 
 def run_study(parts: Parts, workdir: pathlib.Path, stop: runtime.Stop) -> dict[str, Any]:
-    """Runs what is not done yet and writes the report.
+    """Trains and evaluates what is not done yet, and writes the report.
+
+    The workdir is held for this run, and gets the settings once every prompt is known to fit them.
 
     Returns:
         The table, as in report/table1.json.
+
+    Raises:
+        UserError: the workdir is in use or of other settings, or a prompt does not fit.
     """
     config = parts.config
-    for rows in (rows_of(config), CONTROLS) if config.controls else (rows_of(config),):
+    every = (rows_of(config), CONTROLS) if config.controls else (rows_of(config),)
+    with runtime.lock_workdir(workdir, stop):
+        runtime.check_workdir(workdir, config.to_json(), replace=True)
         for seed in config.seeds:
-            run_seed(parts, rows, seed, workdir / f"seed{seed}", stop)
-    return write_report(config, workdir) if runtime.is_first() else {}
+            check_lengths(parts, [name for rows in every for name in rows], seed)
+        runtime.claim_workdir(workdir, config.to_json(), replace=True)
+        for rows in every:
+            for seed in config.seeds:
+                run_seed(parts, rows, seed, workdir / f"seed{seed}", stop)
+        return write_report(config, workdir) if runtime.is_first() else {}
 
 
 def run_evaluation(parts: Parts, workdir: pathlib.Path, stop: runtime.Stop) -> None:
-    """Evaluates the rows whose training is finished, and trains nothing; names the rows that are left out."""
-    rows = rows_of(parts.config) + (CONTROLS if parts.config.controls else [])
-    for seed in parts.config.seeds:
-        directory = workdir / f"seed{seed}"
-        ready = [name for name in rows if is_trained(parts.config, name, directory)]
-        if left_out := [name for name in rows if name not in ready]:
-            logging.warning("seed %d: not trained, so left out: %s", seed, ", ".join(left_out))
-        evaluate_rows(parts, ready, seed, directory, stop)
+    """Evaluates the rows whose training is finished, and trains nothing; names the rows that are left out.
+
+    The workdir is held for this run. Its settings may differ in the methods.
+
+    Raises:
+        UserError: the workdir is in use or of other settings, or a prompt does not fit.
+    """
+    config = parts.config
+    rows = rows_of(config) + (CONTROLS if config.controls else [])
+    with runtime.lock_workdir(workdir, stop):
+        runtime.check_workdir(workdir, config.to_json(), MAY_DIFFER, replace=True)
+        ready = {
+            seed: [name for name in rows if is_trained(config, name, workdir / f"seed{seed}")] for seed in config.seeds
+        }
+        for seed in config.seeds:
+            check_lengths(parts, ready[seed], seed, training=False)
+        runtime.claim_workdir(workdir, config.to_json(), MAY_DIFFER, replace=True)
+        for seed in config.seeds:
+            if left_out := [name for name in rows if name not in ready[seed]]:
+                logging.warning("seed %d: not trained, so left out: %s", seed, ", ".join(left_out))
+            evaluate_rows(parts, ready[seed], seed, workdir / f"seed{seed}", stop)
+
+
+def check_lengths(parts: Parts, rows: Sequence[str], seed: int, training: bool = True) -> None:
+    """Encodes every prompt that rows of one seed will need, so that one that is too long stops the run at its start.
+
+    Args:
+        parts: model and settings.
+        rows: keys of `evaluate.ALL_ROWS`.
+        seed: of the problems and of their order in training.
+        training: whether the rows will also be trained.
+
+    Raises:
+        TooLong: a prompt or a gold solution does not fit; names the setting and the value to raise it to.
+    """
+    problems, dialogue, config = parts.problems(seed), parts.dialogue, parts.config
+    chosen = [evaluate.ALL_ROWS[name] for name in rows]
+    asked = [problem for column in problems.columns.values() for problem in column]
+    if any(row.answers != "few_shot" for row in chosen):
+        dialogue.solver_prompts(asked)
+    if any(row.practice == "self" for row in chosen):
+        dialogue.generator_prompts(asked)
+    runs = {row.trained for row in chosen if row.trained is not None} if training else set()
+    if not runs:
+        return
+    draws = train.task_order(len(problems.train), config.tasks_per_step, seed)
+    numbers = sorted({number for step in range(config.steps) for number in draws(step)})
+    drawn = [problems.train[number] for number in numbers]
+    outers = {MASS_RUNS[run]["outer"] for run in runs if run in MASS_RUNS}
+    if outers:
+        dialogue.generator_prompts(drawn)
+    if "gold" in outers:
+        dialogue.gold(drawn)
+    if "verifier" in outers or "solver_grpo" in runs:
+        dialogue.solver_prompts(drawn)
 
 
 def is_trained(config: Config, name: str, workdir: pathlib.Path) -> bool:
@@ -133,8 +192,10 @@ def write_report(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     """Rebuilds the report from the records in a workdir; a row that is not evaluated on every column is left out.
 
     Raises:
-        UserError: no row has records.
+        UserError: no row has records, or the workdir has other settings.
     """
+    if (workdir / "config.json").exists():
+        runtime.check_workdir(workdir, config.to_json(), MAY_DIFFER)
     seeds = {seed: workdir / f"seed{seed}" for seed in config.seeds}
     records = {
         name: [r for path in seeds.values() for r in read_records(records_path(path, name))]
@@ -150,6 +211,7 @@ def write_report(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         records=records,
         labels={name: row.label for name, row in evaluate.ALL_ROWS.items()},
         methods=[name for name in config.chosen_methods if name in records],
+        controls=CONTROLS,
         curves=curves,
         warmup=config.warmup_steps,
         worked=_worked(next(iter(seeds.values())) / "evaluation" / "worked.json"),

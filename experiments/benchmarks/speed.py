@@ -13,7 +13,7 @@ from mass_jax.llama import LlamaConfig
 
 
 def interleave(name: str, functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each run; the sides take turns, after one run of each that compiles and warms up."""
+    """Seconds of each run; the sides alternate, after one warm-up run each that compiles."""
     for function in functions.values():
         function()
     seconds: dict[str, list[float]] = {side: [] for side in functions}
@@ -27,14 +27,14 @@ def interleave(name: str, functions: dict[str, Callable[[], Any]], repeats: int)
     return seconds
 
 
-def bytes_a_token(config: LlamaConfig, params: Any) -> int:
-    """Bytes of weights that decoding one token reads: all, but of an embedding that is not also the head one row."""
+def bytes_per_token(config: LlamaConfig, params: Any) -> int:
+    """Bytes of weights read to decode one token; an embedding that is not also the output head is not counted."""
     read = {name: leaf for name, leaf in params.items() if name != "embed_tokens" or config.tie_word_embeddings}
     return sum(leaf.nbytes for leaf in jax.tree.leaves(read))
 
 
 def bandwidth_share(seconds: float, read_bytes: int, new: int) -> dict[str, float]:
-    """Bytes of weights that decoding reads a second, over what the fastest plain reader of an array reads a second."""
+    """Bytes of weights read per second while decoding, as a share of the fastest plain read of an array."""
     import torch
 
     array = jnp.ones((2**13, 2**14), jnp.float32)

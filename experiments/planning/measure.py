@@ -53,7 +53,8 @@ def measure(phase: Phase, iteration: Iteration, chip: Chip | None) -> Row:
         fits = None if chip is None else bool(total <= chip.hbm_bytes)
         row |= {"temporaries": report.temp_bytes, "arguments": report.argument_bytes, "total": total, "fits": fits}
     row["compile_seconds"] = round(time.monotonic() - began, 1)
-    logging.info("%s: %s", phase.name, row["refused"] or f"{row['temporaries'] / 2**30:.2f} GiB of temporaries a chip")
+    memory = row["refused"] or f"{row['temporaries'] / 2**30:.2f} GiB of temporaries per chip"
+    logging.info("%s: %s (compiled in %.0f s)", phase.name, memory, row["compile_seconds"])
     return row
 
 

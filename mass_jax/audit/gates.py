@@ -11,8 +11,11 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
-from mass_jax.tasks.math.near_duplicates import jaccard, tokens
+from mass_jax.tasks.math.near_duplicates import similarity as similarity_of
+from mass_jax.tasks.math.near_duplicates import tokens
 from mass_jax.tasks.problem import Example, Rejected
+
+MAX_COMPARED = 10_000  # characters of a text that `Copy` and `Duplicates` compare
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +130,10 @@ class Parse:
 
 @dataclasses.dataclass(frozen=True)
 class Copy:
-    """Is not the target problem itself, in whatever case, spacing or compatible letters, nor holds it."""
+    """Rejects copies of the target problem, in any case, spacing or compatible letters, and texts that contain it.
+
+    A text longer than `MAX_COMPARED` characters does not pass.
+    """
 
     name: ClassVar[str] = "copy"
     max_similarity: float = 0.9
@@ -136,33 +142,40 @@ class Copy:
         return [self._one(problem, candidate) for candidate in candidates]
 
     def _one(self, problem: str, candidate: Candidate) -> Verdict:
-        target = _plain(problem)
-        posed = candidate.parsed.problem if isinstance(candidate.parsed, Example) else candidate.text
-        similarity = 1.0 if _holds(_plain(posed), target) else jaccard(_plain(posed), target)
+        text = _posed(candidate)
+        posed, target = _plain(text), _plain(problem)
+        if posed is None or target is None:
+            return _too_long(text if posed is None else problem)
+        similarity = 1.0 if _holds(posed, target) else similarity_of(posed.split(" "), target.split(" "))
         copied = similarity >= self.max_similarity
         return Verdict(not copied, similarity, self.max_similarity, "copies the target problem" if copied else "")
 
 
 @dataclasses.dataclass(frozen=True)
 class Duplicates:
-    """Poses another problem than the examples before it; too few different ones, or one answer to all, pass none."""
+    """Rejects a problem that an earlier example poses, and all examples if too few differ or all have one solution.
+
+    A text longer than `MAX_COMPARED` characters does not pass.
+    """
 
     name: ClassVar[str] = "duplicates"
     min_distinct: int = 3
 
     def judge(self, problem: str, candidates: Sequence[Candidate]) -> list[Verdict]:
-        pairs = [c.parsed for c in candidates if isinstance(c.parsed, Example)]
-        problems = {_plain(pair.problem) for pair in pairs}
+        posed = [_plain(_posed(candidate)) for candidate in candidates]
+        parsed = [(posed[i], c.parsed.solution) for i, c in enumerate(candidates) if isinstance(c.parsed, Example)]
+        problems = {found for found, _ in parsed} - {None}
         if len(problems) < self.min_distinct:
             return [Verdict(False, len(problems), self.min_distinct, "too few different problems")] * len(candidates)
-        if len({_plain(pair.solution) for pair in pairs}) == 1:
+        if len({_plain(solution) or solution for _, solution in parsed}) == 1:
             return [Verdict(False, 1, 2, "one solution to every problem")] * len(candidates)
         seen: collections.Counter[str] = collections.Counter()
-        return [self._one(candidate, seen) for candidate in candidates]
+        return [self._one(_posed(c), found, seen) for c, found in zip(candidates, posed, strict=True)]
 
     @staticmethod
-    def _one(candidate: Candidate, seen: collections.Counter[str]) -> Verdict:
-        posed = _plain(candidate.parsed.problem if isinstance(candidate.parsed, Example) else candidate.text)
+    def _one(text: str, posed: str | None, seen: collections.Counter[str]) -> Verdict:
+        if posed is None:
+            return _too_long(text)
         seen[posed] += 1
         return Verdict(seen[posed] == 1, seen[posed], 1, "" if seen[posed] == 1 else "was posed before")
 
@@ -221,9 +234,35 @@ class Calibration:
 SHIPPED: Mapping[str, Any] = {gate.name: gate for gate in (Length, Parse, Copy, Duplicates, AnswerCheck, Calibration)}
 
 
-def _plain(text: str) -> str:
-    """Without case, signs of layout and look-alike forms of letters."""
-    return " ".join(tokens(unicodedata.normalize("NFKC", text).casefold()))
+def _posed(candidate: Candidate) -> str:
+    """The problem that an example poses; all of its text if no task found one."""
+    return candidate.parsed.problem if isinstance(candidate.parsed, Example) else candidate.text
+
+
+class _Folds(dict[int, str]):
+    """Each character without case and look-alike forms, as a table for `str.translate` that fills itself.
+
+    Normalizing a whole text takes time quadratic in its runs of combining marks, so characters are normalized alone.
+    """
+
+    def __missing__(self, code: int) -> str:
+        folded = unicodedata.normalize("NFKD", chr(code)).casefold()
+        if len(self) < 10_000:
+            self[code] = folded
+        return folded
+
+
+_FOLDS = _Folds()
+
+
+def _plain(text: str) -> str | None:
+    """A text without case, signs of layout and look-alike forms of letters; None if it is too long to compare."""
+    folded = text.translate(_FOLDS) if len(text) <= MAX_COMPARED else text
+    return " ".join(tokens(folded)) if len(folded) <= MAX_COMPARED else None
+
+
+def _too_long(text: str) -> Verdict:
+    return Verdict(False, len(text), MAX_COMPARED, "too long to compare")
 
 
 def _holds(text: str, part: str) -> bool:

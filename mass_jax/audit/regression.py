@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mass_jax.errors import UserError
-from mass_jax.method.text import Text, encode_pairs
+from mass_jax.llama.tokenizer import encode
+from mass_jax.method.text import Text, encode_completion, encode_pairs
 from mass_jax.runtime import jsonl
 
 MOST_ROWS = 256
@@ -76,13 +77,18 @@ def is_text(value: Any) -> bool:
 
 
 def encode_suite(dialogue: Any, pairs: Sequence[tuple[str, str]]) -> Text:
-    """The suite as rows [R, T], as long as the longest needs."""
-    tokenizer = dialogue.tokenizer
+    """Encodes the suite as rows [R, T], as long as the longest needs; encoded as training pairs are.
+
+    Args:
+        dialogue: with the tokenizer and the end token.
+        pairs: of `read_suite`.
+    """
+    tokenizer, end = dialogue.tokenizer, dialogue.end_token
     lengths = [
-        len(tokenizer(prompt)["input_ids"]) + len(tokenizer(completion, add_special_tokens=False)["input_ids"])
+        len(encode(tokenizer, prompt)) + len(encode_completion(tokenizer, completion, end))
         for prompt, completion in pairs
     ]
-    return encode_pairs(tokenizer, pairs, max(lengths) + 1, dialogue.end_token)[0]
+    return encode_pairs(tokenizer, pairs, max(lengths), end)[0]
 
 
 def _pair(row: Any, where: str, task: Any) -> tuple[str, str]:

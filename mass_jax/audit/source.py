@@ -4,6 +4,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
+from absl import logging
 from orbax.checkpoint import v1 as ocp
 
 from mass_jax.assemble import Parts, assemble
@@ -11,7 +12,7 @@ from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.method import meta_step
 from mass_jax.method.models import Weights
-from mass_jax.runtime.checkpoints import abstract_of
+from mass_jax.runtime.checkpoints import abstract_of, check_checkpoint
 from mass_jax.runtime.paths import check_checkpoint_path
 
 RUNS = ("mass", "mass_gold")
@@ -66,7 +67,7 @@ def _assemble(config: Config) -> Parts:
 def _read_config(path: pathlib.Path) -> Config:
     try:
         return Config.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} holds no settings of a run ({error}); give a workdir of experiments.train") from None
 
 
@@ -77,16 +78,19 @@ def _steps(directory: pathlib.Path) -> list[int]:
 
 
 def _restore(parts: Parts, directory: pathlib.Path, steps: list[int]) -> tuple[int, Weights]:
-    """The newest checkpoint that can be read; the directory may be another process's, so nothing is mended in it."""
+    """Loads the newest sound checkpoint; the directory may be another process's, so nothing is repaired in it."""
     start = parts.fresh_weights(jax.random.key(0))
     learner = parts.learner("verifier")
     template = meta_step.init_state(jax.random.key(0), learner, start.policy)
     abstract: Any = jax.tree.map(abstract_of, jax.device_put(template, jax.devices()[0]))
     reason = ""
     for step in steps:
+        path = directory.absolute() / str(step)
         try:
-            state = ocp.load(directory.absolute() / str(step), abstract, checkpointable_name="state")
+            check_checkpoint(path)
+            state = ocp.load(path, abstract, checkpointable_name="state")
             return step, Weights(start.base, state.policy)
         except Exception as error:  # orbax and tensorstore have no common error for damaged files
-            reason = str(error).splitlines()[0][:200]
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            logging.warning("checkpoint %s cannot be used (%s)", path, reason)
     raise UserError(f"no checkpoint in {directory} can be read ({reason}); train anew, or give --run=pretrained")

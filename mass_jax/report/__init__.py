@@ -1,4 +1,4 @@
-"""What a run leaves to look at: table, figures and worked examples, rebuilt from its records alone. No JAX."""
+"""Report of a run, built from its records alone: results table, figures and qualitative examples. Imports no JAX."""
 
 from mass_jax.report.build import write_report
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mass_jax.report import figures, page
-from mass_jax.report.table import Records, make_table, to_markdown
+from mass_jax.report.markdown import to_markdown
+from mass_jax.report.table import Note, Records, applicable, make_table
 
 
 def write_report(
@@ -15,30 +16,42 @@ def write_report(
     records: Records,
     labels: Mapping[str, str],
     methods: Sequence[str],
+    controls: Sequence[str] = (),
     curves: Mapping[str, Sequence[Mapping[str, Any]]],
     warmup: int,
     worked: Sequence[Mapping[str, Any]],
-    limits: Sequence[str],
+    limits: Sequence[Note],
 ) -> dict[str, Any]:
-    """Writes table1.json, table1.md, three figures and a page of worked examples into `out`; returns the table.
+    """Writes the table (JSON and Markdown), the figures (PNG and SVG) and the page of qualitative examples.
+
+    A figure without data is not written, and one of an earlier report is removed.
 
     Args:
+        out: the report's directory.
         records: row name -> records of every seed.
-        labels, methods: printed names; which rows are methods, in order.
+        labels: printed names of the rows.
+        methods: rows that are methods, in the order of the table.
+        controls: rows that are controls.
         curves: training run -> its metrics.
-        warmup: steps in which only the scorer learned.
+        warmup: steps in which only the scorer learns.
         worked: from `mass_jax.worked`; may be empty.
-        limits: what the table does not show, printed beneath it.
+        limits: caveats; those about absent rows are left out.
+
+    Returns:
+        The table, as in table1.json.
     """
     out.mkdir(parents=True, exist_ok=True)
-    table = make_table(records, labels, methods) | {"limits": list(limits)}
+    notes = applicable(limits, records)
+    table = make_table(records, labels, methods, controls) | {"limits": notes}
     (out / "table1.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    (out / "table1.md").write_text(to_markdown(table, limits), encoding="utf-8")
+    (out / "table1.md").write_text(to_markdown(table, notes), encoding="utf-8")
+    for name in ("gain_by_subject", "training"):
+        for suffix in (".png", ".svg"):
+            (out / name).with_suffix(suffix).unlink(missing_ok=True)
     figures.accuracy(table, out / "accuracy.png")
-    if len(methods) > 1:
-        figures.gain_by_subject(table, out / "gain_by_subject.png")
+    figures.gain_by_subject(table, out / "gain_by_subject.png")
     if curves:
-        figures.training_curves(curves, out / "training.png", warmup)
+        figures.training_curves(curves, out / "training.png", warmup, labels)
     if worked:
         page.write_page(worked, out / "examples.html")
     return table

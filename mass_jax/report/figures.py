@@ -1,114 +1,218 @@
-"""Figures: accuracy by method, gain by subject (the paper's Figure 2), training curves."""
+"""Figures of the report: accuracy by row, gain by subject (the paper's Figure 2), training curves."""
 
+import math
 import pathlib
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-matplotlib.use("Agg")
-GREY, STRONG = "#9aa5b1", "#c2410c"
+from mass_jax.render import plot
+from mass_jax.report.table import drawn_subjects
+
 CURVES = (
-    ("outer_loss", "outer loss (nats a token)"),
-    ("reward", "mean reward −dL/ds"),
-    ("useful_share", "share of useful examples"),
-    ("scorer_auc", "AUC of scores for useful examples"),
-    ("reward_auc", "AUC of rewards for useful examples"),
-    ("right_rate", "share of right attempts"),
+    ("outer_loss", "outer loss\n(nats/token)", 1),
+    ("reward", "mean reward −dL/ds\n(nats/token)", 1),
+    ("useful_share", "useful examples\n(%)", 100),
+    ("right_rate", "correct attempts\n(%)", 100),
+    ("scorer_auc", "AUC of scores\n(1 = perfect)", 1),
+    ("reward_auc", "AUC of rewards\n(1 = perfect)", 1),
 )
+_SMOOTHING = 4  # steps to each side
 
 
-def accuracy(table: Mapping[str, Any], path: pathlib.Path) -> None:
-    """One bar a method and column with its 95 % interval; references and controls are hollow."""
-    rows = [*table["methods"].values(), *table["references"].values()]
-    columns, count = table["columns"], len(table["methods"])
-    figure, axes = plt.subplots(figsize=(8, 0.42 * len(rows) * len(columns) ** 0.5 + 1.2), layout="constrained")
-    height = 0.8 / len(columns)
-    for j, column in enumerate(columns):
-        cells = [row["columns"][column] for row in rows]
-        means = np.array([100 * cell["accuracy"] for cell in cells])
-        bounds = np.array([[100 * bound for bound in cell["ci95"]] for cell in cells]).T
-        errors = np.abs(bounds - means)
-        places = np.arange(len(rows)) + (j - (len(columns) - 1) / 2) * height
-        colours = [STRONG if j == 0 else GREY] * count + ["white"] * (len(rows) - count)
-        edge = STRONG if j == 0 else GREY
-        axes.barh(
-            places, means, height * 0.9, xerr=errors, color=colours, edgecolor=edge, ecolor="#374151", label=column
-        )
-    axes.set_yticks(np.arange(len(rows)), [row["label"] for row in rows])
-    axes.invert_yaxis()
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("accuracy (%), 95 % interval clustered; hollow: references and controls")
-    figure.legend(loc="outside upper right", ncols=len(columns))
-    _save(figure, path)
+def accuracy(table: Mapping[str, Any], path: pathlib.Path) -> Figure:
+    """Accuracy of every row with its 95% interval; methods, references and controls are separate groups.
 
-
-def gain_by_subject(table: Mapping[str, Any], path: pathlib.Path) -> None:
-    """Gain over the first method, subject by subject."""
-    names = list(table["methods"])
-    base = table["subjects"][names[0]]
-    subjects = sorted(base, key=lambda subject: -base[subject])
-    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-    width = 0.8 / max(len(names) - 1, 1)
-    shades = plt.get_cmap("viridis")(np.linspace(0.1, 0.85, max(len(names) - 1, 1)))
-    for j, name in enumerate(names[1:]):
-        gains = [100 * (table["subjects"][name][subject] - base[subject]) for subject in subjects]
-        places = np.arange(len(subjects)) + (j - (len(names) - 2) / 2) * width
-        axes.bar(places, gains, width * 0.9, color=shades[j], label=table["methods"][name]["label"])
-    axes.axhline(0, color="#374151", linewidth=0.8)
-    plain = [subject.replace("$", r"\$") for subject in subjects]  # a data set's own name, not a formula
-    wrapped = [textwrap.fill(subject, 14, break_long_words=False) for subject in plain]
-    labels = [f"{name}\n(base {100 * base[subject]:.0f} %)" for name, subject in zip(wrapped, subjects, strict=True)]
-    axes.set_xticks(np.arange(len(subjects)), labels)
-    axes.set_ylabel(f"gain over {table['methods'][names[0]]['label']} (points)")
-    axes.set_title(f"Gain by subject ({table['columns'][0]})")
-    figure.legend(loc="outside lower center", ncols=4)
-    _save(figure, path)
-
-
-def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: pathlib.Path, warmup: int) -> None:
-    """Metrics of the runs over steps, smoothed over 9 steps; the grey band is the scorer's warm-up.
-
-    The vertical range leaves out the most extreme percent of the values.
+    Args:
+        table: from `table.make_table`; of an older version it may lack "controls".
+        path: where to save; see `plot.figure`.
     """
-    figure, grid = plt.subplots(2, 3, figsize=(11, 6), layout="constrained", sharex=True)
-    for axes, (metric, label) in zip(grid.flat, CURVES, strict=True):
-        shown: list[float] = []
-        for number, (name, rows) in enumerate(runs.items()):
-            points = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
-            if points:
-                steps, values = np.array(points, float).T
-                _curve(axes, steps, values, name, f"C{number}")  # a run without this metric must not shift colours
-                shown += [*values]
-        if shown:
-            low, high = np.percentile(shown, [0.5, 99.5])
-            margin = 0.05 * (high - low) or 1.0
-            axes.set_ylim(low - margin, high + margin)
-        else:
-            axes.set_yticks([])
-            axes.text(0.5, 0.5, "no step has a value", transform=axes.transAxes, ha="center")
-        axes.axvspan(0, warmup, color="#e5e7eb", zorder=0)
-        axes.set_title(label, fontsize="medium")
-    for axes in grid[-1]:
-        axes.set_xlabel("step")
-    figure.suptitle("Training, first seed")
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    _save(figure, path)
+    groups, columns = _groups(table), table["columns"]
+    rows = [row for group in groups.values() for row in group]
+    ticks, titles = _places(groups, len(columns))
+    height = max(ticks) + 0.25
+    with plot.figure(path, height + 0.65) as figure:
+        axes = figure.subplots()
+        for row, place in zip(rows, (place for place in ticks if place not in titles), strict=True):
+            for number, column in enumerate(columns):
+                offset = 0.09 * (number - (len(columns) - 1) / 2)
+                cell = row["columns"][column]
+                _interval(axes, cell["accuracy"], cell["ci95"], place + offset, number)
+        for number, column in enumerate(columns):
+            axes.plot([], [], label=plot.label(column), **plot.look(number, "-"))
+        axes.set_yticks([*ticks], [*ticks.values()])
+        for position, text in zip(ticks, axes.get_yticklabels(), strict=True):
+            text.set_fontweight("bold" if position in titles else "normal")
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(height, 0)
+        axes.set_xlim(0, _upper(row["columns"][column]["ci95"][1] for row in rows for column in columns))
+        axes.grid(axis="x")
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("accuracy (%), 95% intervals")
+        if len(columns) > 1:
+            figure.legend(loc="outside upper right", ncols=len(columns))
+    return figure
 
 
-def _curve(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, colour: str) -> None:
-    width = min(9, len(values))
-    smooth = np.convolve(values, np.ones(width) / width, mode="valid")
-    axes.plot(steps[width - 1 :], smooth, color=colour, label=label)
-    axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.7)
+def _places(groups: Mapping[str, Sequence[Mapping[str, Any]]], columns: int) -> tuple[dict[float, str], list[float]]:
+    """Labels by position from the top in inches, and the positions that are titles of groups."""
+    ticks: dict[float, str] = {}
+    titles, place = [], 0.0
+    for title, rows in groups.items():
+        place += 0.1
+        titles.append(place)
+        ticks[place] = title
+        place += 0.08
+        for row in rows:
+            label = plot.label(row["label"].removeprefix("Control: ").removesuffix(" (reference)"), 24)
+            size = max(0.09 * columns + 0.08, 0.12 * (label.count("\n") + 1) + 0.04)
+            ticks[place + size / 2] = label
+            place += size
+        place += 0.05
+    return ticks, titles
 
 
-def _save(figure: Figure, path: pathlib.Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+def _groups(table: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    controls = table.get("controls", ())
+    references = table["references"].items()
+    groups = {
+        "Methods": list(table["methods"].values()),
+        "References": [row for name, row in references if name not in controls],
+        "Controls": [row for name, row in references if name in controls],
+    }
+    return {title: rows for title, rows in groups.items() if rows}
+
+
+def _interval(axes: Axes, share: float, bounds: Sequence[float], place: float, number: int) -> None:
+    look = plot.look(number, "-")
+    axes.plot([100 * bound for bound in bounds], [place, place], color=look["color"], clip_on=False)
+    axes.plot(100 * share, place, clip_on=False, **look)
+
+
+def _upper(shares: Iterable[float]) -> int:
+    """The end of an axis from 0%, in steps of 10 points.
+
+    >>> _upper([0.2, 0.418]), _upper([0.99])
+    (50, 100)
+    """
+    return min(10 * math.ceil(10 * max(shares) + 0.1), 100)
+
+
+def gain_by_subject(table: Mapping[str, Any], path: pathlib.Path) -> Figure | None:
+    """Paired gain of every method over the first, by subject, 95% intervals and the number of problems.
+
+    Subjects with few problems are left out; see `table.drawn_subjects`.
+
+    Returns:
+        The figure; None, and nothing is saved, if no subject or no second method is left.
+    """
+    names = list(table["methods"])
+    if len(names) < 2 or not (subjects := drawn_subjects(table)):
+        return None
+    base, others, details = names[0], names[1:], table["subject_details"]
+    legend_rows = (len(others) + 1) // 2
+    with plot.figure(path, 0.65 + 0.16 * legend_rows + len(subjects) * (0.2 + 0.1 * len(others))) as figure:
+        axes = figure.subplots()
+        ticks, place = [], 0.0
+        for subject in subjects:
+            ticks.append(place + (len(others) - 1) / 2)
+            for number, name in enumerate(others):
+                gain = details[name][subject]
+                _interval(axes, gain["gain"], gain["gain_ci95"], place, number)
+                place += 1
+            place += 1.5
+        for number, name in enumerate(others):
+            axes.plot([], [], label=table["methods"][name]["label"], **plot.look(number, "-"))
+        axes.axvline(0, color=plot.GRAY, linewidth=0.8, zorder=0)
+        axes.set_yticks(ticks, [f"{plot.label(s, 16)}\nn = {details[base][s]['problems']}" for s in subjects])
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(place - 1, -1)
+        axes.grid(axis="x")
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel(f"gain over {table['methods'][base]['label']} (points), 95% intervals")
+        figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def training_curves(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    path: pathlib.Path,
+    warmup: int,
+    labels: Mapping[str, str] | None = None,
+) -> Figure:
+    """Metrics over steps, faint, and their moving average; the gray band is the scorer's warm-up.
+
+    The average runs over 4 steps to each side, fewer in runs of under 32 steps, and is clipped at both ends, so that it
+    covers every step. The vertical range leaves out the most extreme percent of the values.
+
+    Args:
+        runs: training run -> one mapping per step; metrics may be absent, None or not finite.
+        path: where to save; see `plot.figure`.
+        warmup: steps in which only the scorer learns.
+        labels: printed names of the runs; others are printed as they are.
+    """
+    last = max((row["step"] for rows in runs.values() for row in rows), default=0)
+    legend_rows = (len(runs) + 2) // 2
+    with plot.figure(path, 4.2 + 0.16 * legend_rows) as figure:
+        grid = figure.subplots(3, 2, sharex=True)
+        for axes, (metric, title, scale) in zip(grid.flat, CURVES, strict=True):
+            drawn: list[float] = []
+            for number, rows in enumerate(runs.values()):  # a run without this metric keeps its color
+                points = [(row["step"], scale * row[metric]) for row in rows if _finite(row.get(metric))]
+                if points:
+                    steps, values = np.array(points, float).T
+                    _curve(axes, steps, values, number)
+                    drawn += [value for _, value in points]
+            axes.set_ylabel(title)
+            margin = max(0.5, 0.02 * last)
+            axes.set_xlim(-margin, last + margin)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, min_n_ticks=1))
+            if warmup > 0:
+                axes.axvspan(-margin, min(warmup, last + 1) - 0.5, color="#e8e8e8", linewidth=0, zorder=0)
+            if drawn:
+                axes.set_ylim(*_range(drawn))
+            else:
+                axes.set_yticks([])
+                axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", color=plot.GRAY)
+        for axes in grid[-1]:
+            axes.set_xlabel("meta-training step")
+        for number, name in enumerate(runs):
+            grid[0, 0].plot([], [], label=(labels or {}).get(name, name), **plot.look(number))
+        if warmup > 0:
+            grid[0, 0].fill_between([], [], color="#e8e8e8", linewidth=0, label="scorer warm-up")
+        figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def _finite(value: Any) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _curve(axes: Axes, steps: np.ndarray, values: np.ndarray, number: int) -> None:
+    """One metric of one run; every step has a marker in short runs, every sixth of the run otherwise."""
+    look, spacing = plot.look(number), 1 if len(values) <= 16 else len(values) // 6
+    smooth = moving_average(values, min(_SMOOTHING, len(values) // 8))
+    axes.plot(steps, smooth, **look, markevery=spacing)
+    axes.plot(steps, values, color=look["color"], alpha=0.25, linewidth=0.6, zorder=1)
+
+
+def moving_average(values: np.ndarray, half: int) -> np.ndarray:
+    """Mean over up to `half` neighbors on each side, as many as there are.
+
+    >>> moving_average(np.array([0.0, 3.0, 6.0, 3.0]), 1)
+    array([1.5, 3. , 4. , 4.5])
+    """
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    starts = np.maximum(np.arange(len(values)) - half, 0)
+    ends = np.minimum(np.arange(len(values)) + half + 1, len(values))
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    low, high = np.percentile(values, [0.5, 99.5])
+    margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+    return low - margin, high + margin

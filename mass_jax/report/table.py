@@ -1,47 +1,91 @@
-"""The table: accuracies with clustered intervals, paired differences, costs; as a dictionary and as Markdown."""
+"""The results table: accuracies with clustered intervals, paired differences and costs."""
 
 import collections
 import itertools
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from mass_jax.stats import clustered_mean, paired_p
 
-Records = Mapping[str, Sequence[Mapping[str, Any]]]  # row name -> one record a problem, a column and a seed
+Records = Mapping[str, Sequence[Mapping[str, Any]]]  # row name -> one record per problem, column and seed
 
-_SECONDS = "Seconds are of this run on this machine, the median over batches."
-LIMITS: Mapping[str, tuple[str, ...]] = {
+MIN_PER_SUBJECT = 20  # the figure by subject leaves out subjects with fewer problems
+
+
+class Note(NamedTuple):
+    """A caveat printed beneath the table.
+
+    Args:
+        text: one sentence.
+        rows: the note is printed only if the table has one of these rows; empty means always.
+    """
+
+    text: str
+    rows: tuple[str, ...] = ()
+
+
+_SECONDS = Note("Seconds are the median over batches, measured on the machine of this run.")
+LIMITS: Mapping[str, tuple[Note, ...]] = {
     "testbed": (
-        "The testbed is constructed so that the effect can occur: the model knows more than it can say in a direct "
-        "answer.",
-        "Most of what is learned is one style of writing and staying on the target's operator.",
-        "On operators seen in meta-training Solver GRPO can store what it was rewarded for, so read both columns.",
-        "TTT draws examples of other operators, which cannot help here; in the paper it hurts.",
+        Note(
+            "The testbed is constructed so that the effect can occur: the model knows more than it can express in a "
+            "direct answer."
+        ),
+        Note(
+            "Most of what meta-training teaches here is one style of writing and staying on the target's operator.",
+            ("mass", "mass_gold"),
+        ),
+        Note(
+            "Solver GRPO can memorize answers for operators seen in meta-training, so compare both columns.",
+            ("solver_grpo",),
+        ),
+        Note("TTT trains on examples of other operators, which cannot help here; in the paper it hurts.", ("ttt",)),
         _SECONDS,
     ),
     "families": (
-        "One-step arithmetic in seven families, in short forms, under one cap on the tokens of an answer: no claim "
-        "about reasoning at length.",
-        "Every family occurs in meta-training; only the operands of the evaluated problems are new.",
-        "What six examples of another family gain is what the form alone explains.",
+        Note(
+            "One-step arithmetic in seven families, in short forms, with a limit on answer tokens; nothing is claimed "
+            "about longer reasoning."
+        ),
+        Note(
+            "Every family occurs in meta-training; only the operands of the evaluated problems are new.",
+            ("solver_grpo", "mass", "mass_gold"),
+        ),
+        Note(
+            "What TTT on another subject gains over the base model is explained by the answer format alone.",
+            ("ttt_other",),
+        ),
         _SECONDS,
     ),
     "math": (_SECONDS,),
 }
 
 
-def make_table(records: Records, labels: Mapping[str, str], methods: Sequence[str]) -> dict[str, Any]:
-    """All figures of the table.
+def applicable(notes: Sequence[Note], rows: Collection[str]) -> list[str]:
+    """Texts of the notes that apply to a table with these rows.
+
+    >>> applicable([Note("Always."), Note("TTT hurts.", ("ttt",))], ["base"])
+    ['Always.']
+    """
+    return [note.text for note in notes if not note.rows or not set(note.rows).isdisjoint(rows)]
+
+
+def make_table(
+    records: Records, labels: Mapping[str, str], methods: Sequence[str], controls: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Computes every number of the table.
 
     Args:
-        records: what `mass_jax.evaluate` wrote, all seeds of a row together.
+        records: records of the evaluation, all seeds of a row together.
         labels: printed name of each row.
         methods: rows that are methods, in the order of the table; the others are references and controls.
+        controls: rows that are controls; the figure draws them as a group of their own.
 
     Returns:
-        {"methods", "references", "paired", "subjects", "columns", "seeds"}; accuracies are shares of 1 and intervals
-        are 95 %, clustered. `accuracy` is that of the first column.
+        A dict with "methods", "references" (including controls), "controls", "paired", "subjects",
+        "subject_details", "columns" and "seeds". Accuracies are fractions and intervals are 95%, clustered.
+        "accuracy" is that of the first column.
     """
     columns = list(dict.fromkeys(record["column"] for record in next(iter(records.values()))))
     rows = {name: {"label": labels[name]} | _row(rows, columns) for name, rows in records.items()}
@@ -49,8 +93,10 @@ def make_table(records: Records, labels: Mapping[str, str], methods: Sequence[st
     return {
         "methods": {name: rows[name] for name in shown},
         "references": {name: row for name, row in rows.items() if name not in shown},
+        "controls": [name for name in controls if name in rows],
         "paired": {column: _paired(records, shown, column) for column in columns},
         "subjects": {name: _by_subject(records[name], columns[0]) for name in shown},
+        "subject_details": _subject_details({name: records[name] for name in shown}, columns[0]),
         "columns": columns,
         "seeds": sorted({record["seed"] for record in next(iter(records.values()))}),
     }
@@ -81,13 +127,13 @@ def _row(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[s
 
 
 def _cut_off(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """How many answers and examples were cut off; nothing where records, from an earlier version, do not say."""
+    """Counts of truncated answers and examples; empty for records of versions that did not count them."""
     names = [name for name in ("answers", "examples") if f"{name}_cut_off" in records[0]]
     return {name: sum(record[f"{name}_cut_off"] for record in records) for name in names}
 
 
 def _paired(records: Records, shown: Sequence[str], column: str) -> list[dict[str, Any]]:
-    """Differences between neighbouring rows, and of every row to the first, on the same problems."""
+    """Differences between neighboring rows, and of every row to the first, on the same problems."""
     pairs = dict.fromkeys([*((shown[0], other) for other in shown[1:]), *itertools.pairwise(shown)])
     found = []
     for lower, upper in pairs:
@@ -114,63 +160,49 @@ def _by_subject(records: Sequence[Mapping[str, Any]], column: str) -> dict[str, 
     return {subject: sum(right) / len(right) for subject, right in subjects.items()}
 
 
-def to_markdown(table: Mapping[str, Any], limits: Sequence[str]) -> str:
-    """The table for people, with what it does not show beneath it."""
-    columns = table["columns"]
-    lines = [
-        f"Accuracy in %, 95 % interval in brackets; seeds {', '.join(map(str, table['seeds']))}.",
-        "",
-        f"| | {' | '.join(columns)} | unparsable | tokens written | tokens trained | GFLOP | seconds |",
-        "|---|" + "---|" * (len(columns) + 5),
+def _subject_details(records: Records, column: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """Number of distinct problems, interval, and paired gain over the first row, by row and subject."""
+    base: dict[tuple[int, str], Any] = {}
+    details: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, rows in records.items():
+        chosen = [record for record in rows if record["column"] == column]
+        base = base or {(record["seed"], record["id"]): record["right"] for record in chosen}
+        details[name] = {
+            subject: _detail([r for r in chosen if r["subject"] == subject], base if details else None)
+            for subject in dict.fromkeys(record["subject"] for record in chosen)
+        }
+    return details
+
+
+def _detail(records: Sequence[Mapping[str, Any]], base: Mapping[tuple[int, str], int] | None) -> dict[str, Any]:
+    detail: dict[str, Any] = {
+        "problems": len({record["id"] for record in records}),
+        "ci95": _interval([record["right"] for record in records], [record["cluster"] for record in records]),
+    }
+    if base is not None:
+        both = [record for record in records if (record["seed"], record["id"]) in base]
+        gains = [record["right"] - base[record["seed"], record["id"]] for record in both]
+        detail["gain"] = statistics.fmean(gains) if gains else None
+        detail["gain_ci95"] = _interval(gains, [record["cluster"] for record in both])
+    return detail
+
+
+def _interval(values: Sequence[float], clusters: Sequence[str]) -> list[float] | None:
+    """The clustered interval; None for fewer than two clusters, between which nothing can be resampled."""
+    return list(clustered_mean(values, clusters)[1:]) if len(set(clusters)) > 1 else None
+
+
+def drawn_subjects(table: Mapping[str, Any]) -> list[str]:
+    """Subjects with enough problems for the figure and an interval in every row, by the first row's accuracy."""
+    rows = table["subject_details"]
+    base = next(iter(rows))
+    return [
+        subject
+        for subject in sorted(rows[base], key=lambda subject: -table["subjects"][base][subject])
+        if all(
+            subject in row
+            and row[subject]["problems"] >= MIN_PER_SUBJECT
+            and (name == base or row[subject]["gain_ci95"] is not None)
+            for name, row in rows.items()
+        )
     ]
-    for kind in ("methods", "references"):
-        lines += [_markdown_row(row, columns) for row in table[kind].values()]
-    lines += [
-        *_cut_off_markdown(table),
-        "",
-        "Costs are per question; floating-point operations by the formula of `mass_jax/cost.py`. Paired differences on "
-        "the same problems, in points, with the p of an exact paired test (McNemar's, by cluster):",
-        "",
-    ]
-    lines += [f"| | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
-    labels = {name: row["label"] for name, row in table["methods"].items()}
-    for pairs in zip(*(table["paired"][column] for column in columns), strict=True):
-        cells = [f"{_points(p['difference'], p['ci95'], sign='+')}, p = {p['p']:.2g}" for p in pairs]
-        lines.append(f"| {labels[pairs[0]['to']]} − {labels[pairs[0]['from']]} | {' | '.join(cells)} |")
-    lines += ["", f"Accuracy by subject in % ({columns[0]}):", "", *_by_subject_markdown(table)]
-    if limits:
-        lines += ["", "What this does not show:", "", *(f"- {line}" for line in limits)]
-    return "\n".join(lines) + "\n"
-
-
-def _cut_off_markdown(table: Mapping[str, Any]) -> list[str]:
-    rows = [row for kind in ("methods", "references") for row in table[kind].values() if row["cut_off"]]
-    found = [
-        f"{row['label']} {', '.join(f'{count} {name}' for name, count in row['cut_off'].items() if count)}"
-        for row in rows
-        if any(row["cut_off"].values())
-    ]
-    return ["", f"Cut off at the limit on tokens: {'; '.join(found) or 'none'}."] if rows else []
-
-
-def _by_subject_markdown(table: Mapping[str, Any]) -> list[str]:
-    subjects = sorted({subject for row in table["subjects"].values() for subject in row})
-    lines = [f"| | {' | '.join(subjects)} |", "|---|" + "---|" * len(subjects)]
-    for name, row in table["subjects"].items():
-        cells = [f"{100 * row[subject]:.0f}" if subject in row else "" for subject in subjects]
-        lines.append(f"| {table['methods'][name]['label']} | {' | '.join(cells)} |")
-    return lines
-
-
-def _markdown_row(row: Mapping[str, Any], columns: Sequence[str]) -> str:
-    cells = [_points(row["columns"][column]["accuracy"], row["columns"][column]["ci95"]) for column in columns]
-    cost = row["cost"]
-    cells.append(f"{100 * row['verdicts'].get('unparsable', 0):.0f} %")
-    cells += [f"{cost['tokens_written_per_question']:.0f}", f"{cost['tokens_trained_per_question']:.0f}"]
-    cells += [f"{cost['flops_per_question'] / 1e9:.3g}", f"{cost['seconds_per_question']:.3f}"]
-    return f"| {row['label']} | {' | '.join(cells)} |"
-
-
-def _points(mean: float, interval: Sequence[float], sign: str = "") -> str:
-    low, high = (f"{100 * bound:{sign}.1f}" for bound in interval)
-    return f"{100 * mean:{sign}.1f} [{low}, {high}]"

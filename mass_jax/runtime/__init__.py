@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from mass_jax.runtime.checkpoints import Checkpoints
     from mass_jax.runtime.distributed import agreed_maximum, gather_rows, is_first, join, mine
     from mass_jax.runtime.feed import Feed
+    from mass_jax.runtime.lock import lock_workdir
     from mass_jax.runtime.mesh import make_mesh
     from mass_jax.runtime.metrics import MetricsLog, progress
     from mass_jax.runtime.rules import check_divides, check_layout, constrain, shardings, use_mesh
     from mass_jax.runtime.signals import Interrupted, Stop, stop_on_signals
-    from mass_jax.runtime.workdir import check_workdir, claim_workdir, workdir_path, write_atomically
+    from mass_jax.runtime.workdir import check_workdir, claim_workdir, read_settings, workdir_path, write_atomically
 
 _MODULE_OF = {
     "Checkpoints": "checkpoints",
@@ -31,9 +32,11 @@ _MODULE_OF = {
     "gather_rows": "distributed",
     "is_first": "distributed",
     "join": "distributed",
+    "lock_workdir": "lock",
     "make_mesh": "mesh",
     "mine": "distributed",
     "progress": "metrics",
+    "read_settings": "workdir",
     "shardings": "rules",
     "stop_on_signals": "signals",
     "use_mesh": "rules",
@@ -55,9 +58,11 @@ __all__ = [
     "gather_rows",
     "is_first",
     "join",
+    "lock_workdir",
     "make_mesh",
     "mine",
     "progress",
+    "read_settings",
     "shardings",
     "stop_on_signals",
     "use_mesh",

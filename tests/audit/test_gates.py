@@ -1,6 +1,7 @@
 """Each gate stops what it was made for and lets the usual through; a gate that fails lets nothing through."""
 
 import dataclasses
+import time
 
 import pytest
 
@@ -71,6 +72,25 @@ def test_near_copies_of_a_long_target():
     assert passed(
         Copy(max_similarity=0.5), [candidate("Ann sells nine pears. How many are left to her now?")], target
     ) == [True]
+
+
+def test_long_text_passes_no_comparison():
+    long = candidate("7 kabo " * 4000)
+    assert passed(Copy(), [long, GOOD[0]]) == [False, True]
+    found = Duplicates().judge("4 kabo 3", [*GOOD, long])
+    assert [verdict.passed for verdict in found] == [True] * 6 + [False]
+    assert found[-1].reason == "too long to compare"
+
+
+@pytest.mark.parametrize("text", ["\u0301\u0323" * 10_000, "\ufdfa" * 20_000, "e\u0301" * 10_000, "1a" * 10_000])
+def test_comparing_stays_fast(text):
+    began = time.thread_time()
+    assert passed(Copy(), [candidate(text)]) in ([True], [False])
+    assert time.thread_time() - began < 0.5  # normalizing a run of combining marks took minutes
+
+
+def test_composed_letters_equal_decomposed():
+    assert passed(Copy(), [candidate("4 caf\u00e9 3")], "4 cafe\u0301 3") == [False]
 
 
 def test_duplicates_and_diversity():

@@ -37,6 +37,7 @@ def test_a_phase_is_compiled_and_a_directory_holds_one_plan(tmp_path):
     assert row["temporaries"] > 0
     assert row["total"] > row["weights"] + row["optimizer"] > 0
     assert "| score |" in done.stdout
+    assert "phase 1 of 1: compiling score" in done.stderr
     other = plan("--preset=tiny", "--phases=score", "--num_examples=6", f"--out={tmp_path}")
     assert other.returncode == 2
     assert "is a plan with m=12, not 6; give another --out" in other.stderr
@@ -104,13 +105,13 @@ def test_a_refusal_keeps_the_compilers_words_and_says_what_to_change():
     row = HELD | {"phase": "ReverseUnroll", "fits": False, "refused": text} | measure.refused(text, HELD)
     row["advice"] = measure.advice(row)
     shown = page.table(HEADER, [row])
-    assert "| ReverseUnroll | 2.00 | 1.00 | 0.00 |  |  | 138.80 | 16.00 | **no** | none |" in shown
+    assert "| ReverseUnroll | 2.00 | 1.00 | 0.00 |  |  | 138.80 | 16.00 | **no** | unknown |" in shown
     assert "--adjoint=weighted" in shown
 
 
 def test_what_a_chip_is_is_said_where_jax_counts_its_halves():
-    assert "is of one of them" in page.table(HEADER | {"topology": "tpu7x:2x2x1"}, [])
-    assert "is of one of them" not in page.table(HEADER, [])
+    assert "are for one of them" in page.table(HEADER | {"topology": "tpu7x:2x2x1"}, [])
+    assert "are for one of them" not in page.table(HEADER, [])
 
 
 def test_plans_of_the_same_work_are_put_side_by_side(tmp_path):

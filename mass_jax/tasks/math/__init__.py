@@ -5,9 +5,10 @@ from mass_jax.tasks.math.limits import Limits
 from mass_jax.tasks.math.near_duplicates import Disjoint, Duplicate, disjoint
 from mass_jax.tasks.math.pool import Pool
 from mass_jax.tasks.math.prompts import Shots
+from mass_jax.tasks.math.response import final_answer
 from mass_jax.tasks.math.shots import take_shots
 from mass_jax.tasks.math.task import MathTask
-from mass_jax.tasks.math.verifier import Verifier, final_answer
+from mass_jax.tasks.math.verifier import Verifier
 
 __all__ = [
     "Disjoint",

@@ -1,7 +1,8 @@
 """Problems of two sets that are the same or nearly so, found by an inverted index.
 
 Exact: equal after normalization. Near: Jaccard similarity |A n B| / |A u B| of the sets of 5-token shingles at least
-0.5, the measure by which MATH's training problems hold 59 near-duplicates of MATH-500.
+0.5, the measure by which MATH's training problems hold 59 near-duplicates of MATH-500. Short problems, which shingles
+miss, are also compared by containment. `docs/near_duplicates.md` lists what both find.
 """
 
 import collections
@@ -9,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from mass_jax.tasks.math.contained import containment, content
 from mass_jax.tasks.problem import Problem
 
 SHINGLE = 5
@@ -42,22 +44,41 @@ def tokens(text: str) -> list[str]:
 
 def shingles(text: str) -> frozenset[tuple[str, ...]]:
     """The set of runs of five tokens; a shorter text is one shingle."""
-    found = tokens(text)
-    return frozenset(tuple(found[i : i + SHINGLE]) for i in range(max(1, len(found) - SHINGLE + 1)))
+    return _shingles(tokens(text))
 
 
 def jaccard(a: str, b: str) -> float:
-    """Similarity of two texts, in [0, 1]; 1 if they are equal after normalization.
+    """Similarity of the shingles of two texts, in [0, 1]; 1 if they are equal after normalization.
 
     >>> jaccard("one two three four five six", "One two three four five seven")
     0.3333333333333333
     """
-    x, y = shingles(a), shingles(b)
+    return _jaccard(shingles(a), shingles(b))
+
+
+def similarity(a: str | Sequence[str], b: str | Sequence[str]) -> float:
+    """Similarity of two texts, in [0, 1]: of their shingles or, if one is short, by containment.
+
+    Args:
+        a, b: texts, or the tokens of texts.
+
+    >>> similarity("Compute $2+2$.", "What is 2 + 2?"), similarity("Compute $2+2$.", "Compute $2+3$.")
+    (1.0, 0.0)
+    """
+    x, y = (tokens(each) if isinstance(each, str) else each for each in (a, b))
+    return max(_jaccard(_shingles(x), _shingles(y)), containment(content(x), content(y)))
+
+
+def _shingles(found: Sequence[str]) -> frozenset[tuple[str, ...]]:
+    return frozenset(tuple(found[i : i + SHINGLE]) for i in range(max(1, len(found) - SHINGLE + 1)))
+
+
+def _jaccard(x: frozenset[tuple[str, ...]], y: frozenset[tuple[str, ...]]) -> float:
     return len(x & y) / len(x | y)
 
 
 def disjoint(train: Iterable[Problem], evaluation: Sequence[Problem], threshold: float = 0.5) -> Disjoint:
-    """Takes out of `train` what `evaluation` has.
+    """Removes from `train` the problems that `evaluation` has.
 
     Args:
         train, evaluation: problems; only their problem texts are compared.
@@ -68,16 +89,22 @@ def disjoint(train: Iterable[Problem], evaluation: Sequence[Problem], threshold:
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold} is no similarity above 0; give one in (0, 1]")
-    sets = [shingles(problem.problem) for problem in evaluation]
+    tokenized = [tokens(problem.problem) for problem in evaluation]
+    sets, contents = [_shingles(found) for found in tokenized], [content(found) for found in tokenized]
     index: dict[tuple[str, ...], list[int]] = collections.defaultdict(list)
-    for i, found in enumerate(sets):
-        for shingle in found:
+    by_values: dict[tuple[str, ...], list[int]] = collections.defaultdict(list)
+    for i, own_set in enumerate(sets):
+        for shingle in own_set:
             index[shingle].append(i)
+        by_values[contents[i].values].append(i)
     result = Disjoint([], [])
     for problem in train:
-        mine = shingles(problem.problem)
+        found = tokens(problem.problem)
+        mine, own = _shingles(found), content(found)
         shared = collections.Counter(i for shingle in mine for i in index.get(shingle, ()))
         scores = {i: count / (len(mine) + len(sets[i]) - count) for i, count in shared.items()}
+        for i in by_values.get(own.values, ()):
+            scores[i] = max(scores.get(i, 0.0), containment(own, contents[i]))
         nearest = max(sorted(scores), key=scores.__getitem__, default=None)
         if nearest is not None and scores[nearest] >= threshold:
             result.dropped.append(Duplicate(problem, evaluation[nearest], scores[nearest]))

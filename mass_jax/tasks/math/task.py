@@ -6,7 +6,8 @@ from concurrent.futures import Future
 from mass_jax.tasks import chat
 from mass_jax.tasks.math import parse, prompts
 from mass_jax.tasks.math.answer import Unreadable
-from mass_jax.tasks.math.verifier import Verifier, final_answer
+from mass_jax.tasks.math.response import final_answer
+from mass_jax.tasks.math.verifier import Verifier
 from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
 
 

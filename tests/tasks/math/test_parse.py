@@ -48,6 +48,11 @@ def test_what_is_missing_has_a_name(text, reason):
     assert parse_example(text, TARGET) == Rejected(reason)
 
 
+def test_short_copy_in_other_words_is_rejected():
+    text = f"Problem: What is $6 \\cdot 7$?\nSolution: {SOLUTION}"
+    assert parse_example(text, r"Compute $6 \cdot 7$.") == Rejected("copies the target problem")
+
+
 def test_random_text_never_raises():
     rng = random.Random(0)
     pieces = [
