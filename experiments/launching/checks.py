@@ -131,7 +131,7 @@ def _check_workdir(backend: str, arguments: Sequence[str], workdir: str | None, 
     path = runtime.workdir_path(workdir)
     if backend == "local":
         if config is not None:
-            runtime.check_workdir(path, config.to_json())
+            runtime.check_workdir(path, config.to_json(), replace=True)
     elif backend in ("gcloud", "xpk") and (not path.is_absolute() or _is_home(arguments)):
         raise ValueError(
             f"--workdir={workdir}: each host of {backend} would write a directory of its own; give an absolute path on "

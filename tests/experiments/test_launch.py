@@ -154,6 +154,8 @@ def launched(tmp_path_factory):
     where = tmp_path_factory.mktemp("launch")
     (where / "taken").mkdir()
     (where / "taken" / "config.json").write_text(tiny.config().to_json())
+    (where / "taken" / "seed0").mkdir()
+    (where / "taken" / "seed0" / "metrics.jsonl").write_text("{}\n")
     given = [(own, forwarded.replace("TAKEN", str(where / "taken"))) for own, forwarded, _ in CASES]
     environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
     command = [sys.executable, "-c", CHILD, json.dumps(given)]

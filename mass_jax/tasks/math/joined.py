@@ -17,7 +17,7 @@ _JOINT = re2.compile(
 )
 # Between two boxes that may be parts of one answer: nothing, the number of a part, or words that end in "and" or "or".
 _UNCLEAR = re2.compile(
-    rf"(?i){_SPACE}[.,;]?{_SPACE}(?:\(?[a-z0-9]{{1,2}}[).:])?{_SPACE}(?:{_NAME}\s*=)?{_SPACE}"
+    rf"(?i){_SPACE}[.,;]?{_SPACE}(?:\(?(?:[0-9]{{1,2}}|[a-z]|i{{1,3}}|iv)[).:])?{_SPACE}(?:{_NAME}\s*=)?{_SPACE}"
     rf"|(?:[^.\n]|\.[^\s.])*[\s,;$](?:and|or){_SPACE}(?:{_NAME}\s*=)?{_SPACE}"
 )
 _NAMED = re2.compile(rf"(?:^|[\s$(,]|\\\()({_NAME})\s*=[\s$(]*$")

@@ -32,6 +32,8 @@ from mass_jax.tasks.problem import Verdict
         (r"\boxed{8} and then we double it: \boxed{16}", "16"),
         (r"$a=\boxed{5}$. So $b$ is $\boxed{6}$", "6"),
         (r"$a=\boxed{5}$ and therefore $b=\boxed{6}$", "6"),
+        (r"\boxed{11}; no: \boxed{12}", "12"),
+        (r"\boxed{11}, so: \boxed{12}", "12"),
         (r"It is 2 or \boxed{3.5}. We add 1 and get \boxed{4.5}.", "4.5"),
         (r"It is \boxed{ 12 }, I hope the answer is correct.", "12"),
         (r"\boxed{12}. The answer is 12 apples.", "12"),
