@@ -38,6 +38,7 @@ STUCK_SECONDS = 20
 WORKER_SECONDS = 600
 TRIES = 3  # of a text that took too long: the least counts, since other programs use the machine too
 MAX_SAVED = 20
+DEPTH = 200  # frames that a caller may already have on its stack
 
 
 class Stuck(BaseException):
@@ -100,7 +101,7 @@ def measure(reader: Reader, text: str, max_ms: float, stuck_seconds: int = STUCK
         began = time.thread_time()
         try:
             with stuck_after(stuck_seconds):
-                outcome = reader(text)
+                outcome = _from_depth(DEPTH, reader, text)
         except Stuck:
             return "stuck", 1000.0 * stuck_seconds
         except Exception as error:  # readers never raise on text: this one is lost
@@ -111,6 +112,11 @@ def measure(reader: Reader, text: str, max_ms: float, stuck_seconds: int = STUCK
         if least <= max_ms:
             break
     return outcome, least
+
+
+def _from_depth(frames: int, reader: Reader, text: str) -> str:
+    """Calls a reader from so many frames down, where what recurses once for each character fails."""
+    return reader(text) if frames == 0 else _from_depth(frames - 1, reader, text)
 
 
 def run(

@@ -96,8 +96,10 @@ async def _receive(port: int, num_processes: int, timeout: float) -> None:
     """Process 0's part: waits for the others, frees the port, and tells them to go on."""
     present: dict[int, asyncio.StreamWriter] = {}
     complete = asyncio.Event()
+    connections: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections[asyncio.current_task()] = writer
         try:
             peer, theirs = _read_greeting(await asyncio.wait_for(reader.readline(), _GREETING_SECONDS))
             if theirs != num_processes or not 0 < peer < num_processes:
@@ -115,6 +117,7 @@ async def _receive(port: int, num_processes: int, timeout: float) -> None:
             pass
         finally:
             writer.close()
+            del connections[asyncio.current_task()]
 
     server = await asyncio.start_server(greet, sock=await _listen(port), limit=_LINE_LIMIT)
     try:
@@ -126,7 +129,11 @@ async def _receive(port: int, num_processes: int, timeout: float) -> None:
     server.close()  # JAX takes the port over before the others look for it
     for writer in list(present.values()):
         await _reply(writer, refusal)
-        writer.close()
+    pending = [task for task in connections if task is not None]
+    for writer in connections.values():
+        writer.close()  # ends its task
+    if pending:
+        await asyncio.wait(pending, timeout=1)
     if refusal:
         raise Absent(refusal)
 

@@ -37,6 +37,14 @@ def test_measure_reports_raising_reader():
     assert measure(lambda text: str(int(text)), "9" * 5000, 50.0)[0].startswith("lost: ValueError")
 
 
+def test_measure_finds_deep_recursion():
+    def depth(text):
+        return depth(text[1:]) if text else "done"
+
+    assert measure(depth, "x" * 100, 50.0)[0] == "done"
+    assert measure(depth, "x" * 900, 50.0)[0].startswith("lost: RecursionError")
+
+
 def test_some_answers_reach_workers():
     with Pool(1, Limits(cpu_seconds=1.0, wall_seconds=60.0)) as pool:
         some = SomeToWorkers(pool, 0.5)
