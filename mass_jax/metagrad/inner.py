@@ -5,15 +5,15 @@ Letters: K inner steps, M examples.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 
-from mass_jax.metagrad import products, trees
-
-Optimizer: TypeAlias = "optax.GradientTransformation | Callable[[Any], optax.GradientTransformation]"
+from mass_jax.errors import UserError
+from mass_jax.metagrad import products, transformations, trees
+from mass_jax.metagrad.transformations import Optimizer
 
 
 class Adapted(NamedTuple):
@@ -41,30 +41,25 @@ class InnerLoop:
     batch_per_step: bool
 
     def __post_init__(self) -> None:
+        if isinstance(self.num_steps, bool) or not isinstance(self.num_steps, int | np.integer):
+            raise UserError(f"num_steps={self.num_steps!r} must be a Python int, since it sets the length of the loop")
         if self.num_steps < 1:
-            raise ValueError(f"num_steps={self.num_steps} takes no inner step; give at least 1")
+            raise UserError(f"num_steps={self.num_steps} takes no inner step; give at least 1")
 
     @property
     def meta_in_optimizer(self) -> bool:
         """Whether the optimizer is a function of the meta-parameters."""
-        return not isinstance(self.optimizer, optax.GradientTransformation)
-
-    def transformation(self, meta: Any) -> optax.GradientTransformation:
-        """The optax optimizer for these meta-parameters."""
-        if isinstance(self.optimizer, optax.GradientTransformation):
-            return self.optimizer
-        return self.optimizer(meta)
+        return transformations.as_transformation(self.optimizer) is None
 
     def start(self, params: Any, meta: Any) -> State:
         """Initial parameters with the optimizer's first state."""
-        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer count, among others
-            return State(params, self.transformation(meta).init(params))
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts and floats
+            return State(params, transformations.build(self.optimizer, meta).init(params))
 
     def update(self, grads: Any, state: State, meta: Any) -> State:
         """One optax update, applied."""
-        with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = self.transformation(meta).update(grads, state.opt_state, state.params)
-            return State(optax.apply_updates(state.params, updates), opt_state)
+        transformation = transformations.build(self.optimizer, meta)
+        return State(*transformations.step(transformation, grads, state.opt_state, state.params))
 
     def at(self, context: Any, step: Any) -> Any:
         """The part of the data that inner step `step` sees."""
@@ -74,7 +69,7 @@ class InnerLoop:
         """Refuses a per-step batch whose leading axis is not K."""
         for path, leaf in jax.tree_util.tree_leaves_with_path(batch) if self.batch_per_step else ():
             if jnp.shape(leaf)[:1] != (self.num_steps,):
-                raise ValueError(
+                raise UserError(
                     f"batch_per_step=True needs a leading axis of num_steps={self.num_steps}, but batch"
                     f"{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}"
                 )
