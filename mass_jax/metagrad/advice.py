@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import jax
-
 from mass_jax.metagrad import transformations
 
 _FIXES = {
@@ -15,6 +13,7 @@ _FIXES = {
     "ScaleByLionState": "use adamw with eps_root=1e-8 (lion moves by a sign, whose derivative is zero)",
     "ScaleByNovogradState": "use adamw with eps_root=1e-8 (novograd divides by a layer's norm, which is zero at first)",
     "FactoredState": "use adamw with eps_root=1e-8 (adafactor divides by a root-mean-square that is zero at first)",
+    "MultiStepsState": "take at least every_k_schedule inner steps, since MultiSteps updates no earlier",
     "ScaleBySM3State": "use adagrad (sm3 divides by a root of sums that are zero at first)",
 }
 _OTHERWISE = "use sgd, or adamw with eps_root=1e-8"
@@ -27,9 +26,7 @@ def fix_for(optimizer: Any, params: Any) -> str:
     >>> fix_for(optax.chain(optax.clip(1.0), optax.adam(0.1)), jnp.zeros(2))
     'pass eps_root=1e-8 (its default 0 takes the root of a zero second moment)'
     """
-    with jax.numpy_dtype_promotion("standard"):
-        state = transformations.build(optimizer, None).init(params)
-    names = _classes(state)
+    names = _classes(transformations.initial_state(transformations.build(optimizer, None), params))
     return next((fix for name, fix in _FIXES.items() if name in names), _OTHERWISE)
 
 

@@ -46,7 +46,8 @@ def check_optimizer(optimizer: inner.Optimizer, params: Any = None, grads: Any =
     """
     if params is not None and grads is None:
         raise UserError("check_optimizer got params without grads; pass the inner loss's gradient at params")
-    inner.InnerLoop(_no_loss, optimizer, num_steps, False)  # refuses a wrong num_steps
+    if inner.InnerLoop(_no_loss, optimizer, num_steps, False).meta_in_optimizer:
+        raise UserError("check_optimizer got a function; pass the optimizer that it returns")
     faults = find_faults(optimizer, (num_steps,), params, grads)
     if faults:
         fix = advice.fix_for(optimizer, params if params is not None else _lora_pair()[0])
@@ -70,7 +71,9 @@ def find_faults(optimizer: Any, counts: Sequence[int], params: Any = None, grads
         # With LoRA, every entry has a gradient from the second step on.
         start, rejected = _sequence(grads, max(counts), 0.01), _sequence(grads, max(counts), None)
         for count in counts:
-            text = probe.non_finite(start, count) or probe.vanishing(start, count) or probe.wrong_at_zero(rejected, count)
+            text = (
+                probe.non_finite(start, count) or probe.vanishing(start, count) or probe.wrong_at_zero(rejected, count)
+            )
             if text:
                 faults.append(Fault(text, count))
     return faults
@@ -121,7 +124,9 @@ class _Probe:
             return "the meta-gradient through this optimizer is NaN where the whole inner gradient is 0"
         for path, leaf in jax.tree_util.tree_leaves_with_path(sequence):
             wave = _waves(leaf.shape, 4.0).astype(leaf.dtype)
-            direction = jax.tree_util.tree_map_with_path(lambda p, g, at=path, w=wave: w if p == at else 0 * g, sequence)
+            direction = jax.tree_util.tree_map_with_path(
+                lambda p, g, at=path, w=wave: w if p == at else 0 * g, sequence
+            )
             slope = _product(bars, direction)
             ends = [
                 self.run(jax.tree.map(lambda g, d, s=sign: g + s * _STEP * d, sequence, direction), count)[0]
@@ -130,8 +135,8 @@ class _Probe:
             measured = float(ends[0] - ends[1]) / (2 * _STEP)
             if not abs(slope - measured) <= _TOLERANCE * max(abs(slope), abs(measured)):
                 return (
-                    f"the meta-gradient through this optimizer is wrong at {jax.tree_util.keystr(path)} where the inner "
-                    f"gradient is 0: slope {slope:.3g}, but {measured:.3g} by a finite difference of {_STEP:g}"
+                    f"the meta-gradient through this optimizer is wrong at {jax.tree_util.keystr(path)} where the "
+                    f"inner gradient is 0: slope {slope:.3g}, but {measured:.3g} by a finite difference of {_STEP:g}"
                 )
         return None
 

@@ -1,8 +1,8 @@
 """Derivatives of optimizer updates whose inactive branch is NaN or infinite, as when a clipped norm is zero.
 
 `clip_by_global_norm` computes `select(norm < limit, g, g / norm * limit)`. At a zero gradient the first branch is
-active, yet automatic differentiation also visits the second and multiplies its zero cotangent by an infinite slope: NaN.
-The fix: in the arithmetic that involves a norm, a cotangent of exactly zero stays zero.
+active, yet automatic differentiation also visits the second and multiplies its zero cotangent by an infinite slope,
+which is NaN. The fix: in the arithmetic that involves a norm, a cotangent of exactly zero stays zero.
 """
 
 import functools

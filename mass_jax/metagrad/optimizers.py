@@ -27,7 +27,9 @@ class Support:
 _ROOT = "with the default eps_root=0 it takes the root of a second moment that is zero where the gradient is"
 _STEEP = "with the default it is so steep at a zero gradient that the derivative holds for no gradient of use"
 _SIGN = "it moves by the sign of the gradient, whose derivative is zero: the meta-gradient vanishes"
-_ZERO_NORM = "it divides by the root of a statistic that is zero where the gradient is: the meta-gradient is NaN or useless"
+_ZERO_NORM = (
+    "it divides by the root of a statistic that is zero where the gradient is: the meta-gradient is NaN or useless"
+)
 _JUMP = "its update jumps at a zero gradient, where it divides by the gradient's norm: no derivative exists there"
 _VALUE = "its update needs the loss itself, not only the gradient"
 
@@ -69,7 +71,7 @@ def make_optimizer(name: str, learning_rate: Any, **settings: Any) -> optax.Grad
 
     >>> make_optimizer("lion", 1e-3)
     Traceback (most recent call last):
-    mass_jax.errors.UserError: inner optimizer 'lion' is refused: it moves by the sign of the gradient, ...; use 'sgd' or 'adamw'
+    mass_jax.errors.UserError: inner optimizer 'lion' is refused: it moves by the sign of the gradient, ...
     """
     if name not in SUPPORT:
         raise UserError(f"inner optimizer {name!r} is unknown; use one of {', '.join(sorted(SUPPORT))}")

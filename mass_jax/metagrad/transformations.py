@@ -1,5 +1,6 @@
 """Inner optimizers: which objects are accepted as one, and how a step of one is taken."""
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -79,6 +80,16 @@ def _is_scalar(meta: Any) -> bool:
     return len(leaves) == 1 and jnp.ndim(leaves[0]) == 0
 
 
+def initial_state(transformation: optax.GradientTransformation, params: Any) -> Any:
+    """The optimizer's state before the first update.
+
+    Raises:
+        UserError: the optimizer cannot start from these parameters.
+    """
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts and floats
+        return _one_line("initialization", transformation.init, params)
+
+
 def step(transformation: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
     """Parameters and optimizer state after one update; its derivative is that of the active branch at zero norms.
 
@@ -86,29 +97,26 @@ def step(transformation: optax.GradientTransformation, grads: Any, opt_state: An
         UserError: the update needs more than the gradient, or changes the shape of parameters or state.
     """
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts and floats
-        updates, new_state = inactive.differentiate_active_branch(_guarded(transformation))(grads, opt_state, params)
+        update = functools.partial(_one_line, "update", transformation.update)
+        updates, new_state = inactive.differentiate_active_branch(update)(grads, opt_state, params)
         _check_same("parameters", params, updates, dtype=False)
         _check_same("optimizer state", opt_state, new_state, dtype=True)
         return optax.apply_updates(params, updates), new_state
 
 
-def _guarded(transformation: optax.GradientTransformation) -> Callable[..., tuple[Any, Any]]:
-    """The update, with errors of one line."""
-
-    def update(grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
-        try:
-            return transformation.update(grads, opt_state, params)
-        except (TypeError, ValueError, KeyError) as error:
-            missing = _MISSING.search(str(error))
-            if missing:
-                raise UserError(
-                    f"the optimizer's update needs {missing[1]}, but an inner loop passes only the gradient, the state "
-                    "and the parameters; use sgd, or adamw with eps_root=1e-8"
-                ) from error
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"the optimizer's update failed: {reason}; use sgd, or adamw with eps_root=1e-8") from error
-
-    return update
+def _one_line(what: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Calls a method of an optimizer; errors that a wrong kind of optimizer causes become one line."""
+    try:
+        return function(*args)
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+        missing = _MISSING.search(str(error))
+        if missing:
+            raise UserError(
+                f"the optimizer's {what} needs {missing[1]}, but an inner loop passes only the gradient, the state "
+                "and the parameters; use sgd, or adamw with eps_root=1e-8"
+            ) from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"the optimizer's {what} failed: {reason}; use sgd, or adamw with eps_root=1e-8") from error
 
 
 def _check_same(name: str, old: Any, new: Any, dtype: bool) -> None:
