@@ -121,8 +121,11 @@ def _one_line(what: str, function: Callable[..., Any], *args: Any) -> Any:
 
 def _check_same(name: str, old: Any, new: Any, dtype: bool) -> None:
     """Refuses an update that changes structure or shapes (and dtypes), which a loop cannot carry."""
-    if jax.tree.structure(old) != jax.tree.structure(new):
-        raise UserError(f"the optimizer changes the structure of the {name}: {_short(old)} becomes {_short(new)}")
+    structures = [str(jax.tree.structure(tree)) for tree in (old, new)]
+    if structures[0] != structures[1]:
+        raise UserError(
+            "the optimizer changes the structure of the {}: {:.80} becomes {:.80}".format(name, *structures)
+        )
     pairs = zip(jax.tree_util.tree_leaves_with_path(old), jax.tree.leaves(new), strict=True)
     for (path, before), after in pairs:
         same = jnp.shape(before) == jnp.shape(after)
@@ -131,8 +134,3 @@ def _check_same(name: str, old: Any, new: Any, dtype: bool) -> None:
                 f"the optimizer changes the {name} at {jax.tree_util.keystr(path)} from {jax.typeof(before)} to "
                 f"{jax.typeof(after)}; an inner loop needs updates of the same shape and state of the same dtype"
             )
-
-
-def _short(tree: Any) -> str:
-    text = str(jax.tree.structure(tree))
-    return text if len(text) <= 80 else text[:77] + "..."

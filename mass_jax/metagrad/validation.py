@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.interpreters import partial_eval as pe
-from jax.typing import ArrayLike
 
 from mass_jax.errors import UserError
 from mass_jax.metagrad import trees
@@ -82,7 +82,7 @@ def scalar(name: str, value: Any) -> Any:
     if isinstance(value, tuple | list):
         fix = "return the scalar alone, or pass has_aux=True" if name == "outer_loss" else "return the scalar alone"
         raise UserError(f"{name} returned a {type(value).__name__} of {len(value)}, not a scalar; {fix}")
-    if not jax.tree_util.all_leaves([value]) or not isinstance(value, ArrayLike):
+    if not isinstance(value, jax.Array | np.ndarray | np.generic | int | float | complex):
         raise UserError(f"{name} returned {type(value).__name__}, not a scalar; return a floating-point scalar")
     dtype, shape = jax.dtypes.result_type(value), jnp.shape(value)
     if shape:
