@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mass_jax.errors import UserError
-from mass_jax.metagrad import advice, inner
+from mass_jax.metagrad import advice, inner, trees
 
 _STEP = 1e-6  # of the finite difference: gradients of this size must be described by the derivative at zero
 _TOLERANCE = 1e-2
@@ -97,6 +97,11 @@ class _Probe:
         # Without XLA's optimizations: compiling takes nearly all of the time.
         fast = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
         options = fast if jax.default_backend() == "cpu" else None
+        state = jax.tree.leaves(jax.eval_shape(lambda: loop.start(params, None).opt_state))
+        coarsest = max(
+            (float(jnp.finfo(leaf.dtype).eps) for leaf in state if trees.is_differentiable(leaf)), default=0.0
+        )
+        self.tolerance = max(_TOLERANCE, 32 * coarsest)  # a bfloat16 momentum rounds the finite difference
         self.run: Callable[..., Any] = jax.jit(jax.value_and_grad(adapted), compiler_options=options)
 
     def non_finite(self, sequence: Any, count: int) -> str | None:
@@ -133,7 +138,7 @@ class _Probe:
                 for sign in (1.0, -1.0)
             ]
             measured = float(ends[0] - ends[1]) / (2 * _STEP)
-            if not abs(slope - measured) <= _TOLERANCE * max(abs(slope), abs(measured)):
+            if not abs(slope - measured) <= self.tolerance * max(abs(slope), abs(measured)):
                 return (
                     f"the meta-gradient through this optimizer is wrong at {jax.tree_util.keystr(path)} where the "
                     f"inner gradient is 0: slope {slope:.3g}, but {measured:.3g} by a finite difference of {_STEP:g}"

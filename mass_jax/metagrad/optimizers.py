@@ -34,7 +34,7 @@ _JUMP = "its update jumps at a zero gradient, where it divides by the gradient's
 _VALUE = "its update needs the loss itself, not only the gradient"
 
 _PLAIN = (
-    "sgd", "adadelta", "adagrad", "adan", "noisy_sgd", "optimistic_gradient_descent", "rmsprop", "yogi",
+    "sgd", "adadelta", "adagrad", "adan", "optimistic_gradient_descent", "rmsprop", "yogi",
     "contrib.schedule_free_sgd",
 )  # fmt: skip
 _ROOTED = (

@@ -3,6 +3,7 @@
 `python -m mass_jax.metagrad.support` prints it as a page. Letters: K inner steps.
 """
 
+import functools
 import inspect
 import re
 from collections.abc import Mapping, Sequence
@@ -75,11 +76,15 @@ def factories() -> dict[str, Any]:
     """
     found = {}
     for prefix, module in (("", optax), ("contrib.", optax.contrib)):
-        for name, function in inspect.getmembers(module, inspect.isfunction):
+        for name, function in inspect.getmembers(module, _is_function):
             returned = str(inspect.signature(function).return_annotation)
             if not name.startswith("_") and "GradientTransformation" in returned:
                 found[prefix + name] = function
     return found
+
+
+def _is_function(value: Any) -> bool:
+    return inspect.isfunction(value) or isinstance(value, functools.partial)  # nadam is a partial adam
 
 
 def build(name: str) -> Any:
