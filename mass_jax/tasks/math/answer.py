@@ -26,12 +26,13 @@ from mass_jax.tasks.math.values import (
     Value,
 )
 
-_LIST_WORDS = r" ?[,;]? ?(?:\\text\{ ?(?:, ?)?(?:and|or) ?\}|\b(?:and|or)\b) ?|[,;]"
-_OR = r" ?,? ?(?:\\text\{ ?or ?\}|\bor\b) ?"
-_INEQUALITY = r"[<>]|\\(?:le|ge)(?![a-zA-Z])"
-_SIGNS = r"\\(?:le|ge|ne|approx)(?![a-zA-Z])|[=<>]"
-_CUP = r"\\cup(?![a-zA-Z])"
-_SETMINUS = r"\\setminus(?![a-zA-Z])"
+_LIST_WORDS = re.compile(r" ?[,;]? ?(?:\\text\{ ?(?:, ?)?(?:and|or) ?\}|\b(?:and|or)\b) ?|[,;]")
+_OR = re.compile(r" ?,? ?(?:\\text\{ ?or ?\}|\bor\b) ?")
+_INEQUALITY = re.compile(r"[<>]|\\(?:le|ge)(?![a-zA-Z])")
+_SIGNS = re.compile(r"\\(?:le|ge|ne|approx)(?![a-zA-Z])|[=<>]")
+_SEMICOLON, _SEPARATORS, _COLON, _CELL = (re.compile(sign) for sign in (";", "[,;]", ":", "&"))
+_CUP = re.compile(r"\\cup(?![a-zA-Z])")
+_SETMINUS = re.compile(r"\\setminus(?![a-zA-Z])")
 _PLAIN_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _ALLOWED = re.compile(r"[0-9A-Za-z\s\\{}()\[\]+\-*/^_=<>|.,:;!&%$~']*")
 _THOUSANDS = re.compile(r"[^0-9,;()\[\]]*[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?[^0-9,;()\[\]]*(?:\^\{?[23]\}?)?")
@@ -117,9 +118,9 @@ def _read(text: str, depth: int) -> Value:
 def _read_list(text: str, depth: int) -> Many | None:
     """Reads several answers, or inequalities of which one holds; None if there are no separators."""
     alternatives = split_top(text, _OR)
-    if len(alternatives) > 1 and all(re.search(_INEQUALITY, part) for part in alternatives):
+    if len(alternatives) > 1 and all(_INEQUALITY.search(part) for part in alternatives):
         return Many(tuple(_read(part, depth + 1) for part in alternatives), union=True)
-    groups = split_top(text, ";")
+    groups = split_top(text, _SEMICOLON)
     if len(groups) > 1 and all("," in group and "=" in group for group in groups):
         return _many(groups, depth)  # p=5, q=2; p=7, q=2
     parts = split_top(text, _LIST_WORDS)
@@ -178,13 +179,13 @@ def _read_brackets(text: str, depth: int) -> Value | None:
     if text.startswith(r"\{") and text.endswith(r"\}"):
         inside = text[2:-2].strip()
         condition = _CONDITION.match(inside)
-        if condition and re.search(_SIGNS, inside[condition.end() :]):  # {x | x > 2}
+        if condition and _SIGNS.search(inside, condition.end()):  # {x | x > 2}
             return _read(inside[condition.end() :], depth + 1)
         value = _read(inside, depth + 1)
         return value if isinstance(value, Many) and not value.union else Many((value,))
     if text[0] not in "([" or text[-1] not in ")]" or not _encloses(text):
         return None
-    parts = split_top(text[1:-1], "[,;]")
+    parts = split_top(text[1:-1], _SEPARATORS)
     if len(parts) == 1:
         return _read(text[1:-1], depth + 1) if text[0] + text[-1] in ("()", "[]") else None
     if len(parts) > MAX_ITEMS:
@@ -208,7 +209,7 @@ def _read_colons(text: str, depth: int) -> Clock | Ratio | None:
         numbers = tuple(int(number) for number in clock.groups()[:3] if number)
         if numbers[0] <= 24:
             return Clock(numbers, f"{clock[4].lower()}m" if clock[4] else "")
-    terms = split_top(text, ":")
+    terms = split_top(text, _COLON)
     if len(terms) == 1:
         return None
     values = tuple(_read(term, depth + 1) for term in terms)
@@ -234,7 +235,7 @@ def _read_matrix(text: str, depth: int) -> Matrix | None:
     if name == "array" and body.lstrip().startswith("{"):
         body = body.partition("}")[2]
     lines = [line for line in re.split(r"\\\\(?: ?\[[^\]]{0,20}\])?", body) if line.strip()]
-    rows = tuple(tuple(_read(cell, depth + 1) for cell in split_top(line, "&")) for line in lines)
+    rows = tuple(tuple(_read(cell, depth + 1) for cell in split_top(line, _CELL)) for line in lines)
     if not rows or len({len(row) for row in rows}) != 1 or len(rows) * len(rows[0]) > MAX_ITEMS:
         raise Unreadable("rows of a matrix differ")
     factor = factor.removesuffix(opened).rstrip().removesuffix(r"\cdot").strip()

@@ -16,7 +16,7 @@ _RATIONAL = re.compile(
     r"|(?P<decimal>[0-9]*\.[0-9]+|[0-9]+\.?|[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?))"
 )
 # Divisions by a nonzero number or a variable; what is left of an expression without them may still divide by zero.
-_PLAIN_FRACTION = re.compile(r"\\frac\{[^{}]*\}\{(?:[1-9][0-9]*|\\sqrt\{[1-9][0-9]*\}|[a-zA-Z]|\\pi)\}")
+_PLAIN_FRACTION = re.compile(r"\\frac\{[^{}]*\}\{(?:[1-9][0-9]*|[a-zA-Z]|\\pi)\}")
 _PLAIN_QUOTIENT = re.compile(r"/ ?[1-9][0-9]*(?![0-9.!^])")
 _MAY_BE_UNDEFINED = re.compile(r"/|\\(?:frac|div|tan|cot|sec|csc|log|ln|binom)(?![a-zA-Z])|\^ ?\{? ?[-0(]|[:!]")
 
@@ -98,10 +98,10 @@ def surely_defined(latex: str) -> bool:
     >>> surely_defined(r"\frac{\sqrt{3}}{2}"), surely_defined("1/0"), surely_defined(r"\tan 90\degree")
     (True, False, False)
     """
+    latex = re.sub(r"\\sqrt\{([1-9][0-9]*)\}", r"\1", latex)
     for _ in range(3):
         latex = _PLAIN_FRACTION.sub("1", latex)
-    latex = _PLAIN_QUOTIENT.sub("", re.sub(r"\\sqrt\{([1-9][0-9]*)\}", r"\1", latex))
-    return not _MAY_BE_UNDEFINED.search(latex)
+    return not _MAY_BE_UNDEFINED.search(_PLAIN_QUOTIENT.sub("", latex))
 
 
 def rounds_to(exact: Fraction, rounded: str) -> bool:
@@ -111,7 +111,7 @@ def rounds_to(exact: Fraction, rounded: str) -> bool:
     (True, False)
     """
     value = rational(rounded)
-    decimals = len(rounded.partition(".")[2]) if re.fullmatch(r"-? ?[0-9,]*\.?[0-9]*", rounded) else 0
+    decimals = len(rounded.partition(".")[2]) if re.fullmatch(r"-? ?[0-9,]*(?:\.[0-9]*)?", rounded) else 0
     return value is not None and abs(exact - value) * 2 * 10**decimals <= 1
 
 

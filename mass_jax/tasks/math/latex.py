@@ -117,32 +117,33 @@ def last_boxed(text: str) -> str | None:
     '\\frac{1}{2}'
     >>> last_boxed(r"so \boxed{\frac{1}{2")
     """
-    start = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
+    start = max(text.rfind(r"\boxed"), text.rfind(r"\fbox"))
     if start < 0:
         return None
-    bare = re.compile(r"\\(?:boxed|fbox)\s*(\{?)\s*([^\s$.,;]*)").match(text, start)
-    if bare is None or not bare[1]:
-        return bare[2] or None if bare else None
-    end = closing_brace(text, bare.start(1))
-    return None if end is None else text[bare.end(1) : end].strip()
+    command = r"\boxed" if text.startswith(r"\boxed", start) else r"\fbox"
+    rest = text[start + len(command) :].lstrip()
+    if rest.startswith("{"):
+        end = closing_brace(rest, 0)
+        return None if end is None else rest[1:end].strip()
+    return re.split(r"[\s$.,;]", rest, maxsplit=1)[0] or None  # \boxed 7
 
 
-def split_top(text: str, separator: str) -> list[str]:
+def split_top(text: str, separator: re.Pattern[str]) -> list[str]:
     r"""Splits at a pattern where no bracket is open; `(0,1]` closes as an interval does.
 
-    >>> split_top("(0,1],[2,3),4", ",")
+    >>> split_top("(0,1],[2,3),4", re.compile(","))
     ['(0,1]', '[2,3)', '4']
     """
     return split_signs(text, separator)[0]
 
 
-def split_signs(text: str, separator: str) -> tuple[list[str], list[str]]:
+def split_signs(text: str, separator: re.Pattern[str]) -> tuple[list[str], list[str]]:
     r"""Splits like `split_top`, and returns what stood between the parts too.
 
-    >>> split_signs("f(x=1) < 2", "[<=]")
+    >>> split_signs("f(x=1) < 2", re.compile("[<=]"))
     (['f(x=1) ', ' 2'], ['<'])
     """
-    found = [match for match in re.finditer(separator, text) if match.end() > match.start()]
+    found = [match for match in separator.finditer(text) if match.end() > match.start()]
     if not found:
         return [text], []
     depths = _depths(text)

@@ -10,21 +10,24 @@ FLIP = {"=": "=", "approx": "approx", "ne": "ne", "<": ">", ">": "<", "le": "ge"
 EQUALITIES = frozenset({"=", "approx"})
 _LOW, _HIGH = Scalar(r"-\infty"), Scalar(r"\infty")
 
-_GREEK = r"\\(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|phi|rho|sigma|tau|omega)"
-_LETTER = rf"(?:{_GREEK}|[A-Za-z])"
+_GREEK = re.compile(r"\\(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|phi|rho|sigma|tau|omega)(?![a-zA-Z])")
 _INDEX = r"(?:_(?:[A-Za-z0-9]|\{[^{}]{1,24}\}))?"
-_POINTS = r"(?:\\overline\{[A-Z]{1,4}\}|(?:\\triangle ?)?[A-Z]{2,6})"
-_MEASURE = rf"(?:{_POINTS}|\| ?{_POINTS} ?\||[A-Z]_(?:[A-Za-z0-9]|\{{[^{{}}]{{1,24}}\}})|[A-Z])"
-_ARGUMENT = rf"(?:{_LETTER}|-?[0-9]{{1,4}})"
-_NAME = re.compile(
-    rf"{_LETTER}{_INDEX}'?"
-    rf"|{_LETTER}{_INDEX}(?:'|\^\{{-1\}})? ?\( ?{_ARGUMENT}(?: ?, ?{_ARGUMENT})? ?\){_INDEX}"
-    rf"|m? ?{_MEASURE}"
-    rf"|\\frac\{{ ?{_MEASURE} ?\}}\{{ ?{_MEASURE} ?\}}"
-    rf"|\\(?:sin|cos|tan) ?(?:[A-Z]{{1,3}}|{_GREEK}|\( ?(?:{_LETTER}|[A-Z]{{1,3}}) ?\))"
+_ARGUMENT = r"-?[A-Za-z0-9]{1,4}"
+_MEASURE = r"(?:\\overline\{[A-Z]{1,4}\}|(?:\\triangle ?)?[A-Z]{1,6}|[A-Z]_(?:[A-Za-z0-9]|\{[^{}]{1,24}\}))"
+# What an answer is assigned to, where a Greek letter is written "g".
+_NAMES = tuple(
+    re.compile(pattern)
+    for pattern in (
+        rf"[A-Za-z]{_INDEX}'?",
+        rf"[A-Za-z]{_INDEX}(?:'|\^\{{-1\}})? ?\( ?{_ARGUMENT}(?:, ?{_ARGUMENT})? ?\)",
+        rf"m? ?{_MEASURE}",
+        r"\| ?(?:\\overline\{[A-Z]{1,4}\}|[A-Z]{2,6}) ?\|",
+        rf"\\frac\{{ ?{_MEASURE} ?\}}\{{ ?{_MEASURE} ?\}}",
+        r"\\(?:sin|cos|tan) ?(?:[A-Z]{1,3}|g|\( ?(?:[A-Za-z]|[A-Z]{2,3}) ?\))",
+    )
 )
+_MAX_NAME_CHARS = 80
 _COMMAND_OR_LETTER = re.compile(r"\\text ?\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]")
-_VARIABLE_COMMAND = re.compile(_GREEK)
 
 
 def is_name(value: Value) -> bool:
@@ -39,7 +42,10 @@ def is_name(value: Value) -> bool:
         return all(is_name(term) for term in value.terms)
     if isinstance(value, Words):
         return True
-    return isinstance(value, Scalar) and not value.unit and bool(_NAME.fullmatch(value.latex))
+    if not isinstance(value, Scalar) or value.unit or len(value.latex) > _MAX_NAME_CHARS:
+        return False
+    latex = _GREEK.sub("g", value.latex)
+    return any(name.fullmatch(latex) for name in _NAMES)
 
 
 def variables(latex: str) -> set[str]:
@@ -49,7 +55,7 @@ def variables(latex: str) -> set[str]:
     ['\\theta', 'x']
     """
     found = _COMMAND_OR_LETTER.findall(latex)
-    return {each for each in found if _VARIABLE_COMMAND.fullmatch(each) or (len(each) == 1 and each not in "ei")}
+    return {each for each in found if _GREEK.fullmatch(each) or (len(each) == 1 and each not in "ei")}
 
 
 def is_constant(value: Value) -> bool:
