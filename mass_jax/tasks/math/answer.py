@@ -15,6 +15,7 @@ from mass_jax.tasks.math.values import (
     MAX_DEPTH,
     MAX_DIGITS,
     MAX_ITEMS,
+    MAX_LEVELS,
     Clock,
     Many,
     Matrix,
@@ -81,6 +82,8 @@ def screen(text: str) -> None:
     if len(text) > MAX_ANSWER_CHARS:
         raise Unreadable("too long")
     text = to_ascii(text)
+    if len(text) > MAX_ANSWER_CHARS:
+        raise Unreadable("too long")
     # No quotes, underscores doubled, backticks, @ or #: no Python could be spelled, were it ever to meet an evaluator.
     if not _ALLOWED.fullmatch(text) or re.search(r"__|'\w|\(\s*'", text):
         raise Unreadable("unknown characters")
@@ -98,7 +101,7 @@ def screen(text: str) -> None:
 
 def _read(text: str, depth: int) -> Value:
     text = text.strip().removeprefix(r"\approx").removeprefix("=").strip()
-    if depth > MAX_DEPTH:
+    if depth > MAX_LEVELS:
         raise Unreadable("too deep")
     if not text:
         raise Unreadable("empty part")

@@ -1,12 +1,15 @@
 r"""Chains of equalities such as `x = 2 + 3 = 5` and `1/3 \approx 0.33`: whether they hold, and what they say."""
 
 import itertools
+import re
 from collections.abc import Callable
 
 from mass_jax.tasks.math.judge import Judge, rational
 from mass_jax.tasks.math.relations import EQUALITIES, is_constant, is_name, variables
 from mass_jax.tasks.math.values import Relation, Scalar, Value
 
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_WORD = re.compile("[a-z]{3}")
 Same = Callable[[Value, Value, Judge], bool]
 
 
@@ -35,6 +38,8 @@ def holds(chain: Relation, judge: Judge, same: Same) -> bool:
         elif not (same(a, b, judge) or same(b, a, judge)):
             return False
     terms = [part for part in chain.parts if not is_constant(part) and not is_name(part)]
+    if any(isinstance(term, Scalar) and _WORD.search(_COMMAND.sub(" ", term.latex)) for term in terms):
+        return False  # "log" is a word and not a product of letters
     unnamed = constants and len(terms) + len(constants) == len(chain.parts)
     if unnamed and any(isinstance(term, Scalar) and len(variables(term.latex)) == 1 for term in terms):
         return False  # x + y = 43 may be what was asked, 2x = 43 is not

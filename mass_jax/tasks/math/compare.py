@@ -10,7 +10,7 @@ from mass_jax.tasks.math.answer import as_ratio
 from mass_jax.tasks.math.chains import collapsed, holds, is_chain, says
 from mass_jax.tasks.math.judge import Judge, compact, fraction_latex, rational, surely_defined
 from mass_jax.tasks.math.leaf import word_form
-from mass_jax.tasks.math.relations import FLIP, as_set, as_tuple, is_name, variable
+from mass_jax.tasks.math.relations import FLIP, as_set, as_tuple, is_name, same_name, variable
 from mass_jax.tasks.math.units import may_be_left_out, with_unit_of
 from mass_jax.tasks.math.values import Based, Clock, Many, Matrix, Ordered, Ratio, Relation, Scalar, Value, Words
 
@@ -142,7 +142,7 @@ def _same_scalar(gold: Scalar, answer: Scalar, judge: Judge) -> bool:
 
 
 def _same_percentage(gold: Scalar, answer: Scalar, judge: Judge) -> bool:
-    """Compares 20 % with a bare number: 0.2 is its value, and 20 is accepted where the gold answer is in percent.
+    """Compares 20 % with a bare number: 0.2 is its value, and 20 is accepted since problems ask for the percentage.
 
     A bare number of at most 1 is never read as so many percent: 0.2 is not 0.2 %.
     """
@@ -151,7 +151,7 @@ def _same_percentage(gold: Scalar, answer: Scalar, judge: Judge) -> bool:
     if judge.equal(hundredth, bare.latex):
         return True
     number = rational(bare.latex)
-    return marked is gold and (number is None or abs(number) > 1) and judge.equal(marked.latex, bare.latex)
+    return (number is None or abs(number) > 1) and judge.equal(marked.latex, bare.latex)
 
 
 def _hundredth(scalar: Scalar) -> str:
@@ -215,6 +215,8 @@ def _same_relation(gold: Value, answer: Value, judge: Judge) -> bool:
         gold = collapsed(gold)
     if not isinstance(gold, Relation) or not isinstance(answer, Relation):
         return False
+    if gold.signs == answer.signs == ("=",) and same_name(gold.parts[0], answer.parts[0]):
+        return same(gold.parts[1], answer.parts[1], judge)
     if len(gold.parts) == len(answer.parts) and all(isinstance(p, Scalar) for p in gold.parts + answer.parts):
         return _same_scalars(gold, answer, judge)
     return gold.signs == answer.signs and _same_ordered(gold.parts, answer.parts, judge)

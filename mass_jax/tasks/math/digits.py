@@ -9,7 +9,7 @@ from mass_jax.tasks.math.values import MAX_DIGITS, Unreadable
 
 # What may stand between groups of digits: a space of LaTeX, a protected comma, or one space.
 _SEPARATOR = (
-    r"(?:\\[,!;:> ]|\{,\}|,\\!|\\!,|~|\{\\[,!; ]\}|\\(?:thin|negthin|med|thick)space(?![a-zA-Z])(?:\{\})? ?"
+    r"(?:\\[,!;:> ]| ?\{ ?, ?\}|,\\!|\\!,|~|\{\\[,!; ]\}|\\(?:thin|negthin|med|thick)space(?![a-zA-Z])(?:\{\})? ?"
     r"|\\[hm]space\*?\{[^{}]{0,12}\}|\\m?kern-?[0-9.]{1,5}(?:pt|em|ex|mu) ?| )"
 )
 _MARK = "\x1f"

@@ -60,14 +60,16 @@ _REWRITES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], .
         (r"\\lg(?![a-zA-Z])", r"\\log_{10}"),
         (r"\\vec(?![a-zA-Z]) ?", ""),
         (r"\\overrightarrow(?![a-zA-Z])", r"\\overline"),
-        (r"\\colon(?![a-zA-Z])", ":"),
+        (r"\\colon(?![a-zA-Z]) ?", ":"),
         (r"\\varnothing(?![a-zA-Z])", r"\\emptyset"),
         (r"\\(?:degree|circ)(?![a-zA-Z])", r"\\circ"),
         (r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ\s*", r"\\degree "),
         (r"(?<!\^)\\circ\s*", r"\\degree "),
         (rf"\\{_FONTS}(?=\s*\{{)", r"\\text"),
         (rf"{_CHOOSE}_({_INDEX})\^({_INDEX})|{_CHOOSE}\^({_INDEX})_({_INDEX})", _combinations),
-        (r"\\text\s*\{\s*~?i\s*\}", "i"),
+        (r"\\text ?\{[ ~]*([ei])[ ~]*\}", r"\1"),
+        (r"\^ ?(-[0-9]{1,4}|-[a-zA-Z])", r"^{\1}"),
+        (r"(?<![A-Za-z\\])pi(?![A-Za-z])", r"\\pi "),
         (r"\\text\s*\{\s*\\?([%$])\s*\}", r"\\\1"),
         (r"(?<!\\)([%$])", r"\\\1"),
         (r"\\(?:ldots|dots|cdots)(?![a-zA-Z])", " "),
@@ -75,7 +77,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], .
 )
 
 
-_NEEDS_REWRITING = re.compile(r"[\\~<>!%$C]")
+_NEEDS_REWRITING = re.compile(r"[\\~<>!%$C^]|pi")
 
 
 def to_ascii(text: str) -> str:

@@ -45,7 +45,21 @@ def is_name(value: Value) -> bool:
     if not isinstance(value, Scalar) or value.unit or len(value.latex) > _MAX_NAME_CHARS:
         return False
     latex = _GREEK.sub("g", value.latex)
+    if latex.startswith("{") and latex.endswith("}"):  # of \vec{v}
+        latex = latex[1:-1]
     return any(name.fullmatch(latex) for name in _NAMES)
+
+
+def same_name(a: Value, b: Value) -> bool:
+    """Returns whether two names are the same, where `|AB|` and the length of a segment AB are.
+
+    >>> same_name(Scalar("|AB|"), Scalar("AB")), same_name(Scalar("AB"), Scalar("AC"))
+    (True, False)
+    """
+    if not (isinstance(a, Scalar) and isinstance(b, Scalar) and is_name(a) and is_name(b)):
+        return False
+    forms = {each.latex.replace(r"\overline", "").translate(str.maketrans("", "", "|{} ")) for each in (a, b)}
+    return len(forms) == 1
 
 
 def variables(latex: str) -> set[str]:

@@ -18,7 +18,7 @@ from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 from math_verify.grader import verify
 from sympy.core.sympify import SympifyError
 
-from mass_jax.tasks.math.judge import Judge, Sides, rational, rounds_to
+from mass_jax.tasks.math.judge import Judge, Sides, compact, rational, rounds_to, surely_defined
 from mass_jax.tasks.math.units import TRIGONOMETRIC
 from mass_jax.tasks.math.values import Unreadable
 
@@ -27,7 +27,9 @@ _NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})
 _MIXED = re.compile(r"(?<![0-9.^_])([0-9]+)(?:\s*\\frac\{([0-9]+)\}\{([0-9]+)\}|\s+([0-9]+)\s*/\s*([0-9]+)(?![0-9.]))")
 # In 1/2x the slash divides numbers, as by the order of operations; latex2sympy reads 1/(2x).
 _QUOTIENT = re.compile(r"(?<![0-9.^_/}a-zA-Z)])([0-9]+)\s?/\s?([0-9]+)(?=\s*(?:[a-zA-Z(]|\\pi|\\sqrt))")
-_COMMAND_OR_I = re.compile(r"\\[a-zA-Z]+|I(?!_)")
+_COMMAND_OR_I = re.compile(r"\\text ?\{[^{}]*\}|\\[a-zA-Z]+|I(?:_(?:[A-Za-z0-9]|\{[^{}]{1,20}\}))?")
+_PRIMED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])('{1,3})(?![('])")
+_ZERO_DIVISOR = re.compile(r"(?:/|\\div) ?0+(?:\.0*)?(?![0-9.])")
 _POINTS = re.compile("[A-Z]{2,}")
 _SINGULAR = (sympy.log, sympy.tan, sympy.cot, sympy.sec, sympy.csc, sympy.gamma, sympy.factorial)
 _KEEP_CASE = ConversionConfig(lowercase_symbols=False)
@@ -66,6 +68,8 @@ def equal(a: str, b: str) -> bool:
     Raises:
         Unreadable: if either cannot be parsed, is too large to compute, or has no value, such as 1/0.
     """
+    if compact(a) == compact(b) and surely_defined(a):
+        return True
     return not _reordered(a, b) and _same(parse(a), parse(b))
 
 
@@ -124,12 +128,20 @@ def _respelled(latex: str) -> str:
     text = _MIXED.sub(lambda m: rf"({m[1]}+\frac{{{m[2] or m[4]}}}{{{m[3] or m[5]}}})", latex)
     text = re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", text)
     text = _QUOTIENT.sub(r"\\frac{\1}{\2}", text)
-    text = _COMMAND_OR_I.sub(lambda m: r"I_{I}" if m[0] == "I" else m[0], text)  # a letter, and not sympy's unit
+    text = _PRIMED.sub(lambda m: rf"\text{{{m[1]}{'prime' * len(m[2])}}}", text)  # latex2sympy drops the prime
+    text = _COMMAND_OR_I.sub(_letter_i, text)
+    if _ZERO_DIVISOR.search(text):
+        raise Unreadable("undefined")
     if TRIGONOMETRIC.search(text):
         text = re.sub(r"([0-9.]+|\\[a-z]+|[A-Za-z])\s*\\degree", r"(\1\\cdot\\frac{\\pi}{180})", text)
         if r"\degree" in text:
             raise Unreadable("degrees of an expression")
     return text.replace(r"\degree", "")
+
+
+def _letter_i(found: re.Match[str]) -> str:
+    """Returns the letter I, with its index, as a name; latex2sympy reads it as the imaginary unit."""
+    return rf"\text{{{re.sub('[^A-Za-z0-9]', '', found[0])}}}" if found[0].startswith("I") else found[0]
 
 
 def _same(x: sympy.Expr, y: sympy.Expr) -> bool:
@@ -228,10 +240,16 @@ def _log10(expr: sympy.Basic) -> float:
         return max(len(str(abs(expr.p))), len(str(expr.q)))
     inner = [_log10(arg) for arg in expr.args]
     if isinstance(expr, sympy.Pow):
-        return inner[0] * 10.0 ** min(inner[1], 300.0)
+        return inner[0] * (_magnitude(expr.exp) if inner[1] <= 15 else 10.0 ** min(inner[1], 300.0))
     if isinstance(expr, sympy.factorial | sympy.binomial | sympy.gamma):
         return 10.0 ** min(max(inner), 300.0)
     return math.fsum(inner) + 1 if isinstance(expr, sympy.Mul) else max(inner, default=1.0) + 1
+
+
+def _magnitude(exponent: sympy.Basic) -> float:
+    """Returns about how large a constant is that takes few digits to compute, and at least 1."""
+    value = complex_value(exponent)
+    return 10.0**15 if value is None else max(1.0, float(abs(value)))
 
 
 def warm_up() -> None:

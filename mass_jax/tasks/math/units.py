@@ -139,7 +139,7 @@ def canonical_unit(words: str, power: str | None = None) -> str:
         elif word in _POWERS:
             exponent = _POWERS[word]
         elif not names or names[-1] == "/":
-            names.append(_singular(word))
+            names.append(f"power {word}" if word in ("root", "cube") else _singular(word))
         elif word != "of":
             names[-1] += " " + _singular(word)
     if not names:  # "squared" alone is an operation

@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 MAX_ANSWER_CHARS = 1000
 MAX_DEPTH = 24
+MAX_LEVELS = 10  # of lists in tuples in relations and so on
 MAX_ITEMS = 64
 MAX_DIGITS = 400
 
