@@ -100,7 +100,7 @@ def screen(text: str) -> None:
 
 
 def _read(text: str, depth: int) -> Value:
-    text = text.strip().removeprefix(r"\approx").removeprefix("=").strip()
+    text = text.strip().removeprefix(r"\approx").removeprefix("=").removesuffix(",").strip()
     if depth > MAX_LEVELS:
         raise Unreadable("too deep")
     if not text:

@@ -73,6 +73,8 @@ def _same_unordered(golds: Values, answers: Values, judge: Judge) -> bool:
     """Returns whether the items pair off; sameness is transitive enough here that the first partner is right."""
     if len(golds) != len(answers):
         return False
+    if Words("...") in golds:
+        return _same_ordered(golds, answers, judge)
     wanted, left = list(golds), list(answers)
     for gold in golds:  # plain numbers first, without comparing each with each
         key = _key(gold)

@@ -8,10 +8,12 @@ import re
 from mass_jax.tasks.math.values import MAX_DIGITS, Unreadable
 
 # What may stand between groups of digits: a space of LaTeX, a protected comma, or one space.
-_SEPARATOR = (
-    r"(?:\\[,!;:> ]| ?\{ ?, ?\}|,\\!|\\!,|~|\{\\[,!; ]\}|\\(?:thin|negthin|med|thick)space(?![a-zA-Z])(?:\{\})? ?"
-    r"|\\[hm]space\*?\{[^{}]{0,12}\}|\\m?kern-?[0-9.]{1,5}(?:pt|em|ex|mu) ?| )"
+_SPACE = (
+    r"(?:\\[,!;:> ]|~|\\(?:thin|negthin|med|thick)space(?![a-zA-Z])(?:\{\})? ?"
+    r"|\\[hm](?:space|skip)\*? ?(?:\{[^{}]{0,12}\}|[0-9.]{1,4}(?:pt|em|ex|mu) ?)"
+    r"|\\m?kern-?[0-9.]{1,5}(?:pt|em|ex|mu) ?)"
 )
+_SEPARATOR = rf"(?:{_SPACE}|\{{ ?{_SPACE} ?\}}| ?\{{ ?, ?\}}|,\\!|\\!,| )"
 _MARK = "\x1f"
 _BETWEEN_DIGITS = re.compile(rf"(?<=[0-9]){_SEPARATOR}{{1,2}}(?=[0-9])")
 _GROUPED = re.compile(rf"[0-9.{_MARK}]+")
@@ -34,7 +36,7 @@ def plain_digits(text: str) -> str:
     """
     text = _BETWEEN_DIGITS.sub(lambda found: _marked(found, text), text)
     if _MARK in text:
-        text = _GROUPED.sub(lambda found: _joined(found[0]), text)
+        text = _GROUPED.sub(_joined, text)
     return _E_NOTATION.sub(_expanded, text)
 
 
@@ -44,8 +46,12 @@ def _marked(found: re.Match[str], text: str) -> str:
     return " " if rest.startswith("/") else _MARK
 
 
-def _joined(token: str) -> str:
-    """Joins groups of three digits; others stay apart, which no reader of numbers accepts."""
+def _joined(found: re.Match[str]) -> str:
+    r"""Joins groups of three digits; others stay apart, as do an index and what follows it in `\log_2 125`."""
+    token = found[0]
+    before = found.string[found.start() - 1 : found.start()]
+    if before in ("_", "^") or before.isalpha():
+        return token.replace(_MARK, " ")
     whole, _, decimals = token.partition(".")
     groups, rest = whole.split(_MARK), decimals.split(_MARK)
     fits = len(groups) == 1 or (1 <= len(groups[0]) <= 3 and all(len(group) == 3 for group in groups[1:]))

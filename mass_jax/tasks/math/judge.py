@@ -18,7 +18,7 @@ _RATIONAL = re.compile(
 # Divisions by a nonzero number or a variable; what is left of an expression without them may still divide by zero.
 _PLAIN_FRACTION = re.compile(r"\\frac\{[^{}]*\}\{(?:[1-9][0-9]*|[a-zA-Z]|\\pi)\}")
 _PLAIN_QUOTIENT = re.compile(r"/ ?[1-9][0-9]*(?![0-9.!^])")
-_MAY_BE_UNDEFINED = re.compile(r"/|\\(?:frac|div|tan|cot|sec|csc|log|ln|binom)(?![a-zA-Z])|\^ ?\{? ?[-0(]|[:!]")
+_MAY_BE_UNDEFINED = re.compile(r"/|\\(?:frac|div|tan|cot|sec|csc|log|ln|binom)(?![a-zA-Z])|\^ ?\{? ?[-0(]|[:!\[]")
 
 
 class Undecided(Exception):

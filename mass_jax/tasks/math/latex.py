@@ -57,7 +57,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], .
         (r"\\(?:lt|gt)(?![a-zA-Z])", lambda m: "<" if "l" in m[0] else ">"),
         (r"\\langle(?![a-zA-Z])", "("),
         (r"\\rangle(?![a-zA-Z])", ")"),
-        (r"\\lg(?![a-zA-Z])", r"\\log_{10}"),
+        (r"\\lg(?![a-zA-Z])|\\log ?_ ?10(?![0-9])", r"\\log_{10}"),
         (r"\\vec(?![a-zA-Z]) ?", ""),
         (r"\\overrightarrow(?![a-zA-Z])", r"\\overline"),
         (r"\\colon(?![a-zA-Z]) ?", ":"),
@@ -70,14 +70,16 @@ _REWRITES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], .
         (r"\\text ?\{[ ~]*([ei])[ ~]*\}", r"\1"),
         (r"\^ ?(-[0-9]{1,4}|-[a-zA-Z])", r"^{\1}"),
         (r"(?<![A-Za-z\\])pi(?![A-Za-z])", r"\\pi "),
+        (r"(?<![A-Za-z\\])(sin|cos|tan|cot|csc|ln|log|sqrt)(?![A-Za-z])", r"\\\1 "),
         (r"\\text\s*\{\s*\\?([%$])\s*\}", r"\\\1"),
         (r"(?<!\\)([%$])", r"\\\1"),
-        (r"\\(?:ldots|dots|cdots)(?![a-zA-Z])", " "),
+        (r"\\(?:ldots|dots|cdots|dotsc|dotsb)(?![a-zA-Z])|\.\.\.+", r" \\ldots "),
+        (r"\\(?:underline|ensuremath)(?= ?\{)", ""),
     )
 )
 
 
-_NEEDS_REWRITING = re.compile(r"[\\~<>!%$C^]|pi")
+_NEEDS_REWRITING = re.compile(r"[\\~<>!%$C^]|\.\.|pi|sin|cos|tan|cot|csc|ln|log|sqrt")
 
 
 def to_ascii(text: str) -> str:
@@ -181,7 +183,7 @@ def normalize(text: str) -> str:
     if _NEEDS_REWRITING.search(text):
         for pattern, replacement in _REWRITES:
             text = pattern.sub(replacement, text)
-    text = _brace_arguments(_brace_arguments(_round_angles(text), r"\frac", 2), r"\sqrt", 1)
+    text = _brace_arguments(_brace_arguments(_round_angles(_brace_roots(text)), r"\frac", 2), r"\sqrt", 1)
     text = " ".join(text.split()).rstrip(".").strip()
     text = re.sub(r"(?<![\d.])\.(?=\d)", "0.", text)
     return _unwrap(text)
@@ -192,6 +194,24 @@ def _without_delimiters(text: str) -> str:
     text = re.sub(r"(?<!\\)\\[()\[\]]", " ", text)
     marks = re.findall(r"(?<!\\)\$", text)
     return re.sub(r"(?<!\\)\$", "", text) if marks and len(marks) % 2 == 0 else text
+
+
+def _brace_roots(text: str) -> str:
+    r"""Writes `\sqrt(2)` as `\sqrt{2}`.
+
+    >>> _brace_roots(r"3\sqrt (x+(1)) + \sqrt(2)")
+    '3\\sqrt{x+(1)} + \\sqrt{2}'
+    """
+    head, *tails = text.split(r"\sqrt")
+    for i, tail in enumerate(tails):
+        inside = tail.lstrip()
+        depth = 0
+        for j, char in enumerate(inside if inside.startswith("(") else ""):
+            depth += (char == "(") - (char == ")")
+            if depth == 0:
+                tails[i] = "{" + inside[1:j] + "}" + inside[j + 1 :]
+                break
+    return r"\sqrt".join([head, *tails])
 
 
 def _round_angles(text: str) -> str:

@@ -30,13 +30,16 @@ def read_leaf(text: str) -> Value:
     >>> read_leaf(r"2516_{\text{eight}}"), read_leaf("25 feet"), read_leaf("Thursday")
     (Based(digits='2516', base='8'), Scalar(latex='25', unit='foot'), Words(text='thursday'))
     """
+    if text == r"\ldots":
+        return Words("...")
     if words := _as_words(text):
         return words
     if based := _as_based(text):
         return based
     bare, unit = split_unit(text)
     if bare.startswith(r"\text") and bare.endswith("}") and closing_brace(bare, bare.index("{")) == len(bare) - 1:
-        bare = bare[bare.index("{") + 1 : -1].strip()
+        bare, inner = split_unit(bare[bare.index("{") + 1 : -1].strip())
+        unit = unit or inner
     if r"\pm" in bare or r"\mp" in bare:
         plus = re.sub(r"\\pm(?![a-zA-Z])", "+", re.sub(r"\\mp(?![a-zA-Z])", "-", bare))
         minus = re.sub(r"\\pm(?![a-zA-Z])", "-", re.sub(r"\\mp(?![a-zA-Z])", "+", bare))
@@ -97,6 +100,8 @@ def _scalar(text: str) -> str:
     mixed = re.sub(r"(?<![0-9.])[0-9]+ [0-9]+ ?/ ?[0-9]", "1", text)  # 3 1/7 is a number
     if re.search(r"(?<![0-9.^_])[0-9.]+ [0-9]", mixed):
         raise Unreadable("numbers side by side")
+    if re.search(r"[0-9)}]'", text):
+        raise Unreadable("prime after a number")
     if not text or not re.search(r"[0-9A-Za-z]", text):
         raise Unreadable("no value")
     text = text.replace(r"\angle ", "").replace(r"\angle", "").strip()

@@ -20,6 +20,7 @@ _NAMES = tuple(
     for pattern in (
         rf"[A-Za-z]{_INDEX}'?",
         rf"[A-Za-z]{_INDEX}(?:'|\^\{{-1\}})? ?\( ?{_ARGUMENT}(?:, ?{_ARGUMENT})? ?\)",
+        r"P ?\([^()]{1,30}\)",
         rf"m? ?{_MEASURE}",
         r"\| ?(?:\\overline\{[A-Z]{1,4}\}|[A-Z]{2,6}) ?\|",
         rf"\\frac\{{ ?{_MEASURE} ?\}}\{{ ?{_MEASURE} ?\}}",

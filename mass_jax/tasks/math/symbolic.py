@@ -29,7 +29,9 @@ _MIXED = re.compile(r"(?<![0-9.^_])([0-9]+)(?:\s*\\frac\{([0-9]+)\}\{([0-9]+)\}|
 _QUOTIENT = re.compile(r"(?<![0-9.^_/}a-zA-Z)])([0-9]+)\s?/\s?([0-9]+)(?=\s*(?:[a-zA-Z(]|\\pi|\\sqrt))")
 _COMMAND_OR_I = re.compile(r"\\text ?\{[^{}]*\}|\\[a-zA-Z]+|I(?:_(?:[A-Za-z0-9]|\{[^{}]{1,20}\}))?")
 _PRIMED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])('{1,3})(?![('])")
-_ZERO_DIVISOR = re.compile(r"(?:/|\\div) ?0+(?:\.0*)?(?![0-9.])")
+# What sympy would evaluate to a number while it builds the expression: n/0 in a power of 0, logarithms to base 0 and 1.
+_UNDEFINED = re.compile(r"(?:/|\\div) ?0+(?:\.0*)?(?![0-9.])|\\log ?_ ?(?:[01]|\{ ?[01] ?\})")
+_ZEROTH_POWER = re.compile(r"\^ ?(?:0|\{ ?0 ?\})(?![0-9.])")
 _POINTS = re.compile("[A-Z]{2,}")
 _SINGULAR = (sympy.log, sympy.tan, sympy.cot, sympy.sec, sympy.csc, sympy.gamma, sympy.factorial)
 _KEEP_CASE = ConversionConfig(lowercase_symbols=False)
@@ -130,7 +132,7 @@ def _respelled(latex: str) -> str:
     text = _QUOTIENT.sub(r"\\frac{\1}{\2}", text)
     text = _PRIMED.sub(lambda m: rf"\text{{{m[1]}{'prime' * len(m[2])}}}", text)  # latex2sympy drops the prime
     text = _COMMAND_OR_I.sub(_letter_i, text)
-    if _ZERO_DIVISOR.search(text):
+    if _UNDEFINED.search(text) or (_ZEROTH_POWER.search(text) and ("/" in text or "frac" in text)):
         raise Unreadable("undefined")
     if TRIGONOMETRIC.search(text):
         text = re.sub(r"([0-9.]+|\\[a-z]+|[A-Za-z])\s*\\degree", r"(\1\\cdot\\frac{\\pi}{180})", text)

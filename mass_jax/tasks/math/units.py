@@ -29,10 +29,13 @@ _ORDINALS = {
     "eleventh": 11, "twelfth": 12, "fifteenth": 15, "sixteenth": 16, "twentieth": 20, "hundredth": 100,
     "thousandth": 1000, "millionth": 10**6, "billionth": 10**9,
 }  # fmt: skip
+_LARGE = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _SCALES = {
-    "dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12,
-    "half": Fraction(1, 2), "halves": Fraction(1, 2), **{name: Fraction(1, n) for name, n in _ORDINALS.items()},
-}  # fmt: skip
+    **{name: Fraction(n) for name, n in _LARGE.items()},
+    **{name: Fraction(1, n) for name, n in _ORDINALS.items()},
+    "half": Fraction(1, 2),
+    "halves": Fraction(1, 2),
+}
 
 # Words that are not the name of what is counted. A unit with one of them is never left out or added.
 _NOT_NOUNS = frozenset(
@@ -93,7 +96,10 @@ def split_unit(text: str) -> tuple[str, str]:
     bare, words = _multiply_scales(bare, words)
     if bare.endswith(r"\degree") and words.lower() in ("c", "f", "celsius", "fahrenheit"):
         bare, words = bare.removesuffix(r"\degree").strip(), "degree " + words
-    return bare, canonical_unit(words, power)
+    unit = canonical_unit(words, power)
+    if unit == "degree" and TRIGONOMETRIC.search(bare):
+        return rf"{bare}\degree", ""
+    return bare, unit
 
 
 def may_be_left_out(unit: str) -> bool:
@@ -233,8 +239,11 @@ def _multiply_scales(bare: str, words: str) -> tuple[str, str]:
     """Multiplies scale words at the beginning of `words` into the number: 5 and `million cells` give 5000000 cells."""
     factor = Fraction(1)
     rest = words.replace(".", " ").split()
-    while rest and _scale(rest[0]):
-        factor *= _scale(rest.pop(0)) or 1
+    while rest and (scale := _scale(rest[0])):
+        if scale < 1 and len(rest) > 1 and rest[1] != "of" and not rest[0].endswith("s"):
+            break  # 7 fifth graders are not 7/5 of something
+        factor *= scale
+        rest.pop(0)
     if factor == 1:
         return bare, words
     if rest and rest[0].lower() == "of":
@@ -245,6 +254,6 @@ def _multiply_scales(bare: str, words: str) -> tuple[str, str]:
     return fraction_latex(number * factor), " ".join(rest)
 
 
-def _scale(word: str) -> Fraction | int | None:
+def _scale(word: str) -> Fraction | None:
     word = word.lower()
     return _SCALES.get(word) or _SCALES.get(word.removesuffix("s"))
