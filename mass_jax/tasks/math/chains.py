@@ -9,6 +9,7 @@ from mass_jax.tasks.math.relations import EQUALITIES, is_constant, is_name, vari
 from mass_jax.tasks.math.values import Relation, Scalar, Value
 
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
+_COEFFICIENT = re.compile(r"(?<![\^_{])[0-9]")  # a digit that is neither an exponent nor an index
 _WORD = re.compile("[a-z]{3}")
 Same = Callable[[Value, Value, Judge], bool]
 
@@ -27,7 +28,7 @@ def holds(chain: Relation, judge: Judge, same: Same) -> bool:
         same: compares two values.
 
     Every two neighboring constants must be equal, or close where ≈ stands between them. Expressions that are neither
-    constants nor names must be equal to each other. An equation in one variable, such as `2x = 4`, states no value.
+    constants nor names must be equal to each other. An equation such as `2x = 4` or `3x + 2y = 0` states no value.
     """
     constants = [i for i, part in enumerate(chain.parts) if is_constant(part)]
     for i, j in itertools.pairwise(constants):
@@ -41,9 +42,17 @@ def holds(chain: Relation, judge: Judge, same: Same) -> bool:
     if any(isinstance(term, Scalar) and _WORD.search(_COMMAND.sub(" ", term.latex)) for term in terms):
         return False  # "log" is a word and not a product of letters
     unnamed = constants and len(terms) + len(constants) == len(chain.parts)
-    if unnamed and any(isinstance(term, Scalar) and len(variables(term.latex)) == 1 for term in terms):
-        return False  # x + y = 43 may be what was asked, 2x = 43 is not
+    if unnamed and not all(_may_be_asked(term, chain.parts[constants[0]]) for term in terms):
+        return False
     return all(same(terms[0], term, judge) for term in terms[1:])
+
+
+def _may_be_asked(term: Value, constant: Value) -> bool:
+    """Returns whether a problem may ask for an expression: x + y or ab, but not 2x, 3x + 2y or what is 0."""
+    if not isinstance(term, Scalar):
+        return True
+    zero = isinstance(constant, Scalar) and rational(constant.latex) == 0
+    return not zero and len(variables(term.latex)) > 1 and not _COEFFICIENT.search(term.latex)
 
 
 def said(chain: Relation) -> tuple[Value, ...]:

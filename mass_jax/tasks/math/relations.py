@@ -28,7 +28,7 @@ _NAMES = tuple(
     )
 )
 _MAX_NAME_CHARS = 80
-_COMMAND_OR_LETTER = re.compile(r"\\text ?\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]")
+_COMMAND_OR_LETTER = re.compile(r"\\text ?\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]" + _INDEX)
 
 
 def is_name(value: Value) -> bool:
@@ -70,7 +70,7 @@ def variables(latex: str) -> set[str]:
     ['\\theta', 'x']
     """
     found = _COMMAND_OR_LETTER.findall(latex)
-    return {each for each in found if _GREEK.fullmatch(each) or (len(each) == 1 and each not in "ei")}
+    return {each for each in found if _GREEK.fullmatch(each) or not (each.startswith("\\") or each in ("e", "i"))}
 
 
 def is_constant(value: Value) -> bool:
