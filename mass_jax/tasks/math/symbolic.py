@@ -30,6 +30,12 @@ _QUOTIENT = re.compile(r"(?<![0-9.^_/}a-zA-Z)])([0-9]+)\s?/\s?([0-9]+)(?=\s*(?:[
 _COMMAND_OR_I = re.compile(r"\\text ?\{[^{}]*\}|\\[a-zA-Z]+|I(?:_(?:[A-Za-z0-9]|\{[^{}]{1,20}\}))?")
 _PRIMED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])('{1,3})(?![('])")
 # What sympy would evaluate to a number while it builds the expression: n/0 in a power of 0, logarithms to base 0 and 1.
+# latex2sympy adds numbers that stand side by side, as in a mixed number: 2(3) would be 5.
+_PRODUCT = re.compile(r"(?<![0-9._^])[0-9]+(?:\.[0-9]+)? ?(?=[(\[{])|\) ?(?=[0-9(]|\\frac)")
+_BINOMIAL = re.compile(r"((?<![A-Za-z\\])[A-Za-z] ?)?(\\binom\{[^{}]*\}\{[^{}]*\})")
+_LOOSE = re.compile(
+    r"\\\{|\^ ?[0-9A-Za-z] ?\^|[/*] ?[/*]|\] ?[(\[0-9]|\) ?\[|(?<![A-Za-z0-9}\])_^])\{[0-9.]+\} ?[0-9{(]"
+)
 _UNDEFINED = re.compile(r"(?:/|\\div) ?0+(?:\.0*)?(?![0-9.])|\\log ?_ ?(?:[01]|\{ ?[01] ?\})")
 _ZEROTH_POWER = re.compile(r"\^ ?(?:0|\{ ?0 ?\})(?![0-9.])")
 _POINTS = re.compile("[A-Z]{2,}")
@@ -125,11 +131,15 @@ def _respelled(latex: str) -> str:
     >>> _respelled(r"2 1/3"), _respelled("1/2x"), _respelled(r"\sin 30\degree")
     ('(2+\\frac{1}{3})', '\\frac{1}{2}x', '\\sin (30\\cdot\\frac{\\pi}{180})')
     """
+    if _LOOSE.search(latex):
+        raise Unreadable("numbers or operators side by side")
     if "infty" in latex and not re.fullmatch(r"[+-]?\s*\\infty", latex.strip()):
         raise Unreadable("infinity in an expression")
     text = _MIXED.sub(lambda m: rf"({m[1]}+\frac{{{m[2] or m[4]}}}{{{m[3] or m[5]}}})", latex)
     text = re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", text)
     text = _QUOTIENT.sub(r"\\frac{\1}{\2}", text)
+    text = _BINOMIAL.sub(lambda m: rf"{m[1]}\cdot ({m[2]})" if m[1] else f"({m[2]})", text)
+    text = _PRODUCT.sub(lambda m: rf"{m[0].rstrip()}\cdot ", text)
     text = _PRIMED.sub(lambda m: rf"\text{{{m[1]}{'prime' * len(m[2])}}}", text)  # latex2sympy drops the prime
     text = _COMMAND_OR_I.sub(_letter_i, text)
     if _UNDEFINED.search(text) or (_ZEROTH_POWER.search(text) and ("/" in text or "frac" in text)):
