@@ -10,7 +10,7 @@ from mass_jax.tasks.math.answer import as_ratio
 from mass_jax.tasks.math.chains import collapsed, holds, is_chain, says
 from mass_jax.tasks.math.judge import Judge, compact, fraction_latex, rational, surely_defined
 from mass_jax.tasks.math.leaf import word_form
-from mass_jax.tasks.math.relations import FLIP, as_set, as_tuple, is_name, same_name, variable
+from mass_jax.tasks.math.relations import FLIP, as_set, as_tuple, is_name, relates_variables, same_name, variable
 from mass_jax.tasks.math.units import may_be_left_out, with_unit_of
 from mass_jax.tasks.math.values import Based, Clock, Many, Matrix, Ordered, Ratio, Relation, Scalar, Value, Words
 
@@ -31,6 +31,8 @@ def same(gold: Value, answer: Value, judge: Judge) -> bool:
     >>> same(read("(0,1]"), read("[0,1]"), RATIONALS)
     False
     """
+    if isinstance(gold, Relation) and isinstance(answer, Relation) and relates_variables(gold):
+        return _same_relation(gold, answer, judge)
     if variable(gold) and variable(answer) and variable(gold) != variable(answer):
         return False  # x > 3 against y > 3; an interval names no variable and goes with both
     sets = as_set(gold), as_set(answer)

@@ -57,7 +57,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], .
         (r"\\(?:lt|gt)(?![a-zA-Z])", lambda m: "<" if "l" in m[0] else ">"),
         (r"\\langle(?![a-zA-Z])", "("),
         (r"\\rangle(?![a-zA-Z])", ")"),
-        (r"\\lg(?![a-zA-Z])|\\log ?_ ?10(?![0-9])", r"\\log_{10}"),
+        (r"(?:\\|(?<![A-Za-z\\]))lg(?![a-zA-Z])|\\log ?_ ?10(?![0-9])", r"\\log_{10} "),
         (r"\\vec(?![a-zA-Z]) ?", ""),
         (r"\\overrightarrow(?![a-zA-Z])", r"\\overline"),
         (r"\\colon(?![a-zA-Z]) ?", ":"),
@@ -79,7 +79,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], .
 )
 
 
-_NEEDS_REWRITING = re.compile(r"[\\~<>!%$C^]|\.\.|pi|sin|cos|tan|cot|csc|ln|log|sqrt")
+_NEEDS_REWRITING = re.compile(r"[\\~<>!%$C^]|\.\.|pi|sin|cos|tan|cot|csc|ln|lg|log|sqrt")
 
 
 def to_ascii(text: str) -> str:

@@ -73,6 +73,12 @@ def variables(latex: str) -> set[str]:
     return {each for each in found if _GREEK.fullmatch(each) or not (each.startswith("\\") or each in ("e", "i"))}
 
 
+def relates_variables(relation: Relation) -> bool:
+    """Returns whether more than one variable occurs in a relation between expressions, as in y <= -x."""
+    latex = " ".join(part.latex for part in relation.parts if isinstance(part, Scalar))
+    return all(isinstance(part, Scalar) for part in relation.parts) and len(variables(latex)) > 1
+
+
 def is_constant(value: Value) -> bool:
     """Returns whether no variable occurs in a value."""
     if isinstance(value, Scalar):
@@ -95,7 +101,7 @@ def variable(value: Value) -> str:
 def as_set(value: Value) -> Value:
     r"""Returns `x > 3` and `-2 < x \le 5` as intervals and `x \ne 2` as a union; anything else unchanged."""
     if isinstance(value, Many) and not value.union:
-        return _without_points(value) or value
+        return _without_points(value) or _intersection(value) or value
     if not isinstance(value, Relation):
         return value
     if value.signs == ("ne",):
@@ -121,13 +127,27 @@ def _as_interval(value: Relation) -> Ordered | None:
     return None
 
 
+def _intersection(value: Many) -> Ordered | None:
+    r"""Returns `x > -2 \text{ and } x < 5` as an interval; None unless a number bounds one variable on each side."""
+    if len(value.items) != 2 or len({variable(item) for item in value.items} - {""}) != 1:
+        return None
+    halves = [as_set(item) for item in value.items if isinstance(item, Relation)]
+    if len(halves) != 2 or not all(isinstance(half, Ordered) for half in halves):
+        return None
+    low, high = sorted((half for half in halves if isinstance(half, Ordered)), key=lambda half: half.items[0] == _LOW)
+    ends = [rational(end.latex) if isinstance(end, Scalar) else None for end in (low.items[0], high.items[1])]
+    if ends[0] is None or ends[1] is None or ends[0] >= ends[1] or low.items[1] != _HIGH or high.items[0] != _LOW:
+        return None
+    return Ordered(low.brackets[0] + high.brackets[1], (low.items[0], high.items[1]))
+
+
 def _is_negative_name(value: Value) -> bool:
     return isinstance(value, Scalar) and value.latex.startswith("-") and is_name(Scalar(value.latex[1:].strip()))
 
 
 def _with_positive_name(value: Relation) -> Relation:
     """Returns `-x < 3` as `x > -3`: all parts negated and all signs turned, if a part is the negative of a name."""
-    if not any(_is_negative_name(part) for part in value.parts):
+    if any(map(is_name, value.parts)) or not any(map(_is_negative_name, value.parts)):
         return value
     negated = tuple(Scalar(_negative(p.latex), p.unit) for p in value.parts if isinstance(p, Scalar))
     return Relation(negated, tuple(FLIP[sign] for sign in value.signs))

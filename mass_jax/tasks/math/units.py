@@ -221,7 +221,7 @@ def _is_unit(words: str, spaced: bool) -> bool:
         return False
     if len(known) == len(parts):
         return True
-    if known and "/" in words:
+    if (known or spaced) and "/" in words:
         return all(part in known or part in _SINGLE for part in parts)  # km/h
     return spaced and all(len(part) > 2 or part in known for part in parts) and (words.islower() or bool(known))
 
