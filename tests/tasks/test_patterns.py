@@ -19,9 +19,12 @@ SCOPE = ("mass_jax", "experiments")
 SHORT = "reads answers of at most 1,000 characters"
 KEEPS_RE = {
     "mass_jax/tasks/math/answer.py": SHORT,
-    "mass_jax/tasks/math/compare.py": SHORT,
+    "mass_jax/tasks/math/chains.py": SHORT,
+    "mass_jax/tasks/math/digits.py": SHORT,
     "mass_jax/tasks/math/judge.py": SHORT,
     "mass_jax/tasks/math/latex.py": SHORT,
+    "mass_jax/tasks/math/leaf.py": SHORT,
+    "mass_jax/tasks/math/relations.py": SHORT,
     "mass_jax/tasks/math/symbolic.py": SHORT,
     "mass_jax/tasks/math/units.py": SHORT,
     "mass_jax/tasks/math/near_duplicates.py": "finds a token every few characters, where re2 is forty times slower",

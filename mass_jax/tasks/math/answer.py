@@ -1,103 +1,60 @@
-r"""What kind of thing an answer is: number or expression, list, tuple or interval, union, matrix, relation, or words.
+r"""What kind of value an answer is: number or expression, list, tuple or interval, union, matrix, relation, or words.
 
-math-verify's parser is good at expressions; which brackets mean what, and which parts may change places, is decided
-here, because a verifier that takes (0,1] for [0,1] or "dayMon" for Monday rewards what is wrong.
+math-verify's parser reads expressions; which brackets mean what, and which parts may change places, is decided here,
+because a verifier that takes (0,1] for [0,1] or "dayMon" for Monday rewards wrong answers.
 """
 
-import dataclasses
+import functools
 import re
-from typing import TypeAlias
 
-from mass_jax.tasks.math.latex import closing_brace, normalize, split_top, to_ascii
-from mass_jax.tasks.math.units import split_unit
-
-MAX_ANSWER_CHARS = 1000
-MAX_DEPTH = 24
-MAX_ITEMS = 64
-MAX_DIGITS = 400
-
-
-class Unreadable(ValueError):
-    """Text that is no answer; the message is a short reason that is counted."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Scalar:
-    """A number or expression in LaTeX, and its canonical unit."""
-
-    latex: str
-    unit: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Words:
-    """Prose such as `Monday`; compared as words, never as a product of letters."""
-
-    text: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Based:
-    """A number written in a base: digits, and the base as it was written."""
-
-    digits: str
-    base: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Many:
-    """Several answers in any order: a list, a set, or (`union`) a union of sets."""
-
-    items: "tuple[Value, ...]"
-    union: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Ordered:
-    """Tuple or interval, with the brackets that opened and closed it."""
-
-    brackets: str
-    items: "tuple[Value, ...]"
-
-
-@dataclasses.dataclass(frozen=True)
-class Matrix:
-    """Rows of cells, times a factor in LaTeX."""
-
-    rows: "tuple[tuple[Value, ...], ...]"
-    factor: str = "1"
-
-
-@dataclasses.dataclass(frozen=True)
-class Relation:
-    """A chain of expressions with the signs between them: = < > le ge ne."""
-
-    parts: "tuple[Value, ...]"
-    signs: tuple[str, ...]
-
-
-Value: TypeAlias = Scalar | Words | Based | Many | Ordered | Matrix | Relation
-
-_BASES = {name: str(i) for i, name in enumerate("two three four five six seven eight nine ten".split(), 2)}
-_COMMANDS = frozenset(
-    "frac sqrt pi theta alpha beta gamma delta epsilon lambda mu phi rho sigma tau omega infty cdot times div pm mp "
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp binom text degree lfloor rfloor lceil "
-    "rceil overline angle triangle le ge ne in cup cap emptyset mathbb begin end langle rangle setminus max min".split()
+from mass_jax.tasks.math.latex import normalize, split_signs, split_top, to_ascii
+from mass_jax.tasks.math.leaf import read_leaf
+from mass_jax.tasks.math.relations import punctured
+from mass_jax.tasks.math.values import (
+    MAX_ANSWER_CHARS,
+    MAX_DEPTH,
+    MAX_DIGITS,
+    MAX_ITEMS,
+    MAX_LEVELS,
+    Clock,
+    Many,
+    Matrix,
+    Ordered,
+    Ratio,
+    Relation,
+    Scalar,
+    Unreadable,
+    Value,
 )
-_LIST_WORDS = r"\s*(?:,|;)?\s*(?:\\text\{\s*(?:,\s*)?(?:and|or)\s*\}|\b(?:and|or)\b)\s*|[,;]"
-_OR = r"\s*,?\s*(?:\\text\{\s*or\s*\}|\bor\b)\s*"
-_INEQUALITY = r"[<>]|\\(?:le|ge)(?![a-zA-Z])"
-_SIGNS = r"\\(?:le|ge|ne)(?![a-zA-Z])|[=<>]"
+
+_LIST_WORDS = re.compile(r" ?[,;]? ?(?:\\text\{ ?(?:, ?)?(?:and|or) ?\}|\b(?:and|or)\b) ?|[,;]")
+_OR = re.compile(r" ?,? ?(?:\\text\{ ?or ?\}|\bor\b) ?")
+_INEQUALITY = re.compile(r"[<>]|\\(?:le|ge)(?![a-zA-Z])")
+_SIGNS = re.compile(r"\\(?:le|ge|ne|approx)(?![a-zA-Z])|[=<>]")
+_SEMICOLON, _SEPARATORS, _COLON, _CELL = (re.compile(sign) for sign in (";", "[,;]", ":", "&"))
+_CUP = re.compile(r"\\cup(?![a-zA-Z])")
+_SETMINUS = re.compile(r"\\setminus(?![a-zA-Z])")
+_PLAIN_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+_ALLOWED = re.compile(r"[0-9A-Za-z\s\\{}()\[\]+\-*/^_=<>|.,:;!&%$~']*")
+_THOUSANDS = re.compile(r"[^0-9,;()\[\]]*[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?[^0-9,;()\[\]]*(?:\^\{?[23]\}?)?")
+_CLOCK = re.compile(r"([0-9]{1,2}):([0-5][0-9])(?::([0-5][0-9]))?(?: ?(?:\\text\{ ?)?([apAP])\.? ?[mM]\.? ?\}?)?")
+_MEMBER = re.compile(r"\\?[A-Za-z]{1,8} ?\\in(?![a-zA-Z]) ?")
+_REALS = re.compile(r"\\mathbb ?\{?R\}?")
+_CONDITION = re.compile(r"\\?[A-Za-z](?: ?\\in ?\\mathbb ?\{?R\}?)? ?[|:]")
 
 
+@functools.lru_cache(maxsize=1024)
 def read(text: str) -> Value:
-    r"""The structure of an answer.
+    r"""Reads the structure of an answer.
 
     Args:
         text: an answer alone, in LaTeX or plain, from anyone.
 
+    Returns:
+        The value that the text stands for.
+
     Raises:
-        Unreadable: for what is no answer, with a reason.
+        Unreadable: if the text is not an answer, with a reason.
 
     >>> read(r"(0,\tfrac12]")
     Ordered(brackets='(]', items=(Scalar(latex='0', unit=''), Scalar(latex='\\frac{1}{2}', unit='')))
@@ -106,8 +63,10 @@ def read(text: str) -> Value:
     >>> read("__import__('os')")
     Traceback (most recent call last):
     ...
-    mass_jax.tasks.math.answer.Unreadable: unknown characters
+    mass_jax.tasks.math.values.Unreadable: unknown characters
     """
+    if len(text) <= MAX_DIGITS and _PLAIN_NUMBER.fullmatch(text):
+        return Scalar(text)
     screen(text)
     return _read(normalize(text), 0)
 
@@ -123,8 +82,10 @@ def screen(text: str) -> None:
     if len(text) > MAX_ANSWER_CHARS:
         raise Unreadable("too long")
     text = to_ascii(text)
+    if len(text) > MAX_ANSWER_CHARS:
+        raise Unreadable("too long")
     # No quotes, underscores doubled, backticks, @ or #: no Python could be spelled, were it ever to meet an evaluator.
-    if not re.fullmatch(r"[0-9A-Za-z\s\\{}()\[\]+\-*/^_=<>|.,:;!&%$~']*", text) or re.search(r"__|'\w|\(\s*'", text):
+    if not _ALLOWED.fullmatch(text) or re.search(r"__|'\w|\(\s*'", text):
         raise Unreadable("unknown characters")
     if any(len(digits) > MAX_DIGITS for digits in re.findall("[0-9]+", text)):
         raise Unreadable("too many digits")
@@ -139,30 +100,34 @@ def screen(text: str) -> None:
 
 
 def _read(text: str, depth: int) -> Value:
-    text = text.strip()
-    if depth > MAX_DEPTH:
+    text = text.strip().removeprefix(r"\approx").removeprefix("=").removesuffix(",").strip()
+    if depth > MAX_LEVELS:
         raise Unreadable("too deep")
     if not text:
         raise Unreadable("empty part")
-    text = re.sub(r"^\\?[A-Za-z]\s*\\in(?![a-zA-Z])\s*", "", text)
+    if member := _MEMBER.match(text):
+        text = text[member.end() :]
     if matrix := _read_matrix(text, depth):
         return matrix
     if text in (r"\emptyset", r"\{\}", r"\{ \}"):
         return Many(())
-    if re.fullmatch(r"\\mathbb\s*\{?R\}?", text):
+    if _REALS.fullmatch(text):
         return Ordered("()", (Scalar(r"-\infty"), Scalar(r"\infty")))
-    if re.fullmatch(r"[^0-9,;()\[\]]*[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?[^0-9,;()\[\]]*(?:\^\{?[23]\}?)?", text):
+    if _THOUSANDS.fullmatch(text):
         text = text.replace(",", "")  # 1,250 is a number; a list has spaces or other lengths
+    return _read_list(text, depth) or _read_set(text, depth) or _read_relation(text, depth) or _read_single(text, depth)
+
+
+def _read_list(text: str, depth: int) -> Many | None:
+    """Reads several answers, or inequalities of which one holds; None if there are no separators."""
     alternatives = split_top(text, _OR)
-    if len(alternatives) > 1 and all(re.search(_INEQUALITY, part) for part in alternatives):
+    if len(alternatives) > 1 and all(_INEQUALITY.search(part) for part in alternatives):
         return Many(tuple(_read(part, depth + 1) for part in alternatives), union=True)
+    groups = split_top(text, _SEMICOLON)
+    if len(groups) > 1 and all("," in group and "=" in group for group in groups):
+        return _many(groups, depth)  # p=5, q=2; p=7, q=2
     parts = split_top(text, _LIST_WORDS)
-    if len(parts) > 1:
-        return _many([part for part in parts if part.strip()], depth)
-    unions = split_top(text, r"\\cup(?![a-zA-Z])")
-    if len(unions) > 1:
-        return Many(tuple(_read(part, depth + 1) for part in unions), union=True)
-    return _read_relation(text, depth) or _read_brackets(text, depth) or _read_leaf(text)
+    return _many([part for part in parts if part.strip()], depth) if len(parts) > 1 else None
 
 
 def _many(parts: list[str], depth: int) -> Many:
@@ -175,28 +140,55 @@ def _many(parts: list[str], depth: int) -> Many:
     return Many(tuple(items))
 
 
+def _read_set(text: str, depth: int) -> Value | None:
+    """Reads a union, or the real numbers without some points; None for anything else."""
+    unions = split_top(text, _CUP)
+    if len(unions) > 1:
+        return Many(tuple(_read(part, depth + 1) for part in unions), union=True)
+    parts = split_top(text, _SETMINUS)
+    if len(parts) == 2 and _REALS.fullmatch(parts[0].strip()):
+        points = _read(parts[1], depth + 1)
+        if isinstance(points, Many) and (value := punctured(points.items)):
+            return value
+    if len(parts) > 1:
+        raise Unreadable("difference of sets")
+    return None
+
+
 def _read_relation(text: str, depth: int) -> Relation | None:
-    parts = split_top(text, _SIGNS)
+    parts, signs = split_signs(text, _SIGNS)
     if len(parts) < 2:
         return None
     if len(parts) > 6:
         raise Unreadable("too many items")
-    signs = re.findall(_SIGNS, re.sub(r"\{[^{}]*\}", "", text))
-    if len(signs) != len(parts) - 1:
-        raise Unreadable("relation inside an expression")
-    return Relation(tuple(_read(part, depth + 1) for part in parts), tuple(sign.lstrip("\\") for sign in signs))
+    values = tuple(_read(part, depth + 1) for part in parts)
+    if any(isinstance(value, Ratio) for value in values):  # in AB:BC = 7:32, no time of day is meant
+        values = tuple(as_ratio(value) if isinstance(value, Clock) else value for value in values)
+    return Relation(values, tuple(sign.lstrip("\\") for sign in signs))
+
+
+def as_ratio(clock: Clock) -> Ratio:
+    """Returns the ratio that is written like a time of day."""
+    return Ratio(tuple(Scalar(str(number)) for number in clock.numbers))
+
+
+def _read_single(text: str, depth: int) -> Value:
+    """Reads what has no separator and no relation sign outside brackets."""
+    return _read_brackets(text, depth) or _read_colons(text, depth) or read_leaf(text)
 
 
 def _read_brackets(text: str, depth: int) -> Value | None:
-    """Sets, tuples, intervals; None if the brackets do not go around the whole, or are only parentheses."""
+    """Reads sets, tuples and intervals; None if the brackets do not enclose the whole, or are only parentheses."""
     if text.startswith(r"\{") and text.endswith(r"\}"):
-        value = _read(text[2:-2], depth + 1)
+        inside = text[2:-2].strip()
+        condition = _CONDITION.match(inside)
+        if condition and _SIGNS.search(inside, condition.end()):  # {x | x > 2}
+            return _read(inside[condition.end() :], depth + 1)
+        value = _read(inside, depth + 1)
         return value if isinstance(value, Many) and not value.union else Many((value,))
-    if text.startswith(r"\langle") and text.endswith(r"\rangle"):
-        text = "(" + text.removeprefix(r"\langle").removesuffix(r"\rangle") + ")"
     if text[0] not in "([" or text[-1] not in ")]" or not _encloses(text):
         return None
-    parts = split_top(text[1:-1], "[,;]")
+    parts = split_top(text[1:-1], _SEPARATORS)
     if len(parts) == 1:
         return _read(text[1:-1], depth + 1) if text[0] + text[-1] in ("()", "[]") else None
     if len(parts) > MAX_ITEMS:
@@ -205,7 +197,7 @@ def _read_brackets(text: str, depth: int) -> Value | None:
 
 
 def _encloses(text: str) -> bool:
-    """Whether the first bracket closes with the last character, and no sooner."""
+    """Returns whether the first bracket closes with the last character, and no sooner."""
     depth = 0
     for i, char in enumerate(text):
         depth += (char in "([") - (char in ")]")
@@ -214,79 +206,40 @@ def _encloses(text: str) -> bool:
     return False
 
 
-def _read_matrix(text: str, depth: int) -> Matrix | None:
-    r"""`factor \begin{pmatrix} a & b \\ c & d \end{pmatrix}`, in any of its environments."""
-    found = re.fullmatch(
-        r"([^&]*?)(?:\\cdot\s*)?[(\[]?\s*\\begin\{([pb]?matrix|array)\}(?:\{[lcr| ]*\})?(.*)\\end\{\2\}\s*[)\]]?", text
-    )
-    if found is None:
+def _read_colons(text: str, depth: int) -> Clock | Ratio | None:
+    """Reads 12:30 as a time of day and 3:2 as a ratio; whoever compares may take the first for the second."""
+    if clock := _CLOCK.fullmatch(text):
+        numbers = tuple(int(number) for number in clock.groups()[:3] if number)
+        if numbers[0] <= 24:
+            return Clock(numbers, f"{clock[4].lower()}m" if clock[4] else "")
+    terms = split_top(text, _COLON)
+    if len(terms) == 1:
         return None
-    if "begin" in found[3]:
+    values = tuple(_read(term, depth + 1) for term in terms)
+    scalars = tuple(value for value in values if isinstance(value, Scalar))
+    if len(scalars) < len(values) or len(values) > MAX_ITEMS:
+        raise Unreadable("terms of a ratio")
+    return Ratio(scalars)
+
+
+def _read_matrix(text: str, depth: int) -> Matrix | None:
+    r"""Reads `factor \begin{pmatrix} a & b \\ c & d \end{pmatrix}`, in any of its environments."""
+    factor, begin, rest = text.partition(r"\begin{")
+    name, _, body = rest.partition("}")
+    if not begin or name not in ("matrix", "pmatrix", "bmatrix", "array"):
+        return None
+    body, end, after = body.rpartition(rf"\end{{{name}}}")
+    factor = factor.rstrip()
+    opened = factor[-1:] if factor[-1:] in ("(", "[") else ""
+    if not end or after.strip() not in ("", {"(": ")", "[": "]"}.get(opened)):
+        return None
+    if "begin" in body:
         raise Unreadable("matrix in a matrix")
-    lines = [line for line in re.split(r"\\\\(?:\s*\[[^\]]*\])?", found[3]) if line.strip()]
-    rows = tuple(tuple(_read(cell, depth + 1) for cell in split_top(line, "&")) for line in lines)
+    if name == "array" and body.lstrip().startswith("{"):
+        body = body.partition("}")[2]
+    lines = [line for line in re.split(r"\\\\(?: ?\[[^\]]{0,20}\])?", body) if line.strip()]
+    rows = tuple(tuple(_read(cell, depth + 1) for cell in split_top(line, _CELL)) for line in lines)
     if not rows or len({len(row) for row in rows}) != 1 or len(rows) * len(rows[0]) > MAX_ITEMS:
         raise Unreadable("rows of a matrix differ")
-    return Matrix(rows, found[1].strip() or "1")
-
-
-def _read_leaf(text: str) -> Value:
-    if words := _as_words(text):
-        return words
-    based = re.fullmatch(
-        r"([0-9A-Z ]*[0-9][0-9A-Z ]*(?:\\text\{[A-Z]\})?)_\s*\{?\s*\(?(?:\\text\{)?\s*(\w+)\s*\}?\)?\s*\}?", text
-    )
-    if based:
-        return Based(re.sub(r"\\text|[{} ]", "", based[1]), _BASES.get(based[2], based[2]))
-    bare, unit = split_unit(text)
-    if inner := re.fullmatch(r"\\text\s*\{([^{}]*)\}", bare):
-        bare = inner[1].strip()
-    if r"\pm" in bare or r"\mp" in bare:
-        plus = re.sub(r"\\pm(?![a-zA-Z])", "+", re.sub(r"\\mp(?![a-zA-Z])", "-", bare))
-        minus = re.sub(r"\\pm(?![a-zA-Z])", "-", re.sub(r"\\mp(?![a-zA-Z])", "+", bare))
-        return Many((Scalar(_scalar(plus), unit), Scalar(_scalar(minus), unit)))
-    return Scalar(_scalar(bare), unit)
-
-
-def _as_words(text: str) -> Words | Many | None:
-    r"""Prose: all of it inside `\text`, or four plain letters and more. `\text{A, D}` is a list of words."""
-    inner = re.fullmatch(r"\\text\s*\{(.*)\}", text)
-    if inner and closing_brace(text, text.index("{")) == len(text) - 1:
-        prose = inner[1]
-        if re.search(r"[0-9\\]", prose):
-            return None
-        parts = [part for part in re.split(r"\s*(?:,|;|\band\b|\bor\b)\s*", prose) if part.strip()]
-        if len(parts) > 1 and all(len(part.split()) < 3 for part in parts):
-            return Many(tuple(Words(word_form(part)) for part in parts))
-    elif re.fullmatch(r"(?i)yes|no|odd|(?=.*[a-z]{4})[a-z][a-z' .\-]{2,}[a-z]", text):
-        prose = text
-    else:
-        return None
-    return Words(word_form(prose)) if word_form(prose) else None
-
-
-def word_form(prose: str) -> str:
-    """Words without case, punctuation and article.
-
-    >>> word_form("(C)"), word_form("An ellipse.")
-    ('c', 'ellipse')
-    """
-    words = re.findall(r"[a-z0-9']+", prose.lower())
-    return " ".join(words[1:] if len(words) > 1 and words[0] in ("a", "an", "the") else words)
-
-
-def _scalar(text: str) -> str:
-    """Checks the commands of an expression: the ones whose meaning is known to be an expression, no others."""
-    text = text.strip()
-    for command in re.findall(r"\\([a-zA-Z]+)", text):
-        if command not in _COMMANDS:
-            raise Unreadable("unknown command")
-    if re.search(r"[A-Za-z]{9}", re.sub(r"\\[a-zA-Z]+", " ", text)):
-        raise Unreadable("words in an expression")
-    if re.search(
-        r"(?<![0-9.^_])[0-9.]+\s+[0-9]", re.sub(r"[0-9]+\s+[0-9]+\s*/\s*[0-9]+", "1", text)
-    ):  # but 3 1/7 is mixed
-        raise Unreadable("numbers side by side")
-    if not text or not re.search(r"[0-9A-Za-z]", text):
-        raise Unreadable("no value")
-    return re.sub(r"^(-?)\+", r"\1", re.sub(r"\\angle\s*", "", text)).strip()
+    factor = factor.removesuffix(opened).rstrip().removesuffix(r"\cdot").strip()
+    return Matrix(rows, f"{factor}1" if factor in ("", "-", "+") else factor)

@@ -4,17 +4,21 @@ In the training process the judge knows rational numbers only (`judge.RATIONALS`
 in a worker process it is symbolic (`mass_jax.tasks.math.symbolic`). Both walk the same structures.
 """
 
-import re
 from fractions import Fraction
 
-from mass_jax.tasks.math.answer import Based, Many, Matrix, Ordered, Relation, Scalar, Value, Words, word_form
-from mass_jax.tasks.math.judge import Judge, compact, rational
+from mass_jax.tasks.math.answer import as_ratio
+from mass_jax.tasks.math.chains import collapsed, holds, is_chain, says
+from mass_jax.tasks.math.judge import Judge, compact, fraction_latex, rational, surely_defined
+from mass_jax.tasks.math.leaf import word_form
+from mass_jax.tasks.math.relations import FLIP, as_set, as_tuple, is_name, relates_variables, same_name, variable
+from mass_jax.tasks.math.units import may_be_left_out, with_unit_of
+from mass_jax.tasks.math.values import Based, Clock, Many, Matrix, Ordered, Ratio, Relation, Scalar, Value, Words
 
-_FLIP = {"=": "=", "ne": "ne", "<": ">", ">": "<", "le": "ge", "ge": "le"}
+Values = tuple[Value, ...]
 
 
 def same(gold: Value, answer: Value, judge: Judge) -> bool:
-    """Whether `answer` says what `gold` says. Not symmetric: what a problem fixes (name, unit, base) may be left out.
+    """Returns whether `answer` says what `gold` says. Not symmetric: a name, unit or base of `gold` may be left out.
 
     Args:
         gold, answer: from `read`.
@@ -27,49 +31,77 @@ def same(gold: Value, answer: Value, judge: Judge) -> bool:
     >>> same(read("(0,1]"), read("[0,1]"), RATIONALS)
     False
     """
-    if _variable(gold) and _variable(answer) and _variable(gold) != _variable(answer):
+    if isinstance(gold, Relation) and isinstance(answer, Relation) and relates_variables(gold):
+        return _same_relation(gold, answer, judge)
+    if variable(gold) and variable(answer) and variable(gold) != variable(answer):
         return False  # x > 3 against y > 3; an interval names no variable and goes with both
-    gold, answer = _as_interval(gold), _as_interval(answer)
+    sets = as_set(gold), as_set(answer)
+    if not (isinstance(sets[0], Relation) or isinstance(sets[1], Relation)):  # else compare both as relations
+        gold, answer = sets
     if isinstance(gold, Ordered):
-        answer = _as_tuple(answer)
+        answer = _as_vector(as_tuple(answer), gold)
     elif isinstance(answer, Ordered):
-        gold = _as_tuple(gold)
+        gold = _as_vector(as_tuple(gold), answer)
+    if isinstance(gold, Relation) or isinstance(answer, Relation):
+        return _same_relation(gold, answer, judge)
     if isinstance(gold, Words):
         return _word_form_of(answer) == gold.text
     if isinstance(answer, Words):
         return isinstance(gold, Scalar) and _letters(gold.latex) == answer.text.replace(" ", "")
-    if isinstance(gold, Relation) or isinstance(answer, Relation):
-        return _same_relation(gold, answer, judge)
-    if isinstance(gold, Based) or isinstance(answer, Based):
-        return _same_based(gold, answer)
-    if isinstance(gold, Scalar) and isinstance(answer, Scalar):
-        return _same_scalar(gold, answer, judge)
     if isinstance(gold, Many) and isinstance(answer, Many):
         return gold.union == answer.union and _same_unordered(gold.items, answer.items, judge)
     if isinstance(gold, Ordered) and isinstance(answer, Ordered):
         return gold.brackets == answer.brackets and _same_ordered(gold.items, answer.items, judge)
     if isinstance(gold, Matrix) and isinstance(answer, Matrix):
         return _same_matrix(gold, answer, judge)
-    return False
+    return _same_number(gold, answer, judge)
 
 
-def _same_ordered(golds: tuple[Value, ...], answers: tuple[Value, ...], judge: Judge) -> bool:
+def _same_number(gold: Value, answer: Value, judge: Judge) -> bool:
+    if isinstance(gold, Based) or isinstance(answer, Based):
+        return _same_based(gold, answer)
+    if isinstance(gold, Clock) or isinstance(answer, Clock):
+        return _same_clock(gold, answer, judge)
+    if isinstance(gold, Ratio) or isinstance(answer, Ratio):
+        return _same_ratio(gold, answer, judge)
+    return isinstance(gold, Scalar) and isinstance(answer, Scalar) and _same_scalar(gold, answer, judge)
+
+
+def _same_ordered(golds: Values, answers: Values, judge: Judge) -> bool:
     return len(golds) == len(answers) and all(same(g, a, judge) for g, a in zip(golds, answers, strict=True))
 
 
-def _same_unordered(golds: tuple[Value, ...], answers: tuple[Value, ...], judge: Judge) -> bool:
-    """Whether the items pair off; sameness is transitive enough here that taking the first partner is right."""
+def _same_unordered(golds: Values, answers: Values, judge: Judge) -> bool:
+    """Returns whether the items pair off; sameness is transitive enough here that the first partner is right."""
     if len(golds) != len(answers):
         return False
-    left = list(answers)
-    for gold in golds:
-        partner = next((i for i, answer in enumerate(left) if gold == answer), None)
-        if partner is None:
-            partner = next((i for i, answer in enumerate(left) if same(gold, answer, judge)), None)
+    if Words("...") in golds:
+        return _same_ordered(golds, answers, judge)
+    wanted, left = list(golds), list(answers)
+    for gold in golds:  # plain numbers first, without comparing each with each
+        key = _key(gold)
+        partner = next((i for i, answer in enumerate(left) if key is not None and _key(answer) == key), None)
+        if partner is not None:
+            wanted.remove(gold)
+            del left[partner]
+    for gold in wanted:
+        key = _key(gold)
+        open_to = [i for i, answer in enumerate(left) if key is None or _key(answer) is None]
+        partner = next((i for i in open_to if same(gold, left[i], judge)), None)
         if partner is None:
             return False
         del left[partner]
     return True
+
+
+def _key(value: Value) -> object:
+    """Returns an exact key of plain numbers, words and tuples of them: equal keys mean the same, others differ."""
+    if isinstance(value, Scalar):
+        return rational(value.latex) if not value.unit else None
+    if isinstance(value, Ordered):
+        keys = tuple(_key(item) for item in value.items)
+        return None if None in keys else (value.brackets, keys)
+    return None
 
 
 def _same_matrix(gold: Matrix, answer: Matrix, judge: Judge) -> bool:
@@ -79,8 +111,8 @@ def _same_matrix(gold: Matrix, answer: Matrix, judge: Judge) -> bool:
     )
 
 
-def _scaled(matrix: Matrix) -> tuple[tuple[Value, ...], ...]:
-    """Rows with the factor multiplied into the cells."""
+def _scaled(matrix: Matrix) -> tuple[Values, ...]:
+    """Returns rows with the factor multiplied into the cells."""
     if matrix.factor == "1":
         return matrix.rows
     return tuple(
@@ -89,35 +121,49 @@ def _scaled(matrix: Matrix) -> tuple[tuple[Value, ...], ...]:
     )
 
 
+def _as_vector(value: Value, other: Ordered) -> Value:
+    """Returns a matrix of one row or column as a tuple where the other answer is a tuple."""
+    if not isinstance(value, Matrix) or other.brackets != "()":
+        return value
+    rows = _scaled(value)
+    if len(rows) == 1:
+        return Ordered("()", rows[0])
+    return Ordered("()", tuple(row[0] for row in rows)) if len(rows[0]) == 1 else value
+
+
 def _same_scalar(gold: Scalar, answer: Scalar, judge: Judge) -> bool:
     if gold.unit == answer.unit:
         return judge.equal(gold.latex, answer.latex)
-    if "percent" in (gold.unit, answer.unit) and "" in (gold.unit, answer.unit):
+    if gold.unit and answer.unit:
+        return False
+    if "percent" in (gold.unit, answer.unit):
         return _same_percentage(gold, answer, judge)
-    return "" in (gold.unit, answer.unit) and judge.equal(gold.latex, answer.latex)
+    unit = gold.unit or answer.unit
+    bare = with_unit_of((answer if gold.unit else gold).latex, unit)  # 5 m is meters where the other answer has them
+    if bare is not None:
+        return judge.equal(gold.latex if gold.unit else bare, bare if gold.unit else answer.latex)
+    return may_be_left_out(unit) and judge.equal(gold.latex, answer.latex)
 
 
 def _same_percentage(gold: Scalar, answer: Scalar, judge: Judge) -> bool:
-    """20 % against a bare number: 0.2 is its value, and 20 is it too where the problem asked for percent.
+    """Compares 20 % with a bare number: 0.2 is its value, and 20 is accepted since problems ask for the percentage.
 
     A bare number of at most 1 is never read as so many percent: 0.2 is not 0.2 %.
     """
     marked, bare = (gold, answer) if gold.unit == "percent" else (answer, gold)
-    if judge.equal(
-        rf"\frac{{{marked.latex}}}{{100}}" if rational(marked.latex) is None else _hundredth(marked), bare.latex
-    ):
+    hundredth = rf"\frac{{{marked.latex}}}{{100}}" if rational(marked.latex) is None else _hundredth(marked)
+    if judge.equal(hundredth, bare.latex):
         return True
     number = rational(bare.latex)
     return (number is None or abs(number) > 1) and judge.equal(marked.latex, bare.latex)
 
 
 def _hundredth(scalar: Scalar) -> str:
-    value = (rational(scalar.latex) or Fraction(0)) / 100
-    return f"{'-' if value < 0 else ''}\\frac{{{abs(value.numerator)}}}{{{value.denominator}}}"
+    return fraction_latex((rational(scalar.latex) or Fraction(0)) / 100)
 
 
 def _same_based(gold: Value, answer: Value) -> bool:
-    """Digits must agree, and the base if both name one; a base that only the answer names could be another."""
+    """Compares digits, and the base if both name one; a base that only the answer names could be another."""
     if not isinstance(gold, Based):
         return False
     if isinstance(answer, Based):
@@ -125,105 +171,90 @@ def _same_based(gold: Value, answer: Value) -> bool:
     return isinstance(answer, Scalar) and not answer.unit and compact(answer.latex) == gold.digits
 
 
-def _same_relation(gold: Value, answer: Value, judge: Judge) -> bool:
-    if isinstance(gold, Relation) and isinstance(answer, Relation):
-        if len(gold.parts) == len(answer.parts) == 2 and _all_scalars(gold, answer):
-            return _same_pair(gold, answer, judge)
-        return gold.signs == answer.signs and _same_ordered(gold.parts, answer.parts, judge)
-    if isinstance(answer, Relation):
-        return set(answer.signs) == {"="} and not _is_false(answer) and same(gold, _assigned(answer), judge)
-    if not isinstance(gold, Relation) or set(gold.signs) != {"="}:
+def _same_clock(gold: Value, answer: Value, judge: Judge) -> bool:
+    """Compares times of day; what is written like one is a ratio only where the gold answer is a ratio."""
+    if isinstance(gold, Clock) and isinstance(answer, Clock):
+        return gold.numbers == answer.numbers and (not gold.half or not answer.half or gold.half == answer.half)
+    if isinstance(gold, Ratio) and isinstance(answer, Clock) and not answer.half:
+        return _same_ratio(gold, as_ratio(answer), judge)
+    return False
+
+
+def _same_ratio(gold: Value, answer: Value, judge: Judge) -> bool:
+    """Compares terms up to a common factor; a term of 0 must be 0 in both, so that nothing is divided by it."""
+    if not (isinstance(gold, Ratio) and isinstance(answer, Ratio)):
+        ratio, other = (gold, answer) if isinstance(gold, Ratio) else (answer, gold)
+        if not (isinstance(ratio, Ratio) and isinstance(other, Scalar) and len(ratio.terms) == 2):
+            return False
+        quotient = Scalar(rf"\frac{{{ratio.terms[0].latex}}}{{{ratio.terms[1].latex}}}")
+        return _same_scalar(quotient, other, judge) if ratio is gold else _same_scalar(other, quotient, judge)
+    if len(gold.terms) != len(answer.terms):
         return False
-    if _is_name(gold.parts[0]) or _is_name(gold.parts[-1]):
-        return same(_assigned(gold), answer, judge)
-    # 0.56 = 56 %: constants that say the same twice
+    numbers = [rational(term.latex) for ratio in (gold, answer) for term in ratio.terms]
+    if 0 in numbers or all(is_name(term) for term in gold.terms):
+        return _same_ordered(gold.terms, answer.terms, judge)
+    (first, *golds), (other_first, *answers) = gold.terms, answer.terms
+    return all(
+        judge.equal(_product(g.latex, other_first.latex), _product(a.latex, first.latex))
+        for g, a in zip(golds, answers, strict=True)
+    )
+
+
+def _product(a: str, b: str) -> str:
+    x, y = rational(a), rational(b)
+    return rf"({a}) \cdot ({b})" if x is None or y is None else fraction_latex(x * y)
+
+
+def _same_relation(gold: Value, answer: Value, judge: Judge) -> bool:
+    if isinstance(answer, Relation) and is_chain(answer):
+        stated = len(answer.parts) > 2 or not isinstance(gold, Relation)  # y = 2x against another relation is a line
+        if stated and not holds(answer, judge, same):
+            return False
+        if not isinstance(gold, Relation):
+            return says(answer, gold, judge, same)
+        answer = collapsed(answer)
+    if isinstance(gold, Relation) and is_chain(gold):
+        if not isinstance(answer, Relation):
+            return _is_named_by(gold, answer, judge)
+        gold = collapsed(gold)
+    if not isinstance(gold, Relation) or not isinstance(answer, Relation):
+        return False
+    if gold.signs == answer.signs == ("=",) and same_name(gold.parts[0], answer.parts[0]):
+        return same(gold.parts[1], answer.parts[1], judge)
+    if len(gold.parts) == len(answer.parts) and all(isinstance(p, Scalar) for p in gold.parts + answer.parts):
+        return _same_scalars(gold, answer, judge)
+    return gold.signs == answer.signs and _same_ordered(gold.parts, answer.parts, judge)
+
+
+def _is_named_by(gold: Relation, answer: Value, judge: Judge) -> bool:
+    """Compares `x = 5` and 0.56 = 56 % with a value alone."""
+    if is_name(gold.parts[0]) or is_name(gold.parts[-1]):
+        return any(same(part, answer, judge) for part in gold.parts if not is_name(part))
     constant = all(isinstance(part, Scalar) and rational(part.latex) is not None for part in gold.parts)
     return constant and any(same(part, answer, judge) for part in gold.parts)
 
 
-def _same_pair(gold: Relation, answer: Relation, judge: Judge) -> bool:
-    """Two-sided relations, turned to the same sign."""
-    sign, turned = gold.signs[0], answer.signs[0]
-    (gl, gr), (al, ar) = (_latex_pair(gold), _latex_pair(answer))
-    if turned != sign and _FLIP[turned] == sign:
-        al, ar, turned = ar, al, sign
-    if sign != turned:
+def _same_scalars(gold: Relation, answer: Relation, judge: Judge) -> bool:
+    """Compares relations between expressions, pair by pair, turned to the same signs."""
+    if gold.signs != answer.signs and gold.signs == tuple(FLIP[sign] for sign in reversed(answer.signs)):
+        answer = Relation(answer.parts[::-1], gold.signs)
+    if gold.signs != answer.signs:
         return False
-    symmetric = sign in ("=", "ne")
-    if (_quick(gl, al) and _quick(gr, ar)) or (symmetric and _quick(gl, ar) and _quick(gr, al)):
-        return True
-    return judge.equal_relations((gl, gr), (al, ar), symmetric)
-
-
-def _assigned(relation: Relation) -> Value:
-    """What `x = 5` says: 5; and of a chain of equalities the last part."""
-    if _is_name(relation.parts[-1]) and not _is_name(relation.parts[0]):
-        return relation.parts[0]
-    return relation.parts[-1]
-
-
-def _is_false(relation: Relation) -> bool:
-    """Whether plain numbers are said to be equal that are not, as in 42 = 43."""
-    plain = [part for part in relation.parts if isinstance(part, Scalar) and not part.unit]
-    return len({rational(part.latex) for part in plain} - {None}) > 1
-
-
-def _variable(value: Value) -> str:
-    """The variable of a relation that reads as an interval; "" for anything else."""
-    if not isinstance(value, Relation) or _as_interval(value) is value:
-        return ""
-    return next(part.latex for part in value.parts if isinstance(part, Scalar) and _is_name(part))
-
-
-def _is_name(value: Value) -> bool:
-    """A variable, a function of one, or a tuple of variables: what an answer is assigned to."""
-    if isinstance(value, Ordered):
-        return all(_is_name(item) for item in value.items)
-    return isinstance(value, Scalar) and bool(
-        re.fullmatch(r"(?!\\pi|\\infty)\\?[A-Za-z]+(?:_\{?\w+\}?)?'?\s*(?:\(\s*\\?[A-Za-z]+\s*\))?", value.latex)
+    golds = [part.latex for part in gold.parts if isinstance(part, Scalar)]
+    answers = [part.latex for part in answer.parts if isinstance(part, Scalar)]
+    return all(
+        _same_pair((golds[i], golds[i + 1]), (answers[i], answers[i + 1]), sign in ("=", "ne"), judge)
+        for i, sign in enumerate(gold.signs)
     )
 
 
-def _as_interval(value: Value) -> Value:
-    """`x > 3` and `-2 < x <= 5` as intervals, so that they compare with those; anything else as it is."""
-    if not isinstance(value, Relation) or not {"<", ">", "le", "ge"}.issuperset(value.signs):
-        return value
-    parts, signs = value.parts, value.signs
-    if all(sign in (">", "ge") for sign in signs):
-        parts, signs = parts[::-1], tuple(_FLIP[sign] for sign in reversed(signs))
-    if not all(sign in ("<", "le") for sign in signs) or not _all_scalars(value):
-        return value
-    low, high = Scalar(r"-\infty"), Scalar(r"\infty")
-    opened, closed = "(" if signs[0] == "<" else "[", ")" if signs[-1] == "<" else "]"
-    if len(parts) == 3 and _is_name(parts[1]):
-        return Ordered(opened + closed, (parts[0], parts[2]))
-    if len(parts) == 2 and _is_name(parts[0]) and not _is_name(parts[1]):
-        return Ordered("(" + closed, (low, parts[1]))
-    if len(parts) == 2 and _is_name(parts[1]) and not _is_name(parts[0]):
-        return Ordered(opened + ")", (parts[0], high))
-    return value
-
-
-def _as_tuple(value: Value) -> Value:
-    """`x = 3, y = -1` as (3,-1), where names come in the order of the alphabet; anything else as it is."""
-    if not isinstance(value, Many) or value.union:
-        return value
-    equations = [item for item in value.items if isinstance(item, Relation) and item.signs == ("=",)]
-    names = [name.latex for e in equations if isinstance(name := e.parts[0], Scalar) and _is_name(name)]
-    if len(names) < len(value.items) or names != sorted(set(names)):
-        return value
-    return Ordered("()", tuple(equation.parts[1] for equation in equations))
-
-
-def _all_scalars(*relations: Relation) -> bool:
-    return all(isinstance(part, Scalar) for relation in relations for part in relation.parts)
-
-
-def _latex_pair(relation: Relation) -> tuple[str, str]:
-    left, right = relation.parts
-    assert isinstance(left, Scalar)
-    assert isinstance(right, Scalar)
-    return left.latex, right.latex
+def _same_pair(gold: tuple[str, str], answer: tuple[str, str], symmetric: bool, judge: Judge) -> bool:
+    forms = [answer, answer[::-1]] if symmetric else [answer]
+    if all(map(surely_defined, gold)) and any(
+        compact(gold[0]) == compact(a) and compact(gold[1]) == compact(b) for a, b in forms
+    ):
+        return True
+    return judge.equal_relations(gold, answer, symmetric)
 
 
 def _word_form_of(value: Value) -> str:
@@ -233,9 +264,6 @@ def _word_form_of(value: Value) -> str:
 
 
 def _letters(latex: str) -> str:
-    text = re.sub(r"\\text|[{}() ]", "", latex)
-    return text.lower() if text.isalpha() else ""
-
-
-def _quick(a: str, b: str) -> bool:
-    return compact(a) == compact(b)
+    """Returns an expression as the word that its letters spell, or ""."""
+    text = latex.replace(r"\text", "").translate(str.maketrans("", "", "{}() "))
+    return word_form(text) if text.isalpha() else ""

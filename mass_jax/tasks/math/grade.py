@@ -1,8 +1,9 @@
 """One answer against one gold answer: a verdict, whatever the text is."""
 
-from mass_jax.tasks.math.answer import Unreadable, read
+from mass_jax.tasks.math.answer import read
 from mass_jax.tasks.math.compare import same
 from mass_jax.tasks.math.judge import RATIONALS, Judge, Undecided
+from mass_jax.tasks.math.values import Unreadable
 from mass_jax.tasks.problem import Verdict
 
 

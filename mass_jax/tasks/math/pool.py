@@ -18,9 +18,9 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 
 from mass_jax.tasks.math import wire
-from mass_jax.tasks.math.answer import MAX_ANSWER_CHARS
 from mass_jax.tasks.math.grade import grade_quickly
 from mass_jax.tasks.math.limits import Limits
+from mass_jax.tasks.math.values import MAX_ANSWER_CHARS
 from mass_jax.tasks.problem import Verdict
 
 _TRIES = 3

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import re
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_braces_close_where_they_should():
 
 
 def test_splitting_keeps_what_is_inside_brackets():
-    assert split_top(r"\{1,2\},(3,4],f{5,6}", ",") == [r"\{1,2\}", "(3,4]", "f{5,6}"]
+    assert split_top(r"\{1,2\},(3,4],f{5,6}", re.compile(",")) == [r"\{1,2\}", "(3,4]", "f{5,6}"]
 
 
 @pytest.mark.parametrize(
