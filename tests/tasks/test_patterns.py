@@ -29,6 +29,10 @@ KEEPS_RE = {
     "mass_jax/tasks/math/units.py": SHORT,
     "mass_jax/tasks/math/near_duplicates.py": "finds a token every few characters, where re2 is forty times slower",
     "mass_jax/tasks/math/sources.py": "reads data sets, not model text",
+    "mass_jax/runtime/jsonl.py": "skips blanks and commas and looks for single characters",
+    "mass_jax/metagrad/support.py": "reads messages and names of optax",
+    "mass_jax/metagrad/transformations.py": "reads messages and names of optax",
+    "experiments/planning/page.py": "escapes single characters of names",
     "experiments/planning/measure.py": "reads messages of the compiler",
 }
 LINEAR = {"mass_jax/tasks/math/near_duplicates.py"}

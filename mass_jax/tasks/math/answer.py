@@ -107,6 +107,8 @@ def _read(text: str, depth: int) -> Value:
         raise Unreadable("empty part")
     if member := _MEMBER.match(text):
         text = text[member.end() :]
+        if not text:
+            raise Unreadable("empty part")
     if matrix := _read_matrix(text, depth):
         return matrix
     if text in (r"\emptyset", r"\{\}", r"\{ \}"):

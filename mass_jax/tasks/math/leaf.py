@@ -37,8 +37,8 @@ def read_leaf(text: str) -> Value:
     if based := _as_based(text):
         return based
     bare, unit = split_unit(text)
-    if bare.startswith(r"\text") and bare.endswith("}") and closing_brace(bare, bare.index("{")) == len(bare) - 1:
-        bare, inner = split_unit(bare[bare.index("{") + 1 : -1].strip())
+    if (inside := _inside_text(bare)) is not None:
+        bare, inner = split_unit(inside.strip())
         unit = unit or inner
     if r"\pm" in bare or r"\mp" in bare:
         plus = re.sub(r"\\pm(?![a-zA-Z])", "+", re.sub(r"\\mp(?![a-zA-Z])", "-", bare))
@@ -60,10 +60,17 @@ def word_form(prose: str) -> str:
     return " ".join(words[1:] if len(words) > 1 and words[0] in ("a", "an", "the") else words)
 
 
+def _inside_text(text: str) -> str | None:
+    r"""Returns the argument of a `\text{...}` that is the whole text, or None."""
+    start = text.find("{")
+    if start < 0 or text[:start].rstrip() != r"\text" or closing_brace(text, start) != len(text) - 1:
+        return None
+    return text[start + 1 : -1]
+
+
 def _as_words(text: str) -> Words | Many | None:
     r"""Reads prose: all of it inside `\text`, or four plain letters and more. `\text{A, D}` is a list of words."""
-    if text.startswith(r"\text") and text.endswith("}") and closing_brace(text, text.index("{")) == len(text) - 1:
-        prose = text[text.index("{") + 1 : -1]
+    if (prose := _inside_text(text)) is not None:
         if re.search(r"[0-9\\]", prose):
             return None
         parts = [part for part in re.split(r" ?(?:[,;]|\band\b|\bor\b) ?", prose) if part.strip()]

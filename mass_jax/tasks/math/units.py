@@ -85,7 +85,10 @@ def split_unit(text: str) -> tuple[str, str]:
     """
     text = text.strip()
     if _is_money(text):
-        bare, unit = split_unit(text.replace(r"\$", "", 1))
+        rest = text.replace(r"\$", "", 1)
+        if _is_money(rest):
+            return text, ""
+        bare, unit = split_unit(rest)
         return bare, "dollar" if unit in ("", "dollar") else "dollar " + unit
     for mark, name in _MARKS:
         if text.endswith(mark) and len(text) > len(mark) and not (name == "degree" and TRIGONOMETRIC.search(text)):

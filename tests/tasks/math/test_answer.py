@@ -76,3 +76,16 @@ def test_normalizing_twice_changes_nothing(text):
 )  # fmt: skip
 def test_structure_alone_tells_these_apart(gold, answer):
     assert grade_quickly(gold, answer) is not Verdict.RIGHT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [r"\pm\in", r"\alpha\in ", r"\text}<\cdot_x^2{", r"\text}{a}", r"\text x}{", "$" * 300, r"\$" * 490, r"5\text"],
+)
+def test_read_refuses_empty_and_odd_parts(text):
+    """Such texts end in a value or in `Unreadable`, however deep the caller's own stack is."""
+
+    def nested(depth):
+        return nested(depth - 1) if depth else grade_quickly("12", text)
+
+    assert nested(200) is not Verdict.RIGHT
