@@ -103,10 +103,10 @@ def _read(text: str, depth: int) -> Value:
     text = text.strip().removeprefix(r"\approx").removeprefix("=").removesuffix(",").strip()
     if depth > MAX_LEVELS:
         raise Unreadable("too deep")
-    if not text:
-        raise Unreadable("empty part")
     if member := _MEMBER.match(text):
         text = text[member.end() :]
+    if not text:
+        raise Unreadable("empty part")
     if matrix := _read_matrix(text, depth):
         return matrix
     if text in (r"\emptyset", r"\{\}", r"\{ \}"):

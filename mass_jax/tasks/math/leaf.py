@@ -37,7 +37,11 @@ def read_leaf(text: str) -> Value:
     if based := _as_based(text):
         return based
     bare, unit = split_unit(text)
-    if bare.startswith(r"\text") and bare.endswith("}") and closing_brace(bare, bare.index("{")) == len(bare) - 1:
+    if (
+        bare.startswith((r"\text{", r"\text {"))
+        and bare.endswith("}")
+        and closing_brace(bare, bare.find("{")) == len(bare) - 1
+    ):
         bare, inner = split_unit(bare[bare.index("{") + 1 : -1].strip())
         unit = unit or inner
     if r"\pm" in bare or r"\mp" in bare:
@@ -62,7 +66,11 @@ def word_form(prose: str) -> str:
 
 def _as_words(text: str) -> Words | Many | None:
     r"""Reads prose: all of it inside `\text`, or four plain letters and more. `\text{A, D}` is a list of words."""
-    if text.startswith(r"\text") and text.endswith("}") and closing_brace(text, text.index("{")) == len(text) - 1:
+    if (
+        text.startswith((r"\text{", r"\text {"))
+        and text.endswith("}")
+        and closing_brace(text, text.find("{")) == len(text) - 1
+    ):
         prose = text[text.index("{") + 1 : -1]
         if re.search(r"[0-9\\]", prose):
             return None
