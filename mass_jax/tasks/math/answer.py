@@ -72,7 +72,7 @@ def read(text: str) -> Value:
 
 
 def screen(text: str) -> None:
-    """Lets only pass what an answer can consist of: few ASCII characters, shallow brackets, no endless numbers.
+    """Refuses text that cannot be an answer: unknown characters, deep brackets, too many digits.
 
     Raises:
         Unreadable: with the reason.
@@ -84,7 +84,7 @@ def screen(text: str) -> None:
     text = to_ascii(text)
     if len(text) > MAX_ANSWER_CHARS:
         raise Unreadable("too long")
-    # No quotes, underscores doubled, backticks, @ or #: no Python could be spelled, were it ever to meet an evaluator.
+    # Without quotes, double underscores, backticks, @ and #, the text cannot spell Python.
     if not _ALLOWED.fullmatch(text) or re.search(r"__|'\w|\(\s*'", text):
         raise Unreadable("unknown characters")
     if any(len(digits) > MAX_DIGITS for digits in re.findall("[0-9]+", text)):
@@ -103,12 +103,10 @@ def _read(text: str, depth: int) -> Value:
     text = text.strip().removeprefix(r"\approx").removeprefix("=").removesuffix(",").strip()
     if depth > MAX_LEVELS:
         raise Unreadable("too deep")
-    if not text:
-        raise Unreadable("empty part")
     if member := _MEMBER.match(text):
         text = text[member.end() :]
-        if not text:
-            raise Unreadable("empty part")
+    if not text:
+        raise Unreadable("empty part")
     if matrix := _read_matrix(text, depth):
         return matrix
     if text in (r"\emptyset", r"\{\}", r"\{ \}"):

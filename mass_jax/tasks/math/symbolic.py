@@ -126,7 +126,10 @@ def parse(latex: str) -> sympy.Expr:
 
 
 def _respelled(latex: str) -> str:
-    r"""What latex2sympy would take in another sense, in words that it takes in ours.
+    r"""Rewrites what latex2sympy would read in another sense.
+
+    Raises:
+        Unreadable: if the expression is ambiguous or has no value.
 
     >>> _respelled(r"2 1/3"), _respelled("1/2x"), _respelled(r"\sin 30\degree")
     ('(2+\\frac{1}{3})', '\\frac{1}{2}x', '\\sin (30\\cdot\\frac{\\pi}{180})')

@@ -176,7 +176,7 @@ def _split_words(text: str) -> tuple[str, str, str | None]:
         start = body.rfind("{")
         head = body[:start].rstrip()
         written = body[start + 1 : -1].strip()
-        if not head.endswith(r"\text") or "\\" in written.replace(r"\%", "").replace(r"\$", ""):
+        if start < 0 or not head.endswith(r"\text") or "\\" in written.replace(r"\%", "").replace(r"\$", ""):
             return text, "", None
         bare = head.removesuffix(r"\text").rstrip()
         if bare.endswith("/") and bare[:-1].rstrip().endswith("}"):  # \text{km}/\text{h}

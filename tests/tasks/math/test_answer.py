@@ -37,9 +37,12 @@ def test_what_is_no_answer_has_a_reason(text, reason):
 
 def test_random_text_gives_a_structure_or_a_reason():
     rng = random.Random(0)
-    commands = r"\frac \sqrt \text{ \cup \pm \begin{pmatrix} \end{pmatrix} \\ & \{ \} \infty \le and cm \degree \boxed{"
+    commands = (
+        r"\in \mathbb{R} \setminus \approx \ne \langle \text{ \ldots million : \frac"
+        r" \sqrt \text{ \cup \pm \begin{pmatrix} \end{pmatrix} \\ & \{ \} \infty \le and cm \degree \boxed{"
+    )
     pieces = [*"0123456789xyi+-*/^_=<>|.,:;!%$ (){}[]", *commands.split()]
-    for _ in range(5000):
+    for _ in range(10_000):
         text = "".join(rng.choices(pieces, k=rng.randrange(15)))
         with contextlib.suppress(Unreadable):
             read(text)
