@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def policy() -> None:
-    from mass_jax.audit.policy import Policy
+    from mass_jax.serving.guards.policy import Policy
 
     print(Policy().to_json(), end="")
 
@@ -130,7 +130,7 @@ def export(which: str | None = None) -> None:
 
 
 def report() -> None:
-    from mass_jax.audit.page import write_page
+    from mass_jax.audit.log_page import write_page
 
     if FLAGS.out is None:
         raise UserError("--out is missing; give a file for the page, like --out=audit.html")
@@ -144,19 +144,19 @@ def report() -> None:
 
 def made_again(record: Mapping[str, Any]) -> tuple[Any, Any]:
     """What `audit.replay` found, and the model."""
-    from mass_jax.audit import identity, source, stages
-    from mass_jax.audit.replay import problem_of, replay
     from mass_jax.audit.texts import Texts
-    from mass_jax.tasks.problem import Example
+    from mass_jax.serving import identity, source, stages
+    from mass_jax.serving.replay import problem_of, replay
+    from mass_jax.tasks.base import Example
 
     if (FLAGS.workdir is None) == (FLAGS.model is None):
         raise UserError("give either --workdir=DIR or --model=NAME, as it was given to experiments.solve")
     problem = problem_of(record, Texts(log_path(), "full"), FLAGS.problem)
-    found = source.load(FLAGS.workdir or FLAGS.model, FLAGS.run, FLAGS.train_seed)
+    found = source.load_model(FLAGS.workdir or FLAGS.model, FLAGS.run, FLAGS.train_seed)
     if record["task"] != found.parts.config.task:
         raise UserError(
             f"record {record['number']} is of task {record['task']!r}, which is not the model's own "
-            f"{found.parts.config.task!r}; call mass_jax.audit.replay.replay with the setup of a solver that has it"
+            f"{found.parts.config.task!r}; call mass_jax.serving.replay.replay with the setup of a solver that has it"
         )
     parts = stages.with_loop(found.parts, record["inner"]["steps"], record["inner"]["rate"])
     real = [Example(p.problem, p.solution) for p in parts.problems(parts.config.seeds[0]).train[: stages.REAL_EXAMPLES]]

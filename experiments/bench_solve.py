@@ -21,10 +21,11 @@ from absl import flags
 from experiments import settings
 from experiments.benchmarks.partial import Parts
 from experiments.path_flags import DEFINE_path
-from mass_jax import runtime, solve
-from mass_jax.audit.policy import Policy
+from mass_jax import runtime
 from mass_jax.errors import UserError
-from mass_jax.tasks.problem import Problem, Verdict
+from mass_jax.serving import loading
+from mass_jax.serving.guards.policy import Policy
+from mass_jax.tasks.base import Problem, Verdict
 
 FLAGS = flags.FLAGS
 REPEATS = 7
@@ -37,9 +38,9 @@ ROWS: dict[str, Policy | None] = {
 }
 
 
-def open_solver(policy: Policy | None, scratch: str, seed: int) -> solve.Solver:
+def open_solver(policy: Policy | None, scratch: str, seed: int) -> loading.AdaptationService:
     log = pathlib.Path(tempfile.mkdtemp(dir=scratch)) / "events.jsonl"
-    return solve.load(FLAGS.workdir, train_seed=seed, policy_file=policy, log=log, adapt=policy is not None)
+    return loading.load(FLAGS.workdir, train_seed=seed, policy_file=policy, log=log, adapt=policy is not None)
 
 
 def measure_row(policy: Policy | None, seeds: Sequence[int], scratch: str) -> dict[str, Any]:

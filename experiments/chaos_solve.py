@@ -29,12 +29,13 @@ from absl import flags, logging
 from experiments import settings
 from experiments.benchmarks.partial import Parts
 from experiments.path_flags import DEFINE_path
-from mass_jax import runtime, solve
-from mass_jax.audit import adaptation, identity, log, source, stages
-from mass_jax.audit.policy import Policy
-from mass_jax.audit.replay import replay
+from mass_jax import runtime
+from mass_jax.audit import log
 from mass_jax.runtime import jsonl
-from mass_jax.tasks.problem import Problem
+from mass_jax.serving import adaptation, identity, loading, source, stages
+from mass_jax.serving.guards.policy import Policy
+from mass_jax.serving.replay import replay
+from mass_jax.tasks.base import Problem
 
 FLAGS = flags.FLAGS
 
@@ -105,13 +106,13 @@ def inject(count: int, share: float, where: pathlib.Path, model: str, parts: Par
     kept = {name: gate for name, gate in strict.gates.items() if name not in ("answer", "calibration")}
     lax = dataclasses.replace(strict, gates=kept)
     began = time.monotonic()
-    with solve.load(model, policy_file=strict, log=path, writer=writer) as solver:
+    with loading.load(model, policy_file=strict, log=path, writer=writer) as solver:
         asked = questions(solver, count)
         for _ in solver.stream([q for q in asked if chosen.get(q.id) != "poison"], parts.stop, resume=True):
             pass
         weights = solver.setup.model.weights
         changed = adaptation.tree_sha256(weights) != solver.setup.identity["weights"]
-    with solve.load(model, policy_file=lax, log=path, writer=writer) as solver:
+    with loading.load(model, policy_file=lax, log=path, writer=writer) as solver:
         for _ in solver.stream([q for q in asked if chosen.get(q.id) == "poison"], parts.stop, resume=True):
             pass
     seconds = None if resumed else round(time.monotonic() - began, 1)
@@ -159,7 +160,7 @@ def false_alarms(events: Any) -> dict[str, Any]:
 
 def replay_all(path: str, model: str, numbers: Sequence[int]) -> dict[str, int]:
     """Makes events again, in a process that did not make them."""
-    found = source.load(model)
+    found = source.load_model(model)
     chosen = stages.Model(found.parts, found.weights, (), (), 0)
     same = identity.identity(found.weights, found.parts.directory, found.parts.config.to_json(), "")
     del same["policy"]
@@ -172,7 +173,7 @@ def replay_all(path: str, model: str, numbers: Sequence[int]) -> dict[str, int]:
     }
 
 
-def questions(solver: solve.Solver, count: int) -> list[Problem]:
+def questions(solver: loading.AdaptationService, count: int) -> list[Problem]:
     """Distinct questions of the world, evaluated ones first."""
     sets = solver.setup.model.parts.problems(0)
     drawn = [problem for problems in (*sets.columns.values(), sets.train) for problem in problems]

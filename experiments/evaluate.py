@@ -16,10 +16,11 @@ from absl import flags, logging
 
 from experiments import settings
 from experiments.path_flags import DEFINE_path
-from mass_jax import runtime, study
-from mass_jax.assemble import assemble
+from mass_jax import runtime
 from mass_jax.config import Config
 from mass_jax.errors import UserError
+from mass_jax.evaluation import study
+from mass_jax.training.components import assemble
 
 settings.define()
 settings.define_machines()

@@ -30,8 +30,8 @@ from experiments.fuzz_readers import LEFT, Reader, make_readers
 from experiments.fuzz_texts import KINDS, make_text
 from mass_jax import runtime
 from mass_jax.errors import UserError
+from mass_jax.tasks.base import Verdict
 from mass_jax.tasks.math import Pool
-from mass_jax.tasks.problem import Verdict
 
 FLAGS = flags.FLAGS
 STUCK_SECONDS = 20

@@ -6,15 +6,15 @@ from concurrent.futures import Future
 from typing import Any
 
 import mass_jax
-from mass_jax.audit import gates
 from mass_jax.llama import tokenizer
 from mass_jax.method.text import encode_pairs
+from mass_jax.serving.guards import gates
 from mass_jax.tasks import chat
+from mass_jax.tasks.base import Example, Problem, Rejected, Verdict
 from mass_jax.tasks.families import FamiliesTask
+from mass_jax.tasks.grading.answer import Unreadable
+from mass_jax.tasks.grading.grade import grade_quickly
 from mass_jax.tasks.math import MathTask, Verifier, final_answer
-from mass_jax.tasks.math.answer import Unreadable
-from mass_jax.tasks.math.grade import grade_quickly
-from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
 from mass_jax.tasks.testbed import Domain, OperatorTask
 
 GOLDS = ("86753.0917", r"\frac{86753}{917}", r"\sqrt{86753}", "(86753,917)", "86753, 917, 4", "x=86753", "zyzzyva")

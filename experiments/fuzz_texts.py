@@ -11,7 +11,7 @@ MAX_CHARS = 100_000
 LONG_SHARE = 0.15  # of the texts that may be longer than SHORT_CHARS
 SHORT_CHARS = 2000
 # Modules and packages whose own string constants become fragments of texts.
-READERS = ("mass_jax.tasks", "mass_jax.audit.gates", "mass_jax.method.text")
+READERS = ("mass_jax.tasks", "mass_jax.serving.guards.gates", "mass_jax.method.text")
 
 _WORDS = (
     "so then the last player takes every coin left on that long wooden table before noon and walks away with half of a "

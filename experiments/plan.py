@@ -20,12 +20,12 @@ from absl import flags, logging
 
 from experiments import settings
 from experiments.path_flags import DEFINE_path, DEFINE_path_list
-from experiments.planning import measure, page, shapes
-from experiments.planning.phases import Iteration
 from mass_jax import runtime
 from mass_jax.config import Config, nearest
 from mass_jax.errors import UserError
-from mass_jax.runtime import chips, rules
+from mass_jax.planning import chips, measure, plan_page, shapes
+from mass_jax.planning.phases import Iteration
+from mass_jax.runtime import rules
 from mass_jax.runtime.mesh import describe, make_mesh
 
 FLAGS = flags.FLAGS
@@ -66,9 +66,9 @@ def plan(stop: runtime.Stop) -> None:
         row["advice"] = measure.advice(row) if row["fits"] is False else None
         rows.append(row)
         runtime.write_atomically(out / "plan.json", json.dumps(header | {"rows": rows}, indent=1) + "\n")
-    text = page.table(header, rows)
+    text = plan_page.table(header, rows)
     runtime.write_atomically(out / "plan.md", text.rstrip() + "\n")
-    page.figure(header, rows, out / "plan.png")
+    plan_page.figure(header, rows, out / "plan.png")
     print(text)
     logging.info("plan: %s", out)
 
@@ -79,13 +79,13 @@ def join(_: runtime.Stop) -> None:
         if FLAGS.out is None:
             raise ValueError("--out is missing; give a directory, like --out=runs/plan")
         plans = [read_plan(pathlib.Path(path) / "plan.json") for path in FLAGS.join]
-        rows = page.joined(plans, FLAGS.phases[0] if FLAGS.phases else measure.META_GRADIENT)
+        rows = plan_page.joined(plans, FLAGS.phases[0] if FLAGS.phases else measure.META_GRADIENT)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
-    out, text = pathlib.Path(FLAGS.out), page.chips_table(rows)
+    out, text = pathlib.Path(FLAGS.out), plan_page.chips_table(rows)
     out.mkdir(parents=True, exist_ok=True)
     runtime.write_atomically(out / "chips.md", text)
-    page.chips_figure(rows, out / "chips.png")
+    plan_page.chips_figure(rows, out / "chips.png")
     print(text)
 
 

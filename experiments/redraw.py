@@ -15,10 +15,10 @@ from typing import Any
 from absl import flags, logging
 
 from experiments import bench_metagrad, bench_sampling, settings
-from experiments.planning import page
 from mass_jax.errors import UserError
-from mass_jax.report import figures
-from mass_jax.study import CONTROLS
+from mass_jax.evaluation.report import figures
+from mass_jax.evaluation.study import CONTROLS
+from mass_jax.planning import plan_page
 
 FLAGS = flags.FLAGS
 Draw = Callable[[dict[str, Any], pathlib.Path], Any]
@@ -27,7 +27,7 @@ FIGURES: dict[str, tuple[tuple[str, Draw], ...]] = {  # JSON file -> names of it
         ("accuracy", lambda table, path: figures.accuracy({"controls": CONTROLS} | table, path)),
         ("gain_by_subject", figures.gain_by_subject),
     ),
-    "plan.json": (("plan", lambda plan, path: page.figure(plan, plan["rows"], path)),),
+    "plan.json": (("plan", lambda plan, path: plan_page.figure(plan, plan["rows"], path)),),
     "metagrad.json": (("metagrad", lambda found, path: bench_metagrad.figure(found["rows"], path)),),
     "sampling.json": (("sampling", bench_sampling.draw),),
 }

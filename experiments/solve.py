@@ -16,12 +16,13 @@ from absl import flags, logging
 
 from experiments import settings
 from experiments.path_flags import DEFINE_path
-from mass_jax import runtime, solve
-from mass_jax.audit import regression
+from mass_jax import runtime
 from mass_jax.audit.answers import AnswerFile, as_line
 from mass_jax.errors import UserError
 from mass_jax.runtime import jsonl
-from mass_jax.tasks.problem import Example
+from mass_jax.serving import loading
+from mass_jax.serving.guards import regression
+from mass_jax.tasks.base import Example
 
 FLAGS = flags.FLAGS
 
@@ -49,7 +50,7 @@ def main(_: list[str]) -> None:
 
 
 def run(stop: runtime.Stop) -> None:
-    questions = solve.as_questions(read_questions())
+    questions = loading.as_questions(read_questions())
     with open_solver() as solver:
         if FLAGS.out is None:
             for answer in answers(solver, questions, stop):
@@ -62,7 +63,7 @@ def run(stop: runtime.Stop) -> None:
                 file.write(answer)
 
 
-def answers(solver: solve.Solver, questions: list, stop: runtime.Stop) -> Iterator[solve.Answer]:
+def answers(solver: loading.AdaptationService, questions: list, stop: runtime.Stop) -> Iterator[loading.Answer]:
     """Answers with progress."""
     stream = solver.stream(questions, stop, resume=FLAGS.out is not None)
     adapted = 0
@@ -83,14 +84,14 @@ def read_questions() -> list:
     return [row.value for row in rows]
 
 
-def open_solver() -> solve.Solver:
+def open_solver() -> loading.AdaptationService:
     if (FLAGS.workdir is None) == (FLAGS.model is None):
         raise UserError("give either --workdir=DIR of a training run, or --model=tiny or another")
     if FLAGS.workdir is not None and not (pathlib.Path(FLAGS.workdir) / "config.json").is_file():
         raise UserError(
             f"--workdir={FLAGS.workdir} holds no run; make one with experiments.train, or give --model=tiny"
         )
-    return solve.load(
+    return loading.load(
         FLAGS.workdir or FLAGS.model,
         run=FLAGS.run,
         train_seed=FLAGS.train_seed,
@@ -114,7 +115,7 @@ def read_real(path: pathlib.Path) -> list[Example]:
     return [Example(row["problem"], row["solution"]) for _, row in rows]
 
 
-def in_words(answer: solve.Answer) -> str:
+def in_words(answer: loading.Answer) -> str:
     """One answer for a reader."""
     why = "" if answer.reason == "" else f" ({answer.reason})"
     recorded = "" if answer.event is None else f", record {answer.event}"

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+from mass_jax import strict_json
 from mass_jax.errors import UserError
-from mass_jax.runtime import jsonl
 
 METHODS = ("base", "ttt", "tt_ss", "solver_grpo", "mass", "mass_gold")  # the paper's
 BASELINES = ("few_shot", "majority", "ttt_other")  # ours beside them, for the asking
@@ -185,9 +185,9 @@ class Config:
         >>> Config.from_json(Config(seeds=(1, 2)).to_json()).seeds
         (1, 2)
         """
-        read = jsonl.loads(text)
+        read = strict_json.loads(text)
         if not isinstance(read, dict):
-            raise UserError(f"{jsonl.kind(read)} in place of an object of settings")
+            raise UserError(f"{strict_json.kind(read)} in place of an object of settings")
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in read.items()}
         return cls(**settings)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from mass_jax.errors import UserError
 from mass_jax.runtime import jsonl
-from mass_jax.tasks.problem import Problem
+from mass_jax.tasks.base import Problem
 
 _TEXTS = ("id", "problem", "decision", "request")
 _OPENING = b'{"id": "'  # of every answer

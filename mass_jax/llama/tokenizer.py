@@ -2,11 +2,13 @@
 
 import itertools
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mass_jax.errors import UserError
 from mass_jax.llama import jsonfile
-from mass_jax.llama.config import LlamaConfig
+
+if TYPE_CHECKING:
+    from mass_jax.llama.config import LlamaConfig
 
 _FILE, _CONFIG = "tokenizer.json", "tokenizer_config.json"
 
@@ -82,7 +84,7 @@ def adds_bos(tokenizer: Any) -> bool:
     return tokenizer.bos_token_id is not None and encode(tokenizer, "a")[:1] == [tokenizer.bos_token_id]
 
 
-def end_token(tokenizer: Any, config: LlamaConfig) -> int:
+def end_token(tokenizer: Any, config: "LlamaConfig") -> int:
     """The token that ends a completion, in training as in sampling.
 
     Args:
@@ -96,6 +98,7 @@ def end_token(tokenizer: Any, config: LlamaConfig) -> int:
       UserError: neither has one.
 
     >>> import types
+    >>> from mass_jax.llama import LlamaConfig
     >>> end_token(types.SimpleNamespace(eos_token_id=None), LlamaConfig(eos_token_id=(2, 7)))
     2
     """
@@ -106,7 +109,7 @@ def end_token(tokenizer: Any, config: LlamaConfig) -> int:
     return config.stop_tokens[0]
 
 
-def check_vocabulary(tokenizer: Any, config: LlamaConfig, directory: pathlib.Path) -> None:
+def check_vocabulary(tokenizer: Any, config: "LlamaConfig", directory: pathlib.Path) -> None:
     """Raises `UserError` if the tokenizer has ids that the model does not know.
 
     Args:

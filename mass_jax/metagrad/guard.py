@@ -86,7 +86,7 @@ class _Probe:
         loop = inner.InnerLoop(_no_loss, optimizer, limit, False)
 
         def adapted(sequence: Any, count: Any) -> Any:
-            def step(state: inner.State, index_and_grads: Any) -> tuple[inner.State, None]:
+            def step(state: inner.InnerState, index_and_grads: Any) -> tuple[inner.InnerState, None]:
                 index, grads = index_and_grads
                 return jax.lax.cond(index < count, lambda: loop.update(grads, state, None), lambda: state), None
 

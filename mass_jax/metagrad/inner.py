@@ -24,7 +24,7 @@ class Adapted(NamedTuple):
     losses_K: jax.Array
 
 
-class State(NamedTuple):
+class InnerState(NamedTuple):
     """What one inner step carries to the next."""
 
     params: Any
@@ -51,14 +51,14 @@ class InnerLoop:
         """Whether the optimizer is a function of the meta-parameters."""
         return transformations.as_transformation(self.optimizer) is None
 
-    def start(self, params: Any, meta: Any) -> State:
+    def start(self, params: Any, meta: Any) -> InnerState:
         """Initial parameters with the optimizer's first state."""
-        return State(params, transformations.initial_state(transformations.build(self.optimizer, meta), params))
+        return InnerState(params, transformations.initial_state(transformations.build(self.optimizer, meta), params))
 
-    def update(self, grads: Any, state: State, meta: Any) -> State:
+    def update(self, grads: Any, state: InnerState, meta: Any) -> InnerState:
         """One optax update, applied."""
         transformation = transformations.build(self.optimizer, meta)
-        return State(*transformations.step(transformation, grads, state.opt_state, state.params))
+        return InnerState(*transformations.step(transformation, grads, state.opt_state, state.params))
 
     def at(self, context: Any, step: Any) -> Any:
         """The part of the data that inner step `step` sees."""
@@ -88,11 +88,18 @@ def make_loop(inner_loss: Any, optimizer: Optimizer, num_steps: int, batch_per_s
 
 
 def roll(
-    loop: InnerLoop, rule: Any, state: State, meta: Any, context: Any, first: Any, count: int, keep: Callable[..., Any]
-) -> tuple[State, jax.Array, Any]:
+    loop: InnerLoop,
+    rule: Any,
+    state: InnerState,
+    meta: Any,
+    context: Any,
+    first: Any,
+    count: int,
+    keep: Callable[..., Any],
+) -> tuple[InnerState, jax.Array, Any]:
     """Runs steps first, ..., first + count - 1; returns the state, their losses, and `keep(state, grads)` of each."""
 
-    def step(state: State, index: jax.Array) -> tuple[State, Any]:
+    def step(state: InnerState, index: jax.Array) -> tuple[InnerState, Any]:
         value, grads = rule.gradient(state.params, meta, loop.at(context, index))
         return loop.update(grads, state, meta), (value, keep(state, grads))
 

@@ -16,7 +16,7 @@ from mass_jax import sampling
 from mass_jax.llama.tokenizer import encode
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Rollout, Text, TooLong, encode_pairs, encode_prompts, join_rollout
-from mass_jax.tasks.problem import Example, Problem, Rejected, Task
+from mass_jax.tasks.base import Example, Problem, Rejected, Task
 
 FEW_SHOT_BUCKET = 64
 

@@ -14,7 +14,7 @@ import optax
 from mass_jax import metagrad as mg
 from mass_jax.llama import Llama
 from mass_jax.method import score
-from mass_jax.method.adapt import InnerLoop
+from mass_jax.method.adapt import LoraLoop
 from mass_jax.method.models import Read, Solver, Weights
 from mass_jax.method.objective import GeneratorObjective
 from mass_jax.method.outer import outer_loss
@@ -35,7 +35,7 @@ class Learner:
         shuffle_rewards: permutes the rewards within each task (a control: rewards without information).
     """
 
-    loop: InnerLoop
+    loop: LoraLoop
     scorer: Llama
     objective: GeneratorObjective
     policy_optimizer: optax.GradientTransformation

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from mass_jax.errors import UserError
-from mass_jax.runtime.strict_json import BLANK, BadJson, kind, loads, parse_at
+from mass_jax.strict_json import BLANK, BadJson, kind, loads, parse_at
 
 MOST_BYTES = 2**30  # of a file once decompressed
 

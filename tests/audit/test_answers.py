@@ -7,7 +7,7 @@ import pytest
 
 from mass_jax.audit.answers import AnswerFile, as_line
 from mass_jax.errors import UserError
-from mass_jax.tasks.problem import Problem
+from mass_jax.tasks.base import Problem
 
 ROW = {"id": "a", "problem": "4 kabo 3", "text": "1 2", "decision": "adapted", "request": "r", "tokens": {"answer": 9}}
 LINE = json.dumps(ROW) + "\n"

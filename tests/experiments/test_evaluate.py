@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from mass_jax.records import read_records
+from mass_jax.evaluation.records import read_records
 from mass_jax.runtime import lock_workdir
 
 ROWS = ["base", "few_shot", "majority", "ttt_other", "tt_ss"]
@@ -77,8 +77,8 @@ def test_every_response_is_kept_with_its_cost(undisturbed):
 def test_another_subject_is_never_the_targets_own(undisturbed):
     domain = json.loads((undisturbed / "config.json").read_text())
     assert domain["task"] == "testbed"
-    from mass_jax.assemble import model_directory
     from mass_jax.tasks.testbed import Domain
+    from mass_jax.training.components import model_directory
 
     operators = Domain.load(model_directory("tiny") / "domain.json").operators
     for record in records(undisturbed)["ttt_other"]:

@@ -7,8 +7,8 @@ import pytest
 from experiments.fuzz import SomeToWorkers, measure, run, table
 from experiments.fuzz_texts import KINDS, MAX_CHARS, fragments, make_text
 from mass_jax.runtime import Stop
+from mass_jax.tasks.base import Verdict
 from mass_jax.tasks.math import Limits, Pool
-from mass_jax.tasks.problem import Verdict
 
 
 def test_fuzz_finds_no_violation(tmp_path):

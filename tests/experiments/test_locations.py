@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from mass_jax.assemble import model_directory
+from mass_jax.training.components import model_directory
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = "--preset=tiny --num_test_examples=2 --eval_batch=2 --num_eval_problems=2 --num_train_problems=4".split()

@@ -12,9 +12,9 @@ import time
 
 import pytest
 
-from mass_jax.assemble import assemble, model_directory
 from mass_jax.config import Config
 from mass_jax.runtime import lock_workdir
+from mass_jax.training.components import assemble, model_directory
 
 SMALL = (
     "--preset=tiny --steps=6 --warmup_steps=1 --tasks_per_step=2 --num_examples=2 --num_test_examples=2 --eval_batch=4 "

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mass_jax import runtime, train
-from mass_jax.assemble import assemble
+from mass_jax import runtime
 from mass_jax.config import Config
 from mass_jax.method import signal
 from mass_jax.method.signal import SignalWatch, has_signal, signal_metrics
-from mass_jax.tasks.problem import Rejected, Verdict
+from mass_jax.tasks.base import Rejected, Verdict
+from mass_jax.training import train
+from mass_jax.training.components import assemble
 
 STEPS = 3
 

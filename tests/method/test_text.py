@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from mass_jax import sampling
-from mass_jax.assemble import assemble
-from mass_jax.audit.regression import encode_suite
 from mass_jax.config import Config
 from mass_jax.method.text import TooLong, cut_off, encode_pairs, encode_prompts, join_rollout
-from mass_jax.tasks.problem import Problem
+from mass_jax.serving.guards.regression import encode_suite
+from mass_jax.tasks.base import Problem
+from mass_jax.training.components import assemble
 
 TINY = pathlib.Path(str(importlib.resources.files("mass_jax") / "data" / "tiny"))
 

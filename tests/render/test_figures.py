@@ -13,10 +13,10 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 
 from experiments import bench_metagrad, bench_sampling
-from experiments.planning import page
+from mass_jax.evaluation.report import figures
+from mass_jax.evaluation.report.table import make_table
+from mass_jax.planning import plan_page
 from mass_jax.render import plot
-from mass_jax.report import figures
-from mass_jax.report.table import make_table
 
 ROOT = pathlib.Path(__file__).parents[2]
 LABELS = {
@@ -56,16 +56,22 @@ def runs_of(steps):
     }
 
 
-HBM = 16 * page.GIB
-HELD = {"weights": 2 * page.GIB, "optimizer": page.GIB, "scorer": page.GIB // 2, "hbm": HBM, "temporaries": page.GIB}
+HBM = 16 * plan_page.GIB
+HELD = {
+    "weights": 2 * plan_page.GIB,
+    "optimizer": plan_page.GIB,
+    "scorer": plan_page.GIB // 2,
+    "hbm": HBM,
+    "temporaries": plan_page.GIB,
+}
 PHASES = [
-    HELD | {"phase": "adapt + meta-gradient", "total": 4 * page.GIB, "refused": None},
-    HELD | {"phase": "ReverseUnroll with remat", "total": 40 * page.GIB, "refused": "RESOURCE_EXHAUSTED"},
+    HELD | {"phase": "adapt + meta-gradient", "total": 4 * plan_page.GIB, "refused": None},
+    HELD | {"phase": "ReverseUnroll with remat", "total": 40 * plan_page.GIB, "refused": "RESOURCE_EXHAUSTED"},
 ]
 PLAN = {"model": "meta-llama/Llama-3.1-70B-Instruct", "topology": "v5p:4x4x4", "num_slices": 2}
 CHIPS = [
     {"phase": "adapt + meta-gradient", "chips": chips, "topology": f"v5e:{chips}", "refused": None}
-    | {"total": 64 * page.GIB // chips, "temporaries": 32 * page.GIB // chips}
+    | {"total": 64 * plan_page.GIB // chips, "temporaries": 32 * plan_page.GIB // chips}
     for chips in (8, 16, 64)
 ]
 ADJOINTS = ["ReverseUnroll", "ReverseUnroll(step)", "MixedMode", "WeightedMixedMode", "FirstOrder", "peer: plain JAX"]
@@ -87,12 +93,12 @@ FIGURES = {
     "gain_by_subject": lambda path: figures.gain_by_subject(table_of(SUBJECTS, ["test"]), path),
     "training_curves": lambda path: figures.training_curves(runs_of(120), path, 20, LABELS),
     "training_curves of 8 steps": lambda path: figures.training_curves(runs_of(8), path, 20, LABELS),
-    "figure": lambda path: page.figure(PLAN, PHASES, path),
-    "figure without a known memory": lambda path: page.figure(PLAN, [PHASES[0] | {"hbm": None}], path),
-    "chips_figure of refused plans": lambda path: page.chips_figure(
+    "figure": lambda path: plan_page.figure(PLAN, PHASES, path),
+    "figure without a known memory": lambda path: plan_page.figure(PLAN, [PHASES[0] | {"hbm": None}], path),
+    "chips_figure of refused plans": lambda path: plan_page.chips_figure(
         [CHIPS[0] | {"refused": "RESOURCE_EXHAUSTED"}], path
     ),
-    "chips_figure": lambda path: page.chips_figure(CHIPS, path),
+    "chips_figure": lambda path: plan_page.chips_figure(CHIPS, path),
     "figure of times": lambda path: bench_metagrad.figure(TIMES, path),
     "draw": lambda path: bench_sampling.draw(RATES, path),
 }
@@ -177,7 +183,7 @@ def test_figure_functions_are_all_tested():
 
 def test_figure_files_are_reproducible(tmp_path):
     for name in ("a", "b"):
-        page.chips_figure(CHIPS, tmp_path / f"{name}.png")
+        plan_page.chips_figure(CHIPS, tmp_path / f"{name}.png")
     for suffix in (".png", ".svg"):
         assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 

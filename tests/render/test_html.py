@@ -7,7 +7,7 @@ from mass_jax.render.html import environment, visible
 
 
 def rendered(source, keep="", **values):
-    return environment("mass_jax.report", keep).from_string(source).render(**values)
+    return environment("mass_jax.evaluation.report", keep).from_string(source).render(**values)
 
 
 @pytest.mark.parametrize(

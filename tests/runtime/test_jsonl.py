@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mass_jax.errors import UserError
 from mass_jax.runtime import jsonl
-from mass_jax.runtime.strict_json import MOST_DIGITS
+from mass_jax.strict_json import MOST_DIGITS
 
 ROWS = [{"a": "é\u2028\x85"}, {"a": [1, {"b": None}]}, {"a": 0.5}]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)

@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from mass_jax.assemble import assemble
 from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.llama import tokenizer
 from mass_jax.tasks import chat
+from mass_jax.training.components import assemble
 
 TINY = pathlib.Path(str(importlib.resources.files("mass_jax") / "data" / "tiny"))
 SYSTEM = {"role": "system", "content": "rules"}

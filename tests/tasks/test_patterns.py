@@ -18,24 +18,24 @@ ROOT = pathlib.Path(__file__).parents[2]
 SCOPE = ("mass_jax", "experiments")
 SHORT = "reads answers of at most 1,000 characters"
 KEEPS_RE = {
-    "mass_jax/tasks/math/answer.py": SHORT,
-    "mass_jax/tasks/math/chains.py": SHORT,
-    "mass_jax/tasks/math/digits.py": SHORT,
-    "mass_jax/tasks/math/judge.py": SHORT,
-    "mass_jax/tasks/math/latex.py": SHORT,
-    "mass_jax/tasks/math/leaf.py": SHORT,
-    "mass_jax/tasks/math/relations.py": SHORT,
-    "mass_jax/tasks/math/symbolic.py": SHORT,
-    "mass_jax/tasks/math/units.py": SHORT,
-    "mass_jax/tasks/math/near_duplicates.py": "finds a token every few characters, where re2 is forty times slower",
+    "mass_jax/tasks/grading/answer.py": SHORT,
+    "mass_jax/tasks/grading/chains.py": SHORT,
+    "mass_jax/tasks/grading/digits.py": SHORT,
+    "mass_jax/tasks/grading/judge.py": SHORT,
+    "mass_jax/tasks/grading/latex.py": SHORT,
+    "mass_jax/tasks/grading/leaf.py": SHORT,
+    "mass_jax/tasks/grading/relations.py": SHORT,
+    "mass_jax/tasks/grading/symbolic.py": SHORT,
+    "mass_jax/tasks/grading/units.py": SHORT,
+    "mass_jax/tasks/near_duplicates.py": "finds a token every few characters, where re2 is forty times slower",
     "mass_jax/tasks/math/sources.py": "reads data sets, not model text",
     "mass_jax/runtime/jsonl.py": "skips blanks and commas and looks for single characters",
     "mass_jax/metagrad/support.py": "reads messages and names of optax",
     "mass_jax/metagrad/transformations.py": "reads messages and names of optax",
-    "experiments/planning/page.py": "escapes single characters of names",
-    "experiments/planning/measure.py": "reads messages of the compiler",
+    "mass_jax/planning/plan_page.py": "escapes single characters of names",
+    "mass_jax/planning/measure.py": "reads messages of the compiler",
 }
-LINEAR = {"mass_jax/tasks/math/near_duplicates.py"}
+LINEAR = {"mass_jax/tasks/near_duplicates.py"}
 # Functions of `re` that take a pattern first.
 _TAKES_PATTERN = {"compile", "match", "search", "fullmatch", "findall", "finditer", "split", "sub", "subn"}
 

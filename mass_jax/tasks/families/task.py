@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import re2
 
 from mass_jax.tasks import chat
+from mass_jax.tasks.base import Example, Problem, Rejected, Verdict
 from mass_jax.tasks.families.family import MAX_CHARS, find
-from mass_jax.tasks.math.answer import Unreadable
-from mass_jax.tasks.math.grade import grade_quickly
-from mass_jax.tasks.math.response import final_answer
+from mass_jax.tasks.grading.answer import Unreadable
+from mass_jax.tasks.grading.grade import grade_quickly
+from mass_jax.tasks.grading.response import final_answer
 from mass_jax.tasks.patterns import encodable
-from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
 
 SYSTEM = {"role": "system", "content": "Answer with a number."}
 START = "Answer: "

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from mass_jax.errors import UserError
 from mass_jax.runtime import jsonl
+from mass_jax.tasks.base import Problem
 from mass_jax.tasks.math.sources import OWN, SOURCES, BadRow, Source, fields_of, source_of, to_problem
-from mass_jax.tasks.problem import Problem
 
 _OWN_FIELDS = ("answer", "problem", "solution")
 _FIELDS = frozenset().union(*map(fields_of, (OWN, *SOURCES.values())))

@@ -6,11 +6,11 @@ is missing. Patterns run on `re2`, whose running time is linear.
 
 import re2
 
-from mass_jax.tasks.math.answer import Unreadable
-from mass_jax.tasks.math.boxes import find_boxes
-from mass_jax.tasks.math.near_duplicates import similarity, tokens
+from mass_jax.tasks.base import Example, Rejected
+from mass_jax.tasks.grading.answer import Unreadable
+from mass_jax.tasks.grading.boxes import find_boxes
+from mass_jax.tasks.near_duplicates import similarity, tokens
 from mass_jax.tasks.patterns import encodable
-from mass_jax.tasks.problem import Example, Rejected
 
 MAX_CHARS = 20_000
 COPY_SIMILARITY = 0.9

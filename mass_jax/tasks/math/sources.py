@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from mass_jax.tasks.math.latex import last_boxed
-from mass_jax.tasks.problem import Problem
+from mass_jax.tasks.base import Problem
+from mass_jax.tasks.grading.latex import last_boxed
 
 MOST_DIGITS = 10_000  # of a number written out: an exponent of nine digits would fill the memory
 

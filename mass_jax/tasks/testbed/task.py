@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import re2
 
+from mass_jax.tasks.base import Example, Problem, Rejected, Verdict
 from mass_jax.tasks.patterns import encodable
-from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
 from mass_jax.tasks.testbed import text as language
 from mass_jax.tasks.testbed.domain import Domain
 

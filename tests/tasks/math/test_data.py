@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mass_jax.errors import UserError
+from mass_jax.tasks.base import Problem
 from mass_jax.tasks.math import load, sample
 from mass_jax.tasks.math.data import from_rows
 from mass_jax.tasks.math.sources import SOURCES
-from mass_jax.tasks.problem import Problem
 
 MATH = {"problem": "Add.", "solution": r"It is \boxed{\frac{1}{2}}.", "level": "Level 3", "type": "Algebra"}
 MATH500 = {**MATH, "answer": r"\frac{1}{2}", "subject": "Algebra", "level": 3, "unique_id": "test/1.json"}

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
+from mass_jax.tasks.base import Example, Rejected
 from mass_jax.tasks.math.parse import parse_example
-from mass_jax.tasks.problem import Example, Rejected
 
 TARGET = "A train travels 60 miles in 2 hours. What is its speed?"
 PROBLEM, SOLUTION = "What is 2 + 3?", r"We add: \boxed{5}."
