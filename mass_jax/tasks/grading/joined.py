@@ -6,6 +6,7 @@ import re2
 
 from mass_jax.tasks.grading.answer import MAX_ITEMS, Unreadable
 from mass_jax.tasks.grading.boxes import Box
+from mass_jax.tasks.grading.surroundings import is_part
 
 _MAX_GAP = 80
 _AROUND = 60  # characters before and after a box that may deny it
@@ -47,7 +48,7 @@ def join_boxes(text: str, boxes: Sequence[Box]) -> tuple[str, int]:
 
     Raises:
         Unreadable: for too many boxes, for different boxes that may be parts of one answer ("\boxed{2} cats and
-            \boxed{3} dogs"), or for a box that the text denies.
+            \boxed{3} dogs"), or for a box that the text denies or makes part of an expression ("-\boxed{2}").
 
     >>> from mass_jax.tasks.grading.boxes import find_boxes
     >>> text = r"First \boxed{1}. So $x=\boxed{2}$ or $x=\boxed{3}$."
@@ -69,6 +70,8 @@ def join_boxes(text: str, boxes: Sequence[Box]) -> tuple[str, int]:
     chosen = boxes[first:]
     if any(_is_denied(text, box) for box in chosen):
         raise Unreadable("answer denied")
+    if any(is_part(text, box) for box in chosen):
+        raise Unreadable("box inside an expression")
     names = [_name_before(text, box) for box in chosen]
     if len(chosen) > 1 and all(names) and len(set(names)) == len(names):
         return ", ".join(f"{name}={box.content}" for name, box in zip(names, chosen, strict=True)), first
