@@ -33,12 +33,12 @@ class Disjoint(NamedTuple):
 
 
 def tokens(text: str) -> list[str]:
-    r"""Words, numbers, commands and signs, without case, dollar signs and spacing commands.
+    r"""Words, numbers, commands and signs, without case, inline delimiters and spacing commands.
 
     >>> tokens(r"Find $\tan 3 \theta$.")
     ['find', '\\tan', '3', '\\theta', '.']
     """
-    text = re.sub(r"\$|\\[!,;: ]|\\(?:left|right|displaystyle)(?![a-zA-Z])", " ", text).replace(r"\dfrac", r"\frac")
+    text = re.sub(r"\$|\\[!,;: ()]|\\(?:left|right|displaystyle)(?![a-zA-Z])", " ", text).replace(r"\dfrac", r"\frac")
     return _TOKEN.findall(text.lower())
 
 

@@ -101,3 +101,8 @@ def test_containment_is_for_short_problems(count, found):
 def test_a_threshold_that_would_drop_everything():
     with pytest.raises(ValueError, match="threshold=0"):
         disjoint([], [], 0)
+
+
+def test_inline_delimiters_do_not_tell_problems_apart():
+    assert similarity(r"Find \(\sqrt{81}\).", r"Find $\sqrt{81}$") == 1
+    assert similarity(r"Find \(\sqrt{81}\).", r"Find $\sqrt{64}$") < 0.5
