@@ -17,14 +17,14 @@ from absl import flags, logging
 from experiments import bench_metagrad, bench_sampling, settings
 from mass_jax.errors import UserError
 from mass_jax.evaluation.report import figures
-from mass_jax.evaluation.study import CONTROLS
 from mass_jax.planning import plan_page
+from mass_jax.rows import CONTROLS
 
 FLAGS = flags.FLAGS
 Draw = Callable[[dict[str, Any], pathlib.Path], Any]
 FIGURES: dict[str, tuple[tuple[str, Draw], ...]] = {  # JSON file -> names of its figures with what draws them
     "table1.json": (
-        ("accuracy", lambda table, path: figures.accuracy({"controls": CONTROLS} | table, path)),
+        ("accuracy", lambda table, path: figures.accuracy({"controls": list(CONTROLS)} | table, path)),
         ("gain_by_subject", figures.gain_by_subject),
     ),
     "plan.json": (("plan", lambda plan, path: plan_page.figure(plan, plan["rows"], path)),),

@@ -1,1 +1,1 @@
-"""MASS as pure functions, in the order of one meta-iteration: generate, score, adapt, outer, policy, meta_step."""
+"""The MASS algorithm as pure functions: generate, score, adapt, outer loss, policy gradient and meta-step."""

@@ -4,7 +4,6 @@ Letters: N tasks, M examples of a task, J solutions of a task, T tokens, P promp
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,11 +17,12 @@ from mass_jax.method import meta_step, score
 from mass_jax.method.generate import sample
 from mass_jax.method.models import Weights
 from mass_jax.method.text import Rollout, Text
-from mass_jax.runtime import Feed, rules
+from mass_jax.runtime import rules
 from mass_jax.sampling.choose import Settings
 from mass_jax.sampling.sample import Request, start
 from mass_jax.training import train
-from mass_jax.training.components import Parts, execution, models
+from mass_jax.training.components import execution, models
+from mass_jax.training.learners import mass_learner
 
 
 class Phase(NamedTuple):
@@ -52,18 +52,11 @@ class Iteration:
         """The same with another rematerialization of blocks."""
         return dataclasses.replace(self, config=dataclasses.replace(self.config, remat=remat))
 
-    def parts(self, adjoint: str | None = None) -> Parts:
-        """Model, inner loop and scorer without weights, tokenizer or task."""
-        config = self.config if adjoint is None else dataclasses.replace(self.config, adjoint=adjoint)
-        llama_config = execution(config, self.shape)
-        loop, scorer = models(config, llama_config)
-        nothing: Any = None
-        return Parts(config, nothing, nothing, loop, scorer, nothing, pathlib.Path(), Feed(self.mesh))
-
     def learner(self, adjoint: str | None = None) -> meta_step.Learner:
-        """What meta-trains, with another adjoint if asked for."""
-        outer = "gold" if self.config.outer == "gold" else "verifier"
-        return self.parts(adjoint).learner(outer)
+        """Returns the learner of MASS, with another adjoint if one is given; loads no weights, tokenizer or task."""
+        config = self.config if adjoint is None else dataclasses.replace(self.config, adjoint=adjoint)
+        loop, scorer = models(config, execution(config, self.shape))
+        return mass_learner(config, loop, scorer, "gold" if config.outer == "gold" else "verifier")
 
     def placed(self, tree: Any) -> Any:
         """Shapes of weights or states with the places that the table of rules gives them."""

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from mass_jax.evaluation.evaluate import filled
 from mass_jax.method.text import Text
 from mass_jax.serving import adaptation, costs, stages
 from mass_jax.serving.events import Outcome
@@ -18,6 +17,7 @@ from mass_jax.serving.guards import gates, regression
 from mass_jax.serving.guards.bounds import Judged
 from mass_jax.serving.guards.policy import Policy
 from mass_jax.tasks.base import Problem
+from mass_jax.training.rollout import filled
 
 Writer = Callable[[stages.Model, Sequence[Problem], jax.Array], list[list[str]]]
 

@@ -13,7 +13,8 @@ from mass_jax.method import meta_step
 from mass_jax.method.models import Weights
 from mass_jax.runtime.checkpoints import abstract_of, check_checkpoint
 from mass_jax.runtime.paths import check_checkpoint_path
-from mass_jax.training.components import Parts, assemble
+from mass_jax.training.components import Components, assemble
+from mass_jax.training.learners import mass_learner
 
 RUNS = ("mass", "mass_gold")
 
@@ -21,7 +22,7 @@ RUNS = ("mass", "mass_gold")
 class LoadedModel(NamedTuple):
     """A model ready to adapt, and a line that says which it is."""
 
-    parts: Parts
+    parts: Components
     weights: Weights
     label: str
 
@@ -57,7 +58,7 @@ def load_model(model: str, run: str | None = None, seed: int | None = None) -> L
     return LoadedModel(parts, weights, f"{model}, {chosen}, seed {seed}, step {step}")
 
 
-def _assemble(config: Config) -> Parts:
+def _assemble(config: Config) -> Components:
     try:
         return assemble(config)
     except (ValueError, OSError) as error:
@@ -77,10 +78,10 @@ def _steps(directory: pathlib.Path) -> list[int]:
     return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
 
-def _restore(parts: Parts, directory: pathlib.Path, steps: list[int]) -> tuple[int, Weights]:
+def _restore(parts: Components, directory: pathlib.Path, steps: list[int]) -> tuple[int, Weights]:
     """Loads the newest sound checkpoint; the directory may be another process's, so nothing is repaired in it."""
     start = parts.fresh_weights(jax.random.key(0))
-    learner = parts.learner("verifier")
+    learner = mass_learner(parts.config, parts.loop, parts.scorer, "verifier")
     template = meta_step.init_state(jax.random.key(0), learner, start.policy)
     abstract: Any = jax.tree.map(abstract_of, jax.device_put(template, jax.devices()[0]))
     reason = ""

@@ -22,8 +22,8 @@ from mass_jax.serving import adaptation
 from mass_jax.serving.guards import bounds
 from mass_jax.serving.guards.gates import AnswerCheck, Calibration, Candidate, Gate, Recomputes
 from mass_jax.tasks.base import Example, Problem, Rejected, Verdict
-from mass_jax.training import train
-from mass_jax.training.components import Parts
+from mass_jax.training import rollout
+from mass_jax.training.components import Components
 
 MOST_CHARS = 100_000  # of a text; what is longer is no question and no example
 KEY_NAMES = ("write", "adapter", "answer", "check")
@@ -42,7 +42,7 @@ class Model:
         num_real: how many of a question's examples are real.
     """
 
-    parts: Parts
+    parts: Components
     weights: Weights
     gates: Sequence[Gate]
     real: Sequence[Example]
@@ -104,7 +104,7 @@ def keys_named(keys_N42: np.ndarray, name: str) -> jax.Array:
     return jax.random.wrap_key_data(jnp.asarray(keys_N42[:, KEY_NAMES.index(name)]), impl="threefry2x32")
 
 
-def unfit(parts: Parts, problem: str) -> str:
+def unfit(parts: Components, problem: str) -> str:
     """Why a question cannot be put to the model; "" if it can."""
     try:
         problem.encode()
@@ -128,13 +128,13 @@ def prompts_of(model: Model, problem: Problem) -> dict[str, str]:
 def answer(model: Model, adapters: Any, tasks: Sequence[Problem], keys_N: jax.Array) -> list[str]:
     """Greedy answers, under each question's adapter or without any."""
     prompts = model.parts.dialogue.solver_prompts(tasks)
-    _, responses = train.respond(model.parts, model.weights, adapters, prompts, keys_N, 1, temperature=0.0)
+    _, responses = rollout.respond(model.parts, model.weights, adapters, prompts, keys_N, 1, temperature=0.0)
     return [row[0] for row in responses]
 
 
 def write(model: Model, tasks: Sequence[Problem], keys_N: jax.Array) -> list[list[str]]:
     """What the model writes as practice for each question."""
-    return train.write_examples(model.parts, model.weights, tasks, keys_N, model.num_written)[0].texts_NM
+    return rollout.write_texts(model.parts, model.weights, tasks, keys_N, model.num_written)[0]
 
 
 def parse(model: Model, tasks: Sequence[Problem], texts_NM: list[list[str]]) -> generate.Practice:
@@ -228,13 +228,13 @@ def scale(adapters: Any, factors_N: np.ndarray) -> Any:
     return jax.vmap(lora.scaled)(adapters, jnp.asarray(factors_N))  # type: ignore[arg-type]
 
 
-def within_limits(parts: Parts, limits: bounds.UpdateLimits) -> tuple[Parts, str]:
+def within_limits(parts: Components, limits: bounds.UpdateLimits) -> tuple[Components, str]:
     """The parts with their inner loop held to the limits, and why they are refused ("" if they are not)."""
     config, refused = bounds.within(parts.config, limits)
     return with_loop(parts, config.inner_steps, config.inner_lr), refused
 
 
-def with_loop(parts: Parts, steps: int, rate: float) -> Parts:
+def with_loop(parts: Components, steps: int, rate: float) -> Components:
     """The same with another number of inner steps and another rate."""
     if (steps, rate) == (parts.config.inner_steps, parts.config.inner_lr):
         return parts
@@ -292,7 +292,7 @@ def _agreement(
     stand_ins = [task for task in tasks for _ in range(M)]  # so that the shape stays the same
     prompts = dialogue.solver_prompts([task or other for task, other in zip(asked, stand_ins, strict=True)])
     keys = jax.vmap(lambda key: jax.random.split(key, M))(keys_N).reshape(N * M)
-    drawn, responses = train.respond(model.parts, model.weights, None, prompts, keys, samples, temperature=1.0)
+    drawn, responses = rollout.respond(model.parts, model.weights, None, prompts, keys, samples, temperature=1.0)
     shares = [_share(dialogue.task, task, row) for task, row in zip(asked, responses, strict=True)]
     taken = prompts[1] + np.asarray(drawn.text.target_BT).sum((1, 2))
     return np.array(shares).reshape(N, M), taken.reshape(N, M).sum(-1).astype(int)

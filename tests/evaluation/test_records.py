@@ -55,6 +55,6 @@ def test_records_of_two_runs_count_once(tmp_path, caplog):
     later = [record | {"seconds": 0.2} for record in keyed]
     jsonl.rewrite(path, [*keyed[:2], *later[:2], *keyed[2:4], *later[2:], keyed[4]])
     assert read_records(path) == [*keyed[:4], later[4]]
-    assert "5 records are there more than once" in caplog.text
+    assert "5 records are repeated" in caplog.text
     assert RecordLog(path, BATCHES).done == 3
     assert len(path.read_text().splitlines()) == 5

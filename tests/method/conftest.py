@@ -14,6 +14,7 @@ from mass_jax.method.meta_step import TaskBatch
 from mass_jax.method.text import Rollout
 from mass_jax.tasks.base import Example, Rejected
 from mass_jax.training.components import assemble
+from mass_jax.training.learners import mass_learner
 
 TASKS, EXAMPLES = 3, 4
 
@@ -25,8 +26,8 @@ def parts():
 
 @pytest.fixture(scope="session")
 def learner(parts):
-    """Learners by outer loss and control, one object each."""
-    return functools.lru_cache(parts.learner)
+    """Returns learners by outer loss and control, one object each."""
+    return functools.cache(functools.partial(mass_learner, parts.config, parts.loop, parts.scorer))
 
 
 @pytest.fixture(scope="session")

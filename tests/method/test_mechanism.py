@@ -5,7 +5,7 @@ import numpy as np
 
 from mass_jax.method import meta_step
 from mass_jax.stats import auc
-from mass_jax.training import example_metrics, train
+from mass_jax.training import example_metrics, rollout
 
 STEPS, TASKS, EXAMPLES = 20, 8, 8
 
@@ -18,7 +18,7 @@ def test_rewards_rank_right_examples_of_the_same_operator_first(parts, learner):
     for i in range(STEPS):
         key = jax.random.fold_in(jax.random.key(0), i)
         tasks = [problems[(i * TASKS + j) % len(problems)] for j in range(TASKS)]
-        practice, _ = train.write_examples(parts, start, tasks, jax.random.split(key, TASKS), EXAMPLES)
+        practice, _ = rollout.write_examples(parts, start, tasks, jax.random.split(key, TASKS), EXAMPLES)
         adapters = gold.loop.init_adapters(jax.random.split(jax.random.fold_in(key, 1), TASKS))
         solutions, right_NJ = parts.dialogue.gold(tasks), np.ones((TASKS, 1), np.float32)
         batch = meta_step.TaskBatch(practice.examples, practice.scorer_texts, None, solutions, right_NJ, adapters)

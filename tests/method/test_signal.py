@@ -75,9 +75,9 @@ def warnings_of(caplog):
 @pytest.mark.parametrize(
     ("kind", "outer", "advice"),
     [
-        (_Rejecting, "gold", "every example was rejected, most for 'a test'; raise --max_example_tokens"),
-        (_Failing, "verifier", "no attempt was right; raise --num_attempts"),
-        (_Failing, "grpo", "all attempts were wrong"),
+        (_Rejecting, "gold", "every example was rejected, most often for 'a test'; raise --max_example_tokens"),
+        (_Failing, "verifier", "no attempt was correct; raise --num_attempts"),
+        (_Failing, "grpo", "all attempts were incorrect"),
     ],
 )
 def test_training_without_signal_warns(small_parts, warnings_of, tmp_path, monkeypatch, kind, outer, advice):

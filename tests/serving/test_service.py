@@ -17,7 +17,7 @@ from mass_jax.runtime import jsonl
 from mass_jax.serving import adaptation, loading, replay, stages
 from mass_jax.serving.guards import bounds, gates, policy
 from mass_jax.tasks.base import Example, Problem, Rejected, Verdict
-from mass_jax.training import train
+from mass_jax.training import rollout
 
 BATCH = 4
 PROBLEMS = ["4 kabo 3", "2 lepa 7", "5 kabo 5", "9 zzz 1"]
@@ -91,7 +91,7 @@ def test_adapters_are_those_of_the_method(setup):
     practice = stages.parse(model, tasks, stages.write(model, tasks, stages.keys_named(keys, "write")))
     found = stages.update(model, practice, practice.kept_NM, stages.keys_named(keys, "adapter"), bounds.UpdateLimits())
     fresh = model.parts.loop.init_adapters(stages.keys_named(keys, "adapter"))
-    expected = train.adapt_jit(model.parts.loop, model.weights, fresh, practice.kept_NM, practice.examples)
+    expected = rollout.adapt_jit(model.parts.loop, model.weights, fresh, practice.kept_NM, practice.examples)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found.adapters, expected)
     one = lora.scaled(lora.split(found.adapters, BATCH)[2], model.parts.solver.inner_scale)
     merged = lora.merge(model.parts.params, one)["layers"]["mlp"]["up_proj"]["kernel"]

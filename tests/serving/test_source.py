@@ -15,6 +15,7 @@ from mass_jax.method import meta_step
 from mass_jax.runtime import Checkpoints
 from mass_jax.serving import source
 from mass_jax.training.components import assemble
+from mass_jax.training.learners import mass_learner
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,9 @@ def trained(tmp_path_factory):
     (workdir / "config.json").write_text(Config().to_json())
     with contextlib.closing(assemble(Config())) as parts:
         policy = parts.fresh_weights(jax.random.key(0)).policy
-        state = meta_step.init_state(jax.random.key(0), parts.learner("verifier"), policy)
+        state = meta_step.init_state(
+            jax.random.key(0), mass_learner(parts.config, parts.loop, parts.scorer, "verifier"), policy
+        )
     with Checkpoints(workdir / "seed0" / "mass" / "checkpoints") as checkpoints:
         for step in (1, 2):
             filled = jax.tree.map(lambda leaf, step=step: np.full_like(leaf, step), state.policy)
