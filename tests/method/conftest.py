@@ -1,6 +1,6 @@
-"""Real parts at a small size: the embedded model and tokenizer, a handful of tasks.
+"""Components of the embedded model with a few problems.
 
-Parts and learners live as long as the session, so that each jitted function compiles once.
+Components and learners have session scope, so that each jitted function compiles once.
 """
 
 import functools
@@ -37,7 +37,7 @@ def problems(parts):
 
 @pytest.fixture
 def batch(parts, problems):
-    """A batch made without sampling: right, wrong and unparsable examples, gold solutions."""
+    """A batch that is not sampled: correct, incorrect and rejected examples with gold solutions."""
     parsed = []
     for problem in problems:
         x, operator, y = problem.problem.split()

@@ -1,4 +1,4 @@
-"""The mechanism that MASS rests on: the exact reward tells useful examples from others, before anything is trained."""
+"""The exact reward ranks useful examples first, before anything is trained."""
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from mass_jax.training import example_metrics, rollout
 STEPS, TASKS, EXAMPLES = 20, 8, 8
 
 
-def test_rewards_rank_right_examples_of_the_same_operator_first(parts, learner):
+def test_rewards_rank_useful_examples_first(parts, learner):
     gold, start = learner("gold"), parts.pretrained()
     problems = parts.problems(seed=0).train
     gradients = jax.jit(meta_step.score_gradients, static_argnames="learner")

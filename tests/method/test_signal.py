@@ -1,4 +1,4 @@
-"""A training without a signal says so; real trainings of the embedded model."""
+"""Warnings for training without signal, with the embedded model."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ STEPS = 3
 
 
 class _Rejecting:
-    """The testbed's task, which accepts no example."""
+    """The testbed's task, rejecting every example."""
 
     def __init__(self, task):
         self._task = task
@@ -34,7 +34,7 @@ class _Rejecting:
 
 
 class _Failing(_Rejecting):
-    """The testbed's task, for which no answer is right."""
+    """The testbed's task, counting every answer as incorrect."""
 
     def parse_example(self, text, problem):
         return self._task.parse_example(text, problem)
@@ -55,7 +55,7 @@ def with_task(parts, kind):
 
 @pytest.fixture
 def warnings_of(caplog):
-    """Runs a training; returns its metrics and its warnings."""
+    """Returns a function that trains and returns metrics and warnings."""
 
     def run(parts, workdir, outer):
         caplog.clear()
@@ -93,13 +93,13 @@ def test_training_without_signal_warns(small_parts, warnings_of, tmp_path, monke
     assert advice in summary
 
 
-def test_training_with_signal_warns_of_nothing(small_parts, warnings_of, tmp_path):
+def test_training_with_signal_does_not_warn(small_parts, warnings_of, tmp_path):
     rows, said = warnings_of(small_parts, tmp_path, "gold")
     assert said == []
     assert all(row["frac_reward_zero_std"] == row["tasks_without_signal"] / 2 < 1 for row in rows)
 
 
-def test_reopened_training_repeats_its_summary(small_parts, warnings_of, tmp_path):
+def test_reopened_training_repeats_summary(small_parts, warnings_of, tmp_path):
     rejecting = with_task(small_parts, _Rejecting)
     rows, _ = warnings_of(rejecting, tmp_path, "gold")
     again, said = warnings_of(rejecting, tmp_path, "gold")
@@ -116,14 +116,14 @@ def test_reopened_training_repeats_its_summary(small_parts, warnings_of, tmp_pat
         ([[1.0, 0.0, 1.0], [-1.0, 1.0, 0.0]], 0),
     ],
 )
-def test_metrics_count_one_mask(rewards, silent):
+def test_signal_metrics_match_has_signal(rewards, silent):
     found = signal_metrics(jnp.array(rewards))
     assert int(found["tasks_without_signal"]) == silent
     assert float(found["frac_reward_zero_std"]) == silent / len(rewards)
     np.testing.assert_array_equal(has_signal(jnp.array(rewards)), [len(set(row)) > 1 for row in rewards])
 
 
-def test_watch_warns_once_a_window(caplog):
+def test_watch_warns_once_per_window(caplog):
     silent, heard = {"frac_reward_zero_std": 1.0, "kept_share": 0.5}, {"frac_reward_zero_std": 0.5}
     watch = SignalWatch("mass gold", [silent] * 7)
     with caplog.at_level(logging.INFO, "absl"):
@@ -138,7 +138,7 @@ def test_watch_warns_once_a_window(caplog):
     assert "30 of 31 steps (97 %) had no signal" in caplog.text
 
 
-def test_watch_summarizes_rare_silence_as_information(caplog):
+def test_watch_logs_rare_silence_as_info(caplog):
     watch = SignalWatch("mass", [{"frac_reward_zero_std": 1.0}] + [{"frac_reward_zero_std": 0.0}] * 20)
     with caplog.at_level(logging.INFO, "absl"):
         watch.summarize()
