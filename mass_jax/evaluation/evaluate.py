@@ -183,7 +183,7 @@ def _prompts(job: Job, tasks: Sequence[Problem]) -> tuple[np.ndarray, np.ndarray
 def _vote(components: Components, responses: Sequence[str]) -> tuple[str, dict[str, int]]:
     """Returns the first response with the most frequent answer (ties go to the earliest), and all answers' counts."""
     answers = [components.dialogue.task.final_answer(response) for response in responses]
-    counts = collections.Counter(found for found in answers if found is not None)
+    counts = collections.Counter(value for value in answers if value is not None)
     if not counts:
         return responses[0], {}
     return responses[answers.index(counts.most_common(1)[0][0])], dict(counts)

@@ -38,10 +38,10 @@ def worked_examples(
     """
     batch = rollout.filled(problems, components.config.eval_batch)
     keys = jax.random.split(jax.random.key(seed), (2, len(batch)))
-    found = {name: _stage(components, weights, scorer, batch, keys) for name, weights in stages.items()}
+    results = {name: _stage(components, weights, scorer, batch, keys) for name, weights in stages.items()}
     return [
         {"id": p.id, "problem": p.problem, "answer": p.answer, "subject": p.subject}
-        | {"stages": {name: rows[n] for name, rows in found.items()}}
+        | {"stages": {name: rows[n] for name, rows in results.items()}}
         for n, p in enumerate(problems)
     ]
 

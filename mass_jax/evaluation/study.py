@@ -145,9 +145,9 @@ def run_seed(components: Components, rows: Sequence[str], seed: int, workdir: pa
     stages = {"before": trained[None].weights, "after": trained[shown].weights}
     headline = next(iter(components.problems(seed).columns.values()))
     everywhere, scorer = components.on_every_process(), trained[shown].scorer
-    found = qualitative.worked_examples(everywhere, stages, scorer, headline[:WORKED_PROBLEMS], seed)
+    examples = qualitative.worked_examples(everywhere, stages, scorer, headline[:WORKED_PROBLEMS], seed)
     if runtime.is_first():
-        runtime.write_atomically(path, json.dumps(found))
+        runtime.write_atomically(path, json.dumps(examples))
 
 
 def evaluate_rows(
@@ -276,10 +276,10 @@ def _worked(path: pathlib.Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        found = jsonl.loads(path.read_bytes())
-        if not isinstance(found, list):
-            raise jsonl.BadJson(f"{jsonl.kind(found)} in place of an array")
+        examples = jsonl.loads(path.read_bytes())
+        if not isinstance(examples, list):
+            raise jsonl.BadJson(f"{jsonl.kind(examples)} instead of an array")
     except jsonl.BadJson as error:
         logging.warning("%s: %s; the report omits qualitative examples; delete the file to rewrite it", path, error)
         return []
-    return found
+    return examples

@@ -175,9 +175,9 @@ def meta_step(
     """
     weights = Weights(base, state.policy)
     scores_NM, scorer_vjp = jax.vjp(lambda eta: score.scores(learner.scorer, eta, batch.scorer_texts), state.scorer)
-    found = score_gradients(learner, weights, scores_NM, batch)
-    finite_N = jnp.isfinite(found.value) & jnp.isfinite(found.meta).all(-1)
-    gradient_NM = jnp.where(finite_N[:, None], found.meta, 0)
+    gradients = score_gradients(learner, weights, scores_NM, batch)
+    finite_N = jnp.isfinite(gradients.value) & jnp.isfinite(gradients.meta).all(-1)
+    gradient_NM = jnp.where(finite_N[:, None], gradients.meta, 0)
     rewards_NM = -gradient_NM
     trained_NM = _shuffle(key, rewards_NM) if learner.shuffle_rewards else rewards_NM
 
@@ -198,7 +198,7 @@ def meta_step(
         train_policy,
         lambda: (state.policy, state.policy_opt_state, warmup_terms),
     )
-    metrics = terms | _metrics(found, finite_N, rewards_NM, scores_NM, batch, scorer_grads)
+    metrics = terms | _metrics(gradients, finite_N, rewards_NM, scores_NM, batch, scorer_grads)
     new_state = MetaState(state.step + 1, policy_params, scorer, policy_opt_state, scorer_opt_state)
     return new_state, StepOutput(metrics, scores_NM, rewards_NM)
 
@@ -254,7 +254,7 @@ def _update(
 
 
 def _metrics(
-    found: mg.MetaGradient,
+    gradients: mg.MetaGradient,
     finite_N: jax.Array,
     rewards_NM: jax.Array,
     scores_NM: jax.Array,
@@ -264,7 +264,7 @@ def _metrics(
     """Returns the scalars to log, named as in TRL where TRL has the same quantity."""
     has_target_N = finite_N & (batch.right_NJ.sum(-1) > 0)
     return signal_metrics(rewards_NM) | {
-        "outer_loss": jnp.where(has_target_N, found.value, 0).sum() / jnp.maximum(has_target_N.sum(), 1),
+        "outer_loss": jnp.where(has_target_N, gradients.value, 0).sum() / jnp.maximum(has_target_N.sum(), 1),
         "reward": rewards_NM.mean(),
         "reward_std": rewards_NM.std(-1).mean(),
         "tasks_not_finite": (~finite_N).sum(),

@@ -92,7 +92,7 @@ def encode_pairs(
         The rows, and the number of pairs that were too long.
 
     Raises:
-        UserError: there is no end token.
+        UserError: neither `end_token` nor the tokenizer provides an end token.
     """
     tokens_BT = np.full((len(pairs), length), pad_id(tokenizer), np.int32)
     mask_BT = np.zeros((len(pairs), length), bool)
@@ -121,7 +121,7 @@ def encode_completion(tokenizer: Any, text: str, end_token: int | None = None) -
         end_token: token that ends a completion; None uses the tokenizer's eos token.
 
     Raises:
-        UserError: there is no end token.
+        UserError: neither `end_token` nor the tokenizer provides an end token.
     """
     eos = tokenizer.eos_token_id
     end_token = eos if end_token is None else end_token

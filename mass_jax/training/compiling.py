@@ -13,6 +13,6 @@ def announce(program: str) -> None:
     the function is compiled again.
 
     Args:
-        program: what is compiled, with the shapes that cause another compilation.
+        program: name of the program, with the shapes that cause another compilation.
     """
     logging.info("compiling %s ...", program)

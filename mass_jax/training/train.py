@@ -218,7 +218,7 @@ def run_steps(
     Args:
         label: name of the training in log lines.
         workdir: directory of the checkpoints and of metrics.jsonl.
-        state: initial state, used if there is no checkpoint.
+        state: initial state, used unless a checkpoint exists.
         one_step: the training step.
         config: number of steps and interval of checkpoints.
         stop: polled before every step.

@@ -18,8 +18,8 @@ SMALL |= {"warmup_steps": 1, "tasks_per_step": 2, "num_examples": 2, "num_attemp
 
 def run(workdir, start=study.run_study, **changes):
     config = Config(**(SMALL | changes))
-    with contextlib.closing(assemble(config)) as parts:
-        start(parts, workdir, Stop())
+    with contextlib.closing(assemble(config)) as components:
+        start(components, workdir, Stop())
     return config
 
 
@@ -78,15 +78,18 @@ def test_study_rejects_workdir_in_use(start, tmp_path):
     ],
 )
 def test_check_lengths_names_setting(rows, lengths, message):
-    with contextlib.closing(assemble(Config(**(SMALL | lengths)))) as parts, pytest.raises(UserError, match=message):
-        study.check_lengths(parts, rows, seed=0)
+    with (
+        contextlib.closing(assemble(Config(**(SMALL | lengths)))) as components,
+        pytest.raises(UserError, match=message),
+    ):
+        study.check_lengths(components, rows, seed=0)
 
 
 def test_check_lengths_ignores_unused_prompts():
     config = Config(**SMALL, max_generator_prompt_tokens=2)
-    with contextlib.closing(assemble(config)) as parts:
-        study.check_lengths(parts, ["base", "few_shot", "ttt", "solver_grpo"], seed=0)
-        study.check_lengths(parts, ["solver_grpo"], seed=0, training=False)
+    with contextlib.closing(assemble(config)) as components:
+        study.check_lengths(components, ["base", "few_shot", "ttt", "solver_grpo"], seed=0)
+        study.check_lengths(components, ["solver_grpo"], seed=0, training=False)
 
 
 @pytest.mark.parametrize("text", ["[1]", '"tiny"', "null", "7"])

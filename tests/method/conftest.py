@@ -20,23 +20,23 @@ TASKS, EXAMPLES = 3, 4
 
 
 @pytest.fixture(scope="session")
-def parts():
+def components():
     return assemble(Config(num_examples=EXAMPLES, num_train_problems=20, num_eval_problems=10, num_attempts=3))
 
 
 @pytest.fixture(scope="session")
-def learner(parts):
+def learner(components):
     """Returns learners by outer loss and control, one object each."""
-    return functools.cache(functools.partial(mass_learner, parts.config, parts.loop, parts.scorer))
+    return functools.cache(functools.partial(mass_learner, components.config, components.loop, components.scorer))
 
 
 @pytest.fixture(scope="session")
-def problems(parts):
-    return parts.problems(seed=0).train[:TASKS]
+def problems(components):
+    return components.problems(seed=0).train[:TASKS]
 
 
 @pytest.fixture
-def batch(parts, problems):
+def batch(components, problems):
     """A batch that is not sampled: correct, incorrect and rejected examples with gold solutions."""
     parsed = []
     for problem in problems:
@@ -44,10 +44,10 @@ def batch(parts, problems):
         other = f"{y} {operator} {x}" if x != y else f"{x} {operator} {(int(y) + 1) % 10}"
         rows = [Example(other, "1 2"), Example(f"1 {operator} 2", "0 3"), Example(f"2 {operator} 2", "0 4")]
         parsed.append([*rows, Rejected("a test")])
-    practice = parts.dialogue.encode(problems, [[""] * EXAMPLES for _ in problems], parsed)
+    practice = components.dialogue.encode(problems, [[""] * EXAMPLES for _ in problems], parsed)
     generated = Rollout(practice.scorer_texts, np.full(practice.scorer_texts.target_BT.shape, -0.1, np.float32))
-    adapters = parts.loop.init_adapters(jax.random.split(jax.random.key(0), TASKS))
+    adapters = components.loop.init_adapters(jax.random.split(jax.random.key(0), TASKS))
     right = np.ones((TASKS, 1), np.float32)
     return TaskBatch(
-        practice.examples, practice.scorer_texts, generated, parts.dialogue.gold(problems), right, adapters
+        practice.examples, practice.scorer_texts, generated, components.dialogue.gold(problems), right, adapters
     )

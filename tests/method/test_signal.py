@@ -44,27 +44,29 @@ class _Failing(_Rejecting):
 
 
 @pytest.fixture(scope="module")
-def small_parts():
+def small_components():
     sizes = {"steps": STEPS, "warmup_steps": 1, "tasks_per_step": 2, "num_examples": 2, "num_test_examples": 2}
     return assemble(Config(**sizes, num_attempts=2, num_train_problems=8, num_eval_problems=2))
 
 
-def with_task(parts, kind):
-    return dataclasses.replace(parts, dialogue=dataclasses.replace(parts.dialogue, task=kind(parts.dialogue.task)))
+def with_task(components, kind):
+    return dataclasses.replace(
+        components, dialogue=dataclasses.replace(components.dialogue, task=kind(components.dialogue.task))
+    )
 
 
 @pytest.fixture
 def warnings_of(caplog):
     """Returns a function that trains and returns metrics and warnings."""
 
-    def run(parts, workdir, outer):
+    def run(components, workdir, outer):
         caplog.clear()
-        problems = parts.problems(0).train
+        problems = components.problems(0).train
         with caplog.at_level(logging.WARNING, "absl"), jax.numpy_dtype_promotion("standard"):
             if outer == "grpo":
-                train.train_solver_grpo(parts, problems, seed=0, workdir=workdir, stop=runtime.Stop())
+                train.train_solver_grpo(components, problems, seed=0, workdir=workdir, stop=runtime.Stop())
             else:
-                train.train_mass(parts, problems, seed=0, outer=outer, workdir=workdir, stop=runtime.Stop())
+                train.train_mass(components, problems, seed=0, outer=outer, workdir=workdir, stop=runtime.Stop())
         lines = (workdir / "metrics.jsonl").read_text().splitlines()
         said = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING and "signal" in r.getMessage()]
         return [json.loads(line) for line in lines], said
@@ -80,9 +82,9 @@ def warnings_of(caplog):
         (_Failing, "grpo", "all attempts were incorrect"),
     ],
 )
-def test_training_without_signal_warns(small_parts, warnings_of, tmp_path, monkeypatch, kind, outer, advice):
+def test_training_without_signal_warns(small_components, warnings_of, tmp_path, monkeypatch, kind, outer, advice):
     monkeypatch.setattr(signal, "WINDOW", 2)
-    rows, said = warnings_of(with_task(small_parts, kind), tmp_path, outer)
+    rows, said = warnings_of(with_task(small_components, kind), tmp_path, outer)
     assert len(rows) == STEPS
     for row in rows:
         assert (row["tasks_without_signal"], row["frac_reward_zero_std"], row["reward_std"]) == (2, 1, 0)
@@ -93,14 +95,14 @@ def test_training_without_signal_warns(small_parts, warnings_of, tmp_path, monke
     assert advice in summary
 
 
-def test_training_with_signal_does_not_warn(small_parts, warnings_of, tmp_path):
-    rows, said = warnings_of(small_parts, tmp_path, "gold")
+def test_training_with_signal_does_not_warn(small_components, warnings_of, tmp_path):
+    rows, said = warnings_of(small_components, tmp_path, "gold")
     assert said == []
     assert all(row["frac_reward_zero_std"] == row["tasks_without_signal"] / 2 < 1 for row in rows)
 
 
-def test_reopened_training_repeats_summary(small_parts, warnings_of, tmp_path):
-    rejecting = with_task(small_parts, _Rejecting)
+def test_reopened_training_repeats_summary(small_components, warnings_of, tmp_path):
+    rejecting = with_task(small_components, _Rejecting)
     rows, _ = warnings_of(rejecting, tmp_path, "gold")
     again, said = warnings_of(rejecting, tmp_path, "gold")
     assert again == rows

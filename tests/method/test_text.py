@@ -20,8 +20,8 @@ TINY = pathlib.Path(str(importlib.resources.files("mass_jax") / "data" / "tiny")
 
 
 @pytest.fixture
-def tokenizer(parts):
-    return parts.dialogue.tokenizer
+def tokenizer(components):
+    return components.dialogue.tokenizer
 
 
 def test_encode_pairs_appends_eos(tokenizer):
@@ -62,17 +62,17 @@ def test_cut_off_without_stop_token():
     assert cut_off(rollout, (2, 3)).tolist() == [[True, False], [False, True]]
 
 
-def test_dialogue_read_drops_end_token(parts):
+def test_dialogue_read_drops_end_token(components):
     """The end token of a task or a configuration need not be special to the tokenizer."""
-    end = parts.dialogue.tokenizer.convert_tokens_to_ids("7")
+    end = components.dialogue.tokenizer.convert_tokens_to_ids("7")
     tokens = np.array([[[10, 11, end, 0], [10, 11, end, 12]]], np.int32)
     samples = sampling.Samples(tokens, np.zeros(tokens.shape), np.array([[3, 4]]), np.array([[True, False]]))
-    assert parts.dialogue.read(samples) == [["1 2", "1 2 7 3"]]
+    assert components.dialogue.read(samples) == [["1 2", "1 2 7 3"]]
 
 
-def test_assemble_sets_one_stop_token(parts):
-    assert parts.dialogue.end_token == 2
-    assert parts.solver.config.stop_tokens == (2,)
+def test_assemble_sets_one_stop_token(components):
+    assert components.dialogue.end_token == 2
+    assert components.solver.config.stop_tokens == (2,)
 
 
 def test_assemble_unites_stop_tokens(tmp_path):
@@ -81,12 +81,12 @@ def test_assemble_unites_stop_tokens(tmp_path):
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps({**config, "eos_token_id": [5, 6]}))
     (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": 7}))
-    parts = assemble(Config(model=str(directory)))
-    assert set(parts.solver.config.stop_tokens) == {5, 6, 7, 2}
-    gold = parts.dialogue.gold(parts.problems(0).train[:1])
+    components = assemble(Config(model=str(directory)))
+    assert set(components.solver.config.stop_tokens) == {5, 6, 7, 2}
+    gold = components.dialogue.gold(components.problems(0).train[:1])
     assert gold.text.tokens_BT[0, 0][gold.text.mask_BT[0, 0]][-1] == 2
-    suite = encode_suite(parts.dialogue, [("solve 1", "2"), ("solve 1", "2 </s>")])
-    assert suite.tokens_BT.tolist() == 2 * [parts.dialogue.tokenizer("solve 1 2 </s>")["input_ids"]]
+    suite = encode_suite(components.dialogue, [("solve 1", "2"), ("solve 1", "2 </s>")])
+    assert suite.tokens_BT.tolist() == 2 * [components.dialogue.tokenizer("solve 1 2 </s>")["input_ids"]]
 
 
 def test_encode_suite_ignores_appended_eos(tmp_path):
