@@ -55,6 +55,7 @@ class LoraLoop:
         return jax.vmap(self._init_adapter)(keys_N)
 
     def _init_adapter(self, key: jax.Array) -> Adapter:
+        """Returns the fresh adapter of one problem."""
         config = self.solver.config
         blocks = self.solver.inner_blocks or config.num_hidden_layers
         return lora.init(key, dataclasses.replace(config, num_hidden_layers=blocks), self.rank, self.targets)

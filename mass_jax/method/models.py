@@ -118,13 +118,16 @@ class Solver:
         return -(logprobs_BT * target_BT).sum(-1) / jnp.maximum(target_BT.sum(-1), 1)
 
     def _own_adapter(self, weights: Weights) -> Adapter | None:
+        """Returns the generator's own adapter, if it has one."""
         return weights.policy if self.generator == "lora" else None
 
     def _join(self, own: Adapter | None, inner: Adapter | None) -> Adapter | None:
+        """Scales the inner adapter and concatenates it to the generator's."""
         if inner is None:
             return own
         inner = lora.scaled(inner, self.inner_scale)
         return inner if own is None else lora.concatenate(own, inner)
 
     def _parts(self, weights: Weights) -> tuple[suffix.Part, suffix.Part]:
+        """Splits the model before its first block with inner adapters."""
         return suffix.split(self.model, self.params(weights), self.inner_blocks, self._own_adapter(weights))

@@ -77,6 +77,7 @@ def clipped_surrogate(
 
 
 def _clipped(ratio: jax.Array, advantages: jax.Array, clip_ratio: float) -> jax.Array:
+    """Returns the clipped loss of each ratio."""
     clipped = jnp.clip(ratio, 1 - clip_ratio, 1 + clip_ratio)
     return -jnp.minimum(ratio * advantages, clipped * advantages)
 

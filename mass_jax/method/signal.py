@@ -66,6 +66,7 @@ class SignalWatch:
             logging.log(level, line, self._label, self._silent, self._steps, 100 * share, self._advice)
 
     def _count(self, metrics: Mapping[str, float]) -> None:
+        """Updates the counts by one step."""
         silent = metrics.get("frac_reward_zero_std") == 1
         self._steps += 1
         self._silent += silent
