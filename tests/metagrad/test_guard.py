@@ -47,7 +47,7 @@ def test_support_agrees_with_measured_table(name):
     assert _line(row) in PAGE
     if not row.exact:
         assert "exact" not in row.verdicts.values()
-        with pytest.raises(UserError, match="is refused"):
+        with pytest.raises(UserError, match="is rejected"):
             mg.make_optimizer(name, 1e-2)
 
 

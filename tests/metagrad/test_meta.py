@@ -255,8 +255,8 @@ def test_weights_without_a_derivative_are_refused():
     [
         ({"num_steps": 0}, "num_steps=0"),
         ({"adjoint": mg.WeightedMixedMode()}, "needs inner_loss=WeightedLoss"),
-        ({"adjoint": mg.FirstOrder}, "is no adjoint; give an instance"),
-        ({"adjoint": "first_order"}, "adjoint='first_order' is no adjoint"),
+        ({"adjoint": mg.FirstOrder}, "is not an adjoint; pass an instance"),
+        ({"adjoint": "first_order"}, "adjoint='first_order' is not an adjoint"),
         ({"adjoint": mg.Truncated(1), "wrt_params": True}, "cuts off the initial parameters"),
         ({"batch_per_step": True}, r"leading axis of num_steps=2.*\(4,\)"),
     ],
@@ -273,7 +273,7 @@ def test_mistakes_are_named(settings, message):
     ("build", "message"),
     [
         (lambda: mg.ReverseUnroll("blocks"), "remat='blocks' is not one of 'none', 'step'"),
-        (lambda: mg.MixedMode("offload"), "'offload' is not offered"),
+        (lambda: mg.MixedMode("offload"), "'offload' is not supported"),
         (lambda: mg.Truncated(0), "give at least 1"),
     ],
 )

@@ -125,7 +125,7 @@ def test_report_of_this_device():
     assert (report.argument_bytes, report.output_bytes) == (64 * 64 * 4,) * 2
     assert report.temp_bytes >= 64 * 64 * 4
     assert report.total_bytes == report.argument_bytes + report.output_bytes - report.alias_bytes + report.temp_bytes
-    assert "nothing was run" in str(report)
+    assert "the program was not run" in str(report)
 
 
 def test_report_without_libtpu_says_what_to_install():
