@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from mass_jax import strict_json
+from mass_jax import projections, strict_json
 from mass_jax.errors import UserError
 
 METHODS = ("base", "ttt", "tt_ss", "solver_grpo", "mass", "mass_gold")  # the paper's
 BASELINES = ("few_shot", "majority", "ttt_other")  # ours beside them, for the asking
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+PROJECTIONS = projections.NAMES
 
 
 def setting(

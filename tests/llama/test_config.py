@@ -147,7 +147,7 @@ def test_mistyped_setting_is_named(write, key, value, words):
 @pytest.mark.parametrize("content", ["[1]", "null", "3", '"x"', "[" * 100_000, "\xff{}"])
 def test_config_of_other_json_is_named(tmp_path, content):
     (tmp_path / "config.json").write_text(content, encoding="latin-1")
-    with pytest.raises(UserError, match=r"config\.json (is not JSON|holds a JSON)") as caught:
+    with pytest.raises(UserError, match=r"config\.json (is not JSON|contains a JSON)") as caught:
         LlamaConfig.from_directory(tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -45,6 +45,6 @@ def test_a_directory_is_itself():
 
 @pytest.mark.parametrize("model", ["no such directory", "a/b/c"])
 def test_what_is_neither_is_named_in_one_line(model):
-    with pytest.raises(FileNotFoundError, match=f"--model: model '{model}' is no directory") as caught:
+    with pytest.raises(FileNotFoundError, match=f"--model: model '{model}' is not a directory") as caught:
         of_flag(model)
     assert "\n" not in str(caught.value)

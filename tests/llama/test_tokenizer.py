@@ -90,7 +90,7 @@ def test_tokenizer_without_eos_uses_model_end_token(make):
     assert pad_id(encoder) == 0
     with pytest.raises(UserError, match="no eos token: set 'eos_token'"):
         encode_pairs(encoder, [("3", "1")], 4)
-    with pytest.raises(UserError, match="no file of the model names an end token"):
+    with pytest.raises(UserError, match="the model's files define no end token"):
         tokenizer.end_token(encoder, LlamaConfig(vocab_size=228, eos_token_id=None))
 
 
@@ -102,7 +102,7 @@ def test_prompt_without_tokens_is_refused(make):
 
 def test_larger_tokenizer_than_model_is_refused(make):
     encoder = make(eos_token="<|new|>")
-    with pytest.raises(UserError, match=r"ids to 228, the model 228 tokens \(vocab_size\)"):
+    with pytest.raises(UserError, match=r"ids up to 228, but vocab_size is 228"):
         tokenizer.check_vocabulary(encoder, LlamaConfig(vocab_size=228), TINY)
     tokenizer.check_vocabulary(make(), LlamaConfig(vocab_size=228), TINY)
 
@@ -110,11 +110,11 @@ def test_larger_tokenizer_than_model_is_refused(make):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("tokenizer_config.json", "[1]", r"tokenizer_config\.json holds a JSON list"),
+        ("tokenizer_config.json", "[1]", r"tokenizer_config\.json contains a JSON list"),
         ("tokenizer_config.json", "{", r"tokenizer_config\.json is not JSON"),
-        ("tokenizer_config.json", '{"eos_token": 2}', r"tokenizer_config\.json do not load \(.*eos_token"),
+        ("tokenizer_config.json", '{"eos_token": 2}', r"tokenizer_config\.json cannot be loaded \(.*eos_token"),
         ("tokenizer_config.json", '{"chat_template": [{"name": "x"}]}', r"tokenizer_config\.json: 'chat_template'"),
-        ("tokenizer.json", "{}", r"tokenizer\.json and .* do not load"),
+        ("tokenizer.json", "{}", r"tokenizer\.json and .* cannot be loaded"),
     ],
 )
 def test_damaged_tokenizer_file_is_named(tmp_path, name, content, words):

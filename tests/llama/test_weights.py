@@ -86,7 +86,7 @@ def test_a_file_cut_short_is_named(config, directory):
     content = file.read_bytes()
     for length in (len(content) - 1, 100, 4):
         file.write_bytes(content[:length])
-        with pytest.raises(ValueError, match=r"model\.safetensors is cut short"):
+        with pytest.raises(ValueError, match=r"model\.safetensors is truncated"):
             weights.load(directory, config)
     file.write_bytes(content[:8] + b"x" + content[9:])
     with pytest.raises(ValueError, match="damaged header"):
@@ -197,11 +197,11 @@ def test_tied_head_that_is_a_copy_loads(tied, dtype):
             r"unexpected model\.layers\.1\..*: num_hidden_layers is 1 in config\.json, raise it",
         ),
         ({"num_hidden_layers": 3}, r"lacks model\.layers\.2\."),
-        ({"attention_bias": True}, r"lacks .*_proj\.bias.*: attention_bias is True"),
-        ({"mlp_bias": True}, r"lacks .*_proj\.bias.*: mlp_bias is True"),
-        ({"vocab_size": 60}, r"model\.embed_tokens\.weight has shape \(61, 16\), config\.json asks for \(60, 16\)"),
-        ({"num_key_value_heads": 4}, r"k_proj\.weight has shape \(8, 16\), config\.json asks for \(16, 16\)"),
-        ({"head_dim": 8}, r"q_proj\.weight has shape \(16, 16\), config\.json asks for \(32, 16\)"),
+        ({"attention_bias": True}, r"lacks .*_proj\.bias.*: attention_bias is true"),
+        ({"mlp_bias": True}, r"lacks .*_proj\.bias.*: mlp_bias is true"),
+        ({"vocab_size": 60}, r"model\.embed_tokens\.weight has shape \(61, 16\), config\.json requires \(60, 16\)"),
+        ({"num_key_value_heads": 4}, r"k_proj\.weight has shape \(8, 16\), config\.json requires \(16, 16\)"),
+        ({"head_dim": 8}, r"q_proj\.weight has shape \(16, 16\), config\.json requires \(32, 16\)"),
     ],
 )
 def test_contradiction_with_config_is_named(config, directory, changes, words):
@@ -213,10 +213,10 @@ def test_contradiction_with_config_is_named(config, directory, changes, words):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("model.layers.0.self_attn.q_proj.bias", "attention_bias is False in config.json, set it to the opposite"),
-        ("model.layers.1.mlp.down_proj.bias", "mlp_bias is False in config.json, set it to the opposite"),
-        ("model.layers.0.self_attn.q_norm.weight", "check config.json against it"),
-        ("model.layers.x.weight", "check config.json against it"),
+        ("model.layers.0.self_attn.q_proj.bias", "attention_bias is false in config.json, set it to true"),
+        ("model.layers.1.mlp.down_proj.bias", "mlp_bias is false in config.json, set it to true"),
+        ("model.layers.0.self_attn.q_norm.weight", "check that config.json belongs to these weights"),
+        ("model.layers.x.weight", "check that config.json belongs to these weights"),
     ],
 )
 def test_extra_tensor_is_named(config, directory, name, words):
