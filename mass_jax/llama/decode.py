@@ -71,7 +71,7 @@ def unstack_adapter(adapter: Adapter | None, layers: int) -> list[dict[str, Any]
         layers: L.
 
     Returns:
-        For each layer, the "lora" collection to pass to its block; empty if there is no adapter.
+        For each layer, the "lora" collection to pass to its block; empty without an adapter.
     """
     if adapter is None:
         return [{}] * layers

@@ -92,6 +92,7 @@ class Attention(nn.Module):
     config: LlamaConfig
 
     def setup(self):
+        """Creates submodules and parameters."""
         c = self.config
         linear = functools.partial(Projection, use_bias=c.attention_bias, init_range=c.initializer_range)
         self.q_proj = linear(c.num_attention_heads * c.head_dim)
@@ -130,6 +131,7 @@ class MLP(nn.Module):
     config: LlamaConfig
 
     def setup(self):
+        """Creates submodules and parameters."""
         c = self.config
         linear = functools.partial(Projection, use_bias=c.mlp_bias, init_range=c.initializer_range)
         self.gate_proj, self.up_proj = linear(c.intermediate_size), linear(c.intermediate_size)
@@ -149,6 +151,7 @@ class Block(nn.Module):
     config: LlamaConfig
 
     def setup(self):
+        """Creates submodules and parameters."""
         self.self_attn, self.mlp = Attention(self.config), MLP(self.config)
         self.input_layernorm = RMSNorm(self.config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(self.config.rms_norm_eps)
@@ -195,6 +198,7 @@ class Embedding(nn.Module):
     config: LlamaConfig
 
     def setup(self):
+        """Creates submodules and parameters."""
         shape = (self.config.vocab_size, self.config.hidden_size)
         init = nn.initializers.normal(self.config.initializer_range)
         self.embedding = self.param("embedding", init, shape, _param_dtype())
@@ -229,6 +233,7 @@ class Llama(nn.Module):
     config: LlamaConfig
 
     def setup(self):
+        """Creates submodules and parameters."""
         self.embed_tokens = Embedding(self.config)
         self.layers = _stack_of_blocks(self.config)
         self.norm = RMSNorm(self.config.rms_norm_eps)
