@@ -7,11 +7,11 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from mass_jax import strict_json
+from mass_jax import projections, strict_json
 from mass_jax.errors import UserError
 from mass_jax.rows import BASELINES, METHODS
 
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+PROJECTIONS = projections.NAMES
 
 
 def setting(

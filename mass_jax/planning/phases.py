@@ -19,7 +19,7 @@ from mass_jax.method.models import Weights
 from mass_jax.method.text import Rollout, Text
 from mass_jax.runtime import rules
 from mass_jax.sampling.choose import Settings
-from mass_jax.sampling.sample import Request, start
+from mass_jax.sampling.loop import Request, start
 from mass_jax.training import train
 from mass_jax.training.components import execution, models
 from mass_jax.training.learners import mass_learner

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mass_jax import projections
 from mass_jax.llama import LlamaConfig
 from mass_jax.llama.model import ScannedBlock
 
@@ -45,8 +46,6 @@ TABLE = (
 )
 
 _MESH_AXIS = {rule.axis: rule.mesh_axis for rule in TABLE}
-_INPUTS = {"o_proj": "heads", "down_proj": "mlp"}
-_OUTPUTS = {"q_proj": "heads", "k_proj": "kv_heads", "v_proj": "kv_heads", "gate_proj": "mlp", "up_proj": "mlp"}
 _LEADING: tuple[tuple[str, ...], ...] = ((), ("layers",), ("tasks", "layers"))
 
 
@@ -75,7 +74,8 @@ def axes_of(names: tuple[str, ...], ndim: int) -> tuple[str, ...]:
 
 def _own_axes(parent: str, name: str) -> tuple[str, ...] | None:
     """Axes of a leaf without those of layers and tasks."""
-    inputs, outputs = _INPUTS.get(parent, "embed"), _OUTPUTS.get(parent, "embed")
+    projection = projections.TABLE.get(parent)
+    inputs, outputs = (projection.inputs, projection.outputs) if projection else ("embed", "embed")
     if name == "embedding":
         return "vocab", "embed"
     if name == "kernel":

@@ -1,25 +1,27 @@
-"""Sampling continuations: prompts are read once, their samples decode in one loop that stops when all have ended.
+"""Sampling loop on arrays: prompts are encoded once, and their samples are decoded until all have ended.
 
-Shapes: N prompts, M samples of each, T new tokens, V vocabulary, P prompt slots.
+Shape suffixes: N prompts, M samples per prompt, T new tokens, V vocabulary, P prompt slots.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mass_jax.llama import Llama, decode
+from mass_jax.llama.decode import unstack
 from mass_jax.sampling.choose import Settings, choose
+from mass_jax.types import Adapter, Params
 
 
 class Samples(NamedTuple):
-    """Continuations.
+    """Sampled continuations, as arrays.
 
     Attributes:
-      tokens_NMT: new tokens, int32; after the end, the pad token.
-      logprobs_NMT: log-probability of each, see `choose`; 0 after the end.
-      lengths_NM: tokens until the end, a stop token included.
-      finished_NM: whether a stop ended it, and not the limit on new tokens.
+        tokens_NMT: new tokens, int32; the pad token after the end.
+        logprobs_NMT: log-probability of each token, see `choose`; 0 after the end.
+        lengths_NM: number of tokens, including a stop token.
+        finished_NM: true where a stop token ended the sample, false where it hit `max_new_tokens`.
     """
 
     tokens_NMT: jax.Array
@@ -29,14 +31,14 @@ class Samples(NamedTuple):
 
 
 class DecodeState(NamedTuple):
-    """Decoding in progress: what has been drawn, and all that the next token needs.
+    """State of the sampling loop.
 
     Attributes:
-      samples: drawn so far.
-      drawn: tokens drawn of each row, the same for all.
-      caches: keys and values of each layer; slots up to `drawn - 1` are filled.
-      lengths_N: prompt lengths.
-      keys_N: random keys.
+        samples: samples so far.
+        drawn: number of tokens drawn, the same for all samples.
+        caches: keys and values of each layer; the first `drawn - 1` slots are filled.
+        lengths_N: prompt lengths.
+        keys_N: random keys.
     """
 
     samples: Samples
@@ -47,7 +49,15 @@ class DecodeState(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What stays the same while sampling: static choices."""
+    """Static settings of a sampling loop.
+
+    Attributes:
+        num_samples: M.
+        max_new_tokens: T.
+        settings: sampling settings.
+        stop_tokens: a sample ends with the first of these.
+        pad_token: token after the end of a sample.
+    """
 
     num_samples: int
     max_new_tokens: int
@@ -58,7 +68,7 @@ class Request(NamedTuple):
 
 def sample(
     model: Llama,
-    params: Any,
+    params: Params,
     prompts_NP: jax.Array,
     lengths_N: jax.Array,
     keys_N: jax.Array,
@@ -67,46 +77,55 @@ def sample(
     max_new_tokens: int,
     settings: Settings = Settings(),  # noqa: B008 (frozen)
     stop_tokens: tuple[int, ...] = (),
-    adapters: Any = None,
+    adapters: Adapter | None = None,
 ) -> Samples:
     """Draws `num_samples` continuations of each prompt.
 
-    A sample depends on its own prompt, adapter and key only: the key of sample m at step t is
-    fold_in(fold_in(keys_N[n], m), t). What shares the batch changes no more than rounding. Wrap it in `jax.jit` with
-    the settings bound (`functools.partial`), or call it inside another jitted function.
+    A sample depends only on its own prompt, adapter and key: the key of sample m at step t is
+    fold_in(fold_in(keys_N[n], m), t). The rest of the batch affects rounding only. Wrap this in `jax.jit` with the
+    static arguments bound by `functools.partial`, or call it inside another jitted function.
 
     Args:
-      model: the model.
-      params: parameters; those of `decode.unstack` spare each call a copy of the blocks.
-      prompts_NP: right-padded prompts.
-      lengths_N: real tokens of each, at least 1.
-      keys_N: one random key per prompt.
-      num_samples: M.
-      max_new_tokens: T.
-      settings: how tokens are drawn.
-      stop_tokens: a sample ends with the first of these, which is counted and kept.
-      adapters: None, one "lora" tree for all [L, ...], or one for each prompt [N, L, ...].
+        model: the model.
+        params: parameters; those from `unstack` save a copy of the blocks in each call.
+        prompts_NP: right-padded prompts.
+        lengths_N: number of real tokens in each prompt, at least 1.
+        keys_N: one random key per prompt.
+        num_samples: M.
+        max_new_tokens: T.
+        settings: sampling settings.
+        stop_tokens: a sample ends with the first of these, which is counted and kept.
+        adapters: None, one adapter for all prompts [L, ...], or one per prompt [N, L, ...].
 
     Returns:
-      The samples.
+        The samples.
+
+    >>> from mass_jax.llama import LlamaConfig
+    >>> model = Llama(LlamaConfig(vocab_size=7, hidden_size=4, num_hidden_layers=1, num_attention_heads=1,
+    ...                           intermediate_size=4))
+    >>> prompts_NP, lengths_N = jnp.array([[1, 2], [3, 0]]), jnp.array([2, 1])
+    >>> params = jax.jit(model.init)(jax.random.key(0), prompts_NP)["params"]
+    >>> keys_N = jax.random.split(jax.random.key(1), 2)
+    >>> sample(model, params, prompts_NP, lengths_N, keys_N, num_samples=3, max_new_tokens=5).tokens_NMT.shape
+    (2, 3, 5)
     """
     pad = model.config.pad_token_id
     request = Request(num_samples, max_new_tokens, settings, tuple(stop_tokens), 0 if pad is None else pad)
-    params = decode.unstack(params)
+    params = unstack(params)
     state = start(model, params, prompts_NP, lengths_N, keys_N, request, adapters)
     return advance(model, params, state, request, adapters, max_new_tokens).samples
 
 
 def start(
     model: Llama,
-    params: Any,
+    params: Params,
     prompts_NP: jax.Array,
     lengths_N: jax.Array,
     keys_N: jax.Array,
     request: Request,
-    adapters: Any,
+    adapters: Adapter | None,
 ) -> DecodeState:
-    """Reads the prompts and draws the first token of each sample."""
+    """Encodes the prompts and draws the first token of each sample; takes unstacked parameters."""
     rows, length = prompts_NP.shape[0], request.max_new_tokens
     layers = decode.unstack_adapter(adapters, model.config.num_hidden_layers)
     logits_NV, caches = decode.prefill(model, params, layers, prompts_NP, lengths_N, request.num_samples, length)
@@ -123,12 +142,17 @@ def start(
 
 
 def advance(
-    model: Llama, params: Any, state: DecodeState, request: Request, adapters: Any, until: int | jax.Array
+    model: Llama,
+    params: Params,
+    state: DecodeState,
+    request: Request,
+    adapters: Adapter | None,
+    until: int | jax.Array,
 ) -> DecodeState:
-    """Decodes until `until` tokens of each sample are drawn or all have ended."""
+    """Continues sampling until `until` tokens per sample are drawn, or all samples have ended."""
     layers = decode.unstack_adapter(adapters, model.config.num_hidden_layers)
 
-    def goes_on(state: DecodeState) -> jax.Array:
+    def running(state: DecodeState) -> jax.Array:
         return (state.drawn < until) & ~jnp.all(state.samples.finished_NM)
 
     def body(state: DecodeState) -> DecodeState:
@@ -138,11 +162,11 @@ def advance(
         samples = _append(state.samples, logits_NMV, state.keys_N, state.drawn, request)
         return state._replace(samples=samples, drawn=state.drawn + 1, caches=caches)
 
-    return jax.lax.while_loop(goes_on, body, state)
+    return jax.lax.while_loop(running, body, state)
 
 
 def _append(samples: Samples, logits_NMV: jax.Array, keys_N: jax.Array, t: jax.Array, request: Request) -> Samples:
-    """Draws token t of each sample that has not ended."""
+    """Draws token t of every sample that has not ended."""
 
     def one(key: jax.Array, m: jax.Array, logits_V: jax.Array) -> tuple[jax.Array, jax.Array]:
         return choose(jax.random.fold_in(jax.random.fold_in(key, m), t), logits_V, request.settings)
