@@ -151,7 +151,7 @@ def _same_scalar(gold: Scalar, answer: Scalar, judge: Judge) -> bool:
 
 
 def _same_percentage(gold: Scalar, answer: Scalar, judge: Judge) -> bool:
-    """Compares 20 % with a bare number: 0.2 is its value, and 20 is accepted, since problems may ask for the percentage.
+    """Compares 20 % with a bare number: 0.2 is its value; 20 is accepted, since problems may ask for the percentage.
 
     A bare number of at most 1 is never a percentage: 0.2 is not 0.2 %.
     """
@@ -168,7 +168,7 @@ def _hundredth(scalar: Scalar) -> str:
 
 
 def _same_based(gold: Value, answer: Value) -> bool:
-    """Compares the digits, and the bases if the answer names one; the gold answer must name it too."""
+    """Compares the digits and, if the answer names one, the base; a base that only the answer names is not accepted."""
     if not isinstance(gold, Based):
         return False
     if isinstance(answer, Based):

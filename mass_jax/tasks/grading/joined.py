@@ -15,7 +15,7 @@ _NAME = r"\\?[A-Za-z]{1,8}(?:_\{?[0-9A-Za-z]{1,4}\}?)?(?:\([a-z0-9]\))?"
 _JOINT = re2.compile(
     rf"(?i){_SPACE}(?:[,;]?{_SPACE}(?:\\text\{{)?\s*,?\s*(?:and|or)\s*\}}?|[,;&]){_SPACE}(?:{_NAME}\s*=|{_NAME}\s*\\in)?{_SPACE}"
 )
-# Text between two boxes that may be parts of one answer: none, the number of a part, or words that end in "and" or "or".
+# Text between boxes that may be parts of one answer: empty, the number of a part, or words that end in "and" or "or".
 _UNCLEAR = re2.compile(
     rf"(?i){_SPACE}[.,;]?{_SPACE}(?:\(?(?:[0-9]{{1,2}}|[a-z]|i{{1,3}}|iv)[).:])?{_SPACE}(?:{_NAME}\s*=)?{_SPACE}"
     rf"|(?:[^.\n]|\.[^\s.])*[\s,;$](?:and|or){_SPACE}(?:{_NAME}\s*=)?{_SPACE}"

@@ -25,7 +25,7 @@ def boxed_answer(solution: str) -> str:
     r"""Extracts the answer of a MATH solution: the content of its last `\boxed{...}`.
 
     Raises:
-        BadRow: If there is no complete box.
+        BadRow: If the box is missing or incomplete.
     """
     answer = last_boxed(solution)
     if answer is None:
@@ -37,7 +37,7 @@ def hashed_answer(solution: str) -> str:
     """Extracts the answer of a GSM8K solution: the text after ####, without thousands separators.
 
     Raises:
-        BadRow: If there is no ####.
+        BadRow: If #### is missing.
 
     Example:
         >>> hashed_answer("1000 + 200 = 1200\\n#### 1,200")
