@@ -56,18 +56,15 @@ def draw_problems(side: Side, count: int, seed: int) -> list[Problem]:
 
 
 def oracle_examples(problem: Problem, count: int, seed: int) -> list[Example]:
-    """Samples correct examples of the target problem's family with training operands; never the target itself.
+    """Samples distinct correct examples of the target problem's family with training operands.
 
     Args:
-        problem: Target problem.
+        problem: Target problem; never sampled itself.
         count: Number of examples.
         seed: Random seed.
 
-    Returns:
-        `count` distinct examples.
-
     Raises:
-        UserError: If the family has fewer problems.
+        UserError: If the family has fewer training problems.
     """
     rng = random.Random(f"mass families oracle {seed} {problem.id}")
     others = [p for p in _shuffled(problem.subject, Side.TRAIN, rng) if p.id != problem.id]

@@ -61,7 +61,7 @@ def draw_problems(domain: Domain, split: Split, count: int, seed: int) -> list[P
 
 
 def oracle_examples(domain: Domain, problem: Problem, count: int, seed: int) -> list[Example]:
-    """Samples correct examples of the target's operator from training cells, the upper reference for a generator.
+    """Samples correct examples with the target's operator from training cells, the upper reference for a generator.
 
     Args:
         domain: The domain.

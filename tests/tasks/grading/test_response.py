@@ -11,6 +11,16 @@ from mass_jax.tasks.math import final_answer
 @pytest.mark.parametrize(
     ("response", "answer"),
     [
+        # one of each form
+        (r"First \boxed{1}, then \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"so \fbox{7}", "7"),
+        (r"so $\boxed 7$", "7"),
+        ("24 + 48 = 72\n#### 72", "72"),
+        ("#### 1\n#### 2\nthanks", "2"),
+        ("Well.\nThe answer is: **3.5**.\nBye.", "3.5"),
+        ("The final answer is $x^2$", "$x^2$"),
+        ("12", "12"),
         # thinking
         (r"<think>Try \boxed{9}.</think>So it is \boxed{12}.", "12"),
         (r"Let me see, \boxed{9}?</think>The answer is 12.", "12"),
@@ -153,6 +163,17 @@ def test_final_answer_extracts_form(response, answer):
 )
 def test_verifier_rejects_doubtful_answers(response, verifier):
     assert verifier.submit("12", response).result() is Verdict.UNPARSABLE
+
+
+@pytest.mark.parametrize(
+    "response",
+    ["a\nb", r"cut off: \boxed{\frac{1}{2}", r"\boxed{1} or \boxed{2", "x" * 200_000, "1\n2\n3"],
+    ids=["two lines", "truncated box", "truncated second box", "too long", "three lines"],
+)
+def test_final_answer_rejects_missing_answer(response, verifier):
+    with pytest.raises(Unreadable):
+        final_answer(response)
+    assert verifier.verify(["1"], [response]) == [Verdict.UNPARSABLE]
 
 
 @pytest.mark.parametrize("response", [r"\boxed{}", "<answer></answer>", "Answer:", "####", "...", "?"])
