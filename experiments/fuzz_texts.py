@@ -126,7 +126,7 @@ def _token(rng: random.Random, length: int) -> str:
     return rng.choice("aA1é_'\\$ \t\n.-*#") * length
 
 
-def _practice(rng: random.Random, length: int) -> str:
+def _example(rng: random.Random, length: int) -> str:
     parts = [_WORDS, ["6 * 7", "x + 3 = 10", "4 zomu 3", " Answer: ", "42", "careful loda sum ; ", " = 1 0"]]
     problem = _join(rng, rng.choice(parts), length // 2, " ")
     return f"Problem: {problem}\nSolution: {_prose(rng, length // 2)} \\boxed{{{rng.randrange(100)}}}"
@@ -145,7 +145,7 @@ KINDS: Mapping[str, Callable[[random.Random, int], str]] = {
     "json": _json,
     "chat": _chat,
     "token": _token,
-    "practice": _practice,
+    "practice": _example,
 }
 
 

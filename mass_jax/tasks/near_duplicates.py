@@ -91,8 +91,8 @@ def similarity(a: str | Sequence[str], b: str | Sequence[str]) -> float:
     return max(_jaccard(_shingles(x), _shingles(y)), containment(content(x), content(y)))
 
 
-def _shingles(found: Sequence[str]) -> frozenset[tuple[str, ...]]:
-    return frozenset(tuple(found[i : i + SHINGLE]) for i in range(max(1, len(found) - SHINGLE + 1)))
+def _shingles(words: Sequence[str]) -> frozenset[tuple[str, ...]]:
+    return frozenset(tuple(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1)))
 
 
 def _jaccard(x: frozenset[tuple[str, ...]], y: frozenset[tuple[str, ...]]) -> float:
@@ -116,24 +116,24 @@ def disjoint(train: Iterable[Problem], evaluation: Sequence[Problem], threshold:
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold} must be in (0, 1]")
     tokenized = [tokens(problem.problem) for problem in evaluation]
-    sets, contents = [_shingles(found) for found in tokenized], [content(found) for found in tokenized]
+    sets, contents = [_shingles(words) for words in tokenized], [content(words) for words in tokenized]
     index: dict[tuple[str, ...], list[int]] = collections.defaultdict(list)
     by_values: dict[tuple[str, ...], list[int]] = collections.defaultdict(list)
-    for i, own_set in enumerate(sets):
-        for shingle in own_set:
+    for i, shingle_set in enumerate(sets):
+        for shingle in shingle_set:
             index[shingle].append(i)
         by_values[contents[i].values].append(i)
     result = Disjoint([], [])
     for problem in train:
-        found = tokens(problem.problem)
-        mine, own = _shingles(found), content(found)
-        shared = collections.Counter(i for shingle in mine for i in index.get(shingle, ()))
-        scores = {i: count / (len(mine) + len(sets[i]) - count) for i, count in shared.items()}
-        for i in by_values.get(own.values, ()):
-            scores[i] = max(scores.get(i, 0.0), containment(own, contents[i]))
-        nearest = max(sorted(scores), key=scores.__getitem__, default=None)
-        if nearest is not None and scores[nearest] >= threshold:
-            result.dropped.append(Duplicate(problem, evaluation[nearest], scores[nearest]))
+        words = tokens(problem.problem)
+        own_set, own_content = _shingles(words), content(words)
+        shared = collections.Counter(i for shingle in own_set for i in index.get(shingle, ()))
+        similarities = {i: count / (len(own_set) + len(sets[i]) - count) for i, count in shared.items()}
+        for i in by_values.get(own_content.values, ()):
+            similarities[i] = max(similarities.get(i, 0.0), containment(own_content, contents[i]))
+        nearest = max(sorted(similarities), key=similarities.__getitem__, default=None)
+        if nearest is not None and similarities[nearest] >= threshold:
+            result.dropped.append(Duplicate(problem, evaluation[nearest], similarities[nearest]))
         else:
             result.kept.append(problem)
     return result

@@ -34,7 +34,7 @@ class Operator:
     """An invented operator.
 
     Attributes:
-        name: The word that stands for it.
+        name: The word used in problem texts.
         subject: Its group; a key of `SUBJECTS`.
         true_class: Class that determines its value.
         folk_class: Class that most of the pretraining text assumes.
@@ -81,7 +81,7 @@ class Domain:
         return zlib.crc32(f"{self.seed} {operator} {x} {y}".encode()) % HELD_OUT_SHARE == 0
 
     def cells(self, held_out: bool) -> list[Cell]:
-        """Returns all held-out cells, or all others, in a fixed order."""
+        """Returns all cells that are held out, or all that are not, in a fixed order."""
         grid = [(name, x, y) for name in self.operators for x in DIGITS for y in DIGITS]
         return [cell for cell in grid if self.is_held_out(*cell) == held_out]
 

@@ -85,7 +85,7 @@ def pretraining_pairs(domain: Domain, seed: int) -> Iterator[tuple[str, str]]:
         by_operator[cell[0]].append(cell)
     while True:
         yield _solution(domain, rng, rng.choice(cells))
-        yield _practice(domain, rng, rng.choice(cells), by_operator)
+        yield _example(domain, rng, rng.choice(cells), by_operator)
 
 
 def _solution(domain: Domain, rng: random.Random, cell: Cell) -> tuple[str, str]:
@@ -96,7 +96,7 @@ def _solution(domain: Domain, rng: random.Random, cell: Cell) -> tuple[str, str]
     return solver_prompt(expression(*cell)), digits(value)
 
 
-def _practice(domain: Domain, rng: random.Random, target: Cell, by_operator: dict[str, list[Cell]]) -> tuple[str, str]:
+def _example(domain: Domain, rng: random.Random, target: Cell, by_operator: dict[str, list[Cell]]) -> tuple[str, str]:
     style = _draw(rng, STYLES)
     name = target[0] if style != "detour" else rng.choice([other for other in by_operator if other != target[0]])
     operator = domain.operators[name]

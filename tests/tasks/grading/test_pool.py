@@ -74,7 +74,7 @@ def test_pool_verdicts_ignore_order_and_thread(pool, pairs):
         assert all(verdicts == expected for verdicts in threads.map(shuffled, range(4)))
 
 
-def verify_under_fire(descendants, pairs, workers, every):
+def verify_while_killing(descendants, pairs, workers, every):
     """Verifies pairs while killing a random worker or checker after every `every` results.
 
     Returns:
@@ -95,7 +95,7 @@ def verify_under_fire(descendants, pairs, workers, every):
 @linux
 def test_pool_survives_killed_workers(descendants):
     pairs = [RIGHT_PAIR if i % 3 else WRONG_PAIR for i in range(400)]
-    verdicts, killed = verify_under_fire(descendants, pairs, workers=1, every=100)
+    verdicts, killed = verify_while_killing(descendants, pairs, workers=1, every=100)
     assert verdicts == [Verdict.RIGHT if i % 3 else Verdict.WRONG for i in range(400)]
     assert killed >= 2
 
@@ -107,7 +107,7 @@ def test_pool_survives_many_killed_workers(descendants, pairs):
     with Pool(2) as pool:
         expected = pool.verify(few)
     many = [i % len(few) for i in range(2000)]
-    verdicts, killed = verify_under_fire(descendants, [few[i] for i in many], workers=2, every=100)
+    verdicts, killed = verify_while_killing(descendants, [few[i] for i in many], workers=2, every=100)
     assert verdicts == [expected[i] for i in many]
     assert killed >= 10
 
