@@ -102,7 +102,7 @@ def _as_based(text: str) -> Based | None:
 
 
 def _scalar(text: str) -> str:
-    """Checks that an expression has only known commands and no prose, and returns it without a leading sign."""
+    """Checks that an expression has only known commands and no prose, and returns it without a leading plus."""
     text = text.strip()
     for command in re.findall(r"\\([a-zA-Z]+)", text):
         if command not in _COMMANDS:

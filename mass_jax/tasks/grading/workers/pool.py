@@ -182,7 +182,7 @@ class _Worker:
         return wire.LOST
 
     def _get_ready(self) -> None:
-        """Waits for a loaded process; does not count processes that were killed while loading against the answer."""
+        """Waits for a loaded process, restarting processes that are killed while loading."""
         patience = _START_SECONDS
         for _ in range(_STARTS):
             if self._process is None:
@@ -190,7 +190,7 @@ class _Worker:
             if self._ready or self._read_line(patience) == wire.READY:
                 self._ready = True
                 return
-            self._raise_if_it_gave_up()
+            self._raise_if_exited()
             self.stop()
             patience = min(2 * patience, _LONGEST_START_SECONDS)
         raise RuntimeError(
@@ -206,7 +206,7 @@ class _Worker:
             return None
         return self._read_line(2 * self._limits.wall_seconds + _GRACE_SECONDS)
 
-    def _raise_if_it_gave_up(self) -> None:
+    def _raise_if_exited(self) -> None:
         """Raises if the process exited by itself, which a restart would not fix."""
         assert self._process is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
