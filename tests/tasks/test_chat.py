@@ -63,39 +63,39 @@ def test_render_matches_transformers(make, source, messages):
     assert chat.render(encoder, messages) == wanted.removeprefix("<s>")
 
 
-@pytest.mark.parametrize(
-    ("source", "reason"),
-    [
-        ("{{ raise_exception('No system\nmessage') }}", "does not render (TemplateError: No system message)"),
-        ("{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}", "no system"),
-        ("{% for m in messages %}{{ m.content }}", "TemplateSyntaxError: Unexpected end of template"),
-        ("{{ messages | no_such_filter }}", "No filter named 'no_such_filter'"),
-        ("{{ messages[0].no.such }}", "UndefinedError"),
-        ("{{ 1 / 0 }}", "ZeroDivisionError"),
-        ("{{ messages[0]['content'].__class__.__mro__ }}", "SecurityError"),
-        ("{% set _ = messages.append(1) %}", "SecurityError"),
-        ("{% include 'secret' %}", "does not render"),
-        ("{{ messages | random }}", "No filter named 'random'"),
-        ("{{ lipsum() }}", "'lipsum' is undefined"),
-        ("", "is empty"),
-        (" \n", "is empty"),
-        (5, "is 5, not a string"),
-        (True, "is True, not a string"),
-        ([{"name": "chat", "template": PLAIN}, {"name": "rag", "template": "x"}], "none of the chat templates ['chat'"),
-        ("always the same", "omits the last message"),
-        ("{{ messages[0].content }}", "omits the last message"),
-        ("{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}", "its loops have more than"),
-        ("{% for m in messages %}{% for a in m.content %}{% for b in m.content %}{% for c in m.content %}"
-         "{% endfor %}{% endfor %}{% endfor %}{{ m.content }}{% endfor %}", "its loops have more than"),
-        ("{% macro f(n) %}{% if n %}{% set _ = f(n - 1) ~ f(n - 1) %}{% endif %}{% endmacro %}{{ f(40) }}",
-         "runs longer than 3 s"),
-        ("{% for m in messages recursive %}{{ m.content }}{% endfor %}", "it has a recursive loop"),
-        ("{{ 'a' * 2000000 }}", "writes more than 1000000 characters"),
-        ("{% for i in range(99999) %}{{ messages[0].content * 99 }}{% endfor %}", "writes more than 1000000"),
-        ("{% set x = 'a' * 30000000000 %}", "MemoryError"),
-        ("{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
-    ],
-)  # fmt: skip
+BAD_TEMPLATES = [
+    ("{{ raise_exception('No system\nmessage') }}", "does not render (TemplateError: No system message)"),
+    ("{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}", "no system"),
+    ("{% for m in messages %}{{ m.content }}", "TemplateSyntaxError: Unexpected end of template"),
+    ("{{ messages | no_such_filter }}", "No filter named 'no_such_filter'"),
+    ("{{ messages[0].no.such }}", "UndefinedError"),
+    ("{{ 1 / 0 }}", "ZeroDivisionError"),
+    ("{{ messages[0]['content'].__class__.__mro__ }}", "SecurityError"),
+    ("{% set _ = messages.append(1) %}", "SecurityError"),
+    ("{% include 'secret' %}", "does not render"),
+    ("{{ messages | random }}", "No filter named 'random'"),
+    ("{{ lipsum() }}", "'lipsum' is undefined"),
+    ("", "is empty"),
+    (" \n", "is empty"),
+    (5, "is 5, not a string"),
+    (True, "is True, not a string"),
+    ([{"name": "chat", "template": PLAIN}, {"name": "rag", "template": "x"}], "none of the chat templates ['chat'"),
+    ("always the same", "omits the last message"),
+    ("{{ messages[0].content }}", "omits the last message"),
+    ("{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}", "its loops have more than"),
+    ("{% for m in messages %}{% for a in m.content %}{% for b in m.content %}{% for c in m.content %}"
+     "{% endfor %}{% endfor %}{% endfor %}{{ m.content }}{% endfor %}", "its loops have more than"),
+    ("{% macro f(n) %}{% if n %}{% set _ = f(n - 1) ~ f(n - 1) %}{% endif %}{% endmacro %}{{ f(40) }}",
+     "runs longer than 3 s"),
+    ("{% for m in messages recursive %}{{ m.content }}{% endfor %}", "it has a recursive loop"),
+    ("{{ 'a' * 2000000 }}", "writes more than 1000000 characters"),
+    ("{% for i in range(99999) %}{{ messages[0].content * 99 }}{% endfor %}", "writes more than 1000000"),
+    ("{% set x = 'a' * 30000000000 %}", "MemoryError"),
+    ("{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("source", "reason"), BAD_TEMPLATES, ids=[reason for _, reason in BAD_TEMPLATES])
 def test_renderer_reports_bad_template(make, source, reason):
     encoder = make(source)
     start = time.monotonic()
