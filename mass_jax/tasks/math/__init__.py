@@ -1,4 +1,4 @@
-"""Mathematics problems: data, prompts, parsing, and a verifier that holds against hostile answers."""
+"""Mathematics problems: data sets, prompts, a parser, and a verifier that is safe on untrusted model output."""
 
 from mass_jax.tasks.grading.response import final_answer
 from mass_jax.tasks.grading.verifier import Verifier
