@@ -226,7 +226,7 @@ class Config:
         return self.num_examples + self.num_attempts
 
     def located(self) -> "Config":
-        """Returns the settings with existing local paths made absolute, so that they are valid in any working directory.
+        """Returns the settings with existing local paths made absolute, which makes them valid anywhere.
 
         Names are unchanged: the embedded model, hub ids, and data sets of tasks other than math.
 
@@ -304,7 +304,7 @@ def _check(field: dataclasses.Field, value: Any) -> None:
 
 
 def _has_type_of(default: Any, value: Any) -> bool:
-    """Returns whether a value has the type of a setting's default; integers count as floats, booleans do not.""""""
+    """Returns whether a value has the type of a setting's default; integers count as floats, booleans do not."""
     if isinstance(default, tuple):
         return isinstance(value, tuple) and all(_has_type_of(default[0], item) for item in value)
     if isinstance(value, bool) or isinstance(default, bool):
