@@ -1,4 +1,4 @@
-"""Launches a command on many machines or as several local processes; prints the commands, and runs them with --nodry_run.
+"""Launches a command on many machines, or as several local processes; --nodry_run runs what is printed otherwise.
 
     python -m experiments.launch --backend=local --num_processes=2 -- --preset=tiny --workdir=runs/two
     python -m experiments.launch --backend=gcloud --topology=v5e:4x4 --name=mass --zone=us-west4-a \\
@@ -127,8 +127,8 @@ def _need(backend: str, given: dict[str, Any], *names: str) -> None:
 def run_together(programs: Sequence[Command]) -> int:
     """Runs commands in parallel and ends them together.
 
-    SIGTERM and Ctrl-C are forwarded to every process, so that all of them save and stop. If one fails, the others, which
-    would wait for it, are asked to stop; those that do not stop in time are killed.
+    SIGTERM and Ctrl-C are forwarded to every process, so that all of them save and stop. If one fails, the others are
+    asked to stop, since they would wait for it; those that do not stop in time are killed.
 
     Returns:
         The first nonzero exit status, or 0.

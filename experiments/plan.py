@@ -2,7 +2,7 @@
 
     python -m experiments.plan --preset=llama31_8b_verifier --topology=v5e:4x4 --out=runs/plan
 
-Needs the TPU compiler (`pip install "mass_jax[plan]"`) but no TPU; --topology=local plans for the device of this machine.
+Needs the TPU compiler (`pip install "mass_jax[plan]"`) but no TPU; --topology=local plans for this machine's devices.
 The compiled programs are those that a run executes. The last phase, "meta-step", is the program of training itself: it
 contains scoring, adaptation, meta-gradient and update, which are also compiled separately before it. A phase takes some
 minutes to compile; OUT/plan.json is written after each, and rerunning the same command resumes. OUT finally contains

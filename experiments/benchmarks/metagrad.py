@@ -125,9 +125,9 @@ def cases(preset: Preset) -> list[Case]:
     return [*rows, Case(PLAIN_JAX)]
 
 
-# nick-rui/metagrad-distill reports, for all parameters of GPT-2 124M with Adam, 52.1 GB of an 80 GB H100 at k=64, L=128,
-# T=16, and out of memory at k=96, or L=256, or T=32. These are the same shapes on a Llama of 124M parameters; they are
-# compiled and never run.
+# nick-rui/metagrad-distill reports, for all parameters of GPT-2 124M with Adam, 52.1 GB of an 80 GB H100 at k=64,
+# L=128, T=16, and out of memory at k=96, or L=256, or T=32. These are the same shapes on a Llama of 124M parameters;
+# they are compiled and never run.
 WALL = problem.Size(12, 768, 2048, 12, 12, 50257, 0, 64, 128, 8, tied=True)
 WALL_CASES = (
     (WALL, Case("WeightedMixedMode(recursive)", "adam", "block", 32, 8, 4, 16)),

@@ -7,7 +7,7 @@ Result:   Base < TT-SS < Solver GRPO < MASS on operators unseen in meta-training
 
 Settings were chosen on domains of other random seeds than the shipped one (one seed, 400 problems): an inner learning
 rate of 0.3 is best for the pretrained model but makes the meta-trained one overshoot (MASS 83 % on unseen operators);
-0.2 with a linearly decaying generator rate and gamma 0.1 does not (89 %).
+0.2 with a generator rate that decays to 0 and gamma 0.1 does not (89 %).
 """
 
 from mass_jax.config import Config

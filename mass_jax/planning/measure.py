@@ -80,7 +80,7 @@ def held_bytes(iteration: Iteration) -> dict[str, int]:
 
 
 def cache_bytes(iteration: Iteration) -> int:
-    """Returns the bytes per chip of key-value caches: one per prompt and one per sample, split over problems and heads."""
+    """Returns the bytes per chip of key-value caches, one per prompt and one per sample, split over the mesh."""
     config, shape, sizes = iteration.config, iteration.shape, iteration.mesh.shape
     slots = config.max_generator_prompt_tokens + config.num_examples * config.max_example_tokens
     each = 2 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
