@@ -4,9 +4,9 @@
 
 First trains a small run undisturbed. Then repeats it while stopping (SIGTERM) or killing (SIGKILL) and resuming it,
 until --kills interruptions are done: up to three per run, each in another phase, at a random time after the phase
-began. Every interrupted run must end with the checkpoint, metrics and records of the undisturbed one, bit for bit (times
-excepted). OUT/chaos.json lists the phase of each kill; the exit status is 1 if anything differs. Rerun the same command
-to resume after the last finished run.
+began. Every interrupted run must end with the checkpoint, metrics and records of the undisturbed one, bit for bit
+(except for times). OUT/chaos.json lists the phase of each kill; the exit status is 1 if anything differs. Rerun the
+same command to resume after the last finished run.
 """
 
 import collections

@@ -18,18 +18,7 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 def setting(
     default: Any, help: str, choices: tuple[str, ...] = (), minimum: float | None = None, path: bool = False
 ) -> Any:
-    """Declares a setting.
-
-    Args:
-        default: default value; it also determines the type of the flag.
-        help: help text of the flag.
-        choices: allowed values, or allowed items of a tuple; empty allows any.
-        minimum: smallest allowed number.
-        path: whether the value may be a local path.
-
-    Returns:
-        A dataclass field.
-    """
+    """Declares a dataclass field with its help text, allowed values or items, minimum, and whether it may be a path."""
     metadata = {"help": help, "choices": choices, "minimum": minimum, "path": path}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -171,9 +160,7 @@ class Config:
         0.2, "Clip range of the policy ratio: it is clipped to 1 - clip_ratio .. 1 + clip_ratio.", minimum=0
     )
     ratio_level: str = setting(
-        "sequence",
-        "Unit of the policy ratio: whole completions or single tokens.",
-        choices=("sequence", "token"),
+        "sequence", "Unit of the policy ratio: whole completions or single tokens.", choices=("sequence", "token")
     )
     advantage_eps: float = setting(
         0.01, "Constant added to the standard deviation of rewards that advantages are divided by.", minimum=0

@@ -108,7 +108,7 @@ class Reporter:
             self._bar.set_postfix({name: f"{value:.3g}" for name, value in figures.items()})
 
     def step_done(self, done: int) -> None:
-        """Logs the latest values if there is no progress bar and enough time has passed."""
+        """Logs the latest values every few seconds, unless a progress bar shows them."""
         if self._bar is not None:
             return
         if is_first() and (done == self._stop or time.monotonic() - self._last_line > LOG_EVERY_SECONDS):

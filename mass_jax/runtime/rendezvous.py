@@ -191,7 +191,7 @@ def _visit(host: str, port: int, num_processes: int, process_id: int, deadline: 
 
 
 def _ask(host: str, port: int, greeting: bytes, timeout: float) -> str | None:
-    """Waits for the reply of process 0; None if there is no process 0."""
+    """Waits for the reply of process 0; None if process 0 cannot be reached."""
     try:
         with socket.create_connection((host, port), timeout=min(_GREETING_SECONDS, timeout)) as connection:
             connection.sendall(greeting)

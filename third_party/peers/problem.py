@@ -75,7 +75,7 @@ def draw(key: jax.Array, size: Size, dtype: Any = jnp.float32) -> Data:
 
 
 def example_losses(size: Size, base: Any, remat: str = "none", loss_chunk: int = 0) -> Any:
-    """Returns a function `(params, tokens_MT) -> losses_M`, the mean negative log-likelihood per token of each example."""
+    """Returns a function `(params, tokens_MT) -> losses_M`, the mean loss of each example in nats per token."""
     model = Llama(size.config(remat, loss_chunk))
 
     def losses_of(params: Any, tokens_MT: jax.Array) -> jax.Array:
