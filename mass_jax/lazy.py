@@ -1,4 +1,4 @@
-"""Lazy package namespaces: names are imported on first use, so that a package costs what its user needs."""
+"""Lazy package namespaces, whose names are imported on first use."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -6,14 +6,14 @@ from typing import Any
 
 
 def attach(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """Builds `__getattr__`, `__dir__` and `__all__` of a package.
+    """Builds `__getattr__`, `__dir__` and `__all__` for a package.
 
     Args:
-        package: the package's `__name__`.
-        names: public name -> submodule that defines it; a name that maps to itself is a submodule.
+        package: `__name__` of the package.
+        names: map from public names to the submodules that define them; a name that maps to itself is a submodule.
 
     Returns:
-        The three values, to be assigned in the package's `__init__`.
+        The three values, to be assigned in the `__init__` of the package.
 
     >>> __getattr__, __dir__, __all__ = attach("mass_jax", {"Config": "config", "config": "config"})
     >>> __getattr__("Config").__name__, __all__
