@@ -75,9 +75,7 @@ def _read_config(path: pathlib.Path) -> Config:
     try:
         return Config.from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{path} does not hold the settings of a run ({error}); give a workdir of experiments.train"
-        ) from None
+        raise UserError(f"{path} is not the settings of a run ({error}); give a workdir of experiments.train") from None
 
 
 def _steps(directory: pathlib.Path) -> list[int]:

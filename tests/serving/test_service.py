@@ -260,8 +260,8 @@ def test_user_without_a_name_is_a_number(monkeypatch):
 
 
 def test_changed_weights_release_no_answer(setup, path):
-    identity = setup.identity | {"weights": "0" * 64}
-    with service_at(path, setup, identity=identity) as solver, pytest.raises(loading.WeightsChanged):
+    other = setup.identity | {"weights": "0" * 64}
+    with service_at(path, setup, identity=other) as service, pytest.raises(loading.WeightsChanged):
         service(PROBLEMS)
     assert events_of(path) == []
     assert [record["kind"] for record, _ in log.records(path)][-1] == "fault"
@@ -409,7 +409,7 @@ def test_real_examples_alone_do_not_suffice(setup, path):
         (
             policy.Policy(gates={}, real_share=0.5, min_examples=4),
             9,
-            "min_examples=4 of the policy exceeds the 3 synthetic examples",
+            "min_examples=4 of the policy exceeds the 3 synthetic",
         ),
     ],
 )
