@@ -4,8 +4,8 @@
     python -m experiments.chaos_solve kill --model=tiny --out=docs/results/audit      (about half an hour)
 
 `inject` answers 1,000 questions, a tenth of them with hostile or useless examples in place of the model's, and counts
-how many are caught by the intended gate; then a new process replays 50 random updates. `kill` ends a solve run by SIGKILL
-100 times, every tenth time together with a second writer of the same log.
+how many are caught by the intended gate; then a new process replays 50 random updates. `kill` ends a solve run by
+SIGKILL 100 times, every tenth time together with a second writer of the same log.
 """
 
 import collections
