@@ -136,7 +136,7 @@ def test_commands_report_errors_in_one_line(environment, module, arguments, mess
 
 @pytest.fixture
 def small_log(tmp_path):
-    """A log with a run and an event of a task that is no model's own."""
+    """A log with a run and an event of a task that no model has."""
     event = {"kind": "adaptation", "adapter": "0" * 64, "task": "Sums", "problem": "4 + 3"}
     with log.EventLog(tmp_path / "log.jsonl") as opened:
         opened.append({"kind": "run"}, event)
