@@ -13,6 +13,7 @@ import os
 import pathlib
 import pwd
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
@@ -131,10 +132,11 @@ def make_model(
     model = stages.Model(parts, weights, (), real, num_real)
     made = []
     for name, settings in permitted.gates.items():
-        known = {
-            "calibration": lambda: {"real_nll": candidates.real_nll(model)},
-            "length": lambda: {"max_tokens": parts.config.max_example_tokens},
-        }.get(name, dict)()
+        known: dict[str, Any] = {}
+        if name == "calibration":
+            known = {"real_nll": candidates.real_nll(model)}
+        elif name == "length":
+            known = {"max_tokens": parts.config.max_example_tokens}
         made.append(gates.SHIPPED[name](**{**known, **settings}))
     return dataclasses.replace(model, gates=(*made, *more))
 
