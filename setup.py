@@ -19,6 +19,7 @@ DEPENDENCIES = (
     ("optax>=0.2.8", "inner and outer optimizers", ("",)),
     ("chex>=0.1.92", "assertions on shapes and trees", ("",)),
     ("orbax-checkpoint>=0.12.8", "checkpoints (its v1 API)", ("",)),
+    ("pydantic>=2", "strict types for the policy file", ("",)),
     ("transformers>=5.0", "tokenizers and chat templates", ("",)),
     ("jinja2>=3.1.6", "renders HTML pages and chat templates; transformers does not require it itself", ("",)),
     ("tokenizers>=0.22", "builds the testbed's tokenizer.json", ("",)),

@@ -37,7 +37,9 @@ def test_load_tiny_equals_its_directory(directory):
 
 
 def test_load_casts_parameters():
-    assert {leaf.dtype for leaf in jax.tree.leaves(llama.load("tiny", dtype="bfloat16").params)} == {jnp.dtype("bfloat16")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(llama.load("tiny", dtype="bfloat16").params)} == {
+        jnp.dtype("bfloat16")
+    }
 
 
 def test_load_names_missing_model():
