@@ -31,3 +31,5 @@ _SUBMODULES = ("flops", "hub", "loading", "lora", "losses", "peft", "suffix", "t
 __getattr__, __dir__, _ = lazy.attach(
     __name__, {"Llama": "model", "LlamaConfig": "config", "load": "loading", **{name: name for name in _SUBMODULES}}
 )
+
+lazy.require(__name__, "flax", "huggingface_hub", "re2", "safetensors", "tokenizers", "transformers")

@@ -6,6 +6,8 @@ Names are imported on first use, so that `mass_jax.runtime.jsonl` comes without 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mass_jax import lazy
+
 if TYPE_CHECKING:
     from mass_jax.runtime.checkpoints import Checkpoints
     from mass_jax.runtime.distributed import agreed_maximum, gather_rows, is_first, join, mine
@@ -75,3 +77,6 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+lazy.require(__name__, "absl", "filelock", "flax", "orbax", "tqdm")
