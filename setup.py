@@ -3,8 +3,6 @@
 import pathlib
 import re
 
-from setuptools import find_packages, setup
-
 HERE = pathlib.Path(__file__).parent
 
 # Every dependency: (requirement, what it is used for, extras that bring it in; "core" is always installed).
@@ -74,6 +72,8 @@ def version() -> str:
 
 
 if __name__ == "__main__":
+    from setuptools import find_packages, setup
+
     setup(
         name="mass_jax",
         version=version(),

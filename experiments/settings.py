@@ -41,9 +41,7 @@ def define_machines() -> None:
     flags.DEFINE_string(
         "coordinator", "", "Multi-process runs: host:port of process 0, or auto to detect it on TPU and Slurm clusters."
     )
-    flags.DEFINE_integer(
-        "num_processes", 1, "Number of processes in this run, with --coordinator=host:port.", lower_bound=1
-    )
+    flags.DEFINE_integer("num_processes", 1, "Number of processes, with --coordinator=host:port.", lower_bound=1)
     flags.DEFINE_integer("process_id", 0, "Index of this process, from 0.", lower_bound=0)
 
 

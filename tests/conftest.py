@@ -19,17 +19,22 @@ jax.config.update("jax_num_cpu_devices", 8)  # for the sharding tests; the other
 SMOKE_DOCTESTS = ("mass_jax/metagrad/", "mass_jax/config.py", "mass_jax/lazy.py", "mass_jax/__init__.py")
 
 
+CACHE_PREFIX = "mass_jax_compiled_"
+
+
 def _share_compiled_programs():
     """Makes the subprocesses of all tests share a compilation cache; pytest-xdist workers inherit the directory.
 
-    JAX has read its environment by now, so this process itself stays without the cache, whose files are not written
-    atomically: a killed subprocess may leave a damaged one, which JAX replaces with a warning, an error in a test.
+    The test process itself does not use it: JAX writes entries without a lock, so a killed subprocess may leave a
+    damaged one. JAX skips it with a warning, which is an error within a test.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        directory = tempfile.mkdtemp(prefix="mass_jax_compiled_")
+        directory = tempfile.mkdtemp(prefix=CACHE_PREFIX)
         atexit.register(shutil.rmtree, directory, ignore_errors=True)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = directory
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    if CACHE_PREFIX in os.environ["JAX_COMPILATION_CACHE_DIR"]:
+        jax.config.update("jax_enable_compilation_cache", False)
 
 
 _share_compiled_programs()

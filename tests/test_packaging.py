@@ -16,6 +16,8 @@ from mass_jax import lazy
 ROOT = pathlib.Path(__file__).parent.parent
 CORE = {"jax", "optax", "numpy", "chex"}
 BUNDLED = {"markupsafe": "jinja2", "latex2sympy2_extended": "math_verify", "pyarrow": "datasets"}
+INSTALL_TRAIN = ' is not installed; run: pip install "mass_jax[train]"'
+INSTALL_MATH = ' is not installed; run: pip install "mass_jax[math]"'
 PACKAGES = sorted({path.parent for path in (ROOT / "mass_jax").glob("*/*.py")})
 
 
@@ -98,14 +100,14 @@ def test_metagrad_needs_core_only():
 @pytest.mark.parametrize(
     ("package", "code", "message"),
     [
-        ("flax", "import mass_jax.llama", 'mass_jax.llama needs flax, which is not installed; run: pip install "mass_jax[train]"'),
+        ("flax", "import mass_jax.llama", "mass_jax.llama needs flax, which" + INSTALL_TRAIN),
         ("re2", "import mass_jax as mass; mass.llama.load", "mass_jax.llama needs google-re2, which"),
         ("safetensors", "from mass_jax import sampling", "mass_jax.llama needs safetensors, which"),
         ("orbax", "from mass_jax.runtime.jsonl import scan", "mass_jax.runtime needs orbax-checkpoint, which"),
         ("jinja2", "import mass_jax.audit.log_page", "needs jinja2, which"),
-        ("sympy", "import mass_jax.tasks.math", 'mass_jax.tasks.math needs sympy, which is not installed; run: pip install "mass_jax[math]"'),
+        ("sympy", "import mass_jax.tasks.math", "mass_jax.tasks.math needs sympy, which" + INSTALL_MATH),
     ],
-)  # fmt: skip
+)
 def test_missing_package_names_its_extra(package, code, message):
     done = run_without([package], code)
     assert done.returncode == 1
@@ -119,8 +121,7 @@ def test_command_without_extra_prints_one_line(module):
     code = f"import runpy; runpy.run_module('experiments.{module}', run_name='__main__')"
     done = run_without(lazy.OPTIONAL, code)
     assert (done.returncode, done.stdout) == (2, "")
-    expected = 'error: experiments needs absl-py, which is not installed; run: pip install "mass_jax[train]"\n'
-    assert done.stderr == expected
+    assert done.stderr == f"error: experiments needs absl-py, which{INSTALL_TRAIN}\n"
 
 
 def test_math_task_without_extra_prints_one_line(tmp_path):
@@ -131,9 +132,7 @@ def test_math_task_without_extra_prints_one_line(tmp_path):
     done = run_without(["datasets", "math_verify", "sympy"], code)
     assert done.returncode == 2, done.stderr
     last = done.stderr.splitlines()[-1]
-    assert (
-        last == 'error: mass_jax.tasks.math needs datasets, which is not installed; run: pip install "mass_jax[math]"'
-    )
+    assert last == "error: mass_jax.tasks.math needs datasets, which" + INSTALL_MATH
     assert "Traceback" not in done.stderr
 
 
