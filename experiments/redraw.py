@@ -15,6 +15,7 @@ from typing import Any
 from absl import flags, logging
 
 from experiments import bench_metagrad, bench_sampling, settings
+from experiments.path_flags import DEFINE_path
 from mass_jax.errors import UserError
 from mass_jax.evaluation.report import figures
 from mass_jax.evaluation.study import CONTROLS
@@ -67,5 +68,5 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("dir", "docs/results", "Directory of results.")
+    DEFINE_path("dir", "docs/results", "Directory of results, searched recursively.")
     settings.run(main)

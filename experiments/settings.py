@@ -54,7 +54,7 @@ def _define_one(field: dataclasses.Field) -> None:
     name, help_text = field.name, field.metadata["help"]
     default: Any = field.default
     if choices := field.metadata["choices"]:
-        help_text += f" One of: {', '.join(choices)}." if isinstance(default, str) else f" Of: {', '.join(choices)}."
+        help_text += f" {'One' if isinstance(default, str) else 'Any'} of: {', '.join(choices)}."
     if isinstance(default, bool):
         flags.DEFINE_bool(name, default, help_text)
     elif field.metadata["path"]:

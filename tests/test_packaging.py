@@ -93,7 +93,7 @@ def test_metagrad_needs_core_only():
         "import mass_jax\n"
         "print(dir(mass_jax))\n"
     )
-    done = run_without(lazy.OPTIONAL, code)
+    done = run_without(lazy.OPTIONAL.keys() - {"absl", "scipy"}, code)  # optax and jax need these
     assert done.stdout == "(3,)\n['Config', '__version__', 'config', 'errors', 'metagrad']\n", done.stderr
 
 
@@ -102,11 +102,12 @@ def test_metagrad_needs_core_only():
     [
         ("flax", "import mass_jax.llama", "mass_jax.llama needs flax, which" + INSTALL_TRAIN),
         ("re2", "import mass_jax as mass; mass.llama.load", "mass_jax.llama needs google-re2, which"),
-        ("safetensors", "from mass_jax import sampling", "mass_jax.llama needs safetensors, which"),
+        ("safetensors", "from mass_jax import sampling; sampling.Engine", "mass_jax.llama needs safetensors, which"),
         ("orbax", "from mass_jax.runtime.jsonl import scan", "mass_jax.runtime needs orbax-checkpoint, which"),
-        ("jinja2", "import mass_jax.audit.log_page", "needs jinja2, which"),
+        ("jinja2", "import mass_jax.audit.log_page", "mass_jax.render needs jinja2, which"),
         ("sympy", "import mass_jax.tasks.math", "mass_jax.tasks.math needs sympy, which" + INSTALL_MATH),
     ],
+    ids=lambda value: value if value in lazy.OPTIONAL else "",
 )
 def test_missing_package_names_its_extra(package, code, message):
     done = run_without([package], code)
