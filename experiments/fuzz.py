@@ -29,6 +29,7 @@ from absl import flags
 from experiments import settings
 from experiments.fuzz_readers import LEFT, Reader, make_readers
 from experiments.fuzz_texts import KINDS, make_text
+from experiments.path_flags import DEFINE_path
 from mass_jax import runtime
 from mass_jax.errors import UserError
 from mass_jax.tasks.base import Verdict
@@ -259,7 +260,7 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("out", None, "Directory for the results and the texts that violate a rule.")
+    DEFINE_path("out", None, "Directory for the results and the texts that violate a rule.")
     flags.DEFINE_integer("texts", 100_000, "Number of texts.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Random seed of the texts.")
     flags.DEFINE_float("max_ms", 50.0, "CPU milliseconds of the caller that a reader may take for one text.")

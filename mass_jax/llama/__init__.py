@@ -32,3 +32,4 @@ __all__ = [
 _NAMES = {"Llama": "model", "LlamaConfig": "config", "load": "loading"}
 _SUBMODULES = ("flops", "hub", "loading", "lora", "losses", "peft", "suffix", "tokenizer", "weights")
 __getattr__, __dir__, _ = lazy.attach(__name__, _NAMES | {name: name for name in _SUBMODULES})
+lazy.require(__name__, "flax", "huggingface_hub", "re2", "safetensors", "tokenizers", "transformers")

@@ -73,3 +73,4 @@ __getattr__, __dir__, _ = lazy.attach(
         "write_atomically": "workdir",
     },
 )
+lazy.require(__name__, "absl", "filelock", "flax", "orbax", "tqdm")

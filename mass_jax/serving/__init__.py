@@ -31,3 +31,4 @@ __getattr__, __dir__, _ = lazy.attach(
         "replay": "replay",
     },
 )
+lazy.require(__name__, "absl", "orbax", "pydantic")

@@ -88,7 +88,7 @@ def test_train_resumes_to_identical_results(uninterrupted, environment, tmp_path
     status, errors = stop_after(1, signal.SIGTERM, flags, environment)
     assert status in (128 + signal.SIGTERM, 0)
     if status:
-        assert "run the same command to go on" in errors
+        assert "rerun the same command to resume" in errors
         assert "Traceback" not in errors
     assert "stopping at the next safe point" in errors
     stop_after(3, signal.SIGKILL, flags, environment)
