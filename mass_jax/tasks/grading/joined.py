@@ -6,6 +6,7 @@ import re2
 
 from mass_jax.tasks.grading.answer import MAX_ITEMS, Unreadable
 from mass_jax.tasks.grading.boxes import Box
+from mass_jax.tasks.grading.surroundings import is_part
 
 _MAX_GAP = 80
 _AROUND = 60  # characters before and after a box that are checked for denials
@@ -50,7 +51,7 @@ def join_boxes(text: str, boxes: Sequence[Box]) -> tuple[str, int]:
 
     Raises:
         Unreadable: If there are too many boxes, different boxes may be parts of one answer ("\boxed{2} cats and
-            \boxed{3} dogs"), or the text denies a box.
+            \boxed{3} dogs"), the text denies a box, or a box is part of an expression ("-\boxed{2}").
 
     Example:
         >>> from mass_jax.tasks.grading.boxes import find_boxes
@@ -73,6 +74,8 @@ def join_boxes(text: str, boxes: Sequence[Box]) -> tuple[str, int]:
     chosen = boxes[first:]
     if any(_is_denied(text, box) for box in chosen):
         raise Unreadable("answer denied")
+    if any(is_part(text, box) for box in chosen):
+        raise Unreadable("box inside an expression")
     names = [_name_before(text, box) for box in chosen]
     if len(chosen) > 1 and all(names) and len(set(names)) == len(names):
         return ", ".join(f"{name}={box.content}" for name, box in zip(names, chosen, strict=True)), first

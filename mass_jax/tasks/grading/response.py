@@ -32,9 +32,9 @@ _PLACEHOLDERS = frozenset(
     ("", r"\ldots", r"\dots", r"\cdots", "answer", "youranswer", "finalanswer", "theanswer", "yourfinalanswer", "ans")
 )
 _TAKEN_BACK = re2.compile(
-    r"(?i)(?:^|[.!?,;:\n)$}*\]>—-])\s*(?:but |oh,? |hmm+[,.]* )?"
+    r"(?i)(?:^|[.!?,;:\n)$}*\]>—-])\s*(?:but |oh,? |no,? |hmm+[,.]* )?"
     r"(?:wait\b|hold on\b|scratch that\b|actually\b|correction\b|no[,.:] |oops\b|sorry\b"
-    r"|or (?:rather|maybe|perhaps)\b|i mean\b"
+    r"|or (?:rather|maybe|perhaps)\b|i mean\b|on second thoughts?\b"
     r"|(?:this|that|it)(?:'s| is| was|) (?:wrong|incorrect|not (?:right|correct|the (?:right |correct |final )?answer)"
     r"|a mistake|an error)"
     r"|i (?:was|am) wrong|i made an? |let me (?:re|try again))"

@@ -210,3 +210,51 @@ def test_find_boxes_returns_outermost():
 def test_find_boxes_rejects_truncated_box():
     with pytest.raises(Unreadable, match="box cut off"):
         find_boxes(r"\boxed{\boxed{2}")
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        r"$x = -\boxed{8}$",
+        r"$x = - \boxed{8}$",
+        r"$3\cdot\boxed{8}$",
+        r"$\frac{1}{\boxed{8}}$",
+        r"$\sqrt[3]{\boxed{8}}$",
+        r"$2^{\boxed{8}}$",
+        r"$\boxed{8}^3$",
+        r"$\boxed{8}!$",
+        r"$\boxed{8} + 1$",
+        r"\boxed{8}\times 10^6",
+        r"$\boxed{8}$ billion dollars",
+        r"$\boxed{8}\text{ hundredths}$",
+        r"\boxed{8}k",
+        r"Could it be \boxed{8}?",
+        r"Suppose that the answer is \boxed{8}, for contradiction.",
+        r"\boxed{8}. On second thought, there are ten.",
+        "The answer is 8. No, wait: there are ten.",
+    ],
+)
+def test_box_inside_something_larger_is_no_answer(response):
+    with pytest.raises(Unreadable):
+        final_answer(response)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        r"- \boxed{8}",
+        r"The answer - \boxed{8} - is even.",
+        r"The answer is \boxed{8}!",
+        r"$x \ge \boxed{8}$",
+        r"$\boxed{8}\text{ cm}^2$",
+        r"$\boxed{8}^\circ$",
+        r"**\boxed{8}**",
+        r"$3 + 5 = \boxed{8}$ times.",
+        r"$\boxed{8}$ m/s",
+        "$\\boxed{8}$\n- 3 boys and 5 girls",
+        r"$\frac{16}{2} = \boxed{8}$",
+        r"\underline{\boxed{8}}",
+    ],
+)
+def test_box_with_units_and_prose_around_it_is_the_answer(response):
+    assert final_answer(response) == "8"
