@@ -4,6 +4,7 @@ Letters: N tasks, M examples of a task, T tokens.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,12 +16,11 @@ from mass_jax.llama import lora
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Text
 
-# B = 0 makes dL/dA exactly 0 at the first step, where Adam's sqrt has no derivative; eps_root > 0 mends that.
 OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
-    "sgd": optax.sgd,
-    "momentum": lambda rate: optax.sgd(rate, momentum=0.9),
-    "adam": lambda rate: optax.adam(rate, eps_root=1e-8),
-    "adamw": lambda rate: optax.adamw(rate, eps_root=1e-8),
+    "sgd": functools.partial(mg.make_optimizer, "sgd"),
+    "momentum": functools.partial(mg.make_optimizer, "sgd", momentum=0.9),
+    "adam": functools.partial(mg.make_optimizer, "adam"),
+    "adamw": functools.partial(mg.make_optimizer, "adamw"),
 }
 ADJOINTS: dict[str, Callable[[], mg.Adjoint]] = {
     "weighted": mg.WeightedMixedMode,
