@@ -4,6 +4,7 @@ Shape suffixes: N problems, M examples per problem, T tokens.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -15,12 +16,11 @@ from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Text
 from mass_jax.types import Adapter
 
-# B = 0 makes dL/dA exactly 0 at the first step, where Adam's square root has no derivative unless eps_root > 0.
 OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
-    "sgd": optax.sgd,
-    "momentum": lambda rate: optax.sgd(rate, momentum=0.9),
-    "adam": lambda rate: optax.adam(rate, eps_root=1e-8),
-    "adamw": lambda rate: optax.adamw(rate, eps_root=1e-8),
+    "sgd": functools.partial(mg.make_optimizer, "sgd"),
+    "momentum": functools.partial(mg.make_optimizer, "sgd", momentum=0.9),
+    "adam": functools.partial(mg.make_optimizer, "adam"),
+    "adamw": functools.partial(mg.make_optimizer, "adamw"),
 }
 ADJOINTS: dict[str, Callable[[], mg.Adjoint]] = {
     "weighted": mg.WeightedMixedMode,

@@ -85,7 +85,7 @@ class TaskBatch(NamedTuple):
     scorer_texts: Text
     generated: Rollout
     solutions: Rollout
-    right_NJ: jax.Array
+    right_NJ: Any
     adapters: Adapter
 
 

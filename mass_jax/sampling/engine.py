@@ -119,7 +119,7 @@ class Engine:
 
     def _continuation(self, samples: Samples, row: tuple[int, int], stop_strings: tuple[str, ...]) -> Continuation:
         """Returns the sample in row (n, m), truncated where it ended."""
-        tokens_T, logprobs_T = samples.tokens_NMT[row], samples.logprobs_NMT[row]
+        tokens_T, logprobs_T = np.asarray(samples.tokens_NMT)[row], np.asarray(samples.logprobs_NMT)[row]
 
         def met(count: int) -> bool:
             text = self._decode(tokens_T[:count])

@@ -26,7 +26,7 @@ from mass_jax.serving.batch import Setup, Writer
 from mass_jax.serving.guards import gates, policy, policy_file, regression
 from mass_jax.serving.service import AdaptationService, Answer, Question, WeightsChanged, as_questions
 from mass_jax.tasks.base import Example, Task
-from mass_jax.training.components import Parts
+from mass_jax.training.components import Components
 
 __all__ = ["AdaptationService", "Answer", "Question", "WeightsChanged", "as_questions", "load", "make_model"]
 
@@ -105,7 +105,7 @@ def load(
 
 
 def make_model(
-    parts: Parts, weights: Weights, permitted: policy.Policy, real: Sequence[Example], more: Sequence[gates.Gate] = ()
+    parts: Components, weights: Weights, permitted: policy.Policy, real: Sequence[Example], more: Sequence[gates.Gate] = ()
 ) -> stages.Model:
     """Combines a model with the gates of a policy.
 
