@@ -131,7 +131,7 @@ def phases(iteration: Iteration) -> list[Phase]:
 
 
 def _sampling(iteration: Iteration, weights: Weights) -> list[Phase]:
-    """Sampling of the examples, which are more than the attempts."""
+    """Returns the phases that sample examples; sampling attempts takes less memory."""
     config, solver = iteration.config, iteration.learner().solver
     count = config.tasks_per_step
     prompts_NP = iteration.tasks((count, config.max_generator_prompt_tokens), jnp.int32)
@@ -186,7 +186,7 @@ def _outer_update(iteration: Iteration, state: meta_step.MetaState, base: Any) -
 
 
 def _meta_step(iteration: Iteration, state: meta_step.MetaState, base: Any) -> Phase:
-    """Program that training runs: scores, adaptation, meta-gradient and both updates in one."""
+    """Returns the program of training: scores, adaptation, meta-gradient and both updates in one."""
     args = (iteration.learner(), state, base, iteration.batch(), jax.eval_shape(lambda: jax.random.key(0)))
     return Phase("meta-step", train.meta_step_jit, args, (state, base))
 
