@@ -5,7 +5,7 @@ Shape suffixes: N problems, M examples per problem, J solutions per problem, T t
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
