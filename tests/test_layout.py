@@ -27,6 +27,7 @@ ROOMS = (
     "runtime",
     "llama",
     "metagrad",
+    "render",
     "base",
 )
 FILES = sorted(path for top in ("mass_jax", "experiments") for path in (ROOT / top).rglob("*.py"))
