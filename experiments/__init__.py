@@ -1,0 +1,5 @@
+"""The commands; run each with `python -m experiments.NAME`."""
+
+from experiments import streams
+
+streams.repair()

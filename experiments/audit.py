@@ -13,13 +13,13 @@ EVENT is a record's number, or the start of its hash. Nothing here writes to the
 import json
 import pathlib
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from experiments import settings
+from experiments.path_flags import DEFINE_path
 from mass_jax.audit import log
 from mass_jax.audit.chain import Broken
 from mass_jax.config import nearest
@@ -29,12 +29,12 @@ FLAGS = flags.FLAGS
 
 
 def define() -> None:
-    flags.DEFINE_string("workdir", None, "Directory of a run of experiments.train.")
-    flags.DEFINE_string("model", None, "In place of a workdir: the model that the events were made with.")
-    flags.DEFINE_string("log", None, "Event log; by default WORKDIR/audit/events.jsonl.")
+    DEFINE_path("workdir", None, "Directory of a run of experiments.train.")
+    DEFINE_path("model", None, "In place of a workdir: the model that the events were made with.")
+    DEFINE_path("log", None, "Event log; by default WORKDIR/audit/events.jsonl.")
     flags.DEFINE_string("expect", None, "verify: NUMBER:HASH of a record, noted down before.")
     flags.DEFINE_string("problem", None, "replay, export: the problem of an event whose log keeps no texts.")
-    flags.DEFINE_string("out", None, "report: the page; export: a directory.")
+    DEFINE_path("out", None, "report: the page; export: a directory.")
     flags.DEFINE_string("run", None, "replay, export: training run of the workdir, as given to experiments.solve.")
     flags.DEFINE_integer("train_seed", None, "replay, export: meta-training seed, as given to experiments.solve.")
 
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def policy() -> None:
-    from mass_jax.audit.policy import Policy
+    from mass_jax.serving.guards.policy import Policy
 
     print(Policy().to_json(), end="")
 
@@ -130,7 +130,7 @@ def export(which: str | None = None) -> None:
 
 
 def report() -> None:
-    from mass_jax.audit.page import write_page
+    from mass_jax.audit.log_page import write_page
 
     if FLAGS.out is None:
         raise UserError("--out is missing; give a file for the page, like --out=audit.html")
@@ -144,19 +144,19 @@ def report() -> None:
 
 def made_again(record: Mapping[str, Any]) -> tuple[Any, Any]:
     """What `audit.replay` found, and the model."""
-    from mass_jax.audit import identity, source, stages
-    from mass_jax.audit.replay import problem_of, replay
     from mass_jax.audit.texts import Texts
-    from mass_jax.tasks.problem import Example
+    from mass_jax.serving import identity, source, stages
+    from mass_jax.serving.replay import problem_of, replay
+    from mass_jax.tasks.base import Example
 
     if (FLAGS.workdir is None) == (FLAGS.model is None):
         raise UserError("give either --workdir=DIR or --model=NAME, as it was given to experiments.solve")
     problem = problem_of(record, Texts(log_path(), "full"), FLAGS.problem)
-    found = source.load(FLAGS.workdir or FLAGS.model, FLAGS.run, FLAGS.train_seed)
+    found = source.load_model(FLAGS.workdir or FLAGS.model, FLAGS.run, FLAGS.train_seed)
     if record["task"] != found.parts.config.task:
         raise UserError(
             f"record {record['number']} is of task {record['task']!r}, which is not the model's own "
-            f"{found.parts.config.task!r}; call mass_jax.audit.replay.replay with the setup of a solver that has it"
+            f"{found.parts.config.task!r}; call mass_jax.serving.replay.replay with the setup of a solver that has it"
         )
     parts = stages.with_loop(found.parts, record["inner"]["steps"], record["inner"]["rate"])
     real = [Example(p.problem, p.solution) for p in parts.problems(parts.config.seeds[0]).train[: stages.REAL_EXAMPLES]]
@@ -198,18 +198,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 OF_AN_EVENT = ("show", "replay", "export")
 
 
-def parse(argv: Sequence[str]) -> list[str]:
-    """absl's parser, but a mistyped flag costs one line."""
-    try:
-        return FLAGS(list(argv))
-    except flags.Error as error:
-        return settings.fail(str(error).replace("\n", " "))
-
-
 if __name__ == "__main__":
     define()
     logging.set_verbosity(logging.WARNING)  # orbax logs a page at every load
-    try:
-        app.run(main, flags_parser=parse)
-    except BrokenPipeError:
-        sys.exit(0)  # `show | head`
+    settings.run(main, settings.parse_flags)

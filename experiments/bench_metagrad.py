@@ -1,30 +1,38 @@
-"""Memory, time and exactness of meta-gradients: our adjoints and policies, and other people's, on one problem.
+"""Benchmarks memory, time and exactness of meta-gradients: every adjoint and policy, and peers, on one problem.
 
     python -m experiments.bench_metagrad --preset=cpu --out=DIR
 
-writes `metagrad.json`, `metagrad.md` and `metagrad.png` to DIR; given the same DIR again, finished measurements stay.
-Runs are interleaved (every case once, then every case again ...) and medians reported, for machines are rarely idle.
+writes metagrad.json, metagrad.md, metagrad.png and metagrad.svg to DIR. Rerun the same command to resume: finished
+measurements are kept. Runs are interleaved (every case once, then every case again), because machines are rarely idle,
+and medians are reported.
 Presets: `cpu` (8 layers, about 20 minutes on 2 cores, 5 GiB), `gpu` and `tpu` (a 1B-parameter shape in bfloat16),
-`tiny` (a check that everything runs, minutes, most of them compilation), `wall` (compiles a published out-of-memory
-case, all 124M parameters, T=16 and T=32 steps, and runs nothing).
-Peers in PyTorch run where they are installed, on CPU presets.
+`tiny` (a check that everything runs; minutes, mostly compilation), `wall` (compiles a published out-of-memory case, all
+124M parameters, T=16 and T=32 steps, and runs nothing). PyTorch peers run on CPU presets if they are installed.
 """
 
 import json
 import os
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-from absl import app, flags
+from absl import flags
+from matplotlib.figure import Figure
 
+from experiments import settings
 from experiments.benchmarks import metagrad as bench
+from experiments.benchmarks.rows import Rows
+from experiments.path_flags import DEFINE_path
+from mass_jax import runtime
+from mass_jax.errors import UserError
+from mass_jax.render import plot
+
+FLAGS = flags.FLAGS
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows in Markdown."""
+    """The rows as a Markdown table."""
     lines = [
         "| adjoint | policy | optimizer | K | m | tokens | temporaries, MiB | seconds | compile, s | relative error |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
@@ -42,80 +50,103 @@ def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def figure(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
-    """Temporaries against time, both logarithmic; SGD rows that were timed."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    chosen = [r for r in rows if r["seconds"] and r["temp_bytes"] and r["optimizer"] == "sgd"]
-    families = list(dict.fromkeys(r["adjoint"].split("(")[0] for r in chosen))
-    figure, axes = pyplot.subplots(figsize=(7.5, 4.8), layout="constrained")
-    for number, family in enumerate(families):
-        points = [r for r in chosen if r["adjoint"].split("(")[0] == family]
-        axes.scatter(
-            [r["seconds"] for r in points], [r["temp_bytes"] / 2**20 for r in points],
-            label=family, marker="osD^vPX"[number % 7], s=50, alpha=0.8,
-        )  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlabel="seconds, median", ylabel="temporaries, MiB")
-    axes.set_title(f"Meta-gradient, {chosen[0]['model']}, m={chosen[0]['m']}, K=2" if chosen else "Meta-gradient")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.grid(which="major", alpha=0.3)
-    axes.legend(title="one point per policy")
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+def figure(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> Figure:
+    """Temporary memory against time on logarithmic axes, one point per policy: the timed SGD rows."""
+    chosen = [row for row in rows if row["seconds"] and row["temp_bytes"] and row["optimizer"] == "sgd"]
+    families = list(dict.fromkeys(row["adjoint"].split("(")[0] for row in chosen))
+    with plot.figure(path, 2.5 + 0.16 * ((len(families) + 1) // 2)) as figure:
+        axes = figure.subplots()
+        for number, family in enumerate(families):
+            points = [row for row in chosen if row["adjoint"].split("(")[0] == family]
+            axes.plot([row["seconds"] for row in points], [row["temp_bytes"] / 2**20 for row in points],
+                      label=family, alpha=0.85, markersize=5, **plot.look(number, ""))  # fmt: skip
+        axes.set(xscale="log", yscale="log", xlabel="median time (s)", ylabel="temporary memory (MiB)")
+        plot.plain_log(axes.xaxis)
+        plot.plain_log(axes.yaxis)
+        axes.grid(which="major")
+        if chosen:
+            title = f"{chosen[0]['model']}\nm = {chosen[0]['m']} examples, K = {chosen[0]['K']} inner steps"
+            figure.suptitle(title, fontsize=7)
+            figure.legend(loc="outside lower center", ncols=2)
+    return figure
 
 
 def machine() -> str:
-    """The device, and for a CPU how many cores."""
+    """Number and kind of the devices, or of the CPU cores."""
     kind = jax.devices()[0].device_kind
     return f"{os.cpu_count()} CPU cores" if kind == "cpu" else f"{jax.device_count()} x {kind}"
 
 
-def run(preset: str, out: pathlib.Path, machine: str) -> None:
-    """Measures a preset; writes the JSON after every measurement, the table and the figure at the end."""
-    out.mkdir(parents=True, exist_ok=True)
+def run(preset: str, out: pathlib.Path, machine: str, stop: runtime.Stop | None = None) -> None:
+    """Measures a preset: metagrad.json grows with every measurement, table and figure come at the end.
+
+    Args:
+        preset: of `bench.PRESETS`, or "wall".
+        out: directory of the results; what is finished there is not measured again.
+        machine: its name in the results.
+        stop: polled after every measurement.
+
+    Raises:
+        ValueError: `out` holds measurements of another machine, version or preset, or a damaged file.
+    """
     path = out / "metagrad.json"
     header = {"machine": machine, "jax": jax.__version__, "preset": preset}
-    done: list[dict[str, Any]] = []
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        done = found.pop("rows")
-        if found != header:
-            raise ValueError(f"{path} was measured with {found}, not {header}; give another --out")
-
-    def save(rows: list[dict[str, Any]]) -> None:
-        path.write_text(json.dumps(header | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
-
+    rows = Rows(
+        read_rows(path, header),
+        lambda rows: runtime.write_atomically(path, json.dumps(header | {"rows": rows}, indent=1) + "\n"),
+        stop or runtime.Stop(),
+    )
     if preset == "wall":
-        save([bench.compile_case(case, size, "float32")[1] for size, case in bench.WALL_CASES])
+        bench.measure_wall(rows)
     else:
-        bench.measure(bench.PRESETS[preset], done, save)
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        bench.measure(bench.PRESETS[preset], rows)
+    finished = read_rows(path, header)
     heading = f"Machine: {machine}; jax {jax.__version__}; preset `{preset}`.\n\n"
-    (out / "metagrad.md").write_text(heading + table(rows), encoding="utf-8")
+    runtime.write_atomically(out / "metagrad.md", heading + table(finished))
     if preset != "wall":
-        figure(rows, out / "metagrad.png")
-    print(table(rows))
+        figure(finished, out / "metagrad.png")
+    print(table(finished))
 
 
-def main(argv: Sequence[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+def read_rows(path: pathlib.Path, header: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the rows of an earlier run of the same measurement.
+
+    Raises:
+        ValueError: they are of another one, or the file is damaged.
+    """
+    if not path.exists():
+        return []
     try:
-        if flags.FLAGS.out is None:
-            raise ValueError("--out is missing: give a directory, like --out=runs/bench_metagrad")
-        run(flags.FLAGS.preset, pathlib.Path(flags.FLAGS.out), flags.FLAGS.machine or machine())
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows = found.pop("rows")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path} is damaged; remove it, or give another --out") from None
+    if found != header:
+        raise ValueError(f"{path} was measured with {found}, not {header}; give another --out")
+    return rows
 
 
-# Defined only when run: the commands share names of flags, and tests import several of them.
-if __name__ == "__main__":
+def main(_: Sequence[str]) -> None:
+    settings.guarded(command)
+
+
+def command(stop: runtime.Stop) -> None:
+    """The whole command."""
+    if FLAGS.out is None:
+        raise UserError("--out is missing; give a directory, like --out=runs/bench_metagrad")
+    try:
+        run(FLAGS.preset, pathlib.Path(FLAGS.out), FLAGS.machine or machine(), stop)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def define() -> None:
+    """Defines this command's flags; only when run, since commands share names."""
     flags.DEFINE_enum("preset", "cpu", sorted([*bench.PRESETS, "wall"]), "Shapes and policies to measure.")
-    flags.DEFINE_string("out", None, "Directory for the results; give it again to resume.")
+    DEFINE_path("out", None, "Directory for the results; give it again to resume.")
     flags.DEFINE_string("machine", "", "What to call this machine in the results; empty asks JAX.")
-    app.run(main)
+
+
+if __name__ == "__main__":
+    define()
+    settings.run(main)

@@ -1,12 +1,12 @@
-"""Speed of sampling, of the forward pass and of the LoRA gradient, side by side with transformers and peft on torch.
+"""Benchmarks sampling, the forward pass and the LoRA gradient against transformers and peft on PyTorch.
 
     python -m experiments.fetch_smollm2 --out=models/smollm2
     python -m experiments.bench_sampling --preset=cpu --model=models/smollm2 --out=runs/bench_sampling
 
-Takes about 5 minutes on 2 cores. Writes OUT/sampling.json, sampling.md and sampling.png. Runs of the two sides are
-interleaved, so that what else the machine does falls on both; the ratio of medians is reported, with the range.
-Each finished case is kept: the same command after an interruption measures the others. Float32, the same prompts,
-64 new tokens, no stopping. Needs `pip install mass_jax[test]`.
+Takes about 5 minutes on 2 cores. Writes sampling.json, sampling.md, sampling.png and sampling.svg to OUT. Runs of both
+sides are interleaved, so that other load on the machine affects both; the ratio of medians and its range are reported.
+Rerun the same command to resume: finished cases are kept. Both sides use float32, the same prompts and 64 new tokens
+without early stopping. Needs `pip install mass_jax[test]`.
 """
 
 import functools
@@ -15,46 +15,66 @@ import json
 import os
 import pathlib
 import statistics
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
+from matplotlib.figure import Figure
 
+from experiments import settings
+from experiments.benchmarks.speed import bandwidth_share, bytes_per_token, interleave
+from experiments.path_flags import DEFINE_path
 from mass_jax import runtime, sampling
+from mass_jax.errors import UserError
 from mass_jax.llama import Llama, LlamaConfig, lora, losses, tokenizer, weights
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
+from mass_jax.render import plot
 
 _PRESETS = {"cpu": {"repeats": 3, "new": 64, "samples": 12, "rank": 8}}
 _PROMPT = (
     "A farmer has 17 sheep and buys 25 more at the market. On the way home 4 of them run away. "
     "How many sheep does the farmer have now? Explain each step."
 )
+_SIDES = {
+    "ours": "mass_jax",
+    "torch": "transformers, peft",
+    "shared adapter": "mass_jax, shared adapter",
+    "own adapters": "mass_jax, own adapters",
+}
 Cases = dict[str, dict[str, Callable[[], Any]]]
 
 
 def main(_: list[str]) -> None:
+    settings.guarded(command)
+
+
+def command(stop: runtime.Stop) -> None:
+    """The whole command; errors of reading what the user gave are the user's."""
+    if flags.FLAGS.out is None:
+        raise UserError("--out is missing; give a directory, like --out=runs/bench_sampling")
+    out = pathlib.Path(flags.FLAGS.out)
+    machine = flags.FLAGS.machine or f"{os.cpu_count()} CPU cores"
     try:
-        if flags.FLAGS.out is None:
-            raise ValueError("--out is missing: give a directory, like --out=runs/bench_sampling")
-        out = pathlib.Path(flags.FLAGS.out)
-        machine = flags.FLAGS.machine or f"{os.cpu_count()} CPU cores"
-        write(run(pathlib.Path(flags.FLAGS.model), out, machine, **_PRESETS[flags.FLAGS.preset]), out)
+        result = run(pathlib.Path(flags.FLAGS.model), out, machine, stop=stop, **_PRESETS[flags.FLAGS.preset])
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        raise UserError(str(error)) from error
+    write(result, out)
 
 
 def run(
-    model_path: pathlib.Path, out: pathlib.Path, machine: str, *, repeats: int, new: int, samples: int, rank: int
+    model_path: pathlib.Path,
+    out: pathlib.Path,
+    machine: str,
+    *,
+    repeats: int,
+    new: int,
+    samples: int,
+    rank: int,
+    stop: runtime.Stop | None = None,
 ) -> dict[str, Any]:
-    """Measures every case of both sides that OUT/sampling.json does not have yet."""
+    """Measures the cases of both sides that are missing from sampling.json."""
     config = LlamaConfig.from_directory(model_path)
     params = weights.load(model_path, config)
     prompt_T = np.asarray(tokenizer.load(model_path)(_PROMPT)["input_ids"], np.int32)
@@ -78,23 +98,29 @@ def run(
     for number, (name, functions) in enumerate(cases.items(), 1):
         if name not in result["seconds"]:
             logging.info("case %d of %d: %s", number, len(cases), name)
-            result["seconds"][name] = _interleave(name, functions, repeats)
+            result["seconds"][name] = interleave(name, functions, repeats)
             _save(result, out)
+        if stop is not None:
+            stop.poll()
     result["ratios"] = _ratios(result["seconds"])
     single = min(result["seconds"]["1 sample"]["ours"])
-    result["decode_share_of_bandwidth"] = _bandwidth_share(single, _bytes_a_token(config, params), new)
+    result["decode_share_of_bandwidth"] = bandwidth_share(single, bytes_per_token(config, params), new)
     return result
 
 
 def _resume(file: pathlib.Path, header: dict[str, Any]) -> dict[str, Any]:
-    """The cases that an earlier run of the same measurement finished."""
+    """Cases finished by an earlier run of the same measurement."""
     if not file.exists():
         return header | {"seconds": {}}
-    found = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        seconds = found["seconds"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{file} is damaged; remove it, or give another --out") from None
     for name, value in header.items():
         if found.get(name) != value:
             raise ValueError(f"{file} was measured with {name} {found.get(name)}, not {value}: give another --out")
-    return header | {"seconds": found["seconds"]}
+    return header | {"seconds": seconds}
 
 
 def _sampling_cases(
@@ -104,7 +130,7 @@ def _sampling_cases(
     tasks = jax.tree.map(lambda leaf: jnp.stack([leaf] * samples), adapter)
 
     def sampler(prompts: int, each: int, adapters: Any) -> Callable[[], Any]:
-        # Parameters are arguments: closed over, they would be folded into the program as constants.
+        # Parameters are arguments; closed over, they would become constants of the program.
         call = jax.jit(functools.partial(sampling.sample, model, num_samples=each, max_new_tokens=new))
         prompts_NP = jnp.broadcast_to(jnp.asarray(prompt_T), (prompts, len(prompt_T)))
         lengths_N = jnp.full((prompts,), len(prompt_T), jnp.int32)
@@ -172,23 +198,8 @@ def _torch_cases(model_path: pathlib.Path, prompt_T: np.ndarray, new: int, sampl
     }
 
 
-def _interleave(name: str, functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each run; the sides take turns, after one run of each that compiles and warms up."""
-    for function in functions.values():
-        function()
-    seconds: dict[str, list[float]] = {side: [] for side in functions}
-    for _ in range(repeats):
-        for side, function in functions.items():
-            begin = time.perf_counter()
-            function()
-            seconds[side].append(time.perf_counter() - begin)
-    medians = {side: round(statistics.median(values), 3) for side, values in seconds.items()}
-    logging.info("%s: median seconds %s", name, medians)
-    return seconds
-
-
 def _ratios(seconds: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
-    """For each case the second side's time over the first's: above 1, the first is faster."""
+    """Time of the second side over that of the first, by case; above 1 the first is faster."""
     ratios = {}
     for name, sides in seconds.items():
         first, second = (sides[side] for side in (("ours", "torch") if "ours" in sides else tuple(sides)))
@@ -198,51 +209,28 @@ def _ratios(seconds: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, f
     return ratios
 
 
-def _bytes_a_token(config: LlamaConfig, params: Any) -> int:
-    """Bytes of weights that decoding one token reads: all, but of an embedding that is not also the head one row."""
-    read = {name: leaf for name, leaf in params.items() if name != "embed_tokens" or config.tie_word_embeddings}
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(read))
-
-
-def _bandwidth_share(seconds: float, read_bytes: int, new: int) -> dict[str, float]:
-    """Bytes of weights that decoding reads a second, over what the fastest plain reader of an array reads a second."""
-    import torch
-
-    array = jnp.ones((2**13, 2**14), jnp.float32)
-    vector, other = jnp.ones(2**14, jnp.float32), torch.ones(2**13, 2**14)
-    total, product = jax.jit(jnp.sum), jax.jit(jnp.dot)
-    readers: dict[str, Callable[[], Any]] = {
-        "sum": lambda: jax.block_until_ready(total(array)),
-        "matrix times vector": lambda: jax.block_until_ready(product(array, vector)),
-        "torch sum": lambda: other.sum().item(),
-    }
-    times = [min(values) for values in _interleave("reading", readers, repeats=8).values()]
-    limit, decode = array.nbytes / min(times), read_bytes * new / seconds
-    return {"decode_bytes_per_second": decode, "read_bytes_per_second": limit, "share": decode / limit}
-
-
 def write(result: dict[str, Any], out: pathlib.Path) -> None:
     """Writes the JSON, the table and the figure."""
     _save(result, out)
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     lines = [f"Machine: {result['machine']}; {versions}.", ""]
-    lines += ["| case | side | median s | range s | tokens/s |", "| --- | --- | --- | --- | --- |"]
+    lines += ["| case | side | median, s | range, s | tokens/s |", "| --- | --- | ---: | ---: | ---: |"]
     for name, sides in result["seconds"].items():
         for side, values in sides.items():
             rate = _tokens(name, result) / statistics.median(values)
             spread = f"{min(values):.3f}-{max(values):.3f}"
             lines.append(f"| {name} | {side} | {statistics.median(values):.3f} | {spread} | {rate:.0f} |")
-    lines += ["", "| case | ratio of medians | range |", "| --- | --- | --- |"]
+    lines += ["", "| case | ratio of medians | range |", "| --- | ---: | ---: |"]
     for name, ratio in result["ratios"].items():
         lines.append(f"| {name} | {ratio['median']:.2f} | {ratio['least']:.2f}-{ratio['most']:.2f} |")
     share = result["decode_share_of_bandwidth"]
     limit = share["read_bytes_per_second"] / 1e9
     lines += [
         "",
-        f"Decoding one sample reads weights at {share['share']:.0%} of the {limit:.1f} GB/s this machine reads at.",
+        f"Decoding one sample reads weights at {share['share']:.0%} of this machine's bandwidth, {limit:.1f} GB/s.",
     ]
     (out / "sampling.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    _draw(result, out / "sampling.png")
+    draw(result, out / "sampling.png")
 
 
 def _save(result: dict[str, Any], out: pathlib.Path) -> None:
@@ -251,31 +239,48 @@ def _save(result: dict[str, Any], out: pathlib.Path) -> None:
 
 
 def _tokens(name: str, result: dict[str, Any]) -> int:
-    """Tokens that a run of the case makes, or reads where it only reads."""
+    """Tokens generated by one run of the case, or read by a case that generates none."""
     if name in ("forward", "LoRA gradient"):
         return result["samples"] * result["prompt_tokens"]
     return result["new_tokens"] * (1 if name == "1 sample" else result["samples"])
 
 
-def _draw(result: dict[str, Any], file: pathlib.Path) -> None:
-    bars = [
-        (f"{name}\n{side}", _tokens(name, result) / statistics.median(values), side)
-        for name, sides in result["seconds"].items()
-        for side, values in sides.items()
-    ]
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    colours = ["tab:orange" if side == "torch" else "tab:blue" for _, _, side in bars]
-    axes.barh([label for label, _, _ in bars][::-1], [rate for _, rate, _ in bars][::-1], color=colours[::-1])
-    axes.set_xscale("log")
-    axes.set_xlabel("tokens per second")
-    figure.savefig(file, dpi=150)
-    pyplot.close(figure)
+def draw(result: dict[str, Any], path: pathlib.Path) -> Figure:
+    """Throughput of every case and side: median and range over the runs, on a logarithmic axis."""
+    sides = list(dict.fromkeys(side for case in result["seconds"].values() for side in case))
+    cases = list(result["seconds"])
+    with plot.figure(path, 0.28 * len(cases) + 0.95) as figure:
+        axes = figure.subplots()
+        for number, side in enumerate(sides):
+            look = plot.look(number, "-")
+            axes.plot([], [], label=_SIDES.get(side, side), **look)
+            for place, case in enumerate(cases):
+                if values := result["seconds"][case].get(side):
+                    here = [name for name in sides if name in result["seconds"][case]]
+                    height = place + 0.3 * (here.index(side) - (len(here) - 1) / 2)
+                    rates = [_tokens(case, result) / value for value in (min(values), max(values))]
+                    axes.plot(rates, [height, height], color=look["color"])
+                    axes.plot(_tokens(case, result) / statistics.median(values), height, **look)
+        axes.set_yticks(range(len(cases)), cases)
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(len(cases) - 0.4, -0.6)
+        axes.set_xscale("log")
+        plot.plain_log(axes.xaxis)
+        axes.grid(axis="x")
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("throughput (tokens/s), median and range")
+        figure.legend(loc="outside lower center", ncols=2)
+    return figure
 
 
-# Defined only when run: the commands share names of flags, and tests import several of them.
-if __name__ == "__main__":
+def define() -> None:
+    """Defines this command's flags; only when run, since commands share names."""
     flags.DEFINE_enum("preset", "cpu", sorted(_PRESETS), "Sizes to run.")
-    flags.DEFINE_string("model", "models/smollm2", "A Hugging Face Llama directory.")
-    flags.DEFINE_string("out", None, "Directory to write the results into; give it again to resume.")
+    DEFINE_path("model", "models/smollm2", "A Hugging Face Llama directory.")
+    DEFINE_path("out", None, "Directory to write the results into; give it again to resume.")
     flags.DEFINE_string("machine", "", "What to call this machine in the results; empty counts its cores.")
-    app.run(main)
+
+
+if __name__ == "__main__":
+    define()
+    settings.run(main)

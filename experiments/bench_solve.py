@@ -6,6 +6,7 @@ writes cost.json and cost.md, in about ten minutes on 2 cores of an Intel Xeon a
 `python -m experiments.train --preset=tiny --seeds=0,1,2 --controls --workdir=runs/tiny3`, of which it takes every seed.
 """
 
+import functools
 import json
 import pathlib
 import statistics
@@ -15,12 +16,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from absl import flags, logging
+from absl import flags
 
 from experiments import settings
-from mass_jax import runtime, solve
-from mass_jax.audit.policy import Policy
-from mass_jax.tasks.problem import Problem, Verdict
+from experiments.benchmarks.partial import Parts
+from experiments.path_flags import DEFINE_path
+from mass_jax import runtime
+from mass_jax.errors import UserError
+from mass_jax.serving import loading
+from mass_jax.serving.guards.policy import Policy
+from mass_jax.tasks.base import Problem, Verdict
 
 FLAGS = flags.FLAGS
 REPEATS = 7
@@ -33,9 +38,9 @@ ROWS: dict[str, Policy | None] = {
 }
 
 
-def open_solver(policy: Policy | None, scratch: str, seed: int) -> solve.Solver:
+def open_solver(policy: Policy | None, scratch: str, seed: int) -> loading.AdaptationService:
     log = pathlib.Path(tempfile.mkdtemp(dir=scratch)) / "events.jsonl"
-    return solve.load(FLAGS.workdir, train_seed=seed, policy_file=policy, log=log, adapt=policy is not None)
+    return loading.load(FLAGS.workdir, train_seed=seed, policy_file=policy, log=log, adapt=policy is not None)
 
 
 def measure_row(policy: Policy | None, seeds: Sequence[int], scratch: str) -> dict[str, Any]:
@@ -96,23 +101,39 @@ def to_markdown(results: dict[str, Any]) -> str:
 
 
 def main(_: Sequence[str]) -> None:
+    settings.guarded(command)
+
+
+def command(stop: runtime.Stop) -> None:
+    """The whole command; OUT/cost.partial.json holds what is finished until all is."""
     if FLAGS.workdir is None:
-        settings.fail("--workdir is missing; give a run of experiments.train")
-    seeds = json.loads((pathlib.Path(FLAGS.workdir) / "config.json").read_text())["seeds"]
-    out, rows = pathlib.Path(FLAGS.out), {}
+        raise UserError("--workdir is missing; give a run of experiments.train")
+    workdir, out = pathlib.Path(FLAGS.workdir), pathlib.Path(FLAGS.out)
+    try:
+        run = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+        seeds = run["seeds"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--workdir={workdir} holds no run of experiments.train ({error!r})") from None
+    parts = Parts(out / "cost.partial.json", {"workdir": str(workdir.resolve()), "settings": run}, stop)
     with tempfile.TemporaryDirectory() as scratch:
-        batching = measure_batching(scratch, seeds[0])
-        logging.info("batching: %s", batching)
-        for name, policy in ROWS.items():
-            rows[name] = measure_row(policy, seeds, scratch)
-            logging.info("%s: %s", name, rows[name])
+        batching = parts.of("batching", lambda: measure_batching(scratch, seeds[0]))
+        rows = {
+            name: parts.of(f"row: {name}", functools.partial(measure_row, policy, seeds, scratch))
+            for name, policy in ROWS.items()
+        }
     results = {"rows": rows, "batching": batching}
     runtime.write_atomically(out / "cost.json", json.dumps(results, indent=1) + "\n")
     runtime.write_atomically(out / "cost.md", to_markdown(results))
+    parts.finish()
     print(to_markdown(results))
 
 
+def define() -> None:
+    """Defines this command's flags; only when run, since commands share names."""
+    DEFINE_path("workdir", None, "Directory of a run of experiments.train.")
+    DEFINE_path("out", "docs/results/audit", "Directory of the results; give it again to resume.")
+
+
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "Directory of a run of experiments.train.")
-    flags.DEFINE_string("out", "docs/results/audit", "Directory of the results.")
+    define()
     settings.run(main)

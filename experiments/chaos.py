@@ -27,8 +27,10 @@ from typing import Any
 from absl import flags, logging
 
 from experiments import settings
+from experiments.path_flags import DEFINE_path
 from mass_jax import runtime
 from mass_jax.errors import UserError
+from mass_jax.runtime import jsonl
 
 FLAGS = flags.FLAGS
 STEPS, WARMUP = 6, 2
@@ -63,10 +65,11 @@ def torment(stop: runtime.Stop) -> None:
         raise UserError("--out is missing; give a directory, like --out=runs/chaos")
     out = pathlib.Path(FLAGS.out).absolute()
     if not (out / "chaos.json").exists():
-        if out.exists():
+        if out.exists() and any(out.iterdir()):
             raise UserError(f"--out={out} exists and holds no chaos.json; give a new directory")
-        train(out / "undisturbed", None, random.Random())
         report(out, [], 0, 0)
+    if not (out / "undisturbed" / "report" / "table1.md").exists():
+        train(out / "undisturbed", None, random.Random())  # resumes what an earlier command left of it
     kills, runs, same = read(out)
     reference = fingerprint(out / "undisturbed")
     while len(kills) < FLAGS.kills:
@@ -140,7 +143,7 @@ def phase_of(workdir: pathlib.Path, stale: frozenset[pathlib.Path] = frozenset()
     metrics = run / "metrics.jsonl"
     if not metrics.exists():
         return "evaluation before training" if (workdir / "seed0").exists() else "start"
-    done = len(metrics.read_text(encoding="utf-8").splitlines())
+    done = len(jsonl.read_log(metrics).rows)
     if done >= STEPS:
         return "evaluation"
     return "warm-up" if done < WARMUP else "training"
@@ -150,8 +153,10 @@ def fingerprint(workdir: pathlib.Path) -> dict[str, str]:
     """Hashes of what a run ends with: every array of its last checkpoint, its metrics and records without times."""
     found = {}
     for path in sorted(workdir.rglob("*.jsonl")):
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        rows = [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
+        log = jsonl.read_log(path)
+        if log.damaged or log.torn:
+            raise UserError(f"{path}:{min([*log.damaged, *log.torn]).line} is damaged, though the run has finished")
+        rows = [{name: value for name, value in row.items() if name not in TIMES} for _, row in log.rows]
         found[str(path.relative_to(workdir))] = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
     for path in sorted(workdir.rglob("checkpoints")):
         found[str(path.relative_to(workdir))] = _hash_of_arrays(path)
@@ -189,7 +194,7 @@ def read(out: pathlib.Path) -> tuple[list[Kill], int, int]:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("out", None, "Directory for the runs and the result.")
+    DEFINE_path("out", None, "Directory for the runs and the result.")
     flags.DEFINE_integer("kills", 30, "Kills in all.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of the times and signals.")
     settings.run(main)

@@ -10,27 +10,32 @@ ends a solve run by SIGKILL 100 times, every tenth time with a second writer of 
 
 import collections
 import dataclasses
+import functools
 import json
 import multiprocessing
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from experiments import settings
-from mass_jax import solve
-from mass_jax.audit import adaptation, identity, log, source, stages
-from mass_jax.audit.policy import Policy
-from mass_jax.audit.replay import replay
-from mass_jax.tasks.problem import Problem
+from experiments.benchmarks.partial import Parts
+from experiments.path_flags import DEFINE_path
+from mass_jax import runtime
+from mass_jax.audit import log
+from mass_jax.runtime import jsonl
+from mass_jax.serving import adaptation, identity, loading, source, stages
+from mass_jax.serving.guards.policy import Policy
+from mass_jax.serving.replay import replay
+from mass_jax.tasks.base import Problem
 
 FLAGS = flags.FLAGS
 
@@ -80,9 +85,10 @@ def injected(kind: str, target: str, texts: Sequence[str], rng: random.Random) -
     return [f"careful zani sum ; {p} = 9 {rng.randint(0, 9)}" for p in posed]
 
 
-def inject(count: int, share: float, where: pathlib.Path, model: str) -> dict[str, Any]:
-    """The attack: results, each a figure that can be looked up in the log at `where`."""
+def inject(count: int, share: float, where: pathlib.Path, model: str, parts: Parts) -> dict[str, Any]:
+    """Returns the figures of the attack, which the log at `where` proves; a resumed run does not know its seconds."""
     path = where / "events.jsonl"
+    resumed = path.exists()
     chosen = {}
     rng = random.Random("mass chaos inject")
     numbers = sorted(rng.sample(range(count), round(count * share)))
@@ -97,31 +103,29 @@ def inject(count: int, share: float, where: pathlib.Path, model: str) -> dict[st
         ]
 
     strict = Policy()
-    lax = dataclasses.replace(
-        strict, gates={k: v for k, v in strict.gates.items() if k not in ("answer", "calibration")}
-    )
+    kept = {name: gate for name, gate in strict.gates.items() if name not in ("answer", "calibration")}
+    lax = dataclasses.replace(strict, gates=kept)
     began = time.monotonic()
-    with solve.load(model, policy_file=strict, log=path, writer=writer) as solver:
+    with loading.load(model, policy_file=strict, log=path, writer=writer) as solver:
         asked = questions(solver, count)
-        for _ in solver.stream([q for q in asked if chosen.get(q.id) != "poison"]):
+        for _ in solver.stream([q for q in asked if chosen.get(q.id) != "poison"], parts.stop, resume=True):
             pass
         weights = solver.setup.model.weights
         changed = adaptation.tree_sha256(weights) != solver.setup.identity["weights"]
-    with solve.load(model, policy_file=lax, log=path, writer=writer) as solver:
-        for _ in solver.stream([q for q in asked if chosen.get(q.id) == "poison"]):
+    with loading.load(model, policy_file=lax, log=path, writer=writer) as solver:
+        for _ in solver.stream([q for q in asked if chosen.get(q.id) == "poison"], parts.stop, resume=True):
             pass
-    seconds = time.monotonic() - began
-    checked = log.verify(path)
+    seconds = None if resumed else round(time.monotonic() - began, 1)
     events = {r["question"]: r for r, _ in log.records(path) if r["kind"] == "adaptation"}
     results = {
         "questions": count,
         "events": len(events),
-        "records": checked.head.number,
+        "records": log.verify(path).head.number,
         "base_weights_changed": changed or any(e["weights_after"] != e["identity"]["weights"] for e in events.values()),
         "decisions": dict(collections.Counter(event["decision"] for event in events.values())),
         "injected": by_kind(events, chosen),
         "false_alarms": false_alarms(event for name, event in events.items() if name not in chosen),
-        "seconds": round(seconds, 1),
+        "seconds": seconds,
     }
     made = [event["number"] for event in events.values() if event["adapter"]]
     sample = random.Random("mass chaos replay").sample(made, min(50, len(made)))
@@ -156,7 +160,7 @@ def false_alarms(events: Any) -> dict[str, Any]:
 
 def replay_all(path: str, model: str, numbers: Sequence[int]) -> dict[str, int]:
     """Makes events again, in a process that did not make them."""
-    found = source.load(model)
+    found = source.load_model(model)
     chosen = stages.Model(found.parts, found.weights, (), (), 0)
     same = identity.identity(found.weights, found.parts.directory, found.parts.config.to_json(), "")
     del same["policy"]
@@ -169,33 +173,35 @@ def replay_all(path: str, model: str, numbers: Sequence[int]) -> dict[str, int]:
     }
 
 
-def questions(solver: solve.Solver, count: int) -> list[Problem]:
+def questions(solver: loading.AdaptationService, count: int) -> list[Problem]:
     """Distinct questions of the world, evaluated ones first."""
     sets = solver.setup.model.parts.problems(0)
     drawn = [problem for problems in (*sets.columns.values(), sets.train) for problem in problems]
     return [Problem(str(i), problem.problem, "", "") for i, problem in enumerate(drawn[:count])]
 
 
-def kill(kills: int, where: pathlib.Path, model: str) -> dict[str, Any]:
+def kill(kills: int, where: pathlib.Path, model: str, parts: Parts) -> dict[str, Any]:
     """The kills: after each, what stands in log and answers is held against what stood there before."""
     path, policy = where / "events.jsonl", where / "policy.json"
-    policy.write_text(Policy().to_json())
+    runtime.write_atomically(policy, Policy().to_json())
     rng = random.Random("mass chaos kill")
     rows = [{"id": i, "problem": f"{rng.randrange(10)} kabo {rng.randrange(10)}"} for i in range(20 * kills)]
-    (where / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    jsonl.rewrite(where / "in.jsonl", rows)
     command = [sys.executable, "-m", "experiments.solve", f"--model={model}", f"--policy={policy}", f"--log={path}"]
     command += [f"--input={where / 'in.jsonl'}", "--batch=4"]
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(where / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    counts: collections.Counter[str] = collections.Counter()
-    before: list[str] = []
-    for i in range(kills):
+    done = parts.get("kills", {"done": 0, "counts": {}, "before": []})
+    counts: collections.Counter[str] = collections.Counter(done["counts"])
+    before: list[str] = done["before"]
+    for i in range(done["done"], kills):
+        parts.stop.poll()
+        rng = random.Random(f"mass chaos kill {i}")
         outs = [where / "answers.jsonl"] + ([where / "second.jsonl"] if i % 10 == 9 else [])
-        running = [
-            subprocess.Popen([*command, f"--out={out}"], env=environment, stderr=subprocess.PIPE) for out in outs
-        ]
+        piped: dict[str, Any] = {"env": environment, "stderr": subprocess.PIPE}
+        running = [subprocess.Popen([*command, f"--out={out}"], **piped) for out in outs]
         wait_for_events(path, running)
         time.sleep(rng.uniform(0, 0.3))
         for process in running:
@@ -203,6 +209,7 @@ def kill(kills: int, where: pathlib.Path, model: str) -> dict[str, Any]:
             process.send_signal(signal.SIGKILL)
             process.communicate()
         before = held_against(path, before, outs, counts)
+        parts.keep("kills", {"done": i + 1, "counts": counts, "before": before})
     for out in (where / "answers.jsonl", where / "second.jsonl"):
         subprocess.run([*command, f"--out={out}"], env=environment, check=True, capture_output=True)
         before = held_against(path, before, [out], counts)
@@ -245,32 +252,47 @@ def held_against(
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Whole lines of a JSONL file that may be torn."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    """Reads the intact rows of a JSONL file whose last line may be cut off."""
+    return [row.value for row in jsonl.read_log(path).rows]
 
 
 def main(argv: Sequence[str]) -> None:
     name = argv[1] if len(argv) == 2 else ""
-    if name not in ("inject", "kill"):
+    if name not in COMMANDS:
         settings.fail(f"command {name!r} is unknown; give inject or kill")
-    with tempfile.TemporaryDirectory() as scratch:
-        if name == "inject":
-            found = inject(FLAGS.questions, FLAGS.share, pathlib.Path(scratch), FLAGS.model)
-        else:
-            found = kill(FLAGS.kills, pathlib.Path(scratch), FLAGS.model)
+    settings.guarded(functools.partial(command, name))
+
+
+def command(name: str, stop: runtime.Stop) -> None:
+    """Runs a subcommand; OUT/NAME.partial holds what is finished until all is."""
     out = pathlib.Path(FLAGS.out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    where = (out / f"{name}.partial").absolute()
+    where.mkdir(parents=True, exist_ok=True)
+    header = {flag: FLAGS[flag].value for flag in ("model", "questions", "share", "kills")}
+    parts = Parts(where / "parts.json", header, stop)
+    parts.keep("started", True)  # what is measured stands there before the first part
+    found = COMMANDS[name](where, parts)
+    runtime.write_atomically(out / f"{name}.json", json.dumps(found, indent=1) + "\n")
+    shutil.rmtree(where)
     print(json.dumps(found, indent=1))
 
 
-if __name__ == "__main__":
-    flags.DEFINE_string("model", "tiny", "'tiny', or for inject a workdir of experiments.train.")
-    flags.DEFINE_string("out", "docs/results/audit", "Directory of the results.")
+COMMANDS: dict[str, Callable[[pathlib.Path, Parts], dict[str, Any]]] = {
+    "inject": lambda where, parts: inject(FLAGS.questions, FLAGS.share, where, FLAGS.model, parts),
+    "kill": lambda where, parts: kill(FLAGS.kills, where, FLAGS.model, parts),
+}
+
+
+def define() -> None:
+    """Defines this command's flags; only when run, since commands share names."""
+    DEFINE_path("model", "tiny", "'tiny', or for inject a workdir of experiments.train.")
+    DEFINE_path("out", "docs/results/audit", "Directory of the results; give it again to resume.")
     flags.DEFINE_integer("questions", 1000, "inject: questions.", lower_bound=1)
     flags.DEFINE_float("share", 0.1, "inject: share of them with injected practice.", lower_bound=0, upper_bound=1)
     flags.DEFINE_integer("kills", 100, "kill: how often.", lower_bound=1)
+
+
+if __name__ == "__main__":
+    define()
     logging.set_verbosity(logging.WARNING)
-    app.run(main, flags_parser=lambda argv: FLAGS(list(argv)))
+    settings.run(main, settings.parse_flags)

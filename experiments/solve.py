@@ -15,29 +15,32 @@ from collections.abc import Iterator
 from absl import flags, logging
 
 from experiments import settings
-from mass_jax import runtime, solve
-from mass_jax.audit import regression
+from experiments.path_flags import DEFINE_path
+from mass_jax import runtime
 from mass_jax.audit.answers import AnswerFile, as_line
 from mass_jax.errors import UserError
-from mass_jax.tasks.problem import Example
+from mass_jax.runtime import jsonl
+from mass_jax.serving import loading
+from mass_jax.serving.guards import regression
+from mass_jax.tasks.base import Example
 
 FLAGS = flags.FLAGS
 
 
 def define() -> None:
-    flags.DEFINE_string("workdir", None, "Directory of a run of experiments.train.")
-    flags.DEFINE_string("model", None, "In place of a workdir: 'tiny', or a directory or hub id with a model's files.")
+    DEFINE_path("workdir", None, "Directory of a run of experiments.train.")
+    DEFINE_path("model", None, "In place of a workdir: 'tiny', or a directory or hub id with a model's files.")
     flags.DEFINE_string("run", None, "mass, mass_gold or pretrained; by default the first that the workdir has.")
     flags.DEFINE_integer("train_seed", None, "Meta-training seed of the workdir; by default its first.")
     flags.DEFINE_string("problem", None, "One question.")
-    flags.DEFINE_string("input", None, "JSONL file of questions.")
-    flags.DEFINE_string("out", None, "JSONL file of answers, to which is appended; by default they are printed.")
+    DEFINE_path("input", None, "JSONL file of questions.")
+    DEFINE_path("out", None, "JSONL file of answers, to which is appended; by default they are printed.")
     flags.DEFINE_bool("no_adapt", False, "Answer by the model as it is; takes no policy and writes no log.")
-    flags.DEFINE_string("policy", None, "Who may adapt what; by default WORKDIR/policy.json.")
-    flags.DEFINE_string("log", None, "Event log; by default WORKDIR/audit/events.jsonl.")
+    DEFINE_path("policy", None, "Who may adapt what; by default WORKDIR/policy.json.")
+    DEFINE_path("log", None, "Event log; by default WORKDIR/audit/events.jsonl.")
     flags.DEFINE_string("log_text", "full", "'full', or 'hash' to keep texts out of the log.")
-    flags.DEFINE_string("suite", None, "JSONL file of texts that an update must not make the model worse at.")
-    flags.DEFINE_string("real", None, "JSONL file of real examples ('problem', 'solution') to compare with and mix in.")
+    DEFINE_path("suite", None, "JSONL file of texts that an update must not make the model worse at.")
+    DEFINE_path("real", None, "JSONL file of real examples ('problem', 'solution') to compare with and mix in.")
     flags.DEFINE_integer("seed", 0, "Of everything drawn.")
     flags.DEFINE_integer("batch", 16, "Most questions at a time.", lower_bound=1)
 
@@ -47,11 +50,11 @@ def main(_: list[str]) -> None:
 
 
 def run(stop: runtime.Stop) -> None:
-    questions = solve.as_questions(read_questions())
+    questions = loading.as_questions(read_questions())
     with open_solver() as solver:
         if FLAGS.out is None:
             for answer in answers(solver, questions, stop):
-                print(as_line(answer) if FLAGS.problem is None else in_words(answer), end="")
+                print(as_line(answer) if FLAGS.problem is None else in_words(answer), end="", flush=True)
             return
         with AnswerFile(pathlib.Path(FLAGS.out)) as file:
             left = file.left(questions, solver.request)
@@ -60,7 +63,7 @@ def run(stop: runtime.Stop) -> None:
                 file.write(answer)
 
 
-def answers(solver: solve.Solver, questions: list, stop: runtime.Stop) -> Iterator[solve.Answer]:
+def answers(solver: loading.AdaptationService, questions: list, stop: runtime.Stop) -> Iterator[loading.Answer]:
     """Answers with progress."""
     stream = solver.stream(questions, stop, resume=FLAGS.out is not None)
     adapted = 0
@@ -75,17 +78,20 @@ def read_questions() -> list:
         raise UserError("give either --problem='...' or --input=FILE.jsonl")
     if FLAGS.input is None:
         return [FLAGS.problem]
-    return regression.read_jsonl(pathlib.Path(FLAGS.input))
+    rows = jsonl.read(pathlib.Path(FLAGS.input))
+    if not rows:
+        raise UserError(f"--input={FLAGS.input} has no questions; give one JSON object per line")
+    return [row.value for row in rows]
 
 
-def open_solver() -> solve.Solver:
+def open_solver() -> loading.AdaptationService:
     if (FLAGS.workdir is None) == (FLAGS.model is None):
         raise UserError("give either --workdir=DIR of a training run, or --model=tiny or another")
     if FLAGS.workdir is not None and not (pathlib.Path(FLAGS.workdir) / "config.json").is_file():
         raise UserError(
             f"--workdir={FLAGS.workdir} holds no run; make one with experiments.train, or give --model=tiny"
         )
-    return solve.load(
+    return loading.load(
         FLAGS.workdir or FLAGS.model,
         run=FLAGS.run,
         train_seed=FLAGS.train_seed,
@@ -101,15 +107,15 @@ def open_solver() -> solve.Solver:
 
 
 def read_real(path: pathlib.Path) -> list[Example]:
-    """Real examples of a JSONL file."""
-    rows = regression.read_jsonl(path)
-    for i, row in enumerate(rows):
+    """Reads real examples from a JSONL file."""
+    rows = jsonl.read(path)
+    for line, row in rows:
         if not isinstance(row, dict) or not all(regression.is_text(row.get(key)) for key in ("problem", "solution")):
-            raise UserError(f'--real={path}: object {i + 1} needs texts "problem" and "solution"')
-    return [Example(row["problem"], row["solution"]) for row in rows]
+            raise UserError(f'--real={path}:{line} needs texts "problem" and "solution"')
+    return [Example(row["problem"], row["solution"]) for _, row in rows]
 
 
-def in_words(answer: solve.Answer) -> str:
+def in_words(answer: loading.Answer) -> str:
     """One answer for a reader."""
     why = "" if answer.reason == "" else f" ({answer.reason})"
     recorded = "" if answer.event is None else f", record {answer.event}"

@@ -11,14 +11,16 @@ import contextlib
 from absl import flags, logging
 
 from experiments import settings
-from mass_jax import runtime, study
-from mass_jax.assemble import assemble
+from experiments.path_flags import DEFINE_path
+from mass_jax import runtime
 from mass_jax.errors import UserError
+from mass_jax.evaluation import study
+from mass_jax.training.components import assemble
 
 settings.define()
 settings.define_machines()
 flags.adopt_module_key_flags(settings)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of this run; give it again to resume.")
+_WORKDIR = DEFINE_path("workdir", None, "Directory of this run; give it again to resume.")
 
 
 def main(_: list[str]) -> None:
@@ -26,31 +28,28 @@ def main(_: list[str]) -> None:
 
 
 def train_and_report(stop: runtime.Stop) -> None:
-    """The whole command; errors of reading and checking what the user gave are the user's."""
-    try:
-        config = settings.read()
-        if flags.FLAGS.print_config:
-            print(config.to_json())
-            return
-        if _WORKDIR.value is None:
-            raise ValueError("--workdir is missing; give a directory for this run, like --workdir=runs/tiny")
-        workdir = runtime.workdir_path(_WORKDIR.value)
-        settings.join_machines()
-        mesh = runtime.make_mesh(flags.FLAGS.mesh)
-        runtime.check_workdir(workdir, config.to_json())
-        with runtime.use_mesh(mesh):
-            parts = assemble(config, mesh)
-    except (ValueError, OSError) as error:
-        raise UserError(str(error)) from error
-    with runtime.use_mesh(mesh), contextlib.closing(parts):
-        for seed in config.seeds:
-            parts.problems(seed)
-        runtime.claim_workdir(workdir, config.to_json())
+    """Runs the command; errors of reading and checking the user's input become `UserError`."""
+    with contextlib.ExitStack() as held:
+        try:
+            config = settings.read()
+            if flags.FLAGS.print_config:
+                print(config.to_json())
+                return
+            if _WORKDIR.value is None:
+                raise ValueError("--workdir is missing; give a directory for this run, like --workdir=runs/tiny")
+            workdir = runtime.workdir_path(_WORKDIR.value)
+            settings.join_machines()
+            mesh = runtime.make_mesh(flags.FLAGS.mesh)
+            runtime.check_workdir(workdir, config.to_json(), replace=True)
+            held.enter_context(runtime.lock_workdir(workdir, stop))  # before a model is loaded for nothing
+            held.enter_context(runtime.use_mesh(mesh))
+            parts = held.enter_context(contextlib.closing(assemble(config, mesh)))
+        except (ValueError, OSError) as error:
+            raise UserError(str(error)) from error
         study.run_study(parts, workdir, stop)
-    if not runtime.is_first():
-        return
-    print((workdir / "report" / "table1.md").read_text(encoding="utf-8"))
-    logging.info("report: %s", workdir / "report")
+        if runtime.is_first():
+            print((workdir / "report" / "table1.md").read_text(encoding="utf-8"))
+            logging.info("report: %s", workdir / "report")
 
 
 if __name__ == "__main__":

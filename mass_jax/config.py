@@ -3,17 +3,23 @@
 import dataclasses
 import difflib
 import json
+import os
 from collections.abc import Iterable
 from typing import Any
+
+from mass_jax import strict_json
+from mass_jax.errors import UserError
 
 METHODS = ("base", "ttt", "tt_ss", "solver_grpo", "mass", "mass_gold")  # the paper's
 BASELINES = ("few_shot", "majority", "ttt_other")  # ours beside them, for the asking
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def setting(default: Any, help: str, choices: tuple[str, ...] = (), minimum: float | None = None) -> Any:
-    """A dataclass field that knows its help text, its allowed values and its smallest value."""
-    metadata = {"help": help, "choices": choices, "minimum": minimum}
+def setting(
+    default: Any, help: str, choices: tuple[str, ...] = (), minimum: float | None = None, path: bool = False
+) -> Any:
+    """A dataclass field with its help text, allowed values and minimum; `path` marks a path, or a name in its place."""
+    metadata = {"help": help, "choices": choices, "minimum": minimum, "path": path}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -32,11 +38,15 @@ class Config:
 
     # What is adapted to what
     model: str = setting(
-        "tiny", "'tiny' (embedded), or a directory or hub id with Hugging Face files of a Llama and a domain.json."
+        "tiny",
+        "'tiny' (embedded), or a directory or hub id with Hugging Face files of a Llama and a domain.json.",
+        path=True,
     )
     task: str = setting("testbed", "What is practised: testbed, families, math, or a name added to CATALOGUE.")
-    train_data: str = setting("math", "Training problems of --task=math: a name, a hub id or a local path.")
-    eval_data: str = setting("math500", "Evaluated problems of --task=math: a name, a hub id or a local path.")
+    train_data: str = setting("math", "Training problems of --task=math: a name, a hub id or a local path.", path=True)
+    eval_data: str = setting(
+        "math500", "Evaluated problems of --task=math: a name, a hub id or a local path.", path=True
+    )
     bad_rows: str = setting(
         "skip", "Rows of these that are no problems: counted, or an error.", choices=("skip", "error")
     )
@@ -145,20 +155,57 @@ class Config:
         """Attempts a problem of Solver GRPO: the same budget of samples as MASS has."""
         return self.num_examples + self.num_attempts
 
+    def located(self) -> "Config":
+        """Returns the settings with existing local paths absolute, so that they hold in every working directory.
+
+        Names stay as they are: the embedded model, hub ids, and the data sets of a task that reads none.
+
+        >>> Config(model="tiny").located().model
+        'tiny'
+        """
+        paths = {name: expand_user(getattr(self, name)) for name in ("model", "train_data", "eval_data")}
+        found: dict[str, Any] = {
+            name: os.path.realpath(path) if os.path.exists(path) else path
+            for name, path in paths.items()
+            if (path != "tiny" if name == "model" else self.task == "math")
+        }
+        return dataclasses.replace(self, **found)
+
     def to_json(self) -> str:
         """The settings as JSON, one a line."""
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> "Config":
-        """The settings that `to_json` wrote.
+        """Reads the settings that `to_json` wrote.
+
+        Raises:
+            ValueError, TypeError: the text is not JSON, not an object, or not one of settings; in one line.
 
         >>> Config.from_json(Config(seeds=(1, 2)).to_json()).seeds
         (1, 2)
         """
-        read = json.loads(text)
+        read = strict_json.loads(text)
+        if not isinstance(read, dict):
+            raise UserError(f"{strict_json.kind(read)} in place of an object of settings")
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in read.items()}
         return cls(**settings)
+
+
+def expand_user(path: str) -> str:
+    """Expands `~` and `~user` at the start of a path.
+
+    Raises:
+        ValueError: there is no such user, or no home directory.
+
+    >>> expand_user("runs/~tiny")
+    'runs/~tiny'
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        user = expanded.partition("/")[0]
+        raise ValueError(f"{path!r}: {user!r} names no home directory; write './{path}' for a path of that name")
+    return expanded
 
 
 def nearest(value: str, known: Iterable[str]) -> str:
@@ -172,6 +219,9 @@ def nearest(value: str, known: Iterable[str]) -> str:
 
 
 def _check(field: dataclasses.Field, value: Any) -> None:
+    if not _has_type_of(field.default, value):
+        kind = type(field.default).__name__
+        raise ValueError(f"--{field.name}={value!r} must be {kind}, like {field.default!r}")
     choices, minimum = field.metadata["choices"], field.metadata["minimum"]
     if choices:
         for item in value if isinstance(value, tuple) else (value,):
@@ -181,3 +231,12 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         raise ValueError(f"--{field.name} is empty; name at least one")
     if minimum is not None and not value >= minimum:
         raise ValueError(f"--{field.name}={value} is below its minimum {minimum:g}")
+
+
+def _has_type_of(default: Any, value: Any) -> bool:
+    """Whether a value has the type of a setting's default; an integer is also a float, and a bool is no number."""
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and all(_has_type_of(default[0], item) for item in value)
+    if isinstance(value, bool) or isinstance(default, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    return isinstance(value, int | float if isinstance(default, float) else type(default))

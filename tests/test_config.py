@@ -1,6 +1,7 @@
 """Settings refuse what is unknown or contradictory, in one line that says what to do."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -46,3 +47,61 @@ def test_every_setting_has_help():
 
 def test_nearest_stays_silent_where_nothing_is_near():
     assert nearest("zzz", ["tiny"]) == "Known: tiny"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1, 2]", "an array in place of an object of settings"),
+        ('"tiny"', "a string in place of an object of settings"),
+        ("null", "null in place of an object of settings"),
+        ("{" * 3, "not JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"steps": 1, "steps": 2}', "key 'steps' occurs more than once"),
+    ],
+)
+def test_config_of_other_json_is_refused(text, message):
+    with pytest.raises(ValueError, match=message) as error:
+        Config.from_json(text)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("steps", "120"), ("steps", 120.0), ("steps", True), ("steps", None), ("gamma", "0.1"), ("gamma", False)),
+        *(("model", 3), ("controls", 1), ("controls", "yes"), ("seeds", 0), ("seeds", ["0"]), ("methods", "base")),
+        *(("methods", [1]), ("model", ["tiny"]), ("lora_rank", {})),
+    ],
+)
+def test_config_refuses_mistyped_setting(name, value):
+    text = json.dumps(json.loads(Config().to_json()) | {name: value})
+    with pytest.raises(ValueError, match=f"--{name}=.* must be ") as caught:
+        Config.from_json(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_config_accepts_integer_for_float():
+    assert Config(lora_alpha=8).lora_alpha == 8
+
+
+def test_located_makes_local_paths_absolute(tmp_path, monkeypatch):
+    (tmp_path / "models" / "m").mkdir(parents=True)
+    (tmp_path / "train.jsonl").touch()
+    (tmp_path / "link").symlink_to("models")
+    monkeypatch.chdir(tmp_path)
+    config = Config(task="math", model="models/m", train_data="train.jsonl").located()
+    assert (config.model, config.train_data) == (str(tmp_path / "models" / "m"), str(tmp_path / "train.jsonl"))
+    assert config.eval_data == "math500"
+    assert Config(model="link/m").located().model == config.model
+    monkeypatch.chdir(tmp_path / "models")
+    assert Config(task="math", model="m", train_data="../train.jsonl").located() == config
+    assert config.located() == config
+
+
+def test_located_keeps_names(tmp_path, monkeypatch):
+    for name in ("tiny", "math", "math500"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert Config().located() == Config()
+    assert Config(model="org/name").located().model == "org/name"

@@ -54,9 +54,13 @@ def room_of(module: str) -> str | None:
 
 
 def imports_of(path: pathlib.Path) -> set[str]:
-    """Modules of the project that a file imports, also inside functions."""
+    """Modules of the project that a file imports, also inside functions, but not for type checkers only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree.body = [
+        node for node in tree.body if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    ]
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -100,7 +104,13 @@ def test_files_and_functions_stay_short(path):
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") <= 300
     functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-    assert [f.name for f in functions if f.end_lineno - f.lineno + 1 > 60] == []
+    assert [f.name for f in functions if code_lines(f) > 60] == []
+
+
+def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function without its docstring."""
+    docstring = function.body[0] if ast.get_docstring(function) else None
+    return function.end_lineno - function.lineno + 1 - (docstring.end_lineno - docstring.lineno + 1 if docstring else 0)
 
 
 def public_names(tree: ast.Module):
@@ -123,4 +133,3 @@ def test_public_names_have_docstrings(path):
     assert ast.get_docstring(tree) is not None or not tree.body
     if path.is_relative_to(ROOT / "mass_jax"):
         assert [name for name, node in public_names(tree) if not ast.get_docstring(node)] == []
-

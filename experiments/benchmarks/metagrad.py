@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from absl import logging
 
+from experiments.benchmarks.rows import Rows
 from mass_jax import metagrad as mg
 from third_party.peers import plain_jax, problem
 
@@ -187,10 +188,8 @@ class Bench:
         """The preset's size with the case's number of examples."""
         return dataclasses.replace(self.preset.size, examples=case.examples or self.preset.size.examples)
 
-    def reference(self, optimizer: str) -> np.ndarray | None:
-        """ReverseUnroll in float64 on the same numbers."""
-        if not self.preset.float64:
-            return None
+    def reference(self, optimizer: str) -> np.ndarray:
+        """Returns the gradient by ReverseUnroll in float64 on the same numbers."""
         with jax.enable_x64(True):
             wide = jax.tree.map(lambda x: x.astype("float64") if x.dtype == jnp.float32 else x, self.data)
             case = Case("ReverseUnroll(step)", optimizer, remat="block", loss_chunk=self.preset.loss_chunk)
@@ -198,52 +197,56 @@ class Bench:
 
 
 class Run(NamedTuple):
-    """A row that is not finished, what to run for it, and whether the time is wanted."""
+    """A row that is not finished, the call that it measures, and whether its relative error is wanted."""
 
     row: dict[str, Any]
     call: Callable[[], Any]
-    timed: bool
+    compared: bool
 
 
-def measure(preset: Preset, done: Sequence[dict[str, Any]], save: Callable[[list[dict[str, Any]]], None]) -> None:
-    """Measures what is not `done`, and calls `save` with all finished rows whenever there are more of them.
+def measure(preset: Preset, rows: Rows) -> None:
+    """Measures what is missing in `rows`; a compilation, a round of times and an error are each kept at once.
 
-    Times are comparable only within one interleaved run, so if one of them is missing, all are taken anew.
+    In a round of times every case runs once, so that finished rounds of an interrupted run stay comparable.
     """
     bench = Bench(preset)
-    rows = {row_key(row): row for row in done}
     timed = [case for case in cases(preset) if case.timed]
-    peers = _torch_runs(bench) if preset.torch else []
-    if not all(rows.get(row_key(_name(bench, case)), {}).get("seconds") for case in timed):
-        runs = [_compiled(bench, case) for case in timed] + peers
-        _time(runs, preset.rounds)
-        _errors(bench, runs)
-        rows |= {row_key(run.row): run.row for run in runs}
-        save(list(rows.values()))
+    if any(row is None or not row["seconds"] for row in (rows.get(_name(bench, case)) for case in timed)):
+        runs = [_compiled(bench, case, rows) for case in timed]
+        runs += _torch_runs(bench, rows) if preset.torch else []
+        _time(runs, preset.rounds, rows)
+        _errors(bench, runs, rows)
     for case in cases(preset):
-        if row_key(_name(bench, case)) not in rows:
-            run = _compiled(bench, case)
-            if (case.num_steps, run.row["m"]) == (2, preset.size.examples):
-                _errors(bench, [run])
-            rows[row_key(run.row)] = run.row
-            save(list(rows.values()))
+        row = rows.get(_name(bench, case))
+        if row is None or (_compared(bench, case) and row["rel_error"] is None):
+            _errors(bench, [_compiled(bench, case, rows)], rows)
 
 
-def _compiled(bench: Bench, case: Case) -> Run:
+def measure_wall(rows: Rows) -> None:
+    """Compiles the cases of the `wall` preset that are missing in `rows`."""
+    for size, case in WALL_CASES:
+        if rows.get(row_of(case, size, "float32")) is None:
+            rows.keep(compile_case(case, size, "float32")[1])
+
+
+def _compiled(bench: Bench, case: Case, rows: Rows) -> Run:
+    """Compiles a case and keeps its row; what was measured of it before stays."""
     compiled, row = compile_case(case, bench.size_of(case), bench.preset.dtype)
-    return Run(row, functools.partial(compiled, bench.data), case.timed)
+    row |= {name: value for name, value in (rows.get(row) or {}).items() if value is not None}
+    rows.keep(row)
+    return Run(row, functools.partial(compiled, bench.data), _compared(bench, case))
+
+
+def _compared(bench: Bench, case: Case) -> bool:
+    """Whether a case has the problem of the float64 reference."""
+    return bench.preset.float64 and case.num_steps == 2 and bench.size_of(case) == bench.preset.size
 
 
 def _name(bench: Bench, case: Case) -> dict[str, Any]:
     return row_of(case, bench.size_of(case), bench.preset.dtype)
 
 
-def row_key(row: dict[str, Any]) -> tuple[Any, ...]:
-    """What a row is a measurement of."""
-    return tuple(row[name] for name in ("adjoint", "policy", "optimizer", "model", "K", "m", "tokens", "dtype"))
-
-
-def _torch_runs(bench: Bench) -> list[Run]:
+def _torch_runs(bench: Bench, rows: Rows) -> list[Run]:
     try:
         from third_party.peers import torch_peers
     except ImportError:
@@ -257,27 +260,37 @@ def _torch_runs(bench: Bench) -> list[Run]:
         except ImportError as error:
             logging.info("peer %s is left out: %s", name, error)
             continue
-        runs.append(Run(_name(bench, Case(f"peer: {name}")), run, True))
+        row = _name(bench, Case(f"peer: {name}"))
+        runs.append(Run(rows.get(row) or row, run, bench.preset.float64))
     return runs
 
 
-def _time(runs: Sequence[Run], rounds: int) -> None:
+def _time(runs: Sequence[Run], rounds: int, rows: Rows) -> None:
     """Fills in medians of interleaved runs; the first run of each warms up and is not counted."""
-    seconds: list[list[float]] = [[] for _ in runs]
-    for turn in range(rounds + 1):
-        for index, run in enumerate(runs):
+    done = min(len(run.row.get("times", ())) for run in runs)
+    for run in runs:
+        run.row["times"] = run.row.get("times", [])[:done]
+        jax.block_until_ready(run.call())
+    for turn in range(done, rounds):
+        seconds = []
+        for run in runs:
             start = time.perf_counter()
             jax.block_until_ready(run.call())
-            if turn:
-                seconds[index].append(time.perf_counter() - start)
-        logging.info("round %d of %d", turn, rounds)
-    for run, each in zip(runs, seconds, strict=True):
-        run.row["seconds"] = statistics.median(each)
-
-
-def _errors(bench: Bench, runs: Sequence[Run]) -> None:
-    references = {name: bench.reference(name) for name in {run.row["optimizer"] for run in runs}}
+            seconds.append(time.perf_counter() - start)
+        for run, each in zip(runs, seconds, strict=True):
+            run.row["times"] = [*run.row["times"], each]
+        rows.keep(*(run.row for run in runs))
+        logging.info("round %d of %d", turn + 1, rounds)
     for run in runs:
+        run.row["seconds"] = statistics.median(run.row["times"])
+    rows.keep(*(run.row for run in runs))
+
+
+def _errors(bench: Bench, runs: Sequence[Run], rows: Rows) -> None:
+    """Fills in the relative errors that are wanted and missing."""
+    wanted = [run for run in runs if run.compared and run.row["rel_error"] is None]
+    references = {name: bench.reference(name) for name in {run.row["optimizer"] for run in wanted}}
+    for run in wanted:
         exact = references[run.row["optimizer"]]
-        if exact is not None:
-            run.row["rel_error"] = float(np.linalg.norm(np.asarray(run.call()) - exact) / np.linalg.norm(exact))
+        run.row["rel_error"] = float(np.linalg.norm(np.asarray(run.call()) - exact) / np.linalg.norm(exact))
+        rows.keep(run.row)

@@ -3,14 +3,14 @@
 import contextlib
 import dataclasses
 import fcntl
-import json
 import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from mass_jax.errors import UserError
-from mass_jax.tasks.problem import Problem
+from mass_jax.runtime import jsonl
+from mass_jax.tasks.base import Problem
 
 _TEXTS = ("id", "problem", "decision", "request")
 _OPENING = b'{"id": "'  # of every answer
@@ -102,8 +102,8 @@ def _answer_in(line: bytes) -> dict[str, Any] | None:
     """
     whole = line.endswith(b"\n")
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
+        row = jsonl.loads(line)
+    except jsonl.BadJson:
         if not whole and _OPENING.startswith(line[: len(_OPENING)]):
             return None
         raise ValueError("no answer") from None
@@ -114,4 +114,4 @@ def _answer_in(line: bytes) -> dict[str, Any] | None:
 
 def as_line(answer: Any) -> str:
     """One answer as a JSON line."""
-    return json.dumps(dataclasses.asdict(answer)) + "\n"
+    return jsonl.dumps(dataclasses.asdict(answer))

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 from mass_jax.errors import UserError
+from mass_jax.runtime import jsonl
 
 GENESIS = "0" * 64
 MAX_LINE = 16 * 2**20
@@ -74,9 +75,9 @@ def follow(line: bytes, head: Head) -> tuple[dict[str, Any], Head]:
     """
     where = f"record {head.number + 1}"
     try:
-        record = json.loads(line)
+        record = jsonl.loads(line)
         spelled = isinstance(record, dict) and canonical(record) + b"\n" == line
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # also of writing it again
         raise Broken(f"{where} is no JSON: it was edited") from None
     if not spelled:
         raise Broken(f"{where} is not spelled as it was written: it was edited")

@@ -7,7 +7,6 @@ what the others wrote before it adds to the chain.
 
 import contextlib
 import fcntl
-import json
 import os
 import pathlib
 import weakref
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from mass_jax.audit.chain import Broken, Head, seal, sha256, walk
 from mass_jax.errors import UserError
+from mass_jax.runtime import jsonl
 
 Record = dict[str, Any]
 
@@ -212,13 +212,15 @@ def _read_head(path: pathlib.Path, empty: bool) -> Head:
     """The head file; made before the first record, so that only an empty log may lack it."""
     head_path = _beside(path, "head")
     try:
-        written = json.loads(head_path.read_bytes())
+        written = jsonl.loads(head_path.read_bytes())
         return Head(int(written["number"]), int(written["size"]), str(written["hash"]))
     except FileNotFoundError:
         if empty:
             return Head()
         raise Broken(f"{head_path} is missing beside a log that is not empty: it was removed") from None
-    except (ValueError, KeyError, TypeError):
+    except OSError as error:
+        raise UserError(f"{head_path} cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError, OverflowError):
         raise Broken(f"{head_path} is damaged") from None
 
 
@@ -227,7 +229,7 @@ def _write_head(path: pathlib.Path, head: Head) -> None:
     head_path = _beside(path, "head")
     temporary = _beside(path, "head.new")  # the lock is held: nobody else writes it, and a crash leaves only one
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
-        file.write(json.dumps(head._asdict()) + "\n")
+        file.write(jsonl.dumps(head._asdict()))
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(head_path)

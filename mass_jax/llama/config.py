@@ -1,11 +1,13 @@
 """What a Llama-family `config.json` can say, and how this implementation should execute it."""
 
 import dataclasses
-import json
 import pathlib
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mass_jax.errors import UserError
+from mass_jax.llama import jsonfile, values
 from mass_jax.llama.rope import Rope
 
 _REMAT = ("none", "dots", "block")
@@ -70,53 +72,97 @@ class LlamaConfig:
     unroll: int = 1
 
     def __post_init__(self):
-        # 0 is "not said": as many key-value heads as query heads, heads that split the width evenly.
+        _check_sizes(self)
+        # 0 stands for "not given": as many key-value heads as query heads, heads that split the width evenly.
+        given = self.head_dim
         object.__setattr__(self, "num_key_value_heads", self.num_key_value_heads or self.num_attention_heads)
         object.__setattr__(self, "head_dim", self.head_dim or self.hidden_size // self.num_attention_heads)
+        _check_heads(self, even=not given)
         _check(self)
 
     @property
     def stop_tokens(self) -> tuple[int, ...]:
-        """Tokens that end a text, from `eos_token_id`."""
+        """Ids of the tokens that end a text, from `eos_token_id`."""
         eos = self.eos_token_id
         return () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
 
     @classmethod
     def from_directory(cls, path: str | pathlib.Path) -> "LlamaConfig":
-        """Reads `path/config.json`."""
-        file = pathlib.Path(path) / "config.json"
-        if not file.is_file():
-            raise FileNotFoundError(f"{file} does not exist: give a Hugging Face model directory")
+        """Reads the config.json of a model directory, and the end tokens of its generation_config.json.
+
+        Args:
+          path: the directory.
+
+        Returns:
+          The configuration; `eos_token_id` has the end tokens of both files.
+
+        Raises:
+          FileNotFoundError: there is no config.json.
+          UserError: a file is not a JSON object, or a setting is missing, mistyped or not supported; it is named.
+        """
+        file, generation = pathlib.Path(path) / "config.json", pathlib.Path(path) / "generation_config.json"
+        settings = jsonfile.read(file)
         try:
-            settings = json.loads(file.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file} is not JSON ({error}): download it again") from None
-        if not isinstance(settings, dict):
-            raise ValueError(f"{file} holds no JSON object: download it again")
-        return cls.from_dict(settings)
+            for name in _SIZES:
+                if settings.get(name) is None:
+                    raise UserError(f"{name} is missing: add it, as an integer of at least 1")
+            config = cls.from_dict(settings)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
+        if not generation.is_file():
+            return config
+        settings = jsonfile.read(generation)
+        try:
+            return config.with_stop_tokens(_read_eos(settings, config.vocab_size))
+        except UserError as error:
+            raise UserError(f"{generation}: {error}") from None
+
+    def with_stop_tokens(self, tokens: Iterable[int]) -> "LlamaConfig":
+        """The configuration with further end tokens.
+
+        >>> LlamaConfig(eos_token_id=2).with_stop_tokens([7, 2]).stop_tokens
+        (2, 7)
+        """
+        stops = tuple(dict.fromkeys((*self.stop_tokens, *tokens)))
+        return self if stops == self.stop_tokens else dataclasses.replace(self, eos_token_id=stops)
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> "LlamaConfig":
-        """Reads a parsed config.json of any transformers version; a setting it cannot honour raises and is named.
+        """Reads a parsed config.json of any transformers version.
+
+        Args:
+          settings: the parsed file; what it leaves out has the defaults of `LlamaConfig`.
+
+        Returns:
+          The configuration.
+
+        Raises:
+          UserError: a setting is mistyped, unknown or not supported; it is named.
 
         >>> LlamaConfig.from_dict({"model_type": "llama", "rope_theta": 500000.0}).rope
         Rope(rope_type='default', rope_theta=500000.0, factor=None, ...)
         """
         if settings.get("model_type", "llama") != "llama":
-            raise ValueError(f"model_type {settings['model_type']!r} is not Llama: only 'llama' checkpoints load")
+            raise UserError(f"model_type {settings['model_type']!r} is not Llama: only 'llama' checkpoints load")
         known = {field.name for field in dataclasses.fields(cls)} - set(_EXECUTION) - {"rope"}
         _refuse_unknown(settings, known)
         read = {key: settings[key] for key in known if settings.get(key) is not None}
-        for key in (*_SIZES, "num_key_value_heads", "head_dim"):
-            if not isinstance(read.get(key, 1), int):
-                raise ValueError(f"config.json sets {key!r} to {read[key]!r}: it must be an integer")
-        read |= {key: None for key in ("bos_token_id", "eos_token_id") if key in settings and settings[key] is None}
-        if isinstance(read.get("eos_token_id"), list):
-            read["eos_token_id"] = tuple(read["eos_token_id"])
-        return cls(**read, rope=_read_rope(settings))
+        for key, value in read.items():
+            if key in _KINDS:
+                values.check(key, value, _KINDS[key])
+        vocabulary = read.get("vocab_size", cls.vocab_size)
+        for key in ("bos_token_id", "pad_token_id"):
+            if key in settings:
+                read[key] = _read_token(key, settings[key], vocabulary)
+        if "eos_token_id" in settings:
+            stops = _read_eos(settings, vocabulary)
+            read["eos_token_id"] = stops or None if isinstance(settings["eos_token_id"], list) else (*stops, None)[0]
+        config = cls(**read, rope=_read_rope(settings))
+        _check_heads(config, even=True)  # as transformers does, even where head_dim is given
+        return config
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as Hugging Face's config.json, RoPE in both spellings so that old readers are right too."""
+        """The settings as Hugging Face's config.json, with RoPE in its new and its old spelling."""
         skipped = (*_EXECUTION, "rope")
         said = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         said = {key: value for key, value in said.items() if key not in skipped}
@@ -135,49 +181,110 @@ class LlamaConfig:
 
 
 _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+_COUNTS = (*_SIZES, "num_key_value_heads", "head_dim", "max_position_embeddings")
+_SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias")
 _EXECUTION = ("dtype", "remat", "attention", "attention_block", "loss_chunk", "unroll")
 # Settings of other architectures, with the only value under which they mean Llama.
 _MUST_BE = {"attention_dropout": 0.0, "rope_interleaved": False}
 _ROPE = ("rope_theta", "rope_scaling", "rope_parameters")
 
 
+_KINDS = {
+    **dict.fromkeys(_COUNTS, values.COUNT),
+    **dict.fromkeys(_SWITCHES, values.SWITCH),
+    "rms_norm_eps": values.POSITIVE,
+    "initializer_range": values.NOT_NEGATIVE,
+}
+_ROPE_KINDS = {
+    "rope_type": values.NAME,
+    "type": values.NAME,
+    "original_max_position_embeddings": values.COUNT,
+    "truncate": values.SWITCH,
+    "mscale": values.NOT_NEGATIVE,
+    "mscale_all_dim": values.NOT_NEGATIVE,
+}
+
+
+def _read_eos(settings: Mapping[str, Any], vocabulary: int) -> tuple[int, ...]:
+    """Ids of the end tokens of a config.json or a generation_config.json: one, several or none."""
+    said = settings.get("eos_token_id")
+    tokens = [_read_token("eos_token_id", one, vocabulary) for one in (said if isinstance(said, list) else [said])]
+    return tuple(dict.fromkeys(token for token in tokens if token is not None))
+
+
+def _read_token(key: str, value: Any, vocabulary: int) -> int | None:
+    """A token id, or None where there is none, which old files write as -1."""
+    if value is None or (type(value) is int and value == -1):
+        return None
+    return values.check(key, value, values.token(vocabulary))
+
+
 def _refuse_unknown(settings: Mapping[str, Any], known: set[str]) -> None:
     for key, value in settings.items():
-        if value in (None, False, [], {}, "") or key in known or key in _INERT or key in _ROPE or key.startswith("_"):
-            continue  # a key that is off changes nothing, whatever it means
-        if key in _MUST_BE and value != _MUST_BE[key]:
-            raise ValueError(f"{key} is {value!r}, which is not supported: only {_MUST_BE[key]!r} is")
+        off = value is None or value is False or value in ([], {}, "")
+        if off or key in known or key in _INERT or key in _ROPE or key.startswith("_"):
+            continue
         if key not in _MUST_BE:
-            raise ValueError(f"config.json sets {key!r} to {value!r}, which this Llama does not know: remove it")
+            raise UserError(
+                f"config.json sets {key!r} to {reprlib.repr(value)}, which is not a Llama setting: remove it"
+            )
+        if value != _MUST_BE[key]:
+            raise UserError(f"{key} is {reprlib.repr(value)}, which is not supported: only {_MUST_BE[key]!r} is")
 
 
 def _read_rope(settings: Mapping[str, Any]) -> Rope:
     """RoPE in either spelling: `rope_parameters` (transformers 5) or `rope_theta` with `rope_scaling` (before)."""
-    new, old = settings.get("rope_parameters"), settings.get("rope_scaling")
     theta = settings.get("rope_theta")
+    new, old = settings.get("rope_parameters"), settings.get("rope_scaling")
+    for key, table in (("rope_parameters", new), ("rope_scaling", old)):
+        if table is not None and not isinstance(table, dict):
+            raise UserError(f"{key} is {reprlib.repr(table)}: give an object, or null")
+        for name, value in (table or {}).items():
+            if value is not None:
+                values.check(f"{name} in {key}", value, _ROPE_KINDS.get(name, values.POSITIVE))
     merged = dict(new or old or {})
-    if theta is not None and merged.setdefault("rope_theta", theta) != theta:
-        raise ValueError(f"rope_theta is {theta} but rope_parameters say {merged['rope_theta']}: keep one of them")
-    rope = Rope.from_dict(merged)
-    if new and old and Rope.from_dict({**old, "rope_theta": rope.rope_theta}) != rope:
-        raise ValueError(f"rope_parameters {new} contradict rope_scaling {old}: keep one of them")
+    if theta is None and merged.get("rope_theta") is None and "rope_theta" in {**settings, **merged}:
+        raise UserError("rope_theta is null: give a number such as 10000.0, or remove it")
+    if theta is not None:
+        values.check("rope_theta", theta, values.POSITIVE)
+        if merged.get("rope_theta") is None:
+            merged["rope_theta"] = theta
+        if merged["rope_theta"] != theta:
+            raise UserError(f"rope_theta is {theta} but rope_parameters say {merged['rope_theta']}: keep one of them")
+    try:
+        rope = Rope.from_dict(merged)
+        contradicts = new and old and Rope.from_dict({**old, "rope_theta": rope.rope_theta}) != rope
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if contradicts:
+        raise UserError(f"rope_parameters {new} contradict rope_scaling {old}: keep one of them")
     return rope
 
 
-def _check(config: LlamaConfig) -> None:
+def _check_sizes(config: LlamaConfig) -> None:
     for name in _SIZES:
         if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}: it must be at least 1")
-    heads, groups = config.num_attention_heads, config.num_key_value_heads
-    if heads % groups:
-        raise ValueError(f"num_key_value_heads {groups} does not divide num_attention_heads {heads}: it must")
-    if config.head_dim % 2:
-        raise ValueError(f"head_dim {config.head_dim} is odd, but RoPE rotates pairs of features: make it even")
+            raise UserError(f"{name} is {getattr(config, name)}: it must be at least 1")
+
+
+def _check_heads(config: LlamaConfig, even: bool) -> None:
+    width, heads, groups = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
+    if groups < 1 or heads % groups:
+        raise UserError(f"num_key_value_heads {groups} does not divide num_attention_heads {heads}: it must")
+    if even and width % heads:
+        raise UserError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}: correct one of them")
+    if config.head_dim < 1 or config.head_dim % 2:
+        raise UserError(f"head_dim {config.head_dim} is odd or below 2, but RoPE rotates pairs: make it even")
+
+
+def _check(config: LlamaConfig) -> None:
     if config.hidden_act != "silu":
-        raise ValueError(f"hidden_act {config.hidden_act!r} is not supported: Llama uses 'silu'")
+        raise UserError(f"hidden_act {config.hidden_act!r} is not supported: Llama uses 'silu'")
     for name, allowed in (("remat", _REMAT), ("attention", _ATTENTION)):
         if getattr(config, name) not in allowed:
-            raise ValueError(f"{name} {getattr(config, name)!r} is unknown: use one of {', '.join(allowed)}")
+            raise UserError(f"{name} {getattr(config, name)!r} is unknown: use one of {', '.join(allowed)}")
     for name, least in (("loss_chunk", 0), ("attention_block", 1), ("unroll", 1)):
         if getattr(config, name) < least:
-            raise ValueError(f"{name} is {getattr(config, name)}: it must be at least {least}")
+            raise UserError(f"{name} is {getattr(config, name)}: it must be at least {least}")

@@ -1,4 +1,4 @@
-"""Adapters in the file format of Hugging Face's `peft`, without that library."""
+"""Adapters in the file format of Hugging Face's `peft`, read and written without that library."""
 
 import json
 import math
@@ -10,39 +10,30 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from mass_jax.llama import lora
+from mass_jax.errors import UserError
+from mass_jax.llama import adapter_config, lora
 from mass_jax.llama.config import LlamaConfig
 from mass_jax.llama.safefile import SafeFile
 
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-# Settings that change what an adapter does, with the values under which it is plain LoRA.
-_PLAIN = {
-    "peft_type": ("LORA",),
-    "bias": ("none",),
-    "fan_in_fan_out": (False,),
-    "use_dora": (False, None),
-    "lora_bias": (False, None),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
-    "modules_to_save": ([], None),
-    "layers_to_transform": ([], None),
-    "target_parameters": ([], None),
-}
+_WEIGHTS = "adapter_model.safetensors"
 
 
 def save(path: str | pathlib.Path, adapter: Any, *, alpha: float | None = None, rslora: bool = False) -> None:
     """Writes adapter_config.json and adapter_model.safetensors, which `peft.PeftModel.from_pretrained` loads.
 
     Args:
-      path: directory, made if need be.
+      path: directory, created if it does not exist.
       adapter: its trained leaves, before `lora.scaled`.
-      alpha: the effect is alpha / rank (rsLoRA: alpha / sqrt(rank)) times A B; None is a factor of 1.
-      rslora: which of the two.
+      alpha: the factor on A B is alpha / rank (rsLoRA: alpha / sqrt(rank)); None gives a factor of 1.
+      rslora: whether to divide by sqrt(rank).
+
+    Raises:
+      UserError: the projections differ in rank.
     """
     pairs = {name: pair for parent in adapter["layers"].values() for name, pair in parent.items()}
     ranks = sorted({pair["a"].shape[-1] for pair in pairs.values()})
     if len(ranks) > 1:
-        raise ValueError(f"the adapter has ranks {ranks}: this format takes one rank for all projections")
+        raise UserError(f"the adapter has ranks {ranks}: give all projections one rank")
     rank = ranks[0]
     settings = {
         "peft_type": "LORA",
@@ -65,14 +56,14 @@ def save(path: str | pathlib.Path, adapter: Any, *, alpha: float | None = None, 
     directory = pathlib.Path(path)
     directory.mkdir(parents=True, exist_ok=True)
     safetensors.numpy.save_file(tensors, directory / _WEIGHTS, metadata={"format": "pt"})
-    (directory / _CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    (directory / adapter_config.NAME).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def load(path: str | pathlib.Path, config: LlamaConfig, dtype: jax.typing.DTypeLike = jnp.float32) -> tuple[Any, float]:
     """Reads a LoRA adapter that `save` or `peft` wrote.
 
     Args:
-      path: directory.
+      path: directory with adapter_config.json and adapter_model.safetensors.
       config: of the base model.
       dtype: of the leaves.
 
@@ -80,38 +71,47 @@ def load(path: str | pathlib.Path, config: LlamaConfig, dtype: jax.typing.DTypeL
       The trained leaves, and the factor to apply them with: `lora.scaled(adapter, factor)`.
 
     Raises:
-      ValueError: it is not plain LoRA on Llama's projections, or does not fit the model; the cause is named.
+      FileNotFoundError: a file is missing.
+      UserError: the adapter is not plain LoRA on Llama's projections, or does not fit the model; the cause is named.
+
+    >>> import tempfile
+    >>> config = LlamaConfig(vocab_size=7, hidden_size=4, num_hidden_layers=2, num_attention_heads=2,
+    ...                      intermediate_size=8)
+    >>> with tempfile.TemporaryDirectory() as path:
+    ...     save(path, lora.init(jax.random.key(0), config, rank=2), alpha=6.0)
+    ...     load(path, config)[1]
+    3.0
     """
     directory = pathlib.Path(path)
-    for name in (_CONFIG, _WEIGHTS):
-        if not (directory / name).is_file():
-            raise FileNotFoundError(f"{directory / name} does not exist: give a directory that peft wrote")
-    settings = json.loads((directory / _CONFIG).read_text(encoding="utf-8"))
-    for key, plain in _PLAIN.items():
-        if key in settings and settings[key] not in plain:
-            raise ValueError(f"{key} is {settings[key]!r} in {directory / _CONFIG}: only {plain[0]!r} loads")
+    settings = adapter_config.read(directory / adapter_config.NAME)
+    if not (directory / _WEIGHTS).is_file():
+        pickled = (directory / "adapter_model.bin").is_file()
+        fix = "save it again with safe_serialization=True" if pickled else "give a directory that peft wrote"
+        raise FileNotFoundError(f"{directory / _WEIGHTS} does not exist: {fix}")
     file = SafeFile(directory / _WEIGHTS)
-    targets = [name for name in lora.TARGETS if _tensor_name(0, name, "A") in file.shapes]
-    shapes = jax.eval_shape(lambda: lora.init(jax.random.key(0), config, settings["r"], targets or lora.TARGETS))
-    layers = {
-        parent: {name: _read_pair(file, name, pair, np.dtype(dtype)) for name, pair in pairs.items()}
-        for parent, pairs in shapes["layers"].items()
-    }
+    targets = adapter_config.projections(settings, config)
     if extra := set(file.shapes) - _names(config, targets):
-        raise ValueError(f"{directory / _WEIGHTS} has unexpected {min(extra)}: it was trained on another model")
-    root = math.sqrt(settings["r"]) if settings.get("use_rslora") else settings["r"]
-    return {"layers": layers}, settings["lora_alpha"] / root
+        raise UserError(
+            f"{directory / _WEIGHTS} has unexpected {min(extra)!r}: it does not fit the model or its config"
+        )
+    layers: dict[str, Any] = {}
+    for name in sorted(targets):
+        pair = _read_pair(file, name, config, settings.rank, np.dtype(dtype))
+        layers.setdefault(lora.PARENT[name], {})[name] = pair
+    return {"layers": layers}, settings.factor
 
 
-def _read_pair(file: SafeFile, name: str, pair: Any, dtype: np.dtype) -> dict[str, jax.Array]:
+def _read_pair(file: SafeFile, name: str, config: LlamaConfig, rank: int, dtype: np.dtype) -> dict[str, jax.Array]:
+    inputs, outputs = lora.shape_of(config, name)
     leaves = {}
-    for key, letter in (("a", "A"), ("b", "B")):
-        layers, inputs, outputs = pair[key].shape
+    for key, letter, shape in (("a", "A", (rank, inputs)), ("b", "B", (outputs, rank))):
         rows = []
-        for layer in range(layers):
+        for layer in range(config.num_hidden_layers):
             tensor = _tensor_name(layer, name, letter)
-            if file.shapes.get(tensor) != (outputs, inputs):
-                raise ValueError(f"{tensor} has shape {file.shapes.get(tensor)}, the model asks {(outputs, inputs)}")
+            if tensor not in file.shapes:
+                raise UserError(f"{file.path} lacks {tensor}: it does not fit the model or its config")
+            if file.shapes[tensor] != shape:
+                raise UserError(f"{tensor} has shape {file.shapes[tensor]}, the model and the config ask for {shape}")
             rows.append(file.read(tensor, (slice(None), slice(None))).T.astype(dtype))
         leaves[key] = jnp.asarray(np.stack(rows))
     return leaves

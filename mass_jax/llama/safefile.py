@@ -12,6 +12,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from mass_jax.errors import UserError
+
 _DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -21,48 +23,66 @@ _DTYPES = {
 
 
 class SafeFile:
-    """An opened file whose header is right and whose bytes are all there.
+    """A safetensors file with a valid header and all of its bytes.
 
     Attributes:
+      path: of the file.
       shapes: shape of each tensor.
 
     Raises:
-      ValueError: the file is cut short or no safetensors file.
+      UserError: the file is cut short, is not a safetensors file, or has a dtype that does not load.
     """
 
     def __init__(self, path: pathlib.Path):
-        self._path = path
+        self.path = path
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > size - 8:
-                raise ValueError(f"{path} is cut short or no safetensors file: download it again")
+                raise UserError(f"{path} is cut short or not a safetensors file: download it again")
             header = file.read(length)
         try:
             self._tensors: dict[str, Any] = json.loads(header)
-        except ValueError:
-            raise ValueError(f"{path} has a damaged header: download it again") from None
-        self._tensors.pop("__metadata__", None)
+            self._tensors.pop("__metadata__", None)
+            self.shapes = {name: _shape(tensor) for name, tensor in self._tensors.items()}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise UserError(f"{path} has a damaged header: download it again") from None
         self._start = 8 + length
-        self.shapes = {name: tuple(tensor["shape"]) for name, tensor in self._tensors.items()}
         for name in self._tensors:
             self._check(name, size)
 
     def _check(self, name: str, size: int) -> None:
         tensor = self._tensors[name]
         if tensor["dtype"] not in _DTYPES:
-            raise ValueError(f"{name} is stored as {tensor['dtype']}: only {', '.join(_DTYPES)} weights load")
+            raise UserError(f"{name} is stored as {tensor['dtype']}: only {', '.join(_DTYPES)} weights load")
         begin, end = tensor["data_offsets"]
-        if end - begin != math.prod(tensor["shape"]) * _DTYPES[tensor["dtype"]].itemsize:
-            raise ValueError(f"{self._path} says contradictory things of {name}: download it again")
+        if begin < 0 or end - begin != math.prod(self.shapes[name]) * _DTYPES[tensor["dtype"]].itemsize:
+            raise UserError(f"{self.path} has offsets of {name} that contradict its shape: download it again")
         if self._start + end > size:
-            raise ValueError(f"{self._path} is cut short within {name}: download it again")
+            raise UserError(f"{self.path} is cut short within {name}: download it again")
 
     def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
-        """A slice of a tensor; only the rows it spans are read."""
+        """Reads a slice of a tensor, and no more of the file than the rows it spans.
+
+        Args:
+          name: of the tensor.
+          index: one slice for each axis.
+
+        Returns:
+          The values in their stored dtype.
+        """
         tensor, dtype = self._tensors[name], _DTYPES[self._tensors[name]["dtype"]]
         first, last, stride = index[0].indices(tensor["shape"][0])
         row = math.prod(tensor["shape"][1:])
         offset = self._start + tensor["data_offsets"][0] + first * row * dtype.itemsize
-        values = np.fromfile(self._path, dtype, (last - first) * row, offset=offset)
+        values = np.fromfile(self.path, dtype, (last - first) * row, offset=offset)
         return values.reshape(last - first, *tensor["shape"][1:])[(slice(None, None, stride), *index[1:])]
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    """The shape of a header's entry, whose types are checked."""
+    begin, end = tensor["data_offsets"]
+    numbers = (*tensor["shape"], begin, end)
+    if not isinstance(tensor["dtype"], str) or not all(type(n) is int and n >= 0 for n in numbers):
+        raise TypeError("a header's entry is a dtype, a shape and two offsets")
+    return tuple(tensor["shape"])

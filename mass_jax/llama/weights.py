@@ -1,4 +1,4 @@
-"""Hugging Face model directories (config.json, safetensors) to parameters and back, without torch."""
+"""Reads and writes the parameters of Hugging Face model directories, without torch."""
 
 import json
 import math
@@ -12,17 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from mass_jax.errors import UserError
+from mass_jax.llama import jsonfile
 from mass_jax.llama.config import LlamaConfig
 from mass_jax.llama.names import Entry, entries
 from mass_jax.llama.safefile import SafeFile
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+_BLOCK = 1024  # rows compared at a time
 
 
 def load(
     path: str | pathlib.Path, config: LlamaConfig, dtype: jax.typing.DTypeLike = jnp.float32, shardings: Any = None
 ) -> dict[str, Any]:
-    """Parameters of a model directory.
+    """Reads the parameters of a model directory.
 
     Args:
       path: directory with model.safetensors, or with shards and their model.safetensors.index.json.
@@ -34,7 +38,9 @@ def load(
       The "params" collection of `Llama`, blocks stacked [L, ...].
 
     Raises:
-      ValueError: tensors are missing, unexpected, of another shape, or the file is cut short; each is named.
+      FileNotFoundError: a weights file is missing.
+      UserError: the files are damaged, or contradict the configuration: tensors are missing, unexpected or of another
+        shape, or an output head differs from the embeddings that it is tied to. The tensor is named.
     """
     found = {name: file for file in _open(pathlib.Path(path)) for name in file.shapes}
     wanted = list(entries(config))
@@ -43,7 +49,7 @@ def load(
     for entry in wanted:
         leaves.setdefault(entry.path, []).append(entry)
     placed = flax.traverse_util.flatten_dict(shardings) if shardings is not None else {}
-    # The largest first: a leaf is on the host and on its device for a moment; at the end that is to be a small one.
+    # Largest first: a leaf is on the host and on its device at once, and the last ones should be small.
     order = sorted(leaves, key=lambda key: len(leaves[key]) * math.prod(leaves[key][0].shape), reverse=True)
     flat = {key: _leaf(leaves[key], found, np.dtype(dtype), placed.get(key)) for key in order}
     return flax.traverse_util.unflatten_dict(flat)
@@ -52,30 +58,62 @@ def load(
 def _open(directory: pathlib.Path) -> list[SafeFile]:
     index, names = directory / _INDEX, [_SINGLE]
     if index.is_file() and not (directory / _SINGLE).is_file():  # in this order in `transformers` too
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{index} is damaged ({error!r}): download it again") from None
+        shards = jsonfile.read(index).get("weight_map")
+        if not isinstance(shards, dict) or not all(_is_file_name(name) for name in shards.values()):
+            raise UserError(f"{index} has no 'weight_map' from tensors to files of its directory: download it again")
+        names = sorted(set(shards.values()))
     for name in names:
         if not (directory / name).is_file():
             raise FileNotFoundError(f"{directory / name} does not exist: give a directory with safetensors weights")
     return [SafeFile(directory / name) for name in names]
 
 
+def _is_file_name(name: Any) -> bool:
+    return isinstance(name, str) and name not in ("", "..") and pathlib.PurePath(name).name == name
+
+
 def _check(wanted: list[Entry], found: Mapping[str, SafeFile], config: LlamaConfig) -> None:
     names = {entry.name for entry in wanted}
-    # Tied heads and old rotary buffers are often written though they carry nothing.
-    spare = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    # Copies of tied heads and old rotary buffers are often written.
+    spare = {_HEAD} if config.tie_word_embeddings else set()
     missing = [entry.name for entry in wanted if entry.name not in found]
     extra = sorted(name for name in set(found) - names - spare if not name.endswith("rotary_emb.inv_freq"))
-    for kind, list_ in (("lacks", missing), ("has unexpected", extra)):
+    for kind, list_ in (("has unexpected", extra), ("lacks", missing)):
         if list_:
             more = f" and {len(list_) - 3} more" if len(list_) > 3 else ""
-            raise ValueError(f"the checkpoint {kind} {', '.join(list_[:3])}{more}: check config.json against it")
+            raise UserError(f"the checkpoint {kind} {', '.join(list_[:3])}{more}: {_advice(list_[0], config)}")
     for entry in wanted:
         shape = found[entry.name].shapes[entry.name]
         if shape != entry.shape:
-            raise ValueError(f"{entry.name} has shape {shape}, config.json asks for {entry.shape}: check config.json")
+            raise UserError(f"{entry.name} has shape {shape}, config.json asks for {entry.shape}: check config.json")
+    if config.tie_word_embeddings and _HEAD in found and not _same(found, _HEAD, _EMBEDDING):
+        raise UserError(f"{_HEAD} differs from {_EMBEDDING}: set tie_word_embeddings to false in config.json")
+
+
+def _advice(name: str, config: LlamaConfig) -> str:
+    """The setting of config.json that decides whether a tensor exists."""
+    parts = name.split(".")
+    if name == _HEAD:
+        return f"tie_word_embeddings is {config.tie_word_embeddings} in config.json, set it to the opposite"
+    if name.startswith("model.layers.") and parts[2].isdecimal() and int(parts[2][:9]) >= config.num_hidden_layers:
+        return f"num_hidden_layers is {config.num_hidden_layers} in config.json, raise it"
+    if parts[-1] == "bias" and parts[-3:-2] in (["self_attn"], ["mlp"]):
+        key = "attention_bias" if parts[-3] == "self_attn" else "mlp_bias"
+        return f"{key} is {getattr(config, key)} in config.json, set it to the opposite"
+    return "check config.json against it"
+
+
+def _same(found: Mapping[str, SafeFile], one: str, other: str) -> bool:
+    """Whether two matrices are equal, compared a block of rows at a time."""
+    shape = found[one].shapes[one]
+    if shape != found[other].shapes[other]:
+        return False
+    for start in range(0, shape[0], _BLOCK):
+        index = (slice(start, start + _BLOCK), slice(None))
+        first, second = (found[name].read(name, index).astype(np.float64) for name in (one, other))
+        if not np.array_equal(first, second, equal_nan=True):
+            return False
+    return True
 
 
 def _leaf(group: list[Entry], found: Mapping[str, SafeFile], dtype: np.dtype, sharding: Any) -> jax.Array:

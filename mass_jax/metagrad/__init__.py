@@ -18,6 +18,7 @@ from mass_jax.metagrad.mixed import mixed_grad, mixed_value_and_grad
 from mass_jax.metagrad.norms import example_gradient_norms
 from mass_jax.metagrad.optimizers import SUPPORT, Support, make_optimizer
 from mass_jax.metagrad.report import CompiledReport, compiled_report, topology_devices
+from mass_jax.metagrad.support import support_table
 
 __all__ = [
     "SUPPORT",
@@ -47,5 +48,6 @@ __all__ = [
     "mixed_grad",
     "mixed_value_and_grad",
     "precision_report",
+    "support_table",
     "topology_devices",
 ]

@@ -5,15 +5,15 @@ Letters: K inner steps, M examples.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 
-from mass_jax.metagrad import products, trees
-
-Optimizer: TypeAlias = "optax.GradientTransformation | Callable[[Any], optax.GradientTransformation]"
+from mass_jax.errors import UserError
+from mass_jax.metagrad import losses, products, transformations, trees, validation
+from mass_jax.metagrad.transformations import Optimizer
 
 
 class Adapted(NamedTuple):
@@ -24,7 +24,7 @@ class Adapted(NamedTuple):
     losses_K: jax.Array
 
 
-class State(NamedTuple):
+class InnerState(NamedTuple):
     """What one inner step carries to the next."""
 
     params: Any
@@ -41,30 +41,24 @@ class InnerLoop:
     batch_per_step: bool
 
     def __post_init__(self) -> None:
+        if isinstance(self.num_steps, bool) or not isinstance(self.num_steps, int | np.integer):
+            raise UserError(f"num_steps={self.num_steps!r} must be a Python int, since it sets the length of the loop")
         if self.num_steps < 1:
-            raise ValueError(f"num_steps={self.num_steps} takes no inner step; give at least 1")
+            raise UserError(f"num_steps={self.num_steps} takes no inner step; give at least 1")
 
     @property
     def meta_in_optimizer(self) -> bool:
         """Whether the optimizer is a function of the meta-parameters."""
-        return not isinstance(self.optimizer, optax.GradientTransformation)
+        return transformations.as_transformation(self.optimizer) is None
 
-    def transformation(self, meta: Any) -> optax.GradientTransformation:
-        """The optax optimizer for these meta-parameters."""
-        if isinstance(self.optimizer, optax.GradientTransformation):
-            return self.optimizer
-        return self.optimizer(meta)
-
-    def start(self, params: Any, meta: Any) -> State:
+    def start(self, params: Any, meta: Any) -> InnerState:
         """Initial parameters with the optimizer's first state."""
-        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer count, among others
-            return State(params, self.transformation(meta).init(params))
+        return InnerState(params, transformations.initial_state(transformations.build(self.optimizer, meta), params))
 
-    def update(self, grads: Any, state: State, meta: Any) -> State:
+    def update(self, grads: Any, state: InnerState, meta: Any) -> InnerState:
         """One optax update, applied."""
-        with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = self.transformation(meta).update(grads, state.opt_state, state.params)
-            return State(optax.apply_updates(state.params, updates), opt_state)
+        transformation = transformations.build(self.optimizer, meta)
+        return InnerState(*transformations.step(transformation, grads, state.opt_state, state.params))
 
     def at(self, context: Any, step: Any) -> Any:
         """The part of the data that inner step `step` sees."""
@@ -72,20 +66,40 @@ class InnerLoop:
 
     def check_batch(self, batch: Any) -> None:
         """Refuses a per-step batch whose leading axis is not K."""
+        if self.batch_per_step and not jax.tree.leaves(batch):
+            raise UserError("batch_per_step=True needs a batch with one slice a step, but the batch has no leaves")
         for path, leaf in jax.tree_util.tree_leaves_with_path(batch) if self.batch_per_step else ():
             if jnp.shape(leaf)[:1] != (self.num_steps,):
-                raise ValueError(
+                raise UserError(
                     f"batch_per_step=True needs a leading axis of num_steps={self.num_steps}, but batch"
                     f"{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}"
                 )
 
 
+def make_loop(inner_loss: Any, optimizer: Optimizer, num_steps: int, batch_per_step: bool, batch: Any) -> InnerLoop:
+    """The inner loop for what a caller passed, checked."""
+    if not callable(inner_loss):
+        raise UserError(f"inner_loss={inner_loss!r} is not callable; give a function (params, meta, batch) -> scalar")
+    if not isinstance(inner_loss, losses.WeightedLoss):
+        inner_loss = validation.scalar_loss("inner_loss", inner_loss)
+    loop = InnerLoop(inner_loss, optimizer, num_steps, batch_per_step)
+    loop.check_batch(batch)
+    return loop
+
+
 def roll(
-    loop: InnerLoop, rule: Any, state: State, meta: Any, context: Any, first: Any, count: int, keep: Callable[..., Any]
-) -> tuple[State, jax.Array, Any]:
+    loop: InnerLoop,
+    rule: Any,
+    state: InnerState,
+    meta: Any,
+    context: Any,
+    first: Any,
+    count: int,
+    keep: Callable[..., Any],
+) -> tuple[InnerState, jax.Array, Any]:
     """Runs steps first, ..., first + count - 1; returns the state, their losses, and `keep(state, grads)` of each."""
 
-    def step(state: State, index: jax.Array) -> tuple[State, Any]:
+    def step(state: InnerState, index: jax.Array) -> tuple[InnerState, Any]:
         value, grads = rule.gradient(state.params, meta, loop.at(context, index))
         return loop.update(grads, state, meta), (value, keep(state, grads))
 
@@ -120,7 +134,7 @@ def adapt(
         `Adapted(params, opt_state, losses_K)`; `losses_K[t]` is the loss before step t.
 
     Raises:
-        ValueError: `num_steps` below 1, or a per-step batch without the leading axis K.
+        ValueError: a wrong argument, in one line that names it and the fix.
 
     >>> import jax.numpy as jnp, optax
     >>> loss = lambda params, meta, batch: meta * (params - batch) ** 2
@@ -128,9 +142,9 @@ def adapt(
     >>> out.params.tolist(), out.losses_K.tolist()
     (1.5, [4.0, 1.0])
     """
-    loop = InnerLoop(inner_loss, optimizer, num_steps, batch_per_step)
-    loop.check_batch(batch)
-    rule = products.rule_of(inner_loss)
+    params, meta = validation.parameters(params), validation.meta_parameters(meta)
+    loop = make_loop(inner_loss, optimizer, num_steps, batch_per_step, batch)
+    rule = products.rule_of(loop.loss)
     context = rule.prepare(meta, batch, batch_per_step)
     state, losses_K, _ = roll(loop, rule, loop.start(params, meta), meta, context, 0, num_steps, lambda *_: None)
     return Adapted(state.params, state.opt_state, losses_K)

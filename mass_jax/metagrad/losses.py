@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mass_jax.errors import UserError
 from mass_jax.metagrad import trees
 
 
@@ -63,13 +64,20 @@ class WeightedLoss:
 
 def weighted_sum(weights_M: jax.Array, losses_M: jax.Array) -> jax.Array:
     """The scalar sum of w_i l_i, in the wider of both dtypes."""
+    if not hasattr(losses_M, "shape"):
+        raise UserError(
+            f"example_losses returned a {type(losses_M).__name__}; return an array with one loss per example"
+        )
+    if not hasattr(weights_M, "shape"):
+        raise UserError(f"weights are a {type(weights_M).__name__}; give an array, or WeightedLoss(weights=function)")
     if weights_M.shape != losses_M.shape:
-        raise ValueError(
+        raise UserError(
             f"weights have shape {weights_M.shape} but example_losses returned {losses_M.shape}; "
             "return one loss per example and pass one weight per example"
         )
-    if not jnp.issubdtype(weights_M.dtype, jnp.floating):
-        raise ValueError(f"weights are {weights_M.dtype}, which has no derivative; give them as float32")
+    for name, values in (("weights are", weights_M), ("example_losses returned", losses_M)):
+        if not jnp.issubdtype(values.dtype, jnp.floating):
+            raise UserError(f"{name} {values.dtype}, which has no derivative; give them as float32")
     dtype = jnp.promote_types(weights_M.dtype, losses_M.dtype)
     return jnp.vdot(weights_M.astype(dtype), losses_M.astype(dtype))
 
@@ -80,7 +88,7 @@ def in_chunks(tree: Any, chunk: int) -> Any:
     def reshape(leaf: jax.Array) -> jax.Array:
         size = jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0
         if chunk < 1 or size == 0 or size % chunk:
-            raise ValueError(f"chunk={chunk} does not divide a leaf of shape {jnp.shape(leaf)}; choose a divisor of M")
+            raise UserError(f"chunk={chunk} does not divide a leaf of shape {jnp.shape(leaf)}; choose a divisor of M")
         return jnp.reshape(leaf, (size // chunk, chunk, *jnp.shape(leaf)[1:]))
 
     return jax.tree.map(reshape, tree)

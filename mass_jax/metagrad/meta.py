@@ -4,12 +4,13 @@ Letters: K inner steps, M examples.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from mass_jax.metagrad import adjoints, inner, losses, products, reverse, tape, trees
+from mass_jax.errors import UserError
+from mass_jax.metagrad import adjoints, inner, losses, products, reverse, tape, trees, validation
 from mass_jax.metagrad.sweep import Cotangents, Sweep
 
 
@@ -60,6 +61,7 @@ def meta_gradient(
     batch_per_step: bool = False,
     has_aux: bool = False,
     wrt_params: bool = False,
+    unused_meta: Literal["error", "zero"] = "error",
 ) -> MetaGradient:
     r"""Differentiates an outer loss through K steps of an optax optimizer.
 
@@ -77,19 +79,23 @@ def meta_gradient(
         batch: data of the inner loss, any tree.
         outer_batch: data of the outer loss, any tree.
         optimizer: an optax optimizer, or a function of `meta` that returns one; then the derivative includes the way
-            through its hyperparameters, also those that `optax.inject_hyperparams` keeps in the state.
+            through its hyperparameters, also those that `optax.inject_hyperparams` keeps in the state. `MultiSteps`
+            objects and pairs `(init, update)` count as optimizers; an update that needs the loss value is refused.
         num_steps: K, at least 1.
         adjoint: how to differentiate; see `adjoints`.
         batch_per_step: whether leaves of `batch` have a leading axis K, one slice a step; else all steps share it.
         has_aux: whether the outer loss returns `(scalar, aux)`.
         wrt_params: whether to differentiate in the initial parameters too (one more Hessian product).
+        unused_meta: "error" refuses floating leaves of `meta` that neither the inner gradient nor the optimizer depends
+            on, found by tracing; "zero" gives them a zero derivative.
 
     Returns:
         `MetaGradient(value, meta, params, aux)`.
 
     Raises:
-        ValueError: an `adjoint` that is none; `WeightedMixedMode` without a `WeightedLoss`; `Truncated` with
-            `wrt_params` (that derivative is cut off); a bad `num_steps` or per-step batch.
+        ValueError: a wrong argument, in one line that names it and the fix: parameters that are not floating, a loss
+            that is not a scalar, an object that is not an optimizer, `WeightedMixedMode` without a `WeightedLoss`,
+            `Truncated` with `wrt_params` (that derivative is cut off), a leaf of `meta` without use.
 
     Source: Kemaev et al. 2025 (MixFlow-MG, arXiv:2505.00793), equations 4 to 7; Kaya and Rui 2026 (MASS), section 2.3.
 
@@ -103,18 +109,40 @@ def meta_gradient(
     (1.0, [-1.0, 1.0])
     """
     if not isinstance(adjoint, adjoints.Adjoint):
-        raise ValueError(f"adjoint={adjoint!r} is no adjoint; give an instance, such as MixedMode()")
-    loop = inner.InnerLoop(inner_loss, optimizer, num_steps, batch_per_step)
-    loop.check_batch(batch)
+        raise UserError(f"adjoint={adjoint!r} is no adjoint; give an instance, such as MixedMode()")
+    if unused_meta not in ("error", "zero"):
+        raise UserError(f"unused_meta={unused_meta!r} is not one of 'error', 'zero'")
+    params, meta = validation.parameters(params), validation.meta_parameters(meta)
+    loop = inner.make_loop(inner_loss, optimizer, num_steps, batch_per_step, batch)
+    if unused_meta == "error":
+        _check_used(loop, params, meta, batch)
 
     def outer(params: Any) -> tuple[jax.Array, Any]:
-        return outer_loss(params, outer_batch) if has_aux else (outer_loss(params, outer_batch), None)
+        value = outer_loss(params, outer_batch)
+        return validation.with_aux(value) if has_aux else (validation.scalar("outer_loss", value), None)
 
     if isinstance(adjoint, adjoints.ReverseUnroll):
         return _reverse(loop, outer, params, meta, batch, adjoint.remat, wrt_params)
     if wrt_params and isinstance(adjoint, adjoints.Truncated) and adjoint.steps < num_steps:
-        raise ValueError(f"{adjoint} cuts off the initial parameters of num_steps={num_steps}; use MixedMode()")
+        raise UserError(f"{adjoint} cuts off the initial parameters of num_steps={num_steps}; use MixedMode()")
     return _swept(loop, outer, params, meta, batch, adjoint, wrt_params)
+
+
+def _check_used(loop: inner.InnerLoop, params: Any, meta: Any, batch: Any) -> None:
+    """Refuses leaves of `meta` that nothing depends on."""
+    if isinstance(loop.loss, losses.WeightedLoss) and loop.loss.weights is None:
+        return  # meta is the weights
+    first = loop.at(batch, 0)
+
+    def used(meta: Any) -> Any:
+        if isinstance(loop.loss, losses.WeightedLoss):
+            gradient = loop.loss.weights_of(meta, first)
+        else:
+            gradient = jax.grad(loop.loss)(params, meta, first)
+        # Any gradient will do to see what the optimizer depends on.
+        return gradient, loop.update(params, loop.start(params, meta), meta) if loop.meta_in_optimizer else ()
+
+    validation.all_used(meta, used)
 
 
 def _reverse(
@@ -136,7 +164,7 @@ def _rule(loss: Any, adjoint: adjoints.Adjoint) -> products.JointRule | products
     if isinstance(adjoint, adjoints.MixedMode):
         return products.JointRule(loss)
     if isinstance(adjoint, adjoints.WeightedMixedMode) and not isinstance(loss, losses.WeightedLoss):
-        raise ValueError(f"WeightedMixedMode needs inner_loss=WeightedLoss(...), not {loss!r}; or use MixedMode()")
+        raise UserError(f"WeightedMixedMode needs inner_loss=WeightedLoss(...), not {loss!r}; or use MixedMode()")
     return products.rule_of(loss)
 
 

@@ -1,6 +1,7 @@
 """`mixed_grad`: `jax.grad` whose own reverse-mode derivative is forward-over-reverse."""
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from mass_jax.metagrad import trees
+from mass_jax.errors import UserError
+from mass_jax.metagrad import reverse_only, trees
 
 
 def mixed_grad(
@@ -23,7 +25,8 @@ def mixed_grad(
     .. math:: (\bar x, \bar y) = \frac{d}{d\epsilon} \nabla_{(x, y)} L(x + \epsilon v, y) \Big|_{\epsilon=0}
 
     Every array that the loss depends on gets its cotangent, those that it closes over included, and only those that
-    are being differentiated cost anything. Integer leaves get none. Forward mode through it is not defined.
+    are being differentiated cost anything. Integer leaves get none. Further reverse-mode derivatives work; forward mode
+    through it is refused.
 
     Args:
         loss: function returning a scalar, or `(scalar, aux)` with `has_aux`; it must admit `jax.jvp`
@@ -33,6 +36,9 @@ def mixed_grad(
 
     Returns:
         A function with the arguments of `loss` that returns gradients, or `(gradients, aux)` with `has_aux`.
+
+    Raises:
+        ValueError: a wrong or repeated `argnums` (also a TypeError), when called or when the gradient is.
 
     Source: Kemaev et al. 2025 (MixFlow-MG, arXiv:2505.00793), section 3.
 
@@ -64,17 +70,46 @@ def mixed_value_and_grad(
     >>> jax.grad(slope)(jnp.float32(1.0)).tolist()
     12.0
     """
-    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    numbers = _numbers(argnums)
 
     @functools.wraps(loss)
     def value_and_grad(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        traced = _trace(loss, tuple(number % len(args) for number in numbers), has_aux, args, kwargs)
-        outputs, grads = _operation(traced)(*traced.inputs)
-        gradients = jax.tree.unflatten(jax.tree.structure(tuple(args[number] for number in numbers)), grads)
+        chosen = _positions(numbers, len(args))
+        traced = _trace(loss, chosen, has_aux, args, kwargs)
+        outputs, grads = _operation(traced)(*map(reverse_only.refuse_forward_mode, traced.inputs))
+        gradients = jax.tree.unflatten(jax.tree.structure(tuple(args[number] for number in chosen)), grads)
         value = (outputs[0], jax.tree.unflatten(traced.aux_tree, outputs[1:])) if has_aux else outputs[0]
-        return value, gradients[0] if isinstance(argnums, int) else gradients
+        return value, gradients if isinstance(argnums, Sequence) else gradients[0]
 
     return value_and_grad
+
+
+class ArgumentError(UserError, TypeError):
+    """A wrong argument of `mixed_grad`; also a TypeError, as in `jax.grad`."""
+
+
+def _numbers(argnums: Any) -> tuple[int, ...]:
+    """The positions as a tuple; refuses other types and repetitions."""
+    try:
+        numbers = tuple(map(operator.index, argnums if isinstance(argnums, Sequence) else (argnums,)))
+    except TypeError:
+        raise ArgumentError(f"argnums={argnums!r} must be an int or a tuple of ints") from None
+    if not numbers:
+        raise ArgumentError("argnums=() selects no argument; give at least one position")
+    if len(set(numbers)) < len(numbers):
+        raise ArgumentError(f"argnums={argnums!r} repeats a position; name each argument once")
+    return numbers
+
+
+def _positions(numbers: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """The positions counted from the start, for a call with `count` positional arguments."""
+    for number in numbers:
+        if not -count <= number < count:
+            raise ArgumentError(f"argnums={number} is out of range for a call with {count} positional arguments")
+    chosen = tuple(number % count for number in numbers)
+    if len(set(chosen)) < len(chosen):
+        raise ArgumentError(f"argnums={numbers} names one of {count} arguments twice; name each argument once")
+    return chosen
 
 
 class _Traced(NamedTuple):
@@ -97,7 +132,10 @@ def _trace(loss: Callable[..., Any], numbers: tuple[int, ...], has_aux: bool, ar
     def flat(*arrays: Any) -> tuple[Any, Any]:
         full = _replace(leaves, dynamic, arrays)
         args, kwargs = jax.tree.unflatten(structure, full)
-        return loss(*args, **kwargs) if has_aux else (loss(*args, **kwargs), None)
+        out = loss(*args, **kwargs)
+        if has_aux and not (isinstance(out, tuple | list) and len(out) == 2):
+            raise ArgumentError(f"has_aux=True needs a loss that returns (scalar, aux), not {type(out).__name__}")
+        return out if has_aux else (out, None)
 
     arrays = [leaves[index] for index in dynamic]
     closed, shape = jax.make_jaxpr(flat, return_shape=True)(*arrays)

@@ -91,8 +91,11 @@ class WeightedRule:
         return Products(product if hessian else None, None, alignment_M)
 
     def pull_meta(self, meta: Any, batch: Any, per_step: bool, summed: Any, alignment_KM: jax.Array) -> Any:
-        """One VJP of the weights (of a scorer, say), outside the loop."""
+        """One VJP of the weights (of a scorer, say), outside the loop; only for the steps that were differentiated."""
         active, rest = trees.split(meta)
+        if per_step:
+            steps = alignment_KM.shape[0]
+            batch = jax.tree.map(lambda leaf: leaf[-steps:], batch)
         weights, pull = jax.vjp(lambda a: self._weights(trees.merge(a, rest), batch, per_step), active)
         total = alignment_KM if per_step else jnp.sum(alignment_KM, axis=0)
         return trees.add(summed, pull(total.astype(weights.dtype))[0])

@@ -16,7 +16,7 @@ INNER_GRADIENT = "inner_gradient"
 def unroll(loop: inner.InnerLoop, params: Any, meta: Any, batch: Any, remat: str) -> tuple[Any, jax.Array]:
     """Adapted parameters and losses_K, as a function that reverse mode can differentiate at the policy's cost."""
 
-    def step(state: inner.State, index: jax.Array) -> tuple[inner.State, jax.Array]:
+    def step(state: inner.InnerState, index: jax.Array) -> tuple[inner.InnerState, jax.Array]:
         value, grads = jax.value_and_grad(loop.loss)(state.params, meta, loop.at(batch, index))
         grads = checkpoint_name(grads, INNER_GRADIENT)
         return loop.update(grads, state, meta), value

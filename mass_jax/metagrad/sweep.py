@@ -25,7 +25,7 @@ class Cotangents(NamedTuple):
 class Kept(NamedTuple):
     """A step's start, and its inner gradient where the policy saves it."""
 
-    state: inner.State
+    state: inner.InnerState
     grads: Any
 
 
@@ -40,11 +40,13 @@ class Sweep:
     hessian: bool
     save_grads: bool
 
-    def keep(self, state: inner.State, grads: Any) -> Kept:
+    def keep(self, state: inner.InnerState, grads: Any) -> Kept:
         """What the forward pass stores for one step."""
         return Kept(state, grads if self.save_grads else None)
 
-    def forward(self, state: inner.State, first: Any, count: int, store: bool = True) -> tuple[Any, jax.Array, Any]:
+    def forward(
+        self, state: inner.InnerState, first: Any, count: int, store: bool = True
+    ) -> tuple[Any, jax.Array, Any]:
         """Runs `count` steps; returns the last state, their losses and, when asked to, what they keep."""
         keep = self.keep if store else lambda *_: None
         return inner.roll(self.loop, self.rule, state, self.meta, self.context, first, count, keep)
@@ -56,7 +58,7 @@ class Sweep:
 
         def update(grads: Any, params: Any, opt_state: Any, active: Any) -> tuple[Any, Any]:
             meta = trees.merge(active, other_meta) if self.loop.meta_in_optimizer else self.meta
-            state = inner.State(params, trees.merge(opt_state, other_state))
+            state = inner.InnerState(params, trees.merge(opt_state, other_state))
             new = self.loop.update(grads, state, meta)
             return new.params, trees.split(new.opt_state)[0]
 
@@ -88,7 +90,7 @@ class Sweep:
 
         return jax.lax.scan(step, cotangents, jnp.arange(start, count), reverse=True)
 
-    def after_last(self, params: Any, state: inner.State) -> Cotangents:
+    def after_last(self, params: Any, state: inner.InnerState) -> Cotangents:
         """Cotangents after the last step, given that of the parameters."""
         zeros = jax.tree.map(jnp.zeros_like, (trees.split(state.opt_state)[0], trees.split(self.meta)[0]))
         return Cotangents(params, *zeros)

@@ -24,7 +24,7 @@ class Whole:
     first: Any
     count: int
 
-    def forward(self, state: inner.State) -> tuple[inner.State, jax.Array, Any]:
+    def forward(self, state: inner.InnerState) -> tuple[inner.InnerState, jax.Array, Any]:
         return self.sweep.forward(state, self.first, self.count)
 
     def backward(self, cotangents: Cotangents, record: Any, to_start: bool) -> tuple[Cotangents, Any]:
@@ -48,8 +48,8 @@ class Segments:
     count: int
     length: int
 
-    def forward(self, state: inner.State) -> tuple[inner.State, jax.Array, Any]:
-        def segment(state: inner.State, start: jax.Array) -> tuple[inner.State, Any]:
+    def forward(self, state: inner.InnerState) -> tuple[inner.InnerState, jax.Array, Any]:
+        def segment(state: inner.InnerState, start: jax.Array) -> tuple[inner.InnerState, Any]:
             new, losses, _ = self.sweep.forward(state, start, self.length, store=False)
             return new, (state, losses)
 
@@ -75,7 +75,7 @@ class Chain:
 
     parts: tuple[Any, ...]
 
-    def forward(self, state: inner.State) -> tuple[inner.State, jax.Array, Any]:
+    def forward(self, state: inner.InnerState) -> tuple[inner.InnerState, jax.Array, Any]:
         losses, records = [], []
         for part in self.parts:
             state, losses_K, record = part.forward(state)

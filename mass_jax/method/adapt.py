@@ -31,7 +31,7 @@ ADJOINTS: dict[str, Callable[[], mg.Adjoint]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class InnerLoop:
+class LoraLoop:
     """How a task's adapter is made.
 
     Args:
@@ -63,7 +63,7 @@ class InnerLoop:
         return mg.WeightedLoss(lambda adapter, text: self.solver.completion_nll(weights, text, adapter))
 
 
-def adapt(loop: InnerLoop, weights: Weights, adapters: Any, scores_NM: jax.Array, examples: Text) -> Any:
+def adapt(loop: LoraLoop, weights: Weights, adapters: Any, scores_NM: jax.Array, examples: Text) -> Any:
     r"""Adapts the model to each task on its own examples.
 
     .. math:: \phi_{t+1} = \Upsilon(\nabla_\phi \sum_i s_i \ell_i(\phi_t), \phi_t)

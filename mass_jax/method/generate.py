@@ -13,9 +13,10 @@ import jax
 import numpy as np
 
 from mass_jax import sampling
+from mass_jax.llama.tokenizer import encode
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Rollout, Text, TooLong, encode_pairs, encode_prompts, join_rollout
-from mass_jax.tasks.problem import Example, Problem, Rejected, Task
+from mass_jax.tasks.base import Example, Problem, Rejected, Task
 
 FEW_SHOT_BUCKET = 64
 
@@ -54,7 +55,7 @@ class Dialogue:
         task: the domain.
         max_prompt_tokens, max_generator_prompt_tokens, max_example_tokens, max_answer_tokens: lengths; a longer prompt
             is an error, a longer example or answer ends unfinished.
-        end_token: what ends every completion; None is the tokenizer's eos.
+        end_token: ends every completion; None is the tokenizer's eos.
     """
 
     tokenizer: Any
@@ -80,9 +81,9 @@ class Dialogue:
     def few_shot_prompts(
         self, problems: Sequence[Problem], shots: Sequence[Sequence[Example]]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Solver prompts behind `shots[n]` solved problems, filled up to few lengths: each is compiled."""
+        """Solver prompts behind `shots[n]` solved problems, padded to few lengths, since each length is compiled."""
         prompts = [self.task.solver_prompt(p.problem, s) for p, s in zip(problems, shots, strict=True)]
-        longest = max(len(self.tokenizer(prompt)["input_ids"]) for prompt in prompts)
+        longest = max(len(encode(self.tokenizer, prompt)) for prompt in prompts)
         return encode_prompts(self.tokenizer, prompts, -(-longest // FEW_SHOT_BUCKET) * FEW_SHOT_BUCKET)
 
     def gold(self, problems: Sequence[Problem]) -> Rollout:
@@ -102,8 +103,17 @@ class Dialogue:
         return Rollout(text, np.zeros_like(text.target_BT))
 
     def read(self, samples: sampling.Samples) -> list[list[str]]:
-        """Samples [N, M, T] as texts, without special tokens."""
-        tokens_NMT, counts_NM = np.asarray(samples.tokens_NMT), np.asarray(samples.lengths_NM)
+        """Decodes samples [N, M, T], without special tokens and without the token that ended each.
+
+        Args:
+            samples: of `sample`.
+
+        Returns:
+            N lists of M texts.
+        """
+        tokens_NMT = np.asarray(samples.tokens_NMT)
+        # An end token that only a configuration names is not special to the tokenizer.
+        counts_NM = np.asarray(samples.lengths_NM) - np.asarray(samples.finished_NM)
         rows = [t[:c] for t, c in zip(tokens_NMT.reshape(-1, tokens_NMT.shape[-1]), counts_NM.ravel(), strict=True)]
         texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
         width = counts_NM.shape[1]

@@ -14,10 +14,11 @@ import optax
 from mass_jax import metagrad as mg
 from mass_jax.llama import Llama
 from mass_jax.method import score
-from mass_jax.method.adapt import InnerLoop
+from mass_jax.method.adapt import LoraLoop
 from mass_jax.method.models import Read, Solver, Weights
 from mass_jax.method.objective import GeneratorObjective
 from mass_jax.method.outer import outer_loss
+from mass_jax.method.signal import signal_metrics
 from mass_jax.method.text import Rollout, Text
 
 
@@ -34,7 +35,7 @@ class Learner:
         shuffle_rewards: permutes the rewards within each task (a control: rewards without information).
     """
 
-    loop: InnerLoop
+    loop: LoraLoop
     scorer: Llama
     objective: GeneratorObjective
     policy_optimizer: optax.GradientTransformation
@@ -237,13 +238,11 @@ def _metrics(
     scorer_grads: Any,
 ) -> dict[str, jax.Array]:
     """Scalars to log; names are TRL's where TRL has the quantity."""
-    signal_N = finite_N & (batch.right_NJ.sum(-1) > 0)
-    return {
-        "outer_loss": jnp.where(signal_N, found.value, 0).sum() / jnp.maximum(signal_N.sum(), 1),
+    has_target_N = finite_N & (batch.right_NJ.sum(-1) > 0)
+    return signal_metrics(rewards_NM) | {
+        "outer_loss": jnp.where(has_target_N, found.value, 0).sum() / jnp.maximum(has_target_N.sum(), 1),
         "reward": rewards_NM.mean(),
         "reward_std": rewards_NM.std(-1).mean(),
-        "frac_reward_zero_std": (rewards_NM.std(-1) == 0).mean(),
-        "tasks_without_signal": (~signal_N).sum(),
         "tasks_not_finite": (~finite_N).sum(),
         "right_rate": batch.right_NJ.mean(),
         "score_mean": scores_NM.mean(),

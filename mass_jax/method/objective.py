@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from mass_jax.llama.precision import wide
-from mass_jax.method import policy
+from mass_jax.method import policy_gradient
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Rollout
 
@@ -20,21 +20,21 @@ class Surrogate:
 
     Args:
         solver: the language model.
-        clip_ratio, advantage_eps, ratio_level: see `mass_jax.method.policy`.
+        clip_ratio, advantage_eps, ratio_level: see `mass_jax.method.policy_gradient`.
     """
 
     solver: Solver
     clip_ratio: float
     advantage_eps: float
-    ratio_level: policy.RatioLevel
+    ratio_level: policy_gradient.RatioLevel
 
     def __call__(self, weights: Weights, rollout: Rollout, rewards_NM: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean loss over a rollout [N, M, T], and the share of rows outside the clip range."""
-        advantages_NM = policy.group_advantages(rewards_NM.astype(wide(rewards_NM.dtype)), self.advantage_eps)
+        advantages_NM = policy_gradient.group_advantages(rewards_NM.astype(wide(rewards_NM.dtype)), self.advantage_eps)
         # Task by task under vmap, so that tasks and rows stay two axes, which a mesh splits apart.
         logprobs_NMT = jax.vmap(lambda text: self.solver.logprobs(weights, text))(rollout.text)
         logprobs_BT, text, old_BT = flatten_tasks((logprobs_NMT, rollout.text, rollout.logprobs_BT))
-        losses_B = policy.clipped_surrogate(
+        losses_B = policy_gradient.clipped_surrogate(
             logprobs_BT,
             old_BT,
             text.target_BT,
@@ -42,7 +42,9 @@ class Surrogate:
             clip_ratio=self.clip_ratio,
             level=self.ratio_level,
         )
-        return losses_B.mean(), policy.clip_fraction(logprobs_BT, old_BT, text.target_BT, clip_ratio=self.clip_ratio)
+        return losses_B.mean(), policy_gradient.clip_fraction(
+            logprobs_BT, old_BT, text.target_BT, clip_ratio=self.clip_ratio
+        )
 
 
 @dataclasses.dataclass(frozen=True)

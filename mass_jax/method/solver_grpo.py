@@ -12,6 +12,7 @@ import optax
 
 from mass_jax.method.models import Weights
 from mass_jax.method.objective import Surrogate
+from mass_jax.method.signal import signal_metrics
 from mass_jax.method.text import Rollout
 
 
@@ -49,11 +50,10 @@ def grpo_step(
 
     (value, clipped), grads = jax.value_and_grad(loss, has_aux=True)(state.policy)
     updates, opt_state = learner.optimizer.update(grads, state.policy_opt_state, state.policy)
-    metrics = {
+    metrics = signal_metrics(right_NM) | {
         "loss": value,
         "reward": right_NM.mean(),
         "reward_std": right_NM.std(-1).mean(),
-        "frac_reward_zero_std": (right_NM.std(-1) == 0).mean(),
         "clip_ratio": clipped,
         "grad_norm": optax.tree.norm(grads),
     }

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mass_jax.errors import UserError
+from mass_jax.llama.tokenizer import encode
 
 
 class Text(NamedTuple):
@@ -44,21 +45,27 @@ class TooLong(UserError):
 def encode_prompts(
     tokenizer: Any, prompts: Sequence[str], length: int, flag: str = "max_prompt_tokens"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts as right-padded ids.
+    """Encodes prompts as right-padded ids.
 
     Args:
-        tokenizer: a transformers tokenizer; adds its own special tokens (a Llama tokenizer: bos).
-        length: tokens a row.
+        tokenizer: of `llama.tokenizer.load`; see `llama.tokenizer.encode` for the special tokens.
+        prompts: texts.
+        length: tokens per row.
         flag: the setting that `length` came from, for the error.
 
     Returns:
         tokens_BT (int32), lengths_B (int32).
 
     Raises:
-        TooLong: if a prompt has more than `length` tokens; nothing is cut silently.
+        TooLong: a prompt has more than `length` tokens; nothing is cut silently.
+        UserError: a prompt has no tokens.
     """
-    rows = [tokenizer(prompt)["input_ids"] for prompt in prompts]
+    rows = [encode(tokenizer, prompt) for prompt in prompts]
     for prompt, row in zip(prompts, rows, strict=True):
+        if not row:
+            raise UserError(
+                f"prompt {prompt[:60]!r} has no tokens: give it some text, or use a tokenizer that adds a bos"
+            )
         if len(row) > length:
             raise TooLong(
                 f"prompt of {len(row)} tokens is longer than {flag}={length}: {prompt[:60]!r}; "
@@ -73,26 +80,29 @@ def encode_prompts(
 def encode_pairs(
     tokenizer: Any, pairs: Sequence[tuple[str, str] | None], length: int, end_token: int | None = None
 ) -> tuple[Text, int]:
-    """(prompt, completion) pairs as training rows, each completion ended by one token.
+    """Encodes (prompt, completion) pairs as training rows; each ends with exactly one end token.
 
     Args:
+        tokenizer: of `llama.tokenizer.load`.
         pairs: None stands for a masked row.
-        length: tokens a row; a longer pair becomes a masked row and is counted.
-        end_token: what ends a completion; None is the tokenizer's eos.
+        length: tokens per row; a longer pair becomes a masked row and is counted.
+        end_token: ends a completion; None is the tokenizer's eos.
 
     Returns:
         The rows, and how many were too long.
+
+    Raises:
+        UserError: there is no end token.
     """
     tokens_BT = np.full((len(pairs), length), pad_id(tokenizer), np.int32)
     mask_BT = np.zeros((len(pairs), length), bool)
     target_BT = np.zeros((len(pairs), length), np.float32)
-    end_token = tokenizer.eos_token_id if end_token is None else end_token
     too_long = 0
     for i, pair in enumerate(pairs):
         if pair is None:
             continue
-        prompt = tokenizer(pair[0])["input_ids"]
-        row = prompt + tokenizer(pair[1], add_special_tokens=False)["input_ids"] + [end_token]
+        prompt = encode(tokenizer, pair[0])
+        row = prompt + encode_completion(tokenizer, pair[1], end_token)
         if len(row) > length:
             too_long += 1
             continue
@@ -100,6 +110,27 @@ def encode_pairs(
         mask_BT[i, : len(row)] = True
         target_BT[i, len(prompt) : len(row)] = 1
     return Text(tokens_BT, mask_BT, target_BT), too_long
+
+
+def encode_completion(tokenizer: Any, text: str, end_token: int | None = None) -> list[int]:
+    """Ids of a completion, ended by exactly one end token.
+
+    Args:
+        tokenizer: of `llama.tokenizer.load`.
+        text: the completion; end tokens that it ends with already are not repeated.
+        end_token: ends it; None is the tokenizer's eos.
+
+    Raises:
+        UserError: there is no end token.
+    """
+    eos = tokenizer.eos_token_id
+    end_token = eos if end_token is None else end_token
+    if end_token is None:
+        raise UserError("the tokenizer has no eos token: set 'eos_token' in tokenizer_config.json, or give end_token")
+    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    while ids and ids[-1] in (end_token, eos):
+        del ids[-1]
+    return [*ids, end_token]
 
 
 def join_rollout(
@@ -140,5 +171,5 @@ def cut_off(rollout: Rollout, stop_tokens: Sequence[int]) -> np.ndarray:
 
 
 def pad_id(tokenizer: Any) -> int:
-    """The id that fills a row; its value never matters, since every use of a row is masked by length."""
-    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    """The id that fills a row: the tokenizer's pad token, else its eos, else 0; every use of a row is masked."""
+    return next(token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None)

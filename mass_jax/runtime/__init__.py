@@ -1,14 +1,48 @@
-"""What a run stands on: meshes and rules, many processes, checkpoints, metrics, signals, the workdir."""
+"""Runtime infrastructure: meshes, processes, checkpoints, metrics, signals, workdirs and JSON Lines.
 
-from mass_jax.runtime.checkpoints import Checkpoints
-from mass_jax.runtime.distributed import agreed_maximum, gather_rows, is_first, join, mine
-from mass_jax.runtime.feed import Feed
-from mass_jax.runtime.mesh import make_mesh
-from mass_jax.runtime.metrics import MetricsLog, progress
-from mass_jax.runtime.rules import check_divides, check_layout, constrain, shardings, use_mesh
-from mass_jax.runtime.signals import Interrupted, Stop, stop_on_signals
-from mass_jax.runtime.workdir import check_workdir, claim_workdir, workdir_path, write_atomically
+Names are imported on first use, so that `mass_jax.runtime.jsonl` comes without JAX.
+"""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mass_jax.runtime.checkpoints import Checkpoints
+    from mass_jax.runtime.distributed import agreed_maximum, gather_rows, is_first, join, mine
+    from mass_jax.runtime.feed import Feed
+    from mass_jax.runtime.lock import lock_workdir
+    from mass_jax.runtime.mesh import make_mesh
+    from mass_jax.runtime.metrics import MetricsLog, progress
+    from mass_jax.runtime.rules import check_divides, check_layout, constrain, shardings, use_mesh
+    from mass_jax.runtime.signals import Interrupted, Stop, stop_on_signals
+    from mass_jax.runtime.workdir import check_workdir, claim_workdir, read_settings, workdir_path, write_atomically
+
+_MODULE_OF = {
+    "Checkpoints": "checkpoints",
+    "Feed": "feed",
+    "Interrupted": "signals",
+    "MetricsLog": "metrics",
+    "Stop": "signals",
+    "agreed_maximum": "distributed",
+    "check_divides": "rules",
+    "check_layout": "rules",
+    "check_workdir": "workdir",
+    "claim_workdir": "workdir",
+    "constrain": "rules",
+    "gather_rows": "distributed",
+    "is_first": "distributed",
+    "join": "distributed",
+    "lock_workdir": "lock",
+    "make_mesh": "mesh",
+    "mine": "distributed",
+    "progress": "metrics",
+    "read_settings": "workdir",
+    "shardings": "rules",
+    "stop_on_signals": "signals",
+    "use_mesh": "rules",
+    "workdir_path": "workdir",
+    "write_atomically": "workdir",
+}
 __all__ = [
     "Checkpoints",
     "Feed",
@@ -24,12 +58,20 @@ __all__ = [
     "gather_rows",
     "is_first",
     "join",
+    "lock_workdir",
     "make_mesh",
     "mine",
     "progress",
+    "read_settings",
     "shardings",
     "stop_on_signals",
     "use_mesh",
     "workdir_path",
     "write_atomically",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -1,8 +1,6 @@
 """Joining the other processes of a run, first of all in every main; what one process alone may do."""
 
 import json
-import socket
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,19 +10,22 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from mass_jax.errors import UserError
+from mass_jax.runtime import rendezvous
 
 
 def join(coordinator: str, num_processes: int = 1, process_id: int = 0, timeout: int = 300) -> None:
-    """Joins a run of many processes; to be called before anything touches a device.
+    """Joins a run of many processes. Call it before anything touches a device.
 
     Args:
         coordinator: "" for a run of one process; "auto" where the cluster tells (TPU pods, GKE, Slurm, Open MPI); else
-            host:port of process 0, the same for all.
-        num_processes, process_id: how many processes, and which one this is; not read with "auto".
+            host:port of process 0, the same for all. An IPv6 address stands in brackets.
+        num_processes: how many processes there are; ignored with "auto".
+        process_id: which of them this is; ignored with "auto".
         timeout: seconds to wait for the others.
 
     Raises:
-        UserError: the others did not come in time, or the settings cannot be; names the likely cause.
+        UserError: the address is malformed, the settings contradict each other, or a process did not come in time;
+            names the likely cause.
 
     >>> join("")
     """
@@ -34,12 +35,16 @@ def join(coordinator: str, num_processes: int = 1, process_id: int = 0, timeout:
         return
     given: dict[str, Any] = {}
     if coordinator != "auto":
-        host, port = _address(coordinator)
+        host, port = rendezvous.parse_address(coordinator)
         if not 0 <= process_id < num_processes:
             raise UserError(f"--process_id={process_id} is not in 0..{num_processes - 1} of --num_processes")
         given = {"coordinator_address": coordinator, "num_processes": num_processes, "process_id": process_id}
-        if process_id and not _answers(host, port, timeout):  # JAX itself would end this process without a word
-            raise UserError(likely_cause(coordinator, num_processes, process_id, timeout, "DEADLINE"))
+        try:
+            if num_processes > 1:
+                rendezvous.meet(host, port, num_processes, process_id, timeout)
+        except rendezvous.Absent as absent:
+            said = f"DEADLINE: {absent}"
+            raise UserError(likely_cause(coordinator, num_processes, process_id, timeout, said)) from None
     # JAX's own listener takes SIGTERM away from `Stop`, on which the processes agree.
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -49,27 +54,13 @@ def join(coordinator: str, num_processes: int = 1, process_id: int = 0, timeout:
     logging.info("process %d of %d, %d devices", jax.process_index(), jax.process_count(), jax.device_count())
 
 
-def _address(coordinator: str) -> tuple[str, int]:
-    host, _, port = coordinator.rpartition(":")
-    if not (host and port.isdecimal() and 0 < int(port) < 2**16):
-        raise UserError(f"--coordinator={coordinator!r} is not host:port; write it like 10.0.0.2:12345")
-    return host, int(port)
-
-
-def _answers(host: str, port: int, timeout: float) -> bool:
-    """Whether anybody listens there before the time is over."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection((host, port), timeout=5).close()
-            return True
-        except OSError:
-            time.sleep(0.2)
-    return False
-
-
 def likely_cause(coordinator: str, num_processes: int, process_id: int, timeout: int, said: str) -> str:
-    """One line on why a process cannot join, from what JAX said."""
+    """Describes in one line why a process cannot join.
+
+    Args:
+        coordinator, num_processes, process_id, timeout: as in `join`.
+        said: the first error, of `rendezvous` or of JAX.
+    """
     reason, late = said.partition("\n")[0], "DEADLINE" in said or "imed out" in said
     if coordinator == "auto":
         if late:
@@ -82,8 +73,9 @@ def likely_cause(coordinator: str, num_processes: int, process_id: int, timeout:
         return f"--coordinator={coordinator}: process {process_id} cannot join ({reason}); is another run on that port?"
     if process_id == 0:
         return (
-            f"not all of --num_processes={num_processes} came to {coordinator} within {timeout} s; start each with "
-            f"its own --process_id, and let the port through the firewall"
+            f"not all of --num_processes={num_processes} came to {coordinator} within {timeout} s "
+            f"({reason.removeprefix('DEADLINE: ')}); start each with its own --process_id, and let the port through "
+            f"the firewall"
         )
     return (
         f"process {process_id} of {num_processes} found no process 0 at --coordinator={coordinator} within {timeout} "
@@ -91,9 +83,18 @@ def likely_cause(coordinator: str, num_processes: int, process_id: int, timeout:
     )
 
 
+def num_processes() -> int:
+    """How many processes this run has; touches no device in a run of one.
+
+    >>> num_processes()
+    1
+    """
+    return jax.process_count() if jax.distributed.is_initialized() else 1
+
+
 def is_first() -> bool:
     """Whether this process writes what is written once: metrics, records, the report."""
-    return jax.process_index() == 0
+    return num_processes() == 1 or jax.process_index() == 0
 
 
 def agreed_maximum(value: int) -> int:
@@ -102,7 +103,7 @@ def agreed_maximum(value: int) -> int:
     >>> agreed_maximum(3)
     3
     """
-    if jax.process_count() == 1:
+    if num_processes() == 1:
         return value
     return int(multihost_utils.process_allgather(np.int32(value)).max())
 
@@ -116,7 +117,7 @@ def gather_rows(rows: dict[int, Any]) -> list[Any]:
     >>> gather_rows({1: "b", 0: "a"})
     ['a', 'b']
     """
-    if jax.process_count() == 1:
+    if num_processes() == 1:
         return [rows[i] for i in sorted(rows)]
     own = np.frombuffer(json.dumps(list(rows.items())).encode(), np.uint8)
     length = agreed_maximum(own.size)

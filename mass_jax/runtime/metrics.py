@@ -1,53 +1,74 @@
-"""Metrics as JSON lines that survive a kill, and progress that suits a terminal or a log file."""
+"""Metrics as JSON Lines that survive a kill, and progress that suits a terminal or a log file."""
 
-import json
 import math
 import pathlib
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import tqdm
 from absl import logging
 
+from mass_jax.runtime import jsonl
 from mass_jax.runtime.distributed import is_first
-from mass_jax.runtime.workdir import write_atomically
 
 LOG_EVERY_SECONDS = 10.0
 
 
 class MetricsLog:
-    """Appends one JSON object a step to `path`; of many processes the first writes.
+    """Appends one JSON object per step to `path`; of several processes the first one writes.
 
     Args:
-        path: the file, made if absent.
-        next_step: first step that will be written. Lines of that step and later ones are left from work that was lost
-            with a kill and will be redone to the same numbers; they are dropped, as is a torn last line.
+        path: the file, created if absent.
+        next_step: first step that will be written. Rows of that step and later ones come from work that a kill lost and
+            that will be redone to the same numbers; they are dropped, as are a cut last line, damaged lines and
+            repeated steps. A warning names earlier steps that the file lacks.
     """
 
     def __init__(self, path: pathlib.Path, next_step: int):
         self._path = path
-        if not is_first():
-            return
-        kept = [row for row in read_metrics(path) if row["step"] < next_step]
-        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+        if is_first():
+            jsonl.rewrite(path, [row for row in read_metrics(path, next_step) if row["step"] < next_step])
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Appends the metrics of one step; not-a-number becomes null, since JSON has no NaN."""
-        if not is_first():
-            return
-        row = {"step": step, **{name: _json_number(value) for name, value in metrics.items()}}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        """Appends the metrics of one step; numbers that are not finite become null, since JSON lacks them."""
+        if is_first():
+            jsonl.append(self._path, [{"step": step, **{name: _json_number(value) for name, value in metrics.items()}}])
 
 
-def read_metrics(path: pathlib.Path) -> list[dict]:
-    """All whole lines of a metrics file; an absent file has none."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    # what follows the last newline is empty, or a line that a kill tore
-    return [json.loads(line) for line in lines[:-1]]
+def read_metrics(path: pathlib.Path, steps: int = 0) -> list[dict[str, Any]]:
+    """Reads the rows of a metrics file that are intact, in the order of their steps; an absent file has none.
+
+    Args:
+        path: the file.
+        steps: how many steps are finished; those of them that the file lacks are named in a warning.
+
+    Returns:
+        One row per step, the last that was written. A warning names the file and the first line that is damaged.
+    """
+    log = jsonl.read_log(path)
+    faulty = [jsonl.Damaged(line, fault) for line, row in log.rows if (fault := _fault(row))]
+    jsonl.warn_of_damage(path, sorted([*log.damaged, *faulty, *log.torn]))
+    rows = {row["step"]: row for _, row in log.rows if not _fault(row)}
+    if repeated := len(log.rows) - len(faulty) - len(rows):
+        logging.warning("%s: %d rows repeat a step; the last row of each step counts", path, repeated)
+    if missing := [step for step in range(steps) if step not in rows]:
+        logging.warning(
+            "%s lacks %d of %d steps, the first is %d: it was cut or damaged", path, len(missing), steps, missing[0]
+        )
+    return [rows[step] for step in sorted(rows)]
+
+
+def _fault(row: Mapping[str, Any]) -> str:
+    """Why a row is not one of `MetricsLog`; empty if it is."""
+    step = row.get("step")
+    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+        return "no step"
+    for name, value in row.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            return f"{name!r} is {jsonl.kind(value)} in place of a number"
+    return ""
 
 
 def progress(label: str, start: int, stop: int) -> Iterator[tuple[int, "Reporter"]]:

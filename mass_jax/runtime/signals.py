@@ -1,12 +1,15 @@
-"""Ctrl-C and SIGTERM as a request that the loop honours at its next safe point."""
+"""Stop requests, from Ctrl-C, SIGTERM or a lost workdir, that loops honor at their next safe point."""
 
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
+from mass_jax.errors import UserError
 from mass_jax.runtime.distributed import agreed_maximum
+
+_FAILED = 1000  # among signal numbers, and above all of them
 
 
 class Interrupted(Exception):
@@ -18,22 +21,41 @@ class Interrupted(Exception):
 
 
 class Stop:
-    """Whether a stop was asked for. Every long phase polls it, so that a preemption notice is honoured in time."""
+    """A request to stop. Every long phase polls it, so that a preemption notice is honored in time."""
 
     def __init__(self) -> None:
         self._signum: int | None = None
+        self._checks: list[Callable[[], str]] = []
 
     def request(self, signum: int, _frame: FrameType | None = None) -> None:
-        """Signal handler: remembers the first signal; a second one stops at once."""
+        """Handles a signal: remembers the first; a second one stops at once."""
         if self._signum is not None:
             raise KeyboardInterrupt
         self._signum = signum
         # Not by print or logging, whose locks the interrupted code may hold.
-        os.write(2, b"stopping at the next safe point; once more to stop at once\n")
+        with contextlib.suppress(OSError):  # nobody reads stderr
+            os.write(2, b"stopping at the next safe point; once more to stop at once\n")
+
+    @contextlib.contextmanager
+    def watch(self, check: Callable[[], str]) -> Iterator[None]:
+        """Has every poll within the block call `check`, which returns why the run must fail, or ""."""
+        self._checks.append(check)
+        try:
+            yield
+        finally:
+            self._checks.remove(check)
 
     def poll(self) -> None:
-        """Raises `Interrupted` if a stop was asked for, of this process or any other of the run: all stop here."""
-        signum = agreed_maximum(self._signum or 0)
+        """Stops all processes of the run here if any of them has to stop.
+
+        Raises:
+            Interrupted: a process received a signal.
+            UserError: a check of a process failed.
+        """
+        failure = next(filter(None, (check() for check in self._checks)), "")
+        signum = agreed_maximum(_FAILED if failure else self._signum or 0)
+        if signum == _FAILED:
+            raise UserError(failure or "another process of this run failed; see its error")
         if signum:
             raise Interrupted(signum)
 

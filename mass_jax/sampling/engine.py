@@ -15,7 +15,7 @@ import numpy as np
 
 from mass_jax.llama import Llama, decode
 from mass_jax.sampling.choose import Settings
-from mass_jax.sampling.sample import Request, State, advance, start
+from mass_jax.sampling.sample import DecodeState, Request, advance, start
 from mass_jax.sampling.sampler import Continuation
 
 _LEAST = 16  # tokens of the smallest bucket
@@ -89,7 +89,7 @@ class Engine:
                 f"this request is rounded up to {positions}: shorten it, or use `sample`"
             )
 
-    def _stopped_NM(self, state: State, stop_strings: tuple[str, ...]) -> np.ndarray:
+    def _stopped_NM(self, state: DecodeState, stop_strings: tuple[str, ...]) -> np.ndarray:
         """Which running samples have met a stop string, as far as their newest tokens tell."""
         tokens_NMT, ends_NM = np.asarray(state.samples.tokens_NMT), np.asarray(state.samples.lengths_NM)
         # A token is a byte at least, so a string that has ended since the last look began among these.
@@ -166,7 +166,7 @@ def _pad(
     return prompts_NP, lengths_N, keys_N, adapters
 
 
-def _finish(state: State, finished_NM: np.ndarray) -> State:
+def _finish(state: DecodeState, finished_NM: np.ndarray) -> DecodeState:
     """Ends samples, beside those that have ended."""
     samples = state.samples
     return state._replace(samples=samples._replace(finished_NM=np.asarray(samples.finished_NM) | finished_NM))

@@ -28,7 +28,7 @@ class Samples(NamedTuple):
     finished_NM: jax.Array
 
 
-class State(NamedTuple):
+class DecodeState(NamedTuple):
     """Decoding in progress: what has been drawn, and all that the next token needs.
 
     Attributes:
@@ -105,7 +105,7 @@ def start(
     keys_N: jax.Array,
     request: Request,
     adapters: Any,
-) -> State:
+) -> DecodeState:
     """Reads the prompts and draws the first token of each sample."""
     rows, length = prompts_NP.shape[0], request.max_new_tokens
     layers = decode.unstack_adapter(adapters, model.config.num_hidden_layers)
@@ -119,17 +119,19 @@ def start(
     )
     logits_NMV = jnp.broadcast_to(logits_NV[:, None], (*shape, logits_NV.shape[-1]))
     samples = _append(empty, logits_NMV, keys_N, jnp.zeros((), jnp.int32), request)
-    return State(samples, jnp.ones((), jnp.int32), caches, lengths_N, keys_N)
+    return DecodeState(samples, jnp.ones((), jnp.int32), caches, lengths_N, keys_N)
 
 
-def advance(model: Llama, params: Any, state: State, request: Request, adapters: Any, until: int | jax.Array) -> State:
+def advance(
+    model: Llama, params: Any, state: DecodeState, request: Request, adapters: Any, until: int | jax.Array
+) -> DecodeState:
     """Decodes until `until` tokens of each sample are drawn or all have ended."""
     layers = decode.unstack_adapter(adapters, model.config.num_hidden_layers)
 
-    def goes_on(state: State) -> jax.Array:
+    def goes_on(state: DecodeState) -> jax.Array:
         return (state.drawn < until) & ~jnp.all(state.samples.finished_NM)
 
-    def body(state: State) -> State:
+    def body(state: DecodeState) -> DecodeState:
         last = state.drawn - 1
         tokens_NM = jax.lax.dynamic_index_in_dim(state.samples.tokens_NMT, last, axis=2, keepdims=False)
         logits_NMV, caches = decode.step(model, params, layers, state.caches, tokens_NM, state.lengths_N, last)

@@ -1,0 +1,1 @@
+"""Tasks: problems, prompts, parsers and verification, in plain Python without JAX."""

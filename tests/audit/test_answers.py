@@ -7,7 +7,7 @@ import pytest
 
 from mass_jax.audit.answers import AnswerFile, as_line
 from mass_jax.errors import UserError
-from mass_jax.tasks.problem import Problem
+from mass_jax.tasks.base import Problem
 
 ROW = {"id": "a", "problem": "4 kabo 3", "text": "1 2", "decision": "adapted", "request": "r", "tokens": {"answer": 9}}
 LINE = json.dumps(ROW) + "\n"
@@ -43,6 +43,8 @@ def test_what_a_kill_tore_off_is_cut_and_done_again(tmp_path, cut):
         '{"id": "a", "problem": "4 kabo 3"}\n',
         "[1]\n",
         LINE + "more notes",
+        LINE + "[" * 100_000 + "\n",
+        LINE + "9" * 5000 + "\n",
     ],
 )
 def test_another_file_given_by_mistake_is_left_as_it_is(tmp_path, text):

@@ -216,3 +216,22 @@ def test_what_others_add_is_seen_before_one_decides(path):
     assert seen == ["a", "b", "c"]
     assert json.loads(path.read_text().split("\n")[2])["after"] == 2
     assert os.path.getsize(path) == verify(path).head.size
+
+
+@pytest.mark.parametrize("head", ["[" * 100_000, '{"number": 1e999, "size": 0, "hash": ""}', "[1]", "9" * 5000, "\xff"])
+def test_damaged_head_costs_one_line(path, head):
+    written(path)
+    path.with_name("events.jsonl.head").write_bytes(head.encode("latin-1"))
+    with pytest.raises(Broken, match="head is damaged"):
+        verify(path)
+
+
+def test_records_keep_their_bytes(path):
+    """Hashes of a log depend on every byte of its lines."""
+    with EventLog(path) as log:
+        log.append({"text": "é\u2028\ud800", "loss": -0.0, "big": 10**20, "list": [1e-12, None, True]})
+    line, hashed = path.read_bytes(), json.loads(path.read_bytes())["hash"]
+    assert line.startswith(b'{"big":100000000000000000000,"hash":"')
+    assert b'"list":[1e-12,null,true],"loss":-0.0,"number":1,' in line
+    assert b'"text":"\\u00e9\\u2028\\ud800"}' in line
+    assert hashed == "4785739e45d15d91711ff1fd498a154198c862630cb24cfec826bf137ae975e4"

@@ -2,6 +2,12 @@
 
 import dataclasses
 import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +17,7 @@ import pytest
 
 from experiments import bench_metagrad
 from experiments.benchmarks import metagrad as bench
+from experiments.benchmarks.rows import row_key
 from third_party.peers import plain_jax, problem
 
 SIZE = problem.Size(2, 16, 24, 4, 2, 32, 2, 4, 8, 2)
@@ -19,7 +26,7 @@ SIZE = problem.Size(2, 16, 24, 4, 2, 32, 2, 4, 8, 2)
 def test_every_case_is_its_own_row():
     for preset in bench.PRESETS.values():
         keys = [
-            bench.row_key(bench.row_of(case, dataclasses.replace(preset.size, examples=case.examples or 3), "float32"))
+            row_key(bench.row_of(case, dataclasses.replace(preset.size, examples=case.examples or 3), "float32"))
             for case in bench.cases(preset)
         ]
         assert len(set(keys)) == len(keys)
@@ -52,6 +59,70 @@ def test_it_writes_json_table_and_figure_and_resumes(tmp_path, monkeypatch, caps
     assert "| WeightedMixedMode | plain | sgd | 2 | 4 |" in (tmp_path / "metagrad.md").read_text(encoding="utf-8")
     assert "a test" in (tmp_path / "metagrad.md").read_text(encoding="utf-8")
     assert "FirstOrder" in capsys.readouterr().out
+
+
+SMALL_COMMAND = """
+from absl import flags
+from experiments import bench_metagrad, settings
+from experiments.benchmarks import metagrad as bench
+from third_party.peers import problem
+
+bench.PRESETS["tiny"] = bench.Preset(problem.Size(2, 16, 24, 4, 2, 32, 2, 4, 8, 2), rounds=3, loss_chunk=4, chunk=2)
+names = ["ReverseUnroll", "MixedMode", "FirstOrder"]
+bench.cases = lambda preset: [*map(bench.Case, names), bench.Case("WeightedMixedMode", "adamw", timed=False)]
+bench_metagrad.define()
+settings.run(bench_metagrad.main)
+"""
+NUMBERS = ("temp_bytes", "compile_seconds", "seconds", "rel_error")
+
+
+def rows_in(out):
+    path = out / "metagrad.json"
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+
+
+def run_small(out, number=None, reached=None):
+    """Runs the command; sends a signal once the rows on the disk are as wanted. Returns status and stderr."""
+    command = [sys.executable, "-c", SMALL_COMMAND, "--preset=tiny", f"--out={out}", "--machine=a test"]
+    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 200
+        while number is not None and not reached(rows_in(out)):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline, "no progress"
+            time.sleep(0.002)
+        if number is not None:
+            process.send_signal(number)
+        errors = process.communicate(timeout=200)[1].decode()
+    return process.returncode, errors
+
+
+def test_interrupted_run_keeps_finished_measurements(tmp_path):
+    """Killed while it compiles, stopped while it takes times, and resumed."""
+    status, _ = run_small(tmp_path, signal.SIGKILL, lambda rows: len(rows) >= 1)
+    assert status == -signal.SIGKILL
+    compiled = rows_in(tmp_path)
+    assert all(row["temp_bytes"] and row["compile_seconds"] and row["seconds"] is None for row in compiled)
+    status, errors = run_small(tmp_path, signal.SIGTERM, lambda rows: any(row.get("times") for row in rows))
+    assert status in (128 + signal.SIGTERM, 0)
+    assert "Traceback" not in errors
+    timed = rows_in(tmp_path)
+    status, errors = run_small(tmp_path)
+    assert status == 0, errors
+    finished = rows_in(tmp_path)
+    assert len(finished) == 4
+    for before, after in [*zip(compiled, finished, strict=False), *zip(timed, finished, strict=False)]:
+        assert {n: before[n] for n in NUMBERS if before[n] is not None}.items() <= after.items()
+        assert before.get("times", []) == after.get("times", [])[: len(before.get("times", []))]
+    assert [len(row.get("times", [])) for row in finished] == [3, 3, 3, 0]
+    assert all(row["rel_error"] is not None for row in finished)
+
+
+def test_damaged_results_cost_one_line(tmp_path):
+    (tmp_path / "metagrad.json").write_text("[]")
+    status, errors = run_small(tmp_path)
+    assert status == 2
+    assert errors.strip().splitlines()[-1].startswith(f"error: {tmp_path}/metagrad.json is damaged; remove it")
 
 
 def test_problem_of_all_parameters_draws_no_adapter():

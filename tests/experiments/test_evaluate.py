@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from mass_jax.records import read_records
+from mass_jax.evaluation.records import read_records
+from mass_jax.runtime import lock_workdir
 
 ROWS = ["base", "few_shot", "majority", "ttt_other", "tt_ss"]
 SMALL = [
@@ -76,8 +77,8 @@ def test_every_response_is_kept_with_its_cost(undisturbed):
 def test_another_subject_is_never_the_targets_own(undisturbed):
     domain = json.loads((undisturbed / "config.json").read_text())
     assert domain["task"] == "testbed"
-    from mass_jax.assemble import model_directory
     from mass_jax.tasks.testbed import Domain
+    from mass_jax.training.components import model_directory
 
     operators = Domain.load(model_directory("tiny") / "domain.json").operators
     for record in records(undisturbed)["ttt_other"]:
@@ -129,6 +130,30 @@ def test_flags_that_contradict_the_workdir_cost_one_line(undisturbed, run, flags
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_evaluate_preset_must_match_workdir(undisturbed, run):
+    done = run("--preset=tiny", f"--workdir={undisturbed}")
+    assert done.returncode == 2
+    assert "now it is" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_evaluate_refuses_records_without_settings(undisturbed, run, tmp_path):
+    (tmp_path / "seed0").mkdir()
+    (tmp_path / "seed0" / "evaluation").symlink_to(undisturbed / "seed0" / "evaluation")
+    for flags in (["--report_only"], SMALL):
+        done = run(f"--workdir={tmp_path}", *flags)
+        assert done.returncode == 2
+        assert "holds 'seed0' but no config.json, so its settings are unknown" in done.stderr
+
+
+def test_evaluate_refuses_workdir_in_use(undisturbed, run):
+    with lock_workdir(undisturbed):
+        for flags in (["--report_only"], []):
+            done = run(f"--workdir={undisturbed}", *flags)
+            assert done.returncode == 2
+            assert "is in use by process" in done.stderr
 
 
 def test_untrained_rows_are_named_and_left_out(undisturbed, run):

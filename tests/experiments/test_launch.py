@@ -1,5 +1,8 @@
 """Launching: the printed commands, and real local processes."""
 
+import json
+import os
+import pathlib
 import shlex
 import subprocess
 import sys
@@ -7,6 +10,8 @@ import sys
 import pytest
 
 from experiments.launch import accelerator, commands, run_together
+from experiments.launching.topologies import topology_shape
+from experiments.presets import tiny
 
 GIVEN = {"name": "mass", "zone": "z", "topology": "v5e:4x4", "num_slices": 2, "cluster": "c", "image": "i",
          "spot": True, "repository": "URL", "num_processes": 2, "num_nodes": 2, "gpus_per_node": 8,
@@ -82,8 +87,120 @@ def test_processes_end_together():
     assert run_together([program(waits), program("exit(3)")]) == 3
 
 
-def test_by_default_it_only_prints():
-    command = [sys.executable, "-m", "experiments.launch", "--num_processes=2", "--module=nowhere", "--", "--a=b c"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0
-    assert done.stdout.count("-m nowhere '--a=b c'") == 2
+# (launcher's flags, launched command line, part of the message; "" if it can run); one process tries them all
+TPU = "--backend=gcloud --topology=v5e:4x4 --name=mass --zone=z --repository=URL"
+XPK = "--backend=xpk --topology=v5e:4x4 --name=mass --cluster=c --image=i"
+SLURM = "--backend=slurm --num_nodes=2 --gpus_per_node=8 --name=mass"
+BIG = "--preset=llama31_8b_verifier --workdir=/mnt/shared/mass"
+CASES = [
+    ("--num_processes=2", "--preset=tiny --workdir=runs/two", ""),
+    ("", "--preset=tyni --workdir=runs/two", "--preset='tyni' is unknown; did you mean 'tiny'?"),
+    ("", "--preset=tiny --workdir=runs/two --iner_steps=3", "Did you mean: inner_steps"),
+    ("", "--workdir=runs/two --adjoint=mixd", "--adjoint='mixd' is unknown; did you mean 'mixed'?"),
+    ("", "--workdir=runs/two --steps=many", "--steps=many"),
+    ("", "--workdir=runs/two --seeds=0,x", "must be a list of int"),
+    ("", "--workdir=runs/two --warmup_steps=500", "leaves nothing of --steps=120"),
+    ("", "--workdir=runs/two tiny", "unexpected argument 'tiny'"),
+    ("", "--preset=tiny", "--workdir is missing"),
+    ("", "--workdir=runs/v[1]", "checkpoints under a path with '['"),
+    ("", "--workdir=s3://bucket/run", "--workdir=s3://bucket/run is no directory of this machine"),
+    ("", "--workdir=runs/two --mesh=rows:2", "'rows:2' is not an axis with its size"),
+    ("", "--workdir runs/two --process_id=1", "--process_id=1 is set by the launcher"),
+    ("", "--workdir=TAKEN --gamma=0.7", "was started with gamma=0.1, now it is 0.7"),
+    ("", "--workdir=TAKEN", ""),
+    ("--zone=z", "--workdir=runs/two", "--zone=z is for --backend=gcloud, not local; leave it out"),
+    ("--module=experiments.trian", "--workdir=x", "cannot be imported"),
+    ("--module=experiments.trian", "--workdir=x", "did you mean 'experiments.train'?"),
+    (TPU, BIG, ""),
+    (TPU, f"{BIG} --mesh=fsdp:4,tensor:4", ""),
+    (TPU, f"{BIG} --mesh=fsdp:4,tensor:8", "takes 32 devices, but --topology=v5e:4x4 x 1 has 16"),
+    (TPU, "--preset=llama31_8b_verifier --workdir=gs://bucket/run", "mount the bucket"),
+    (TPU, "--preset=llama31_8b_verifier --workdir=runs/big", "each host of gcloud would write a directory of its own"),
+    (TPU, "--preset=llama31_8b_verifier --workdir=~/big", "each host of gcloud would write a directory of its own"),
+    (f"{TPU} --gpus_per_node=8", BIG, "--gpus_per_node=8 is for --backend=slurm, not gcloud"),
+    (f"{TPU} --name=My_Run", BIG, "--name='My_Run': gcloud takes lowercase letters"),
+    (XPK, BIG, ""),
+    (f"{XPK} --num_slices=2", f"{BIG} --mesh=data:2,fsdp:4,tensor:4", ""),
+    (f"{XPK} --spot", BIG, "--spot=True is for --backend=gcloud, not xpk"),
+    (f"{XPK} --topology=v5e:4x5", BIG, "v5e has no such shape; did you mean '4x"),
+    (SLURM, "--preset=llama31_8b_verifier --workdir=runs/big", ""),
+    (SLURM, f"{BIG} --mesh=fsdp:8", "takes 8 devices, but --num_nodes=2 --gpus_per_node=8 has 16"),
+    (f"{SLURM} --topology=v5e:4x4", BIG, "--topology=v5e:4x4 is for --backend=gcloud|xpk, not slurm"),
+]
+CHILD = """
+import contextlib, io, json, shlex, sys
+from absl import flags
+from experiments import launch
+
+found = []
+for own, forwarded in json.loads(sys.argv[1]):
+    launch.OWN = flags.FlagValues()
+    launch.define(launch.OWN)
+    flags.FLAGS.unparse_flags()
+    out, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        try:
+            launch.main(launch.parse(["launch", *shlex.split(own), "--", *shlex.split(forwarded)]))
+        except SystemExit as end:
+            print("status", end.code, file=errors)
+    found.append((out.getvalue(), errors.getvalue()))
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+    """What each case prints to stdout and stderr."""
+    where = tmp_path_factory.mktemp("launch")
+    (where / "taken").mkdir()
+    (where / "taken" / "config.json").write_text(tiny.config().to_json())
+    (where / "taken" / "seed0").mkdir()
+    (where / "taken" / "seed0" / "metrics.jsonl").write_text("{}\n")
+    given = [(own, forwarded.replace("TAKEN", str(where / "taken"))) for own, forwarded, _ in CASES]
+    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
+    command = [sys.executable, "-c", CHILD, json.dumps(given)]
+    done = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in where.iterdir()) == ["taken"]  # nothing was written
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_launch_validates_like_its_command(launched, case):
+    _, forwarded, message = CASES[case]
+    output, errors = launched[case]
+    if message:
+        assert output == ""
+        assert errors.startswith("error: ")
+        assert errors.endswith("\nstatus 2\n")
+        assert errors.count("\n") == 2
+        assert message in errors
+    else:
+        assert errors == ""
+        words = [word for word in forwarded.split() if "TAKEN" not in word]
+        assert all(word in output for word in words)
+
+
+@pytest.mark.parametrize(
+    ("topology", "known"),
+    [
+        *(("v5e:1x1", True), ("v5e:8x16", True), ("v6e:2x4", True), ("v5e:4x2", False), ("v5e:16x8", False)),
+        *(("v6e:3x3", False), ("v5e:2x2x2", False), ("v5p:2x2x4", True), ("v5p:8x8x16", True), ("v5p:4x4", False)),
+        *(("v5p:4x4x6", False), ("v4:4x2x2", False), ("v4:4x4x12", True), ("tpu7x:2x4x4", True), ("tpu7x:4x4", False)),
+    ],
+)
+def test_topology_shape_is_one_on_offer(topology, known):
+    if known:
+        chip, sides = topology_shape(topology)
+        assert topology == f"{chip}:{'x'.join(map(str, sides))}"
+    else:
+        with pytest.raises(ValueError, match="has no such shape"):
+            topology_shape(topology)
+
+
+def test_launch_prints_by_default(tmp_path):
+    command = [sys.executable, "-m", "experiments.launch", "--num_processes=2", "--", f"--workdir={tmp_path / 'a b'}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(f"-m experiments.train '--workdir={tmp_path}/a b' --coordinator=127.0.0.1:") == 2
+    assert not list(tmp_path.iterdir())

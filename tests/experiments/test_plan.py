@@ -9,13 +9,13 @@ import jax
 import pytest
 
 from experiments.plan import read_rows
-from experiments.planning import measure, page, shapes
-from experiments.planning.phases import Iteration, bytes_on_chip
 from experiments.presets import llama31_8b_gold, llama31_8b_verifier, llama31_70b_verifier
-from mass_jax import train
 from mass_jax.config import Config
+from mass_jax.planning import measure, plan_page, shapes
+from mass_jax.planning.chips import CHIPS, GIB, devices_of
+from mass_jax.planning.phases import Iteration, bytes_on_chip
 from mass_jax.runtime import make_mesh
-from mass_jax.runtime.chips import CHIPS, GIB, devices_of
+from mass_jax.training import train
 
 HEADER = {"preset": "p", "topology": "v5e:4x4", "num_slices": 1, "mesh": "data:1", "model": "a/b", "tasks": 1, "m": 2}
 HEADER |= {"k": 1, "tokens": 8, "K": 2, "rank": 4, "dtype": "float32"}
@@ -37,6 +37,7 @@ def test_a_phase_is_compiled_and_a_directory_holds_one_plan(tmp_path):
     assert row["temporaries"] > 0
     assert row["total"] > row["weights"] + row["optimizer"] > 0
     assert "| score |" in done.stdout
+    assert "phase 1 of 1: compiling score" in done.stderr
     other = plan("--preset=tiny", "--phases=score", "--num_examples=6", f"--out={tmp_path}")
     assert other.returncode == 2
     assert "is a plan with m=12, not 6; give another --out" in other.stderr
@@ -103,14 +104,14 @@ def test_a_refusal_keeps_the_compilers_words_and_says_what_to_change():
     assert measure.refused("INTERNAL: a bug", HELD) is None
     row = HELD | {"phase": "ReverseUnroll", "fits": False, "refused": text} | measure.refused(text, HELD)
     row["advice"] = measure.advice(row)
-    shown = page.table(HEADER, [row])
-    assert "| ReverseUnroll | 2.00 | 1.00 | 0.00 |  |  | 138.80 | 16.00 | **no** | none |" in shown
+    shown = plan_page.table(HEADER, [row])
+    assert "| ReverseUnroll | 2.00 | 1.00 | 0.00 |  |  | 138.80 | 16.00 | **no** | unknown |" in shown
     assert "--adjoint=weighted" in shown
 
 
 def test_what_a_chip_is_is_said_where_jax_counts_its_halves():
-    assert "is of one of them" in page.table(HEADER | {"topology": "tpu7x:2x2x1"}, [])
-    assert "is of one of them" not in page.table(HEADER, [])
+    assert "are for one of them" in plan_page.table(HEADER | {"topology": "tpu7x:2x2x1"}, [])
+    assert "are for one of them" not in plan_page.table(HEADER, [])
 
 
 def test_plans_of_the_same_work_are_put_side_by_side(tmp_path):
@@ -135,8 +136,8 @@ def test_plans_of_the_same_work_are_put_side_by_side(tmp_path):
 def test_plans_that_were_all_refused_have_a_table_and_a_figure(tmp_path):
     refused = [{"topology": "v5e:2x4", "chips": 8, "mesh": "fsdp:8", "num_slices": 1, "phase": "ReverseUnroll"}]
     refused[0] |= {"temporaries": None, "total": 138 * GIB, "refused": "RESOURCE_EXHAUSTED"}
-    assert "| v5e:2x4 | 8 | fsdp:8 |  | 138.00 |" in page.chips_table(refused)
-    page.chips_figure(refused, tmp_path / "chips.png")
+    assert "| v5e:2x4 | 8 | fsdp:8 |  | 138.00 |" in plan_page.chips_table(refused)
+    plan_page.chips_figure(refused, tmp_path / "chips.png")
     assert (tmp_path / "chips.png").stat().st_size > 1000
 
 
@@ -167,3 +168,24 @@ def test_decoding_reads_the_model_and_neither_scorer_nor_optimizer():
 
 def test_local_devices_are_these():
     assert devices_of("local") == list(jax.devices())
+
+
+HOSTILE_MODEL = "/models/v[1]_a|b<i>$x_{$ ü"
+
+
+def test_page_escapes_a_model_path(tmp_path):
+    header = {"preset": "tiny", "topology": "local", "num_slices": 1, "mesh": "data:1", "model": HOSTILE_MODEL}
+    header |= {"tasks": 1, "m": 2, "k": 3, "tokens": 4, "K": 5, "rank": 6, "dtype": "float32"}
+    text = plan_page.table(header, [])
+    assert r"/models/v\[1\]\_a\|b&lt;i&gt;$x\_{$ ü, 1 task(s)" in text
+    row = {
+        "phase": "p",
+        "weights": 1.0,
+        "optimizer": 1.0,
+        "scorer": 1.0,
+        "temporaries": 1.0,
+        "refused": "",
+        "hbm": None,
+    }
+    plan_page.figure(header, [row], tmp_path / "plan.png")
+    assert (tmp_path / "plan.png").stat().st_size > 1000

@@ -13,8 +13,8 @@ import pytest
 
 from mass_jax.audit import log
 from mass_jax.audit.chain import Broken
-from mass_jax.audit.page import write_page
-from mass_jax.audit.policy import Policy
+from mass_jax.audit.log_page import write_page
+from mass_jax.serving.guards.policy import Policy
 
 QUESTIONS = 40
 

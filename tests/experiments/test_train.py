@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import subprocess
@@ -11,8 +12,9 @@ import time
 
 import pytest
 
-from mass_jax.assemble import assemble, model_directory
 from mass_jax.config import Config
+from mass_jax.runtime import lock_workdir
+from mass_jax.training.components import assemble, model_directory
 
 SMALL = (
     "--preset=tiny --steps=6 --warmup_steps=1 --tasks_per_step=2 --num_examples=2 --num_test_examples=2 --eval_batch=4 "
@@ -107,8 +109,9 @@ def test_the_report_is_whole(undisturbed):
         "table1.json",
         "table1.md",
         "accuracy.png",
-        "gain_by_subject.png",
+        "accuracy.svg",
         "training.png",
+        "training.svg",
         "examples.html",
     }
 
@@ -118,6 +121,30 @@ def test_a_workdir_of_other_settings_is_refused(undisturbed, environment):
     assert (done.returncode, done.stdout) == (2, "")
     assert "gamma" in done.stderr
     assert "choose another --workdir" in done.stderr
+
+
+def test_train_refuses_workdir_in_use(tmp_path):
+    with lock_workdir(tmp_path):
+        done = run(*SMALL, f"--workdir={tmp_path}")
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert f"--workdir={tmp_path} is in use by process {os.getpid()} on" in done.stderr
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_train_falls_back_from_corrupt_checkpoint(undisturbed, environment, tmp_path):
+    workdir = pathlib.Path(shutil.copytree(undisturbed, tmp_path / "run"))
+    newest = workdir / "seed0" / "mass_gold" / "checkpoints" / "6"
+    largest = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    data, draw = bytearray(largest.read_bytes()), random.Random(0)
+    for _ in range(40):
+        data[draw.randrange(len(data))] ^= 0xFF
+    largest.write_bytes(data)
+    (workdir / "seed0" / "evaluation" / "mass_gold.jsonl").unlink()
+    done = run(*SMALL, f"--workdir={workdir}", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert f"checkpoint {newest} cannot be used" in done.stderr
+    assert without_times(workdir) == without_times(undisturbed)
 
 
 @pytest.mark.parametrize(
@@ -220,10 +247,11 @@ def test_a_start_that_fails_is_one_line_and_claims_no_workdir(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_prompt_that_is_too_long_names_the_flag(tmp_path):
+def test_train_refusal_leaves_workdir_unclaimed(tmp_path):
     done = run(*SMALL, "--max_prompt_tokens=4", f"--workdir={tmp_path}")
     assert done.returncode == 2
     assert "raise --max_prompt_tokens to 6" in done.stderr.strip().splitlines()[-1]
+    assert not list(tmp_path.iterdir())
 
 
 def test_diverging_updates_stop_the_run_and_keep_the_checkpoint(environment, tmp_path):

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from mass_jax.assemble import model_directory as of_flag
 from mass_jax.llama import LlamaConfig, hub, tokenizer, weights
+from mass_jax.training.components import model_directory as of_flag
 
 TINY = of_flag("tiny")
 CODE = """

@@ -13,6 +13,7 @@ import pytest
 import safetensors.numpy
 import transformers
 
+from mass_jax.errors import UserError
 from mass_jax.llama import LlamaConfig, weights
 from mass_jax.llama.names import entries
 
@@ -103,6 +104,7 @@ def test_a_missing_file_is_named(config, tmp_path):
 _LOAD = """
 import sys
 import jax
+from mass_jax.errors import UserError
 from mass_jax.llama import LlamaConfig, weights
 
 def memory(name):
@@ -136,3 +138,114 @@ def test_loading_peaks_below_1_3_times_the_model(tmp_path):
     size, peak = map(int, told.split())
     assert size > 100e6
     assert size < peak < 1.3 * size
+
+
+@pytest.fixture
+def tied(config, make_params, tmp_path):
+    """A model whose head is its embedding, and a change of its tensors."""
+    config = dataclasses.replace(config, tie_word_embeddings=True)
+    weights.save(tmp_path, make_params(config), config)
+    return config, tmp_path
+
+
+def test_tied_head_with_own_values_is_refused(tied):
+    config, directory = tied
+    _edit(directory, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"] * np.float32(1.001)}))
+    with pytest.raises(UserError, match=r"lm_head\.weight differs .*: set tie_word_embeddings to false") as caught:
+        weights.load(directory, config)
+    assert "\n" not in str(caught.value)
+    # The advised fix gives what transformers makes of the original file.
+    theirs = transformers.LlamaForCausalLM.from_pretrained(directory)
+    ours = weights.load(directory, dataclasses.replace(config, tie_word_embeddings=False))
+    np.testing.assert_array_equal(ours["lm_head"]["kernel"], theirs.lm_head.weight.detach().numpy().T)
+    np.testing.assert_array_equal(ours["embed_tokens"]["embedding"], theirs.model.embed_tokens.weight.detach().numpy())
+
+
+def test_last_row_of_tied_head_is_compared(tied, monkeypatch):
+    config, directory = tied
+    monkeypatch.setattr(weights, "_BLOCK", 8)
+
+    def change(tensors):
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
+        tensors["lm_head.weight"][-1, -1] += 1
+
+    _edit(directory, change)
+    with pytest.raises(UserError, match="differs"):
+        weights.load(directory, config)
+
+
+def test_tied_head_of_another_shape_is_refused(tied):
+    config, directory = tied
+    _edit(directory, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"][:-1].copy()}))
+    with pytest.raises(UserError, match="differs"):
+        weights.load(directory, config)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_tied_head_that_is_a_copy_loads(tied, dtype):
+    config, directory = tied
+    before = weights.load(directory, config)
+    _edit(directory, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"].astype(dtype)}))
+    jax.tree.map(np.testing.assert_array_equal, weights.load(directory, config), before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"num_hidden_layers": 1},
+            r"unexpected model\.layers\.1\..*: num_hidden_layers is 1 in config\.json, raise it",
+        ),
+        ({"num_hidden_layers": 3}, r"lacks model\.layers\.2\."),
+        ({"attention_bias": True}, r"lacks .*_proj\.bias.*: attention_bias is True"),
+        ({"mlp_bias": True}, r"lacks .*_proj\.bias.*: mlp_bias is True"),
+        ({"vocab_size": 60}, r"model\.embed_tokens\.weight has shape \(61, 16\), config\.json asks for \(60, 16\)"),
+        ({"num_key_value_heads": 4}, r"k_proj\.weight has shape \(8, 16\), config\.json asks for \(16, 16\)"),
+        ({"head_dim": 8}, r"q_proj\.weight has shape \(16, 16\), config\.json asks for \(32, 16\)"),
+    ],
+)
+def test_contradiction_with_config_is_named(config, directory, changes, words):
+    with pytest.raises(UserError, match=words) as caught:
+        weights.load(directory, dataclasses.replace(config, **changes))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("model.layers.0.self_attn.q_proj.bias", "attention_bias is False in config.json, set it to the opposite"),
+        ("model.layers.1.mlp.down_proj.bias", "mlp_bias is False in config.json, set it to the opposite"),
+        ("model.layers.0.self_attn.q_norm.weight", "check config.json against it"),
+        ("model.layers.x.weight", "check config.json against it"),
+    ],
+)
+def test_extra_tensor_is_named(config, directory, name, words):
+    _edit(directory, lambda t: t.update({name: np.zeros(16, np.float32)}))
+    with pytest.raises(UserError, match=f"unexpected {name}: {words}"):
+        weights.load(directory, config)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        [],
+        {"a": 1},
+        {"a": {"dtype": "F32", "shape": [1]}},
+        {"a": {"dtype": "F32", "shape": ["1"], "data_offsets": [0, 4]}},
+        {"a": {"dtype": "F32", "shape": [-1], "data_offsets": [4, 0]}},
+        {"a": {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}},
+        {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 8]}},
+    ],
+)
+def test_damaged_header_is_named(config, tmp_path, header):
+    text = json.dumps(header).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(8))
+    with pytest.raises(UserError, match=r"model\.safetensors has a damaged header"):
+        weights.load(tmp_path, config)
+
+
+@pytest.mark.parametrize("index", [{}, {"weight_map": [1]}, {"weight_map": {"a": 1}}, {"weight_map": {"a": "../b"}}])
+def test_damaged_shard_index_is_named(config, tmp_path, index):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"index\.json has no 'weight_map'"):
+        weights.load(tmp_path, config)

@@ -1,11 +1,15 @@
 """The guard and the table of optimizers tell the truth."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
 
 from mass_jax import metagrad as mg
+from mass_jax.errors import UserError
+from mass_jax.metagrad import support
 
 EXACT = [name for name, support in mg.SUPPORT.items() if support.exact]
 REFUSED = [name for name, support in mg.SUPPORT.items() if not support.exact]
@@ -33,24 +37,99 @@ def test_optimizers_of_the_table_are_exact_at_lora_zero(name, toy, fast):
     assert float(jnp.linalg.norm(reverse - weighted)) < 1e-10 * scale
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw", "contrib.schedule_free_sgd"])
-def test_guard_passes_what_the_table_calls_exact(name):
-    mg.check_optimizer(mg.make_optimizer(name, 1e-2))
+COUNTS = (1, 2, 3, 5, 8)
 
 
-@pytest.mark.parametrize("name", [name for name in REFUSED if name not in ("lbfgs", "polyak_sgd")])
-def test_guard_and_table_refuse_alike(name):
-    with pytest.raises(ValueError, match=r"NaN at \['a'\]|identically zero"):
+@pytest.mark.parametrize("name", mg.SUPPORT)
+def test_support_agrees_with_measured_table(name):
+    (row,) = mg.support_table(COUNTS, [name])
+    assert row.exact == mg.SUPPORT[name].exact
+    assert _line(row) in PAGE
+    if not row.exact:
+        assert "exact" not in row.verdicts.values()
+        with pytest.raises(UserError, match="is refused"):
+            mg.make_optimizer(name, 1e-2)
+
+
+PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "optimizers.md").read_text().splitlines()
+
+
+def _line(row):
+    return support.page([row]).splitlines()[-1]
+
+
+def test_page_lists_every_optax_factory():
+    names = [line.split("`")[1] for line in PAGE if line.startswith("| `")]
+    assert names == sorted(names)
+    if f"optax {optax.__version__} " in "\n".join(PAGE):
+        assert names == sorted(support.factories())
+    assert {"contrib.muon", "clip_by_global_norm", "radam"} <= set(names)
+
+
+@pytest.mark.slow
+def test_page_is_what_the_command_prints():
+    assert support.page(mg.support_table(COUNTS)).splitlines() == PAGE
+
+
+@pytest.mark.parametrize("name", [name for name in NEEDY if mg.SUPPORT[name].settings == {"eps_root": 1e-8}])
+def test_guard_names_eps_root(name):
+    with pytest.raises(UserError, match="eps_root=1e-8"):
         mg.check_optimizer(build(name)(1e-2))
-    with pytest.raises(ValueError, match="is refused"):
-        mg.make_optimizer(name, 1e-2)
 
 
-@pytest.mark.parametrize("name", ["adam", "lamb", "contrib.ademamix"])
-def test_guard_names_the_mend(name):
-    assert name in NEEDY
-    with pytest.raises(ValueError, match="eps_root=1e-8"):
-        mg.check_optimizer(build(name)(1e-2))
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (
+            optax.chain(optax.normalize_by_update_norm(), optax.sgd(0.1)),
+            r"wrong at \['a'\] where the inner gradient is 0",
+        ),
+        (optax.chain(optax.clip_by_global_norm(1.0), optax.lars(0.1)), "wrong at"),
+        (optax.chain(optax.clip(1.0), optax.sign_sgd(0.1)), "identically zero"),
+        (optax.sm3(0.1, momentum=0.0), "use adagrad"),
+        (optax.MultiSteps(optax.sgd(0.1), 4), "identically zero: take at least every_k_schedule"),
+        (optax.polyak_sgd(), "update needs 'value'"),
+        (optax.contrib.sophia(0.1), "update failed: obj_fn"),
+        ("adagrad", "is a name"),
+        (lambda rate: optax.sgd(rate), "got a function"),
+    ],
+)
+def test_guard_refuses_with_a_fix(optimizer, message):
+    with pytest.raises(UserError, match=message) as caught:
+        mg.check_optimizer(optimizer)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.MultiSteps(optax.sgd(0.1), 2),
+        (optax.sgd(0.1).init, optax.sgd(0.1).update),
+        optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2, eps_root=1e-8)),
+        optax.sgd(0.1, momentum=0.9, accumulator_dtype=jnp.bfloat16),
+    ],
+    ids=["MultiSteps", "pair", "clip", "bfloat16 momentum"],
+)
+def test_guard_passes_near_optimizers_and_clips(optimizer):
+    mg.check_optimizer(optimizer, num_steps=3)
+
+
+def _nan_from_step_four():
+    """NaN in the derivative, not in the value, from the fourth step on."""
+
+    def update(grads, count, params=None):
+        late = jnp.where(count < 3, 1.0, 0.0)
+        updates = jax.tree.map(lambda g: -0.1 * (g + 0 * jnp.sqrt(jnp.abs(g) * late)), grads)
+        return updates, count + 1
+
+    return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
+
+
+def test_guard_checks_the_steps_in_use():
+    params, grads = ({"w": leaf} for leaf in (jnp.ones(3), jnp.arange(1.0, 4.0)))
+    mg.check_optimizer(_nan_from_step_four(), params, grads, num_steps=3)
+    with pytest.raises(UserError, match=r"NaN at \['w'\]"):
+        mg.check_optimizer(_nan_from_step_four(), params, grads, num_steps=4)
 
 
 def test_guard_on_a_real_adapter_and_gradient():

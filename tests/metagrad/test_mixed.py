@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mass_jax import metagrad as mg
+from mass_jax.errors import UserError
 
 
 def plain(loss, argnums=0, has_aux=False):
@@ -110,3 +111,65 @@ def test_constants_that_are_not_differentiated_cost_nothing(fast):
     shapes = jax.ShapeDtypeStruct((600,), jnp.float32), jax.ShapeDtypeStruct(big.shape, jnp.float32)
     stats = fast(jax.grad(outer)).lower(*shapes).compile().memory_analysis()
     assert stats.temp_size_in_bytes < big.nbytes / 4
+
+
+def cubed(x):
+    return jnp.sum(jnp.sin(x) ** 3)
+
+
+def squared_gradient(gradient):
+    return lambda x: jnp.sum(gradient(cubed)(x) ** 2)
+
+
+def test_third_order_reverse_mode_is_exact(x64):
+    def third(gradient):
+        return jax.grad(lambda x: jnp.sum(jax.grad(squared_gradient(gradient))(x) ** 2))(jnp.arange(1.0, 4.0))
+
+    close(third(mg.mixed_grad), third(jax.grad))
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda f, x: jax.jvp(f, (x,), (x,)),
+        lambda f, x: jax.jit(lambda x: jax.jvp(jax.jit(f), (x,), (x,)))(x),
+        lambda f, x: jax.jacfwd(f)(x),
+        lambda f, x: jax.hessian(f)(x),
+        lambda f, x: jax.linearize(f, x)[1](x),
+        lambda f, x: jax.grad(lambda x: jax.jvp(f, (x,), (x,))[1])(x),
+        lambda f, x: jax.jvp(lambda x: jax.lax.scan(lambda c, _: (c + f(c), None), x, None, length=2)[0], (x,), (x,)),
+        lambda f, x: jax.grad(lambda x: jnp.sum(mg.mixed_grad(f)(x)))(x),
+    ],
+    ids=["jvp", "jit", "jacfwd", "hessian", "linearize", "grad of jvp", "scan", "mixed_grad"],
+)
+def test_forward_mode_is_refused_by_name(forward):
+    with pytest.raises((UserError, TypeError), match=r"mixed_grad has no forward-mode derivative.*use jax.grad"):
+        forward(squared_gradient(mg.mixed_grad), jnp.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("argnums", "message"),
+    [
+        ((0, 0), "repeats a position"),
+        ((1, -1), "names one of 2 arguments twice"),
+        ((2,), "argnums=2 is out of range"),
+        (-3, "argnums=-3 is out of range"),
+        ((), "selects no argument"),
+        (0.0, "must be an int or a tuple"),
+    ],
+)
+def test_wrong_argnums_are_refused(argnums, message):
+    with pytest.raises(UserError, match=message) as caught:
+        mg.mixed_grad(lambda x, y: jnp.sum(x * y), argnums)(jnp.ones(2), jnp.ones(2))
+    assert isinstance(caught.value, TypeError)
+
+
+def test_argnums_may_be_negative_numpy_or_list():
+    def loss(x, y):
+        return jnp.sum(x * y**2)
+
+    args = jnp.ones(2), 3 * jnp.ones(2)
+    for argnums in (-1, np.int64(1), [0, 1], (-2, 1)):
+        found, expected = mg.mixed_grad(loss, argnums)(*args), jax.grad(loss, argnums)(*args)
+        assert type(found) is type(expected)
+        close(found, expected)

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from mass_jax.assemble import assemble
 from mass_jax.config import Config
 from mass_jax.method.meta_step import TaskBatch
 from mass_jax.method.text import Rollout
-from mass_jax.tasks.problem import Example, Rejected
+from mass_jax.tasks.base import Example, Rejected
+from mass_jax.training.components import assemble
 
 TASKS, EXAMPLES = 3, 4
 

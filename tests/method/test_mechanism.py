@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 
-from mass_jax import train
 from mass_jax.method import meta_step
 from mass_jax.stats import auc
+from mass_jax.training import example_metrics, train
 
 STEPS, TASKS, EXAMPLES = 20, 8, 8
 
@@ -25,5 +25,5 @@ def test_rewards_rank_right_examples_of_the_same_operator_first(parts, learner):
         found = gradients(gold, start, np.full((TASKS, EXAMPLES), 0.5, np.float32), batch)
         kept = practice.kept_NM.astype(bool)
         rewards.append(-np.asarray(found.meta)[kept])
-        useful.append(train.useful_examples(parts, tasks, practice)[kept])
+        useful.append(example_metrics.useful_examples(parts, tasks, practice)[kept])
     assert auc(np.concatenate(rewards), np.concatenate(useful)) > 0.65

@@ -13,7 +13,16 @@ from mass_jax.errors import UserError
 def main(shared: str, own: str, coordinator: str, index: str) -> None:
     runtime.join(coordinator, 2, int(index), timeout=120)
     found = {"rows": runtime.gather_rows({0: f"by {index}", int(index) + 1: index})}
-    runtime.claim_workdir(pathlib.Path(shared), "{}")
+    with runtime.lock_workdir(pathlib.Path(shared)):  # one lock for both processes
+        runtime.agreed_maximum(0)
+        found["locked"] = (pathlib.Path(shared) / ".lock").exists()
+        runtime.claim_workdir(pathlib.Path(shared), "{}")
+    runtime.claim_workdir(pathlib.Path(shared), "{}")  # as they are to stay
+    try:
+        with runtime.lock_workdir(pathlib.Path(f"{own[:-1]}held")):
+            found["held"] = "acquired"
+    except UserError as error:
+        found["held"] = str(error)
     try:
         runtime.claim_workdir(pathlib.Path(own), "{}", patience=0.1)
     except UserError as error:

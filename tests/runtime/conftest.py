@@ -27,7 +27,7 @@ CONFIG = LlamaConfig(
 @functools.cache
 def learner(adjoint="weighted", generator="full"):
     solver = Solver(Llama(CONFIG), generator)
-    loop = adapt.InnerLoop(solver, optax.sgd(0.3), 2, 2, ("q_proj", "v_proj", "down_proj"), adapt.ADJOINTS[adjoint]())
+    loop = adapt.LoraLoop(solver, optax.sgd(0.3), 2, 2, ("q_proj", "v_proj", "down_proj"), adapt.ADJOINTS[adjoint]())
     surrogate = objective.Surrogate(solver, 0.2, 0.01, "sequence")
     return meta_step.Learner(
         loop=loop,

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from mass_jax.assemble import assemble
 from mass_jax.config import Config
 from mass_jax.method import meta_step
 from mass_jax.runtime import Feed, make_mesh, rules
+from mass_jax.training.components import assemble
 from tests.runtime.conftest import CONFIG, TASKS, learner, problem
 
 MESHES = ("data:8", "fsdp:8", "tensor:8", "data:2,fsdp:2,tensor:2")

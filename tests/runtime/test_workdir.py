@@ -3,7 +3,7 @@
 import pytest
 
 from mass_jax.errors import UserError
-from mass_jax.runtime import check_workdir, claim_workdir, workdir_path, write_atomically
+from mass_jax.runtime import check_workdir, claim_workdir, read_settings, workdir_path, write_atomically
 
 
 def test_the_same_settings_may_come_back_and_others_are_refused_by_name(tmp_path):
@@ -16,10 +16,61 @@ def test_the_same_settings_may_come_back_and_others_are_refused_by_name(tmp_path
         check_workdir(workdir, '{"steps": 3, "gamma": 0.5}')
 
 
-def test_a_damaged_config_is_named(tmp_path):
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+@pytest.mark.parametrize("text", ["", "{", "\xff", "[" * 100_000])
+def test_check_workdir_names_damaged_config(text, tmp_path):
+    (tmp_path / "config.json").write_bytes(text.encode("latin1"))
+    with pytest.raises(UserError, match=r"config\.json is damaged"):
+        check_workdir(tmp_path, "{}", replace=True)
+
+
+@pytest.mark.parametrize("text", ["[]", "[1, 2]", '"steps"', "3.5", "true", "null"])
+def test_check_workdir_refuses_other_json(text, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json holds .* instead of an object of settings") as caught:
+        check_workdir(tmp_path, "{}", replace=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_check_workdir_names_config_directory(tmp_path):
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(UserError, match=r"config\.json is damaged"):
         check_workdir(tmp_path, "{}")
+
+
+def test_check_workdir_refuses_unknown_content(tmp_path):
+    (tmp_path / "seed3" / "mass").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"holds 'seed3' but no config\.json, so its settings are unknown"):
+        check_workdir(tmp_path, "{}", replace=True)
+    with pytest.raises(UserError, match="holds 'seed3'"):
+        claim_workdir(tmp_path, "{}")
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_check_workdir_accepts_hidden_files(tmp_path):
+    (tmp_path / ".lock").write_text("1")
+    check_workdir(tmp_path, "{}")
+
+
+def test_check_workdir_frees_named_settings(tmp_path):
+    claim_workdir(tmp_path, '{"steps": 3, "methods": ["base"]}')
+    (tmp_path / "table.json").write_text("{}")
+    claim_workdir(tmp_path, '{"steps": 3, "methods": ["mass"]}', free=("methods",), replace=True)
+    assert read_settings(tmp_path / "config.json") == {"steps": 3, "methods": ["base"]}
+    with pytest.raises(UserError, match="steps=3, now it is 4"):
+        check_workdir(tmp_path, '{"steps": 4, "methods": ["base"]}', free=("methods",))
+
+
+def test_claim_workdir_replaces_settings_without_results(tmp_path):
+    claim_workdir(tmp_path, '{"steps": 3}')
+    run = tmp_path / "seed0" / "mass"
+    (run / "checkpoints" / "2.orbax-checkpoint-tmp-7").mkdir(parents=True)
+    (run / "checkpoints" / "2.orbax-checkpoint-tmp-7" / "part").write_text("cut off")
+    (run / "metrics.jsonl").touch()
+    claim_workdir(tmp_path, '{"steps": 4}', replace=True)
+    assert read_settings(tmp_path / "config.json") == {"steps": 4}
+    (run / "metrics.jsonl").write_text('{"step": 0}\n')
+    with pytest.raises(UserError, match="started with steps=4, now it is 5"):
+        claim_workdir(tmp_path, '{"steps": 5}', replace=True)
 
 
 def test_a_file_in_its_place_is_named(tmp_path):

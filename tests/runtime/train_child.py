@@ -7,9 +7,10 @@ import sys
 import jax
 import numpy as np
 
-from mass_jax import runtime, train
-from mass_jax.assemble import assemble
+from mass_jax import runtime
 from mass_jax.config import Config
+from mass_jax.training import train
+from mass_jax.training.components import assemble
 
 SETTINGS = {"steps": 4, "warmup_steps": 1, "tasks_per_step": 2, "num_examples": 2, "num_test_examples": 2}
 

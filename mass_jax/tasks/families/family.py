@@ -7,9 +7,12 @@ for and in what words, so a model may know a fact in one family and not in anoth
 import dataclasses
 import functools
 import random
-import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
+
+import re2
+
+from mass_jax.tasks.patterns import encodable
 
 MAX_CHARS = 400  # of a text that is read
 
@@ -63,7 +66,7 @@ class Form:
 
     def read(self, text: str) -> Fact | None:
         """The fact beneath a problem of this form; None for another text, or where no natural number is the answer."""
-        match = _pattern(self.text).fullmatch(text[:MAX_CHARS])
+        match = _pattern(self.text).fullmatch(encodable(text)) if len(text) <= MAX_CHARS else None
         if match is None:
             return None
         given = {name: int(value) for name, value in match.groupdict().items()}
@@ -109,12 +112,14 @@ def _missing(operation: str, known: int, total: int) -> int | None:
 
 
 @functools.cache
-def _pattern(text: str) -> re.Pattern[str]:
+def _pattern(text: str) -> Any:
     """A form as a pattern; numbers have at most six digits, so that reading stays cheap."""
-    pattern = re.escape(text)
+    pattern = re2.escape(text)
     for name in "abc":
         pattern = pattern.replace(rf"\{{{name}\}}", rf"(?P<{name}>[0-9]{{1,6}})")
-    return re.compile(re.sub(r"\\\{(?:who|what)\\\}", "[A-Za-z]{1,20}", pattern), re.ASCII)
+    for name in ("who", "what"):
+        pattern = pattern.replace(rf"\{{{name}\}}", "[A-Za-z]{1,20}")
+    return re2.compile(pattern)
 
 
 WHO = ("Tom", "Ann", "Ben", "Mia", "Sam", "Eva")

@@ -5,8 +5,8 @@ import random
 import zlib
 
 from mass_jax.errors import UserError
+from mass_jax.tasks.base import Example, Problem
 from mass_jax.tasks.families.family import FAMILIES, Fact, Form
-from mass_jax.tasks.problem import Example, Problem
 
 TEST_SHARE = 3  # one pair of operands in this many is only ever tested
 

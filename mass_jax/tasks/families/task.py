@@ -4,15 +4,17 @@ The short form is what makes a run on a CPU possible: its cost is its tokens.
 """
 
 import dataclasses
-import re
 from collections.abc import Sequence
 
+import re2
+
 from mass_jax.tasks import chat
+from mass_jax.tasks.base import Example, Problem, Rejected, Verdict
 from mass_jax.tasks.families.family import MAX_CHARS, find
-from mass_jax.tasks.math.answer import Unreadable
-from mass_jax.tasks.math.grade import grade_quickly
-from mass_jax.tasks.math.verifier import final_answer
-from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
+from mass_jax.tasks.grading.answer import Unreadable
+from mass_jax.tasks.grading.grade import grade_quickly
+from mass_jax.tasks.grading.response import final_answer
+from mass_jax.tasks.patterns import encodable
 
 SYSTEM = {"role": "system", "content": "Answer with a number."}
 START = "Answer: "
@@ -21,8 +23,8 @@ END = "\n"  # ends every completion, answers too, though they are turns: what is
 SOLVED = (Example("4 + 3", "7"), Example("6 * 2", "12"), Example("8 - 5", "3"))  # shown as shots, in this order
 PRACTICE = (("x + 3 = 8", Example("x + 2 = 9", "7")), ("6 * 4", Example("8 * 3", "24")))
 # No colon and no control token in a problem: a model cannot put another answer, or turns of its own, into it.
-_EXAMPLE = re.compile(r"([0-9A-Za-z][0-9A-Za-z +*=,.?-]*) Answer: ?([0-9]{1,6})", re.ASCII)
-_INTEGER = re.compile(r"[0-9]{1,6}", re.ASCII)
+_EXAMPLE = re2.compile(r"([0-9A-Za-z][0-9A-Za-z +*=,.?-]*) Answer: ?([0-9]{1,6})")
+_INTEGER = re2.compile(r"[0-9]{1,6}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +67,7 @@ class FamiliesTask:
         return f"{ASK.format(problem)} {_written(example)}"
 
     def parse_example(self, text: str, problem: str) -> Example | Rejected:
-        match = _EXAMPLE.fullmatch(text.strip()) if len(text) <= MAX_CHARS else None
+        match = _EXAMPLE.fullmatch(encodable(text.strip())) if len(text) <= MAX_CHARS else None
         if match is None:
             return Rejected("not of the form 'problem Answer: integer'")
         if _holds(match[1], problem) or _same_fact(match[1], problem):
@@ -107,8 +109,14 @@ def _written(example: Example) -> str:
 
 def _holds(text: str, problem: str) -> bool:
     """Whether a text has the problem in it, however it is spaced."""
-    spaceless, sought = "".join(text.split()), re.escape("".join(problem.split()))
-    return re.search(rf"(?<![0-9A-Za-z]){sought}(?![0-9A-Za-z])", spaceless) is not None
+    spaceless, sought = "".join(text.split()), "".join(problem.split())
+    at = spaceless.find(sought)
+    while at >= 0:
+        around = spaceless[max(0, at - 1) : at] + spaceless[at + len(sought) : at + len(sought) + 1]
+        if not any(char.isascii() and char.isalnum() for char in around):
+            return True
+        at = spaceless.find(sought, at + 1)
+    return False
 
 
 def _same_fact(one: str, other: str) -> bool:

@@ -1,13 +1,14 @@
 """Mathematics problems: data, prompts, parsing, and a verifier that holds against hostile answers."""
 
+from mass_jax.tasks.grading.response import final_answer
+from mass_jax.tasks.grading.verifier import Verifier
+from mass_jax.tasks.grading.workers.limits import Limits
+from mass_jax.tasks.grading.workers.pool import Pool
 from mass_jax.tasks.math.data import Loaded, load, sample
-from mass_jax.tasks.math.limits import Limits
-from mass_jax.tasks.math.near_duplicates import Disjoint, Duplicate, disjoint
-from mass_jax.tasks.math.pool import Pool
 from mass_jax.tasks.math.prompts import Shots
 from mass_jax.tasks.math.shots import take_shots
 from mass_jax.tasks.math.task import MathTask
-from mass_jax.tasks.math.verifier import Verifier, final_answer
+from mass_jax.tasks.near_duplicates import Disjoint, Duplicate, disjoint
 
 __all__ = [
     "Disjoint",

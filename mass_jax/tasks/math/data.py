@@ -1,33 +1,44 @@
 """Problem sets: MATH, MATH-500, GSM8K and SVAMP by name or hub id, and local files with the same fields."""
 
 import collections
-import json
 import pathlib
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mass_jax.tasks.math.sources import SOURCES, BadRow, Source, source_of, to_problem
-from mass_jax.tasks.problem import Problem
+from mass_jax.errors import UserError
+from mass_jax.runtime import jsonl
+from mass_jax.tasks.base import Problem
+from mass_jax.tasks.math.sources import OWN, SOURCES, BadRow, Source, fields_of, source_of, to_problem
 
-_OWN_FIELDS = ("problem", "solution", "answer")
+_OWN_FIELDS = ("answer", "problem", "solution")
+_FIELDS = frozenset().union(*map(fields_of, (OWN, *SOURCES.values())))
+_JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 
 class Loaded(NamedTuple):
-    """Problems, and how many rows were left out for each reason."""
+    """A problem set.
+
+    Args:
+        problems: the problems, in the order of their rows.
+        skipped: number of rows that were left out, by reason.
+        first: where each reason occurred first, like "line 3" or "row 0".
+    """
 
     problems: list[Problem]
     skipped: collections.Counter[str]
+    first: dict[str, str]
 
 
 def load(source: str, split: str = "train", *, strict: bool = False) -> Loaded:
     """Reads a problem set.
 
     Args:
-        source: a name ("math", "math500", "gsm8k", "svamp"), a hub id, or a local path: JSONL, Parquet, or a directory
-            that `datasets` saved. What exists on disk is taken from disk.
+        source: a name ("math", "math500", "gsm8k", "svamp"), a hub id, or a local path: JSON Lines or a JSON array
+            (.jsonl, .ndjson, .json, each perhaps with .gz), Parquet, or a directory that `datasets` saved. A path that
+            exists is preferred to a name.
         split: of a hub data set or a saved `DatasetDict`; a plain file has none.
-        strict: raise on the first bad row in place of counting it.
+        strict: raise on the first bad row instead of counting it.
 
     Raises:
         ValueError: for an unknown source or split, an unreadable file, a bad row if `strict`, or no good row at all.
@@ -37,14 +48,14 @@ def load(source: str, split: str = "train", *, strict: bool = False) -> Loaded:
         rows, known, prefix = _local_rows(path, split), None, path.stem
     else:
         known = SOURCES.get(source) or next((s for s in SOURCES.values() if s.hub_id == source), None)
-        rows, prefix = _hub_rows(source, known, split), f"{source}/{split}"
-    return from_rows(rows, prefix, known, strict=strict)
+        rows, prefix = _numbered(_hub_rows(source, known, split)), f"{source}/{split}"
+    return _problems(rows, prefix, source, known, strict)
 
 
 def from_rows(
     rows: Iterable[Mapping[str, Any]], prefix: str, source: Source | None = None, *, strict: bool = False
 ) -> Loaded:
-    """Problems from rows; ids are made of `prefix` and the row number where a row has none.
+    """Converts rows to problems; rows without an id get one from `prefix` and the row number.
 
     Raises:
         ValueError: for a bad row if `strict`, or if no row is good.
@@ -53,31 +64,51 @@ def from_rows(
     >>> loaded.problems[0].answer, dict(loaded.skipped)
     ('2', {"missing field 'question'": 1})
     """
-    rows = list(rows)
-    source = source or source_of(rows)
-    if source is None:
-        fields = sorted(map(str, rows[0])) if rows and isinstance(rows[0], Mapping) else "no rows with fields"
-        raise ValueError(f"{prefix}: fields {fields} are of no known source; rename them to {sorted(_OWN_FIELDS)}")
-    problems: list[Problem] = []
-    skipped: collections.Counter[str] = collections.Counter()
+    return _problems(_numbered(rows), prefix, prefix, source, strict)
+
+
+def _numbered(rows: Iterable[Any]) -> list[tuple[str, Any]]:
+    return [(f"row {number}", row) for number, row in enumerate(rows)]
+
+
+def _problems(rows: Sequence[tuple[str, Any]], prefix: str, name: str, source: Source | None, strict: bool) -> Loaded:
+    """Converts rows, each behind its place in the source of that name."""
+    source = source or _recognized([row for _, row in rows], name)
+    loaded = Loaded([], collections.Counter(), {})
     seen: set[str] = set()
-    for number, row in enumerate(rows):
+    for number, (place, row) in enumerate(rows):
         try:
+            if isinstance(row, jsonl.Damaged):
+                raise BadRow(row.reason)
             problem = to_problem(source, row, f"{prefix}-{number:05d}")
             if problem.id in seen:
                 raise BadRow("id seen before")
         except BadRow as reason:
             if strict:
-                fix = "mend the row, or load with strict=False (--bad_rows=skip)"
-                raise ValueError(f"{prefix}: row {number}: {reason}; {fix}") from None
-            skipped[str(reason)] += 1
+                fix = "fix the row, or load with strict=False (--bad_rows=skip)"
+                raise UserError(f"{name}: {place}: {reason}; {fix}") from None
+            loaded.skipped[str(reason)] += 1
+            loaded.first.setdefault(str(reason), place)
         else:
             seen.add(problem.id)
-            problems.append(problem)
-    if not problems:
-        reasons = "; ".join(f"{count} x {reason}" for reason, count in skipped.most_common(3))
-        raise ValueError(f"{prefix}: no row is usable ({reasons})")
-    return Loaded(problems, skipped)
+            loaded.problems.append(problem)
+    if not loaded.problems:
+        counts = loaded.skipped.most_common(3)
+        reasons = "; ".join(f"{count} x {reason}, first in {loaded.first[reason]}" for reason, count in counts)
+        raise UserError(f"{name}: no row is usable ({reasons})")
+    return loaded
+
+
+def _recognized(rows: Sequence[Any], name: str) -> Source:
+    if not rows:
+        raise UserError(f"{name} has no rows; give rows with the fields {list(_OWN_FIELDS)}")
+    if source := source_of(rows):
+        return source
+    row = next((row for row in rows if isinstance(row, Mapping)), None)
+    if row is None:
+        raise UserError(f"{name} has no row with fields, only values like {str(rows[0])[:40]!r}; give JSON objects")
+    fields = sorted(map(str, row))
+    raise UserError(f"{name}: fields {fields} are of no known source; rename them to {list(_OWN_FIELDS)}")
 
 
 def sample(problems: Sequence[Problem], count: int, seed: int) -> list[Problem]:
@@ -96,9 +127,10 @@ def sample(problems: Sequence[Problem], count: int, seed: int) -> list[Problem]:
     return random.Random(f"mass sample {seed}").sample(ordered, count)
 
 
-def _local_rows(path: pathlib.Path, split: str) -> Iterable[Any]:
-    if path.suffix == ".jsonl":
-        return _json_lines(path)
+def _local_rows(path: pathlib.Path, split: str) -> list[tuple[str, Any]]:
+    if path.name.lower().removesuffix(".gz").endswith(_JSON_SUFFIXES):
+        rows = jsonl.scan(path, exact=True)
+        return [(f"line {row.line}", row.value if isinstance(row, jsonl.Row) else row) for row in rows]
     # Imported late: they take seconds, and verifier workers never need them.
     import datasets
     import pyarrow.parquet
@@ -106,24 +138,44 @@ def _local_rows(path: pathlib.Path, split: str) -> Iterable[Any]:
     try:
         if path.is_dir():
             saved = datasets.load_from_disk(str(path))
-            return _pick_split(saved, split, path) if isinstance(saved, datasets.DatasetDict) else saved
-        if path.suffix == ".parquet":
-            return pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
-    raise ValueError(f"{path}: unknown kind of file; give .jsonl, .parquet or a directory that datasets saved")
+            chosen = _pick_split(saved, split, path) if isinstance(saved, datasets.DatasetDict) else saved
+            return _numbered(_table_rows(chosen.with_format("arrow")[:]))
+        if path.suffix.lower() == ".parquet":
+            return _numbered(_table_rows(pyarrow.parquet.read_table(path, partitioning=None)))
+    except UserError:
+        raise
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: cannot be read ({reason})") from None
+    kinds = f"{', '.join(_JSON_SUFFIXES)}, .parquet or a directory that datasets saved"
+    raise UserError(f"{path}: unknown kind of file; give {kinds}")
 
 
-def _json_lines(path: pathlib.Path) -> list[Any]:
-    """Rows of a JSONL file; read here, because `datasets` refuses the whole file for one row of another type."""
-    rows: list[Any] = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                rows.append("not JSON")  # no mapping: counted as a bad row
-    return rows
+def _table_rows(table: Any) -> list[dict[str, Any]]:
+    """Rows of an Arrow table with its values as they are stored; columns that no source reads are None."""
+    names = [name for name in table.column_names if name in _FIELDS]
+    columns = [_values(table.column(name)) for name in names]
+    empty = dict.fromkeys(table.column_names)
+    return [empty | dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] if names else [empty]
+
+
+def _values(column: Any) -> list[Any]:
+    """Values of an Arrow column; floats of less than 64 bits keep their precision, so that 0.1 is not 0.100000001."""
+    import numpy as np
+    import pyarrow
+
+    kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
+    narrow = {"float": np.float32, "halffloat": np.float16}.get(str(kind))
+    values = map(_value, column)
+    return [narrow(v) if narrow and isinstance(v, float) else v for v in values]
+
+
+def _value(scalar: Any) -> Any:
+    """The Python value of an Arrow scalar; the scalar itself, a wrong type for any field, where Python has none."""
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError):
+        return scalar
 
 
 def _hub_rows(name: str, known: Source | None, split: str) -> Iterable[Any]:
@@ -131,16 +183,16 @@ def _hub_rows(name: str, known: Source | None, split: str) -> Iterable[Any]:
 
     hub_id = known.hub_id if known else name
     if known is None and name.count("/") != 1:
-        raise ValueError(f"{name!r} is neither a file nor a hub id; known names: {', '.join(SOURCES)}")
+        raise UserError(f"{name!r} is neither a file nor a hub id; known names: {', '.join(SOURCES)}")
     try:
         parts = [datasets.load_dataset(hub_id, config, split=split) for config in (known.configs if known else (None,))]
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{hub_id!r} ({split}) cannot be loaded: {reason}; or give a local path") from None
-    return (row for part in parts for row in part)
+        raise UserError(f"{hub_id!r} ({split}) cannot be loaded: {reason}; or give a local path") from None
+    return [row for part in parts for row in _table_rows(part.with_format("arrow")[:])]
 
 
 def _pick_split(saved: Any, split: str, path: pathlib.Path) -> Any:
     if split not in saved:
-        raise ValueError(f"no split {split!r} in {path}; it has {', '.join(saved)}")
+        raise UserError(f"no split {split!r} in {path}; it has {', '.join(saved)}")
     return saved[split]

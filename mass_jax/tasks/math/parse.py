@@ -1,30 +1,33 @@
-r"""Finds a practice example in what a generator wrote.
+r"""Parses the synthetic example in a generator's output.
 
 Models number, translate into Markdown, repeat and stop early; the parser takes what can be trained on and names what
-is missing. Patterns are anchored to line starts and hold no nested repetition, so time stays linear.
+is missing. Patterns run on `re2`, whose running time is linear.
 """
 
-import re
+import re2
 
-from mass_jax.tasks.math.latex import last_boxed
-from mass_jax.tasks.math.near_duplicates import jaccard, tokens
-from mass_jax.tasks.problem import Example, Rejected
+from mass_jax.tasks.base import Example, Rejected
+from mass_jax.tasks.grading.answer import Unreadable
+from mass_jax.tasks.grading.boxes import find_boxes
+from mass_jax.tasks.near_duplicates import similarity, tokens
+from mass_jax.tasks.patterns import encodable
 
 MAX_CHARS = 20_000
 COPY_SIMILARITY = 0.9
 
 _LEAD = r"(?im)^[ \t>*_#\-\d.)(]{0,12}(?:new |practice |similar )?"
 _COLON = r"[ \t]*\d{0,3}[ \t]*[*_]{0,3}[ \t]*:[ \t*_]{0,4}"
-_PROBLEM = re.compile(_LEAD + r"(?:problem|question|exercise)" + _COLON)
-_SOLUTION = re.compile(_LEAD + r"(?:solution|answer|explanation)" + _COLON)
-_FINAL = re.compile(r"(?im)\\boxed|\\fbox|####|\banswer\b")
+_PROBLEM = re2.compile(_LEAD + r"(?:problem|question|exercise)" + _COLON)
+_SOLUTION = re2.compile(_LEAD + r"(?:solution|answer|explanation)" + _COLON)
+_RULE = re2.compile(r"\n[ \t]*(?:-{3,}|\*{3,}|={3,}|#{1,6})[ \t]*$")
+_FINAL = re2.compile(r"(?im)\\boxed|\\fbox|####|\banswer\b")
 
 
 def parse_example(text: str, target: str) -> Example | Rejected:
-    r"""The first practice example in `text`. Never raises.
+    r"""Finds the first example in a text. Never raises.
 
     Args:
-        text: what a generator wrote.
+        text: what a generator wrote; only its first `MAX_CHARS` characters are read.
         target: the problem it was written for; a copy of it is rejected.
 
     Returns:
@@ -35,7 +38,7 @@ def parse_example(text: str, target: str) -> Example | Rejected:
     >>> parse_example("I cannot do that.", "What is 1 + 1?")
     Rejected(reason='no problem found')
     """
-    text = text[:MAX_CHARS].replace("\r\n", "\n").replace("\x00", "")
+    text = encodable(text[:MAX_CHARS]).replace("\r\n", "\n").replace("\x00", "")
     problem_mark = _PROBLEM.search(text)
     if problem_mark is None:
         return Rejected("no problem found")
@@ -54,21 +57,22 @@ def _judge(problem: str, solution: str, target: str) -> Example | Rejected:
         return Rejected("empty problem")
     if not solution:
         return Rejected("empty solution")
-    if len(tokens(problem)) < 3:
+    posed = tokens(problem)
+    if len(posed) < 3:
         return Rejected("problem too short")
     if "..." in (problem, solution):
         return Rejected("form not filled in")
     if not _FINAL.search(solution):
         return Rejected("no final answer")
-    if ("\\boxed" in solution or "\\fbox" in solution) and last_boxed(solution) is None:
+    try:
+        find_boxes(solution)
+    except Unreadable:
         return Rejected("cut off")
-    if jaccard(problem, target) >= COPY_SIMILARITY:
+    if similarity(posed, tokens(target)) >= COPY_SIMILARITY:
         return Rejected("copies the target problem")
     return Example(problem, solution)
 
 
 def _clean(text: str) -> str:
-    """Without Markdown rules and emphasis at the ends."""
-    text = text.strip()
-    text = re.sub(r"\n[ \t]*(?:-{3,}|\*{3,}|={3,}|#{1,6})[ \t]*$", "", text)
-    return text.strip(" \t\n*_")
+    """Strips Markdown rules and emphasis at the ends."""
+    return _RULE.sub("", text.strip()).strip(" \t\n*_")

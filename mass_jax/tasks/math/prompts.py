@@ -6,8 +6,8 @@ Small models keep the form only if they have seen it: of 16 samples SmolLM2-135M
 
 import dataclasses
 
+from mass_jax.tasks.base import Example
 from mass_jax.tasks.chat import Message, dialogue
-from mass_jax.tasks.problem import Example
 
 SOLVE = "{problem}\n\nSolve the problem and put the final answer in \\boxed{{}}."
 PRACTICE = (

@@ -4,9 +4,9 @@ import collections
 import random
 from collections.abc import Sequence
 
-from mass_jax.tasks.math.latex import last_boxed
+from mass_jax.tasks.base import Example, Problem
+from mass_jax.tasks.grading.latex import last_boxed
 from mass_jax.tasks.math.prompts import Shots
-from mass_jax.tasks.problem import Example, Problem
 
 
 def take_shots(problems: Sequence[Problem], count: int, seed: int) -> tuple[Shots, list[Problem]]:

@@ -5,16 +5,23 @@ r"""Where problems come from, and what their fields are called: one table, a row
 
 import dataclasses
 import itertools
+import numbers
 import re
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
-from mass_jax.tasks.math.latex import last_boxed
-from mass_jax.tasks.problem import Problem
+from mass_jax.tasks.base import Problem
+from mass_jax.tasks.grading.latex import last_boxed
+
+MOST_DIGITS = 10_000  # of a number written out: an exponent of nine digits would fill the memory
+
+_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class BadRow(ValueError):
-    """A row that is no problem; the message is a short reason that is counted."""
+    """A row that is not a problem; the message is a short reason that is counted."""
 
 
 def boxed_answer(solution: str) -> str:
@@ -99,15 +106,21 @@ def source_of(rows: Iterable[Any]) -> Source | None:
     return best if votes[best] else None
 
 
+def fields_of(source: Source) -> set[str]:
+    """Every field that is read from a row of a source."""
+    return _needed(source) | {source.subject, source.level, source.id} - {""}
+
+
 def _needed(source: Source) -> set[str]:
     return {*source.problem, source.solution, *([source.answer] if isinstance(source.answer, str) else [])}
 
 
 def to_problem(source: Source, row: Any, default_id: str) -> Problem:
-    """One row as a `Problem`.
+    """Converts one row to a `Problem`.
 
     Raises:
-        BadRow: for a missing field, a wrong type or an empty answer. A level or subject that is null is allowed.
+        BadRow: for a missing field, a wrong type or an empty answer. NaN and infinities count as missing. A level,
+            subject or id may be missing.
     """
     if not isinstance(row, Mapping):
         raise BadRow(f"wrong type of row: {type(row).__name__}")
@@ -129,22 +142,65 @@ def to_problem(source: Source, row: Any, default_id: str) -> Problem:
     )
 
 
+def number_text(value: Any) -> str | None:
+    """A number as plain digits, never with an exponent.
+
+    Args:
+        value: an integer, a `Decimal`, or a float of any precision. A float gets the fewest digits that tell it from
+            its neighbors, and no fraction if it is whole; a `Decimal` keeps the digits it has.
+
+    Returns:
+        The text; "NaN", "Infinity" or "-Infinity"; or None if the value is no number.
+
+    Raises:
+        BadRow: the text would be longer than `MOST_DIGITS`.
+
+    >>> number_text(1e22), number_text(72.0), number_text(Decimal("0.1000")), number_text(Decimal("1e-7"))
+    ('10000000000000000000000', '72', '0.1000', '0.0000001')
+    """
+    if isinstance(value, Decimal):
+        exact = value
+    elif isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        exact = Decimal(int(value))
+    elif isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational):
+        exact = Decimal(str(value))  # the shortest text that reads back as the same float, for NumPy's floats too
+    else:
+        return None
+    if not exact.is_finite():
+        return str(exact)
+    if max(abs(exact.adjusted()), len(exact.as_tuple().digits)) > MOST_DIGITS:
+        raise BadRow(f"a number of more than {MOST_DIGITS} digits")
+    if exact.is_zero() and exact.is_signed():
+        return "0"
+    return f"{exact:f}" if isinstance(value, Decimal) else f"{exact:f}".removesuffix(".0")
+
+
 def _text(row: Mapping[str, Any], name: str) -> str:
-    if row.get(name) is None:
+    """A field that must be there; numbers become text."""
+    value = row.get(name)
+    if value is None:
         raise BadRow(f"missing field {name!r}")
-    value = row[name]
-    if isinstance(value, int | float) and not isinstance(value, bool):  # SVAMP's answers are numbers in some copies
-        value = f"{value:g}" if abs(value) < 1e6 else str(value)
-    if not isinstance(value, str):
-        raise BadRow(f"wrong type of {name!r}: {type(value).__name__}")
-    return value
+    text = _as_text(value, name)
+    if text in _NOT_FINITE and not isinstance(value, str):
+        raise BadRow(f"missing field {name!r} ({text})")
+    return text
 
 
 def _optional(row: Mapping[str, Any], name: str) -> str | None:
-    """A field that may be missing or null; numbers become text."""
+    """A field that may be missing, null, empty or not finite; numbers become text."""
     value = row.get(name) if name else None
-    if value is None or value == "":
+    if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    text = _as_text(value, name)
+    return None if not text or (text in _NOT_FINITE and not isinstance(value, str)) else text
+
+
+def _as_text(value: Any, name: str) -> str:
+    if isinstance(value, str):
+        if _SURROGATE.search(value):
+            raise BadRow(f"{name!r} has half of a surrogate pair, which is not a character")
+        return value
+    text = number_text(value)
+    if text is None:
         raise BadRow(f"wrong type of {name!r}: {type(value).__name__}")
-    return str(value)
+    return text

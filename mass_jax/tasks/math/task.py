@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 from mass_jax.tasks import chat
+from mass_jax.tasks.base import Example, Problem, Rejected, Verdict
+from mass_jax.tasks.grading.answer import Unreadable
+from mass_jax.tasks.grading.response import final_answer
+from mass_jax.tasks.grading.verifier import Verifier
 from mass_jax.tasks.math import parse, prompts
-from mass_jax.tasks.math.answer import Unreadable
-from mass_jax.tasks.math.verifier import Verifier, final_answer
-from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
 
 
 class MathTask:

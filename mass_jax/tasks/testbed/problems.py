@@ -4,7 +4,7 @@ import enum
 import random
 
 from mass_jax.errors import UserError
-from mass_jax.tasks.problem import Example, Problem
+from mass_jax.tasks.base import Example, Problem
 from mass_jax.tasks.testbed.domain import Cell, Domain
 from mass_jax.tasks.testbed.text import digits, expression
 

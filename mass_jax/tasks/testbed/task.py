@@ -1,14 +1,17 @@
 """The testbed as a `Task`: prompts, parser and verifier of operator problems."""
 
-import re
 from collections.abc import Sequence
 
-from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
+import re2
+
+from mass_jax.tasks.base import Example, Problem, Rejected, Verdict
+from mass_jax.tasks.patterns import encodable
 from mass_jax.tasks.testbed import text as language
 from mass_jax.tasks.testbed.domain import Domain
 
-_EXAMPLE = re.compile(r"(?:[a-z]+ ){3}; (\d [a-z]+ \d) = (\d ?\d)", re.ASCII)
-_ANSWER = re.compile(r"(\d) ?(\d)", re.ASCII)  # without ASCII, \d is any script's digit
+MAX_CHARS = 400  # of a text that is read
+_EXAMPLE = re2.compile(r"(?:[a-z]+ ){3}; ([0-9] [a-z]+ [0-9]) = ([0-9] ?[0-9])")
+_ANSWER = re2.compile(r"([0-9]) ?([0-9])")
 
 
 class OperatorTask:
@@ -38,7 +41,8 @@ class OperatorTask:
         return f"{problem} : {example.problem} = {example.solution}"
 
     def parse_example(self, text: str, problem: str) -> Example | Rejected:
-        match = _EXAMPLE.fullmatch(text.strip())
+        text = text.strip()
+        match = _EXAMPLE.fullmatch(encodable(text)) if len(text) <= MAX_CHARS else None
         if match is None:
             return Rejected("not of the form 'style class rule ; x operator y = d d'")
         if match[1] == problem:
@@ -49,8 +53,7 @@ class OperatorTask:
         return [_verdict(p.answer, r) for p, r in zip(problems, responses, strict=True)]
 
     def final_answer(self, response: str) -> str | None:
-        match = _ANSWER.fullmatch(response.strip())
-        return match and match[1] + match[2]
+        return _digits(response)
 
     def useful(self, problem: Problem, example: Example) -> bool:
         """Right, and about the target's own operator."""
@@ -61,7 +64,14 @@ class OperatorTask:
 
 
 def _verdict(answer: str, response: str) -> Verdict:
-    match = _ANSWER.fullmatch(response.strip())
-    if match is None:
+    digits = _digits(response)
+    if digits is None:
         return Verdict.UNPARSABLE
-    return Verdict.RIGHT if match[1] + match[2] == answer.replace(" ", "") else Verdict.WRONG
+    return Verdict.RIGHT if digits == answer.replace(" ", "") else Verdict.WRONG
+
+
+def _digits(response: str) -> str | None:
+    """The two digits that a response consists of; None if it is anything else."""
+    text = response.strip()
+    match = _ANSWER.fullmatch(encodable(text)) if len(text) <= MAX_CHARS else None
+    return match[1] + match[2] if match else None

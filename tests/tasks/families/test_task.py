@@ -2,9 +2,9 @@
 
 import pytest
 
+from mass_jax.tasks.base import Example, Problem, Rejected, Task, Verdict
 from mass_jax.tasks.families import FamiliesTask, Side, find, side_of
 from mass_jax.tasks.families.task import PRACTICE, SOLVED
-from mass_jax.tasks.problem import Example, Problem, Rejected, Task, Verdict
 
 TASK: Task = FamiliesTask()
 TIMES = Problem("t", "6 * 7", "42", "42", subject="times table")

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
+from mass_jax.tasks.base import Example, Rejected
 from mass_jax.tasks.math.parse import parse_example
-from mass_jax.tasks.problem import Example, Rejected
 
 TARGET = "A train travels 60 miles in 2 hours. What is its speed?"
 PROBLEM, SOLUTION = "What is 2 + 3?", r"We add: \boxed{5}."
@@ -46,6 +46,11 @@ def test_forms_that_are_understood(text):
 )
 def test_what_is_missing_has_a_name(text, reason):
     assert parse_example(text, TARGET) == Rejected(reason)
+
+
+def test_short_copy_in_other_words_is_rejected():
+    text = f"Problem: What is $6 \\cdot 7$?\nSolution: {SOLUTION}"
+    assert parse_example(text, r"Compute $6 \cdot 7$.") == Rejected("copies the target problem")
 
 
 def test_random_text_never_raises():

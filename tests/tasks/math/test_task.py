@@ -7,10 +7,10 @@ import random
 import pytest
 
 import mass_jax
+from mass_jax.tasks.base import Example, Problem, Rejected, Task, Verdict
 from mass_jax.tasks.chat import render
 from mass_jax.tasks.math import MathTask, Shots
 from mass_jax.tasks.math.prompts import generator_messages, solver_messages
-from mass_jax.tasks.problem import Example, Problem, Rejected, Task, Verdict
 
 SHOT = Example("What is 1 + 2?", r"It is \boxed{3}.")
 SHOTS = Shots(solved=(SHOT,), practice=(("What is 5 + 5?", SHOT),))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mass_jax.tasks.problem import Example, Problem, Rejected, Verdict
+from mass_jax.tasks.base import Example, Problem, Rejected, Verdict
 from mass_jax.tasks.testbed import Domain, OperatorTask
 
 TARGET = "7 zomu 4"

@@ -1,0 +1,146 @@
+"""Checks the launcher's flags and the command that it launches, as that command would itself."""
+
+import importlib
+import itertools
+import math
+import pkgutil
+import string
+from collections.abc import Sequence
+
+from absl import flags
+
+import experiments
+from experiments import settings
+from experiments.launching.topologies import topology_shape
+from mass_jax import runtime
+from mass_jax.config import Config, nearest
+from mass_jax.runtime import mesh
+
+BACKENDS_OF = {
+    "num_processes": ("local",),
+    "port": ("local",),
+    "num_nodes": ("slurm",),
+    "gpus_per_node": ("slurm",),
+    "name": ("gcloud", "xpk", "slurm"),
+    "zone": ("gcloud",),
+    "topology": ("gcloud", "xpk"),
+    "num_slices": ("gcloud", "xpk"),
+    "cluster": ("xpk",),
+    "image": ("xpk",),
+    "spot": ("gcloud",),
+    "repository": ("gcloud",),
+}
+LONGEST_NAME = 40
+
+
+def check_own(values: flags.FlagValues) -> None:
+    """Checks the flags of the launcher.
+
+    Raises:
+        ValueError: a flag belongs to another backend, or has a value that its backend refuses.
+    """
+    backend = values.backend
+    for name, backends in BACKENDS_OF.items():
+        if values[name].present and backend not in backends:
+            raise ValueError(
+                f"--{name}={values[name].value} is for --backend={'|'.join(backends)}, not {backend}; leave it out"
+            )
+    name = values.name
+    if name and backend in ("gcloud", "xpk") and not _is_resource_name(name):
+        raise ValueError(
+            f"--name={name!r}: {backend} takes lowercase letters, digits and hyphens, at most {LONGEST_NAME}, from a "
+            f"letter on; choose another"
+        )
+
+
+def _is_resource_name(name: str) -> bool:
+    letters = string.ascii_lowercase + string.digits + "-"
+    return len(name) <= LONGEST_NAME and name[0].isalpha() and not name.endswith("-") and set(name) <= set(letters)
+
+
+def check_forwarded(own: flags.FlagValues, arguments: Sequence[str], program: Sequence[str]) -> None:
+    """Checks the command that will run, as it would itself; runs nothing and writes nothing.
+
+    Its flags are defined and parsed by its own module, which must define them when it is imported or in `define()`.
+
+    Args:
+        own: the launcher's flags.
+        arguments: the command line behind `--`.
+        program: the last command of the launch, with the flags that are added to the command line.
+
+    Raises:
+        ValueError: the module, a flag or a value is unknown, or cannot run on the backend.
+    """
+    backend, module = own.backend, own.module
+    for argument in arguments:
+        name = argument.lstrip("-").partition("=")[0]
+        if argument.startswith("-") and name in ("coordinator", "num_processes", "process_id"):
+            raise ValueError(f"{argument} is set by the launcher; leave it out behind --")
+    added = [part for part in program if part.startswith(("--coordinator=", "--num_processes=", "--process_id="))]
+    if backend != "local":
+        added = ["--coordinator=auto"]
+    _define_flags_of(module)
+    values = flags.FLAGS
+    try:
+        rest = values([module, *arguments, *added])
+    except flags.Error as error:
+        raise ValueError(f"{module}: {error}") from None
+    if len(rest) > 1:
+        raise ValueError(f"{module}: unexpected argument {rest[1]!r}; settings are given as --name=value")
+    config = settings.read() if "preset" in values and "print_config" in values else None
+    if "mesh" in values and values.mesh != "auto":
+        _check_mesh(own, math.prod(mesh.parse(values.mesh)))
+    if "workdir" in values:
+        _check_workdir(backend, arguments, values.workdir, config)
+
+
+def _define_flags_of(module: str) -> None:
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        known = [f"experiments.{entry.name}" for entry in pkgutil.iter_modules(experiments.__path__)]
+        raise ValueError(f"--module={module!r} cannot be imported ({error}); {nearest(module, known)}") from None
+    if module == "experiments.launch":
+        raise ValueError("--module=experiments.launch would launch itself; give another")
+    try:
+        getattr(found, "define", lambda: None)()
+    except flags.Error as error:
+        raise ValueError(f"--module={module}: {error}") from None
+
+
+def _check_mesh(own: flags.FlagValues, devices: int) -> None:
+    """Checks that a mesh takes the chips that are asked for, where their number is known."""
+    if own.backend in ("gcloud", "xpk"):
+        count = math.prod(topology_shape(own.topology)[1]) * own.num_slices
+        count *= 2 if own.topology.startswith("tpu7x") else 1  # JAX counts each half of a TPU7x
+        said = f"--topology={own.topology} x {own.num_slices}"
+    elif own.backend == "slurm" and own.gpus_per_node:
+        count = own.num_nodes * own.gpus_per_node
+        said = f"--num_nodes={own.num_nodes} --gpus_per_node={own.gpus_per_node}"
+    else:
+        return
+    if devices != count:
+        raise ValueError(
+            f"--mesh={flags.FLAGS.mesh} takes {devices} devices, but {said} has {count}; give sizes that multiply to it"
+        )
+
+
+def _check_workdir(backend: str, arguments: Sequence[str], workdir: str | None, config: Config | None) -> None:
+    if workdir is None:
+        raise ValueError("--workdir is missing behind --; give a directory that all processes share")
+    path = runtime.workdir_path(workdir)
+    if backend == "local":
+        if config is not None:
+            runtime.check_workdir(path, config.to_json(), replace=True)
+    elif backend in ("gcloud", "xpk") and (not path.is_absolute() or _is_home(arguments)):
+        raise ValueError(
+            f"--workdir={workdir}: each host of {backend} would write a directory of its own; give an absolute path on "
+            f"a disk that they share, like /mnt/shared/mass"
+        )
+
+
+def _is_home(arguments: Sequence[str]) -> bool:
+    """Whether the workdir was given by `~`, which is another directory on every host."""
+    values = [after for flag, after in itertools.pairwise([*arguments, ""]) if flag.lstrip("-") == "workdir"]
+    values += [argument.partition("=")[2] for argument in arguments if argument.lstrip("-").startswith("workdir=")]
+    return any(value.startswith("~") for value in values)

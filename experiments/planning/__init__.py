@@ -1,1 +1,0 @@
-"""What `experiments.plan` compiles, and how it shows what it found."""

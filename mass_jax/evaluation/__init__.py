@@ -1,0 +1,1 @@
+"""Evaluates every method, keeps records and builds the report."""

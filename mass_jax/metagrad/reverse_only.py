@@ -1,0 +1,53 @@
+"""Marks values that forward mode must not pass: `mixed_grad` has a reverse-mode derivative only."""
+
+from typing import Any, NoReturn
+
+import jax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from mass_jax.errors import UserError
+from mass_jax.metagrad import trees
+
+
+class ForwardModeError(UserError, TypeError):
+    """Forward mode was applied to `mixed_grad`; also a TypeError, as JAX raises for a `custom_vjp` function."""
+
+
+def refuse_forward_mode(leaf: Any) -> Any:
+    """Identity whose derivative exists in reverse mode; forward mode raises an error that names `mixed_grad`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> jax.grad(lambda x: refuse_forward_mode(x) ** 2)(3.0).tolist()
+    6.0
+    """
+    return _identity(leaf) if trees.is_differentiable(leaf) else leaf
+
+
+@jax.custom_jvp
+def _identity(leaf: Any) -> Any:
+    return leaf
+
+
+# The tangent passes through a linear primitive that can be transposed, but neither evaluated nor compiled.
+_tangent = Primitive("mixed_grad_tangent")
+
+
+@_identity.defjvp
+def _identity_jvp(primals: Any, tangents: Any) -> Any:
+    return _identity(primals[0]), _tangent.bind(tangents[0])  # under another derivative, the value counts again
+
+
+def _refuse(*_: Any, **__: Any) -> NoReturn:
+    raise ForwardModeError(
+        "mixed_grad has no forward-mode derivative (jax.jvp, jax.jacfwd, jax.hessian, or a mixed_grad or "
+        "meta_gradient around it); use jax.grad in place of this mixed_grad, or jax.grad and jax.jacrev outside"
+    )
+
+
+_tangent.def_impl(_refuse)
+_tangent.def_abstract_eval(lambda tangent: tangent)
+ad.primitive_jvps[_tangent] = _refuse
+ad.primitive_transposes[_tangent] = lambda cotangent, _: [cotangent]
+batching.defvectorized(_tangent)
+mlir.register_lowering(_tangent, _refuse)

@@ -1,0 +1,55 @@
+"""Architectures of published Llamas by hub id, so that they can be planned for before anything is downloaded."""
+
+import pathlib
+from typing import Any
+
+from mass_jax.llama import LlamaConfig
+from mass_jax.llama.rope import Rope
+from mass_jax.training.components import model_directory
+
+
+def _llama3(**sizes: Any) -> LlamaConfig:
+    factor = sizes.pop("rope_factor", 8.0)
+    rope = Rope(
+        rope_type="llama3",
+        rope_theta=500000.0,
+        factor=factor,
+        low_freq_factor=1.0,
+        high_freq_factor=4.0,
+        original_max_position_embeddings=8192,
+    )
+    return LlamaConfig(vocab_size=128256, max_position_embeddings=131072, rms_norm_eps=1e-5, rope=rope, **sizes)
+
+
+def _sizes(width: int, inner: int, layers: int, heads: int) -> dict[str, int]:
+    return {
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": 8,
+    }
+
+
+# From the config.json of each.
+PUBLISHED = {
+    "meta-llama/Llama-3.2-1B-Instruct": _llama3(
+        **_sizes(2048, 8192, 16, 32), head_dim=64, tie_word_embeddings=True, rope_factor=32.0
+    ),
+    "meta-llama/Llama-3.1-8B-Instruct": _llama3(**_sizes(4096, 14336, 32, 32)),
+    "meta-llama/Llama-3.1-70B-Instruct": _llama3(**_sizes(8192, 28672, 80, 64)),
+}
+
+
+def shape_of(model: str) -> LlamaConfig:
+    """The architecture of `--model`: from its files where they are, else from the list above.
+
+    Raises:
+        FileNotFoundError: neither.
+
+    >>> shape_of("meta-llama/Llama-3.1-8B-Instruct").num_hidden_layers
+    32
+    """
+    if model in PUBLISHED and not pathlib.Path(model).is_dir():
+        return PUBLISHED[model]
+    return LlamaConfig.from_directory(model_directory(model))

@@ -1,0 +1,254 @@
+"""JSON Lines: the one reader and writer of rows, for users' files and for the project's own logs.
+
+`scan` and `read` are for files that users give: any Unicode encoding, gzip, arrays, several values on a line.
+`read_log`, `append` and `rewrite` are for files that the project writes itself, where a crash may have cut the last
+line.
+"""
+
+import gzip
+import io
+import json
+import os
+import pathlib
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from absl import logging
+
+from mass_jax.errors import UserError
+from mass_jax.strict_json import BLANK, BadJson, kind, loads, parse_at
+
+MOST_BYTES = 2**30  # of a file once decompressed
+
+_NEXT = re.compile(f"[{BLANK},]*")
+_ARRAY = re.compile(rf"[{BLANK}]*\[[{BLANK}]*\{{")
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # bytes that `surrogateescape` kept
+_OTHER_FORMATS = {
+    b"PK\x03\x04": "a zip archive; unpack it",
+    b"BZh": "compressed with bzip2; decompress it",
+    b"\xfd7zXZ": "compressed with xz; decompress it",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd; decompress it",
+    b"PAR1": "a Parquet file; name it .parquet",
+    b"version https://git-lfs": "a Git LFS pointer; fetch the file itself with `git lfs pull`",
+}
+
+
+class Row(NamedTuple):
+    """A value and the line on which it starts, counted from 1."""
+
+    line: int
+    value: Any
+
+
+class Damaged(NamedTuple):
+    """A line that cannot be read, and why."""
+
+    line: int
+    reason: str
+
+
+class Log(NamedTuple):
+    """The content of a log: its rows, its damaged lines, and the last line if it is cut off."""
+
+    rows: list[Row]
+    damaged: list[Damaged]
+    torn: list[Damaged]
+
+
+def scan(path: pathlib.Path, *, exact: bool = False) -> list[Row | Damaged]:
+    """Reads a user's file of JSON values: one a line, in one array, or one after another.
+
+    Args:
+        path: in UTF-8, UTF-16 or UTF-32, with or without a byte order mark; perhaps compressed with gzip.
+        exact: see `loads`.
+
+    Returns:
+        Every value and every line that cannot be read, in order. Blank lines are left out.
+
+    Raises:
+        UserError: the file cannot be read at all, in one line that names the file, the line and the reason.
+    """
+    text = _text(path)
+    rows = [_row(number, line, exact) for number, line in enumerate(text.split("\n"), 1) if line.strip(BLANK)]
+    if text.lstrip(BLANK).startswith("[") or any(isinstance(row, Damaged) for row in rows):
+        try:
+            return list(_values(text, exact))
+        except BadJson as error:
+            whole = isinstance(rows[0], Damaged) and _ARRAY.match(text)
+            if whole or not any(isinstance(row, Row) and isinstance(row.value, dict) for row in rows):
+                line = text.count("\n", 0, error.position) + 1
+                raise UserError(f"{path}:{line}: {error}; give one JSON object per line, in UTF-8") from None
+    return rows
+
+
+def read(path: pathlib.Path, *, exact: bool = False) -> list[Row]:
+    """Reads a user's file of JSON values like `scan`, and refuses it if any line is damaged.
+
+    Raises:
+        UserError: names the file, the line and the reason.
+    """
+    rows: list[Row] = []
+    for row in scan(path, exact=exact):
+        if isinstance(row, Damaged):
+            raise UserError(f"{path}:{row.line}: {row.reason}; fix the line or remove it")
+        rows.append(row)
+    return rows
+
+
+def read_log(path: pathlib.Path) -> Log:
+    """Reads a log that `append` wrote, one object per line; an absent file is empty.
+
+    Returns:
+        The rows that can be read. What follows the last newline is a line that a crash cut off; it is not a row.
+
+    Raises:
+        UserError: the file exists and cannot be opened.
+    """
+    try:
+        *lines, last = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return Log([], [], [])
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    rows: list[Row] = []
+    damaged: list[Damaged] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        row = _row(number, line.decode("utf-8", "surrogateescape"), exact=False)
+        if isinstance(row, Damaged):
+            damaged.append(row)
+        elif not isinstance(row.value, dict):
+            damaged.append(Damaged(number, f"{kind(row.value)} in place of an object"))
+        else:
+            rows.append(row)
+    return Log(rows, damaged, [Damaged(len(lines) + 1, "the line is cut off")] if last else [])
+
+
+def warn_of_damage(path: pathlib.Path, damaged: Sequence[Damaged]) -> None:
+    """Logs one warning for the damaged lines of a file, if there are any."""
+    if damaged:
+        first, count = damaged[0], len(damaged)
+        others = f" (the first of {count} damaged lines)" if count > 1 else ""
+        logging.warning("%s:%d: %s; the line is left out%s", path, first.line, first.reason, others)
+
+
+def dumps(row: Mapping[str, Any]) -> str:
+    """One row as a line of ASCII with its newline.
+
+    Raises:
+        ValueError: for NaN and Infinity, which JSON does not have.
+
+    >>> dumps({"step": 1, "loss": 0.5})
+    '{"step": 1, "loss": 0.5}\\n'
+    """
+    return json.dumps(row, allow_nan=False) + "\n"
+
+
+def append(path: pathlib.Path, rows: Iterable[Mapping[str, Any]], *, sync: bool = False) -> None:
+    """Appends rows to a log in one write; with `sync` they survive a crash of the machine once this returns."""
+    text = "".join(map(dumps, rows))
+    with path.open("a", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
+
+
+def rewrite(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replaces a log as a whole: after a crash the file has its old content or the new."""
+    from mass_jax.runtime.workdir import write_atomically  # imports JAX, which readers of JSON do without
+
+    write_atomically(path, "".join(map(dumps, rows)))
+
+
+def _text(path: pathlib.Path) -> str:
+    """The text of a file, with "\\n" between lines and with bytes that are not UTF-8 as lone surrogates."""
+    data = _bytes(path)
+    encoding = "utf-8-sig" if data[:4] == bytes(4) else json.detect_encoding(data)
+    try:
+        text = data.decode("utf-8-sig", "surrogateescape") if encoding.startswith("utf-8") else data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].decode(encoding, "replace").count("\n") + 1
+        raise UserError(f"{path}:{line}: not {encoding.upper()} ({error.reason}); save the file as UTF-8") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _bytes(path: pathlib.Path) -> bytes:
+    try:
+        data = path.read_bytes()
+        if data.startswith(b"\x1f\x8b"):
+            data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(MOST_BYTES + 1)
+            if len(data) > MOST_BYTES:
+                raise UserError(f"{path} decompresses to more than {MOST_BYTES} bytes; split it")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path} is a damaged gzip file ({error}); compress or download it again") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); give a JSONL file") from None
+    for opening, name in _OTHER_FORMATS.items():
+        if data.startswith(opening):
+            raise UserError(f"{path} is {name}")
+    return data
+
+
+def _row(number: int, line: str, exact: bool) -> Row | Damaged:
+    """A line as a row; a comma at its end, as between the elements of an array, is ignored."""
+    if escaped := _NOT_UTF8.search(line):
+        return Damaged(number, _not_utf8(escaped))
+    try:
+        return Row(number, loads(line.strip(BLANK).removesuffix(","), exact=exact))
+    except BadJson as error:
+        return Damaged(number, str(error))
+
+
+def _values(text: str, exact: bool) -> list[Row]:
+    """The elements of the one array that the text is, or else the values that follow one another in it.
+
+    Raises:
+        BadJson: something in between is not JSON; the reason is that of the likelier reading.
+    """
+    if escaped := _NOT_UTF8.search(text):
+        raise BadJson(_not_utf8(escaped), escaped.start())
+    end = len(text.rstrip(BLANK))
+    start = len(text) - len(text.lstrip(BLANK))
+    failed = []
+    if text.startswith("[", start):
+        try:
+            return _array(text, start, end, exact)
+        except BadJson as error:
+            failed.append(error)
+    try:
+        return _sequence(text, start, end, exact)
+    except BadJson as error:
+        failed.append(error)
+    raise failed[0] if _ARRAY.match(text) else max(failed, key=lambda error: error.position)
+
+
+def _array(text: str, start: int, end: int, exact: bool) -> list[Row]:
+    rows = _sequence(text, start + 1, end - 1 if text[end - 1] == "]" else end, exact)
+    if text[end - 1] != "]" or end - start < 2:
+        raise BadJson("the array is not closed: the file is cut off", end)
+    return rows
+
+
+def _sequence(text: str, start: int, end: int, exact: bool) -> list[Row]:
+    """The values between two places, separated by whitespace or commas."""
+    rows: list[Row] = []
+    line, counted = 1, 0
+    while (start := _skip(text, start)) < end:
+        value, after = parse_at(text, start, exact)
+        line, counted = line + text.count("\n", counted, start), start
+        rows.append(Row(line, value))
+        start = after
+    return rows
+
+
+def _skip(text: str, start: int) -> int:
+    found = _NEXT.match(text, start)
+    return found.end() if found else start
+
+
+def _not_utf8(escaped: re.Match[str]) -> str:
+    return f"not UTF-8 (byte 0x{ord(escaped[0]) - 0xDC00:02x})"

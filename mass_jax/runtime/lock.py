@@ -1,0 +1,137 @@
+"""A lock that keeps a second run out of a workdir, also where several hosts share the file system."""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import filelock
+from absl import logging
+
+from mass_jax.errors import UserError
+from mass_jax.runtime.distributed import agreed_maximum, is_first
+from mass_jax.runtime.signals import Stop
+
+LOCK_NAME = ".lock"
+LEASE_SECONDS = 60.0  # without a heartbeat for this long, an owner that cannot be looked up on this host is dead
+HEARTBEAT_SECONDS = 5.0
+
+
+@contextlib.contextmanager
+def lock_workdir(workdir: pathlib.Path, stop: Stop | None = None) -> Iterator[None]:
+    """Holds a workdir for this run; process 0 holds it for all processes, which must all call this.
+
+    The lock is a file with the owner's host and process id, created exclusively and touched by a heartbeat. A lock
+    whose owner has died is taken over: at once if the owner ran on this host, else after `LEASE_SECONDS` without a
+    heartbeat. The same thread may hold a workdir several times over. Directories that stay empty are removed again.
+
+    Args:
+        workdir: the directory, created if absent.
+        stop: raises a `UserError` at its next poll if the lock is lost, as when someone removes the file.
+
+    Raises:
+        UserError: another run holds the workdir, or it cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as parent, lock_workdir(pathlib.Path(parent) / "run"):
+    ...     sorted(os.listdir(f"{parent}/run"))
+    ['.lock']
+    """
+    path = workdir.resolve() / LOCK_NAME
+    lock = filelock.SoftFileLease(
+        path, lease_duration=LEASE_SECONDS, heartbeat_interval=HEARTBEAT_SECONDS, is_singleton=True
+    )
+    created, failure = _missing(path.parent), ""
+    if is_first():
+        failure = _acquire(lock, workdir)
+    try:
+        if agreed_maximum(bool(failure)):
+            raise UserError(failure or f"process 0 cannot use --workdir={workdir}; see its error")
+        with contextlib.ExitStack() as watching:
+            if stop is not None:
+                watching.enter_context(stop.watch(lambda: _loss(lock, workdir)))
+            yield
+    finally:
+        if is_first():
+            if not failure:
+                lock.release()
+            for directory in created:
+                with contextlib.suppress(OSError):  # those with content stay
+                    directory.rmdir()
+
+
+def _missing(directory: pathlib.Path) -> list[pathlib.Path]:
+    """The directory and its parents that do not exist, innermost first."""
+    return [path for path in (directory, *directory.parents) if not path.exists()]
+
+
+def _acquire(lock: filelock.SoftFileLease, workdir: pathlib.Path) -> str:
+    """Acquires the lock.
+
+    Returns:
+        Why it cannot be acquired; "" on success.
+    """
+    try:
+        pathlib.Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        # An owner of another version of this package may have another lease.
+        with contextlib.suppress(filelock.Timeout, filelock.LeaseSettingsMismatch):
+            lock.acquire(timeout=0)
+            return ""
+        owner = lock.owner
+        if owner is None or not _runs_here(owner):
+            with contextlib.suppress(filelock.Timeout, filelock.LeaseSettingsMismatch):
+                _wait_for_silence(lock, workdir)
+                return ""
+        return f"--workdir={workdir} is in use by {_describe(lock.owner)}; wait for that run, or choose another"
+    except OSError as error:
+        return f"--workdir={workdir} cannot be written ({error.strerror or error}); choose another"
+
+
+def _wait_for_silence(lock: filelock.SoftFileLease, workdir: pathlib.Path) -> None:
+    """Waits until the owner has shown no heartbeat for as long as a lease lasts, and takes the lock over.
+
+    Raises:
+        filelock.Timeout: the owner is alive.
+    """
+    first = _heartbeat(lock)
+    logging.warning(
+        "--workdir=%s is locked by %s; waiting up to %d s for a sign of life from it",
+        *(workdir, _describe(lock.owner), LEASE_SECONDS),
+    )
+    lock.acquire(
+        timeout=LEASE_SECONDS + 2 * HEARTBEAT_SECONDS,
+        poll_interval=HEARTBEAT_SECONDS / 10,
+        cancel_check=lambda: _heartbeat(lock) not in (first, None),
+    )
+
+
+def _heartbeat(lock: filelock.SoftFileLease) -> tuple[int, int] | None:
+    """The lock file and when its owner last touched it; None without a file."""
+    try:
+        status = os.stat(lock.lock_file)
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _runs_here(owner: Any) -> bool:
+    """Whether an owner is a live process of this host, by its process id and start time; a zombie is not alive."""
+    try:
+        status = pathlib.Path(f"/proc/{owner.pid}/stat").read_bytes()
+    except OSError:
+        return False
+    state, *fields = status[status.rindex(b")") + 1 :].split()  # the command's name may hold spaces
+    return state not in (b"Z", b"X") and owner.start is not None and int(fields[18]) == owner.start % 2**64
+
+
+def _describe(owner: Any) -> str:
+    return "another run" if owner is None else f"process {owner.pid} on {owner.hostname.partition('?')[0]}"
+
+
+def _loss(lock: filelock.SoftFileLease, workdir: pathlib.Path) -> str:
+    """Why the lock is lost; "" while it holds. A heartbeat that cannot be written is no loss yet."""
+    lost = lock.compromise
+    if lost is None or lost.reason == "refresh-failed":
+        return ""
+    return f"--workdir={workdir} was taken over by {_describe(lock.owner)} or its {LOCK_NAME} was removed; stopped here"

@@ -1,0 +1,1 @@
+"""Answers questions with per-question adaptation: guards, records and replay."""

@@ -1,0 +1,153 @@
+"""What an update does, measured: inner losses, size against the weights, bytes, and losses of texts under it.
+
+Letters: N tasks, M examples of a task, R texts of a suite, K inner steps, T tokens, B rows, L layers.
+"""
+
+import functools
+import hashlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mass_jax import metagrad as mg
+from mass_jax.llama import lora
+from mass_jax.method.adapt import LoraLoop
+from mass_jax.method.models import Solver, Weights
+from mass_jax.method.text import Text
+
+
+class Measured(NamedTuple):
+    """Adapted adapters and what is known of them.
+
+    Args:
+        adapters: as `method.adapt.adapt` makes them, leading axis N.
+        losses_NK: inner loss in nats a token, summed over examples: before each step and after the last (K + 1).
+        norms: relative norm of the update, by projection and in all ("all"), each [N].
+    """
+
+    adapters: Any
+    losses_NK: jax.Array
+    norms: dict[str, jax.Array]
+
+
+@functools.partial(jax.jit, static_argnames="loop")
+def measured_adapt(loop: LoraLoop, weights: Weights, adapters: Any, kept_NM: jax.Array, examples: Text) -> Measured:
+    r"""`method.adapt.adapt`, which also tells the losses on the way and the size of the result.
+
+    .. math:: \phi_{t+1} = \Upsilon(\nabla_\phi \sum_i s_i \ell_i(\phi_t), \phi_t)
+
+    Args:
+        loop: the inner loop (static).
+        weights: the generator's weights.
+        adapters: fresh adapters, leading axis N.
+        kept_NM: 1 for examples to train on.
+        examples: rows [N, M, T] in solver form.
+
+    Source: the paper, section 2.1, L_inner.
+    """
+
+    def one(adapter: Any, kept_M: jax.Array, text: Text) -> tuple[Any, jax.Array]:
+        loss, seen = loop.loss(weights), loop.solver.read(weights, text)
+        found = mg.adapt(loss, adapter, kept_M, seen, optimizer=loop.optimizer, num_steps=loop.num_steps)
+        return found.params, jnp.append(found.losses_K, loss(found.params, kept_M, seen))
+
+    adapted, losses_NK = jax.vmap(one)(adapters, kept_NM, examples)
+    scale, params = loop.solver.inner_scale, loop.solver.params(weights)
+    norms = jax.vmap(lambda adapter: relative_norms(params, lora.scaled(adapter, scale)))(adapted)
+    return Measured(adapted, losses_NK, norms)
+
+
+def relative_norms(params: Any, adapter: Any) -> dict[str, jax.Array]:
+    r"""Size of an adapter's effect against the weights that it acts on, by projection and in all.
+
+    .. math:: \frac{\|A B\|_F}{\|W\|_F}, \qquad \|A B\|_F^2 = \operatorname{tr}\left((A^T A)(B B^T)\right)
+
+    Args:
+        params: parameters under the adapter.
+        adapter: with its scale applied, leaves [L, ...]; of the last L blocks, if the model has more.
+
+    Returns:
+        One number for each projection over all layers, and "all".
+    """
+    pairs = {(parent, name): pair for parent, node in adapter["layers"].items() for name, pair in node.items()}
+    updates = {where: _product_square(pair["a"], pair["b"]) for where, pair in pairs.items()}
+    kernels = {
+        (parent, name): _square(params["layers"][parent][name]["kernel"][-pair["a"].shape[0] :])
+        for (parent, name), pair in pairs.items()
+    }
+    norms = {where[1]: jnp.sqrt(updates[where] / kernels[where]) for where in pairs}
+    return norms | {"all": jnp.sqrt(sum(updates.values(), jnp.zeros(())) / sum(kernels.values(), jnp.zeros(())))}
+
+
+def _square(leaf: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.square(leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))))
+
+
+def _product_square(a_LIR: jax.Array, b_LRO: jax.Array) -> jax.Array:
+    gram_a, gram_b = jnp.swapaxes(a_LIR, -1, -2) @ a_LIR, b_LRO @ jnp.swapaxes(b_LRO, -1, -2)
+    return jnp.maximum(jnp.sum(gram_a * gram_b), 0)  # symmetric, so the sum of products is the trace
+
+
+@functools.partial(jax.jit, static_argnames="solver")
+def example_nll(solver: Solver, weights: Weights, examples: Text) -> jax.Array:
+    """Loss of each example [N, M] under the unadapted model, in nats a token; 0 for a masked row."""
+    N, M, _ = examples.tokens_BT.shape
+    rows = jax.tree.map(lambda leaf: leaf.reshape(N * M, -1), examples)
+    return solver.completion_nll(weights, rows).reshape(N, M)
+
+
+class SuiteScore(NamedTuple):
+    """How a model does on a suite of texts: loss in nats a token, and whether greedy decoding would write them."""
+
+    nll: jax.Array
+    right: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames="solver")
+def score_suite(solver: Solver, weights: Weights, adapters: Any, suite: Text) -> SuiteScore:
+    """Scores each adapter on every text of a suite, one adapter at a time, so that memory is that of one.
+
+    Args:
+        solver: the language model (static).
+        weights: the generator's weights.
+        adapters: leading axis N; None scores the unadapted model, as N = 1.
+        suite: rows [R, T].
+
+    Returns:
+        [N, R] each; `right` is 1 where every token of the completion is the likeliest one after those before it.
+    """
+
+    def one(adapter: Any) -> SuiteScore:
+        variables = lora.variables(solver.params(weights), solver.adapter(weights, adapter))
+        logits_BTV: Any = solver.model.apply(variables, suite.tokens_BT, suite.mask_BT)
+        logprobs_BTV = jax.nn.log_softmax(logits_BTV[:, :-1].astype(jnp.float32))
+        labels_BT, target_BT = suite.tokens_BT[:, 1:], suite.target_BT[:, 1:]
+        nll_BT = -jnp.take_along_axis(logprobs_BTV, labels_BT[..., None], -1)[..., 0]
+        hits_BT = jnp.argmax(logprobs_BTV, -1) == labels_BT
+        nll_B = (nll_BT * target_BT).sum(-1) / jnp.maximum(target_BT.sum(-1), 1)
+        return SuiteScore(nll_B, jnp.all(hits_BT | (target_BT == 0), -1))
+
+    if adapters is None:
+        return jax.tree.map(lambda leaf: leaf[None], one(None))
+    return jax.lax.map(one, adapters)
+
+
+def tree_sha256(tree: Any) -> str:
+    """SHA-256 of every leaf's place, dtype, shape and bytes; the same tree gives the same, wherever it is.
+
+    >>> tree_sha256({"a": np.zeros(2)}) == tree_sha256({"a": np.zeros(2)}) != tree_sha256({"b": np.zeros(2)})
+    True
+    """
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.ascontiguousarray(jax.device_get(leaf))
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};".encode())
+        digest.update(array.view(np.uint8).data if array.size else b"")
+    return digest.hexdigest()
+
+
+def take(tree: Any, slot: int) -> Any:
+    """One task's part of a tree with leading axis N, on the host."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[slot], tree)

@@ -1,0 +1,1 @@
+"""Guards of test-time updates: gates on examples, bounds on updates, regression suite, policy."""

@@ -1,0 +1,123 @@
+"""An event's adapter, made again from its record."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mass_jax.audit.texts import Texts
+from mass_jax.errors import UserError
+from mass_jax.serving import adaptation, stages
+from mass_jax.serving.events import number
+from mass_jax.tasks.base import Example, Problem, Rejected
+
+
+class Replayed(NamedTuple):
+    """An adapter made again.
+
+    Args:
+        adapter: its leaves, on the host.
+        same: whether its bits are those of the record.
+        differs: what else is not as it was: parts of the identity, losses, the answer.
+    """
+
+    adapter: Any
+    same: bool
+    differs: list[str]
+
+
+def replay(model: stages.Model, identity: Mapping[str, str], record: Mapping[str, Any], problem: str) -> Replayed:
+    """Makes an event's adapter again, in the batch size and slot that it had.
+
+    XLA compiles for shapes, and sums in an order that hangs on them; so the batch has the recorded size, and the
+    event's slot its own examples. What stands in the other slots changes nothing, so this event stands there too.
+
+    Args:
+        model: of the workdir or model that the event names.
+        identity: of that model.
+        record: the event.
+        problem: its text.
+
+    Raises:
+        UserError: the event has no update to make again, or is of other weights.
+    """
+    _check_made(record)
+    if record["identity"]["weights"] != identity["weights"]:
+        raise UserError(
+            f"record {record['number']} is of weights {record['identity']['weights'][:16]}, "
+            f"these are {identity['weights'][:16]}; give the --workdir or --model that it was made with"
+        )
+    model = _as_it_was(model, record)
+    size, slot = record["batch"]["size"], record["batch"]["slot"]
+    tasks = [Problem(record["question"], problem, "", "")] * size
+    keys = np.stack([_keys(record)] * size)
+    texts, parsed = _examples(model, record, tasks, keys)
+    practice = model.parts.dialogue.encode(tasks, [texts] * size, [parsed] * size)
+    used_NM = np.array([[example["used"] for example in record["examples"]]] * size)
+    found = adaptation.measured_adapt(
+        model.parts.loop,
+        model.weights,
+        model.parts.loop.init_adapters(stages.keys_named(keys, "adapter")),
+        used_NM.astype(np.float32),
+        practice.examples,
+    )
+    adapters = stages.scale(found.adapters, np.full(size, record["factor"], np.float32))
+    adapter = adaptation.take(jax.device_get(adapters), slot)
+    differs = [name for name in identity if identity[name] != record["identity"].get(name)]
+    if [number(loss) for loss in np.asarray(found.losses_NK)[slot]] != record["losses"]:
+        differs.append("losses")
+    after = stages.answer(model, adapters, tasks, stages.keys_named(keys, "answer"))[slot]
+    if isinstance(record["after"], str) and after != record["after"]:
+        differs.append("answer")
+    return Replayed(adapter, adaptation.tree_sha256(adapter) == record["adapter"], differs)
+
+
+def problem_of(record: Mapping[str, Any], texts: Texts, given: str | None) -> str:
+    """The text of an event's problem: from the record, or given where the log keeps no texts.
+
+    Raises:
+        UserError: the event has no update, the log does not have its text, or another was given.
+    """
+    _check_made(record)
+    if given is None and not isinstance(record["problem"], dict):
+        return record["problem"]
+    if given is None:
+        raise UserError(f"record {record['number']} keeps no texts; give its problem with --problem")
+    if not texts.matches(record["problem"], given):
+        raise UserError(f"record {record['number']} is of another problem than {given[:60]!r}")
+    return given
+
+
+def _check_made(record: Mapping[str, Any]) -> None:
+    if record.get("kind") != "adaptation" or record.get("adapter") is None:
+        raise UserError(
+            f"record {record.get('number')} made no adapter: it is {record.get('decision', record.get('kind'))}"
+        )
+
+
+def _as_it_was(model: stages.Model, record: Mapping[str, Any]) -> stages.Model:
+    """The model with the inner loop of the event."""
+    inner = record["inner"]
+    parts = stages.with_loop(model.parts, inner["steps"], inner["rate"])
+    num_real = sum(example["source"] == "real" for example in record["examples"])
+    return stages.Model(parts, model.weights, model.gates, model.real, num_real)
+
+
+def _keys(record: Mapping[str, Any]) -> np.ndarray:
+    words = [np.frombuffer(bytes.fromhex(record["keys"][name]), ">u4") for name in stages.KEY_NAMES]
+    return np.stack(words).astype(np.uint32)
+
+
+def _examples(
+    model: stages.Model, record: Mapping[str, Any], tasks: list[Problem], keys: np.ndarray
+) -> tuple[list[str], list[Example | Rejected]]:
+    """Texts and examples of the record; written again from the keys where it keeps no texts."""
+    if any(isinstance(example["text"], dict) for example in record["examples"]):
+        texts_NM = stages.write(model, tasks, stages.keys_named(keys, "write"))
+        practice, slot = stages.parse(model, tasks, texts_NM), record["batch"]["slot"]
+        return practice.texts_NM[slot], practice.parsed_NM[slot]
+    parsed: list[Example | Rejected] = [
+        Example(e["problem"], e["solution"]) if "problem" in e else Rejected(e["rejected"]) for e in record["examples"]
+    ]
+    return [example["text"] for example in record["examples"]], parsed

@@ -1,0 +1,268 @@
+"""Puts questions to a model: grants the adaptation, records it, and only then releases the answer."""
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from mass_jax import runtime
+from mass_jax.audit.chain import canonical, sha256
+from mass_jax.audit.log import EventLog, records
+from mass_jax.audit.texts import Mode, Texts
+from mass_jax.errors import UserError
+from mass_jax.sampling.engine import bucket
+from mass_jax.serving import adaptation, events, identity, stages
+from mass_jax.serving.batch import Setup, solve_batch
+from mass_jax.serving.guards import policy
+from mass_jax.tasks.base import Problem
+
+Question = str | Mapping[str, Any] | Problem
+
+
+class WeightsChanged(RuntimeError):
+    """The base weights are not what they were; no answer of that batch was released."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a question gets.
+
+    Args:
+        id, problem: the question.
+        text: the answer; None if the question could not be put to the model.
+        before: answer of the unadapted model.
+        decision: one of `audit.events.DECISIONS`, or "plain" where nothing was to be adapted.
+        reason: why it is the unadapted model's; "" if it is not.
+        event: number of its record in the log.
+        tokens, flops, seconds: what it took; tokens and seconds by phase.
+        request: digest of the question and of all settings that it was put under.
+    """
+
+    id: str
+    problem: str
+    text: str | None
+    before: str | None
+    decision: str
+    reason: str
+    event: int | None
+    tokens: Mapping[str, int]
+    flops: int
+    seconds: Mapping[str, float]
+    request: str
+
+
+class AdaptationService(contextlib.AbstractContextManager):
+    """Answers questions; made by `mass_jax.serving.loading.load`.
+
+    Args:
+        setup: model, policy and what else stays the same.
+        log: the event log, opened; None answers plainly, without adapting.
+        texts: how the log keeps texts.
+        ledger: what the log's users were granted.
+        batch: most questions at a time.
+    """
+
+    def __init__(self, setup: Setup, log: EventLog | None, texts: Texts | None, ledger: policy.Ledger, batch: int):
+        self.setup, self.batch = setup, batch
+        self._log, self._texts, self._ledger, self._run = log, texts, ledger, ""
+        self._domain = _domain(setup, self._digest)
+        if log is not None and texts is not None:
+            self._run = log.append(_run_record(setup, texts.mode) | self._domain)[0]["hash"]
+
+    def __exit__(self, *_: object) -> None:
+        self.setup.model.parts.close()
+        if self._log is not None:
+            self._log.__exit__()
+
+    def __call__(self, problems: Sequence[Question]) -> list[Answer]:
+        """Answers all questions, in order.
+
+        Args:
+            problems: texts, `Problem`s, or objects with "problem" and perhaps "id". The id decides what is drawn for a
+                question; where there is none it is the place in the list.
+        """
+        return list(self.stream(problems))
+
+    def stream(
+        self, problems: Sequence[Question], stop: runtime.Stop | None = None, resume: bool = False
+    ) -> Iterator[Answer]:
+        """Answers as they come, batch by batch; the event of each is on the disk before it.
+
+        Args:
+            problems: as for a call.
+            stop: polled between batches.
+            resume: whether the log answers the questions that it holds an answer to, given under the same settings.
+        """
+        questions = as_questions(problems)
+        recorded = self._recorded(questions) if resume else {}
+        size = min(self.batch, bucket(max(len(questions), 1)))
+        for start in range(0, len(questions), size):
+            if stop is not None:
+                stop.poll()
+            chunk = questions[start : start + size]
+            fresh = {answer.id: answer for answer in self._answer([q for q in chunk if q.id not in recorded], size)}
+            yield from (recorded.get(question.id) or fresh[question.id] for question in chunk)
+
+    def _answer(self, questions: Sequence[Problem], size: int) -> list[Answer]:
+        """Answers of one batch, with their events on the disk."""
+        if not questions:
+            return []
+        outcomes, fit = [], []
+        for question in questions:
+            if reason := stages.unfit(self.setup.model.parts, question.problem):
+                keys = stages.keys_of(self.setup.seed, [question.id])[0]
+                outcomes.append(events.Outcome(question.id, question.problem, 0, 0, keys, "refused", reason))
+            else:
+                fit.append(question)
+        if fit:
+            outcomes += solve_batch(self.setup, fit, size, self._refusals(len(fit)))
+        if self._log is None:
+            return [self._answer_of(_plain(outcome), None) for outcome in outcomes]
+        return self._record(self._log, outcomes)
+
+    def _record(self, log: EventLog, outcomes: Sequence[events.Outcome]) -> list[Answer]:
+        """Puts what was done into the log, after a look at the base weights."""
+        weights = adaptation.tree_sha256(self.setup.model.weights)
+        if weights != self.setup.identity["weights"]:
+            log.append(
+                {"kind": "fault", "time": events.now(), "reason": "the base weights changed", "weights": weights}
+            )
+            raise WeightsChanged(
+                f"base weights {self.setup.identity['weights']} became {weights}; nothing was released"
+            )
+        sealed = log.append(*(self._event(outcome, weights) for outcome in outcomes))
+        return [self._answer_of(outcome, record["number"]) for outcome, record in zip(outcomes, sealed, strict=True)]
+
+    def _answer_of(self, outcome: events.Outcome, number: int | None) -> Answer:
+        return Answer(
+            outcome.name,
+            outcome.problem,
+            outcome.answer,
+            outcome.before,
+            outcome.decision,
+            outcome.reason,
+            number,
+            outcome.tokens,
+            outcome.flops,
+            outcome.seconds,
+            self.request(outcome.name, outcome.problem),
+        )
+
+    def _event(self, outcome: events.Outcome, weights_after: str) -> dict[str, Any]:
+        assert self._texts is not None
+        context = {
+            "run": self._run,
+            "user": self.setup.user,
+            "task": self.setup.task_name,
+            "request": self.request(outcome.name, outcome.problem),
+            "weights_after": weights_after,
+        }
+        return events.event(outcome, self._texts, self.setup.identity, context)
+
+    def _refusals(self, asked: int) -> list[str]:
+        """Why each question may not be adapted to; "" for those that may, whose grant is then in the log."""
+        setup = self.setup
+        if self._log is None or setup.refused:
+            return [setup.refused or "not asked for"] * asked
+        permits: list[policy.Permit] = []
+
+        def grant() -> list[dict[str, Any]]:
+            each, moment = setup.worst_tokens, time.time()
+            permits.append(policy.permit(setup.policy, self._ledger, setup.user, setup.task_name, asked, each, moment))
+            granted = permits[-1].granted
+            record = {"kind": "grant", "at": moment, "user": setup.user, "task": setup.task_name, "run": self._run}
+            return [record | {"questions": granted, "tokens": granted * each}] if granted else []
+
+        self._log.transact(grant)
+        granted, reason = permits[-1]
+        return [""] * granted + [reason] * (asked - granted)
+
+    def request(self, name: str, problem: str) -> str:
+        """One name for a question put to this model under these settings; as silent on texts as the log is."""
+        same = {key: self.setup.identity[key] for key in ("weights", "tokenizer", "settings", "policy")}
+        asked = {"id": name, "problem": problem, "seed": self.setup.seed, "adapted": self._log is not None}
+        return self._digest(canonical(asked | self._domain | same).decode())
+
+    def _digest(self, text: str) -> str:
+        """Under the log's key, or by SHA-256 where there is no log."""
+        return sha256(text.encode()) if self._texts is None else self._texts.digest(text)
+
+    def _recorded(self, questions: Sequence[Problem]) -> dict[str, Answer]:
+        """Answers that the log holds, by the question's id; a log without texts holds none."""
+        if self._log is None:
+            return {}
+        wanted = {self.request(question.id, question.problem): question for question in questions}
+        found = {}
+        for record, _ in records(self._log.path):
+            question = wanted.get(record.get("request", ""))
+            if question is not None and not isinstance(record["problem"], dict):
+                found[question.id] = _answer_of_record(record)
+        return found
+
+
+def as_questions(problems: Sequence[Question]) -> list[Problem]:
+    """Converts questions to problems with ids; a question without an id, or with null, gets its index.
+
+    Raises:
+        UserError: a question has no problem or too long a one, or its id is repeated or of another type.
+
+    >>> [question.id for question in as_questions(["1 + 1", {"problem": "2 + 2", "id": "b"}])]
+    ['0', 'b']
+    """
+    if isinstance(problems, str):
+        raise UserError(f"problems={problems!r} is one text; give a list")
+    found: dict[str, Problem] = {}
+    for i, given in enumerate(problems):
+        data = {"problem": given} if isinstance(given, str) else given
+        data = {"problem": data.problem, "id": data.id} if isinstance(data, Problem) else data
+        if not isinstance(data, Mapping) or not isinstance(data.get("problem"), str):
+            raise UserError(f'question {i + 1} has no text "problem": {str(given)[:60]!r}')
+        given_id = data.get("id")
+        if isinstance(given_id, bool) or not isinstance(given_id, str | int | None):
+            raise UserError(f"question {i + 1} has the id {str(given_id)[:60]!r}; give a string or an integer, or none")
+        name = str(i if given_id is None else given_id)
+        if name in found:
+            raise UserError(f"question {i + 1} has the id {name!r} of another; give each its own, or none")
+        if len(data["problem"]) > stages.MOST_CHARS:
+            raise UserError(f"question {i + 1} has {len(data['problem'])} characters; the most is {stages.MOST_CHARS}")
+        found[name] = Problem(name, data["problem"], "", "")
+    return list(found.values())
+
+
+def _run_record(setup: Setup, log_text: Mode) -> dict[str, Any]:
+    """What one process works with, for all of its events."""
+    return {
+        "kind": "run",
+        "time": events.now(),
+        "model": setup.label,
+        "user": setup.user,
+        "seed": setup.seed,
+        "log_text": log_text,
+        "identity": dict(setup.identity),
+        "platform": identity.platform_of(),
+        "settings": json.loads(setup.model.parts.config.to_json()),
+        "policy": json.loads(setup.policy.to_json()),
+    }
+
+
+def _domain(setup: Setup, digest: Callable[[str], str]) -> dict[str, Any]:
+    """What decides an answer beside the settings and the policy: the task, and what its updates are judged by."""
+    real = canonical({"real": [dataclasses.astuple(example) for example in setup.model.real]})
+    return {
+        "task": setup.task_name,
+        "gates": [gate.name for gate in setup.model.gates],
+        "suite": adaptation.tree_sha256(setup.suite),
+        "real": digest(real.decode()),
+    }
+
+
+def _plain(outcome: events.Outcome) -> events.Outcome:
+    """An outcome where nothing was to be adapted; the reason stays where even the plain model has no answer."""
+    return dataclasses.replace(outcome, decision="plain", reason="" if outcome.before is not None else outcome.reason)
+
+
+def _answer_of_record(record: Mapping[str, Any]) -> Answer:
+    fields = ("question", "problem", "answer", "before", "decision", "reason", "number", "tokens", "flops", "seconds")
+    return Answer(*(record[field] for field in (*fields, "request")))

@@ -1,0 +1,1 @@
+"""Grades final answers in mathematics: reads, compares and, in worker processes, proves equality."""

@@ -1,0 +1,1 @@
+"""Worker processes with hard limits, in which symbolic answers are compared."""

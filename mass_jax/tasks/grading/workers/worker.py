@@ -1,0 +1,137 @@
+"""The program of one verifier process: `python -m mass_jax.tasks.grading.workers.worker`.
+
+It loads sympy once, then forks a checker that has no files, no evaluator and little memory. The checker reads answers;
+this process only passes bytes, measures time, and forks another checker when one has died, which takes milliseconds.
+A line in is JSON [gold, answer]; a line out is the value of a `Verdict`, or "lost" if checkers died for no known cause.
+"""
+
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+
+from mass_jax.tasks.base import Verdict
+from mass_jax.tasks.grading.workers import limits, wire
+
+_TRIES = 3
+_OUT_OF_TIME = (signal.SIGPROF, signal.SIGXCPU)
+
+
+class Checker:
+    """A forked process that checks answers one by one.
+
+    Args:
+        bounds: what it may use.
+        inherited: file descriptors of ours that it must not keep.
+    """
+
+    def __init__(self, bounds: limits.Limits, inherited: tuple[int, ...]):
+        self.dead = False
+        self._bounds = bounds
+        ask_out, self._ask = os.pipe()
+        self._tell, tell_in = os.pipe()
+        parent = os.getpid()
+        self._pid = os.fork()
+        if self._pid == 0:
+            for descriptor in (self._ask, self._tell, *inherited):
+                os.close(descriptor)
+            _serve(ask_out, tell_in, bounds, parent)
+        os.close(ask_out)
+        os.close(tell_in)
+
+    def check(self, line: bytes) -> bytes | None:
+        """The reply to a line; None if the checker died of another cause than time. Afterwards it may be dead."""
+        try:
+            _write(self._ask, line)
+        except BrokenPipeError:
+            self.close()
+            return None
+        readable = wire.readable(self._tell, self._bounds.wall_seconds)
+        reply = os.read(self._tell, 64) if readable else b""
+        if reply.endswith(b"\n"):
+            return reply
+        status = self.close()
+        out_of_time = not readable or (os.WIFSIGNALED(status) and os.WTERMSIG(status) in _OUT_OF_TIME)
+        return wire.reply(Verdict.TIMED_OUT) if out_of_time else None
+
+    def close(self) -> int:
+        """Kills the checker and returns its wait status."""
+        self.dead = True
+        os.kill(self._pid, signal.SIGKILL)
+        os.close(self._ask)
+        os.close(self._tell)
+        return os.waitpid(self._pid, 0)[1]
+
+
+def _serve(requests: int, replies: int, bounds: limits.Limits, parent: int) -> None:
+    """The life of a checker: restrained, sealed, answering lines until there are none; never returns."""
+    try:
+        limits.die_with_parent(parent)
+        from mass_jax.tasks.grading.grade import grade
+        from mass_jax.tasks.grading.symbolic import SYMBOLIC
+
+        limits.restrain(bounds.memory_bytes)
+        limits.seal()
+        buffered = b""
+        while True:
+            while b"\n" not in buffered:
+                chunk = os.read(requests, 1 << 16)
+                if not chunk:
+                    os._exit(0)
+                buffered += chunk
+            line, _, buffered = buffered.partition(b"\n")
+            signal.setitimer(signal.ITIMER_PROF, bounds.cpu_seconds)  # when it rings, the kernel ends this process
+            try:
+                gold, answer = json.loads(line)
+                verdict = grade(gold, answer, SYMBOLIC)
+            except MemoryError:
+                verdict = Verdict.TIMED_OUT  # beyond its limits; those of time and of memory are counted together
+            except Exception:  # sympy fails in many ways on what no mathematician would write
+                verdict = Verdict.UNPARSABLE
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            _write(replies, wire.reply(verdict))
+    finally:
+        os._exit(1)
+
+
+def main() -> None:
+    """Serves lines from one pipe to another until the first ends.
+
+    Arguments: file descriptors of requests and replies, the parent's process id, and limits as JSON.
+    """
+    requests, replies, parent = map(int, sys.argv[1:4])
+    bounds = limits.Limits(**json.loads(sys.argv[4]))
+    limits.die_with_parent(parent)
+    logging.disable()  # math-verify warns for every answer that its own timeout is off; ours is on
+    from mass_jax.tasks.grading import symbolic
+
+    symbolic.warm_up()
+    symbolic.close_evaluator()
+    gc.collect()
+    gc.freeze()  # pages of what is loaded stay shared with every checker
+    checker = Checker(bounds, (requests, replies))
+    _write(replies, wire.READY)
+    with os.fdopen(requests, "rb") as lines:
+        for line in lines:
+            reply = None
+            for _ in range(_TRIES):
+                if checker.dead:
+                    checker = Checker(bounds, (requests, replies))
+                reply = checker.check(line)
+                if reply is not None:
+                    break
+            _write(replies, reply or wire.LOST)
+            if checker.dead:  # fork the next one now, not when somebody waits for it
+                checker = Checker(bounds, (requests, replies))
+    checker.close()
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Builds the components of a run from a `Config`, samples rollouts and runs the training loops."""

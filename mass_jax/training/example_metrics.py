@@ -1,0 +1,62 @@
+"""What is known of sampled texts beyond their reward: kept, useful, cut off, and how scores and rewards rank them.
+
+Letters: N tasks, M examples of a task.
+"""
+
+import collections
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mass_jax import runtime
+from mass_jax.method import generate, meta_step
+from mass_jax.method.text import Rollout, cut_off
+from mass_jax.stats import auc
+from mass_jax.tasks.base import Example, Problem, Rejected
+from mass_jax.training.components import Parts
+
+
+def judge(
+    parts: Parts, tasks: Sequence[Problem], practice: generate.Practice, found: meta_step.StepOutput
+) -> dict[str, float]:
+    """What is known of the examples beyond their reward: kept, useful, and how well scores and rewards rank."""
+    count, rows = len(tasks), parts.feed.rows(len(tasks))
+    scores_NM, rewards_NM = parts.feed.get((found.scores_NM, found.rewards_NM), count)
+    useful_NM = useful_examples(parts, tasks[rows], practice)
+    reasons_NM = [[p.reason if isinstance(p, Rejected) else None for p in row] for row in practice.parsed_NM]
+    known_NM = [[None] * len(row) for row in reasons_NM] if useful_NM is None else useful_NM.tolist()
+    own = zip(practice.kept_NM.tolist(), reasons_NM, known_NM, scores_NM.tolist(), rewards_NM.tolist(), strict=True)
+    kept, reasons, useful, scores, rewards = (
+        [value for row in column for value in row]
+        for column in zip(*runtime.gather_rows(runtime.mine(rows, list(own))), strict=True)
+    )
+    metrics = {"kept_share": float(np.mean(kept))}
+    counted = collections.Counter(reason for reason in reasons if reason is not None)
+    metrics |= {f"rejected/{reason}": float(number) for reason, number in counted.items()}
+    if None in useful:
+        return metrics
+    metrics["useful_share"] = float(np.mean(useful))
+    kept_B, useful_B = np.array(kept, bool), np.array(useful, bool)
+    for name, values in (("scorer_auc", scores), ("reward_auc", rewards)):
+        area = auc(np.array(values)[kept_B], useful_B[kept_B])
+        if area is not None:
+            metrics[name] = area
+    return metrics
+
+
+def cut_off_shares(parts: Parts, tasks: Sequence[Problem], sampled: Mapping[str, Rollout]) -> dict[str, float]:
+    """Share of what was sampled that the limits on tokens ended."""
+    rows, stops = parts.feed.rows(len(tasks)), parts.solver.config.stop_tokens
+    shares_N = {name: cut_off(rollout, stops).mean(-1) for name, rollout in sampled.items()}
+    own = [list(row) for row in zip(*(share_N.tolist() for share_N in shares_N.values()), strict=True)]
+    means = np.mean(runtime.gather_rows(runtime.mine(rows, own)), axis=0)
+    return {f"{name}_cut_off": float(mean) for name, mean in zip(shares_N, means, strict=True)}
+
+
+def useful_examples(parts: Parts, tasks: Sequence[Problem], practice: generate.Practice) -> np.ndarray | None:
+    """Which examples [N, M] teach what their task needs (False if not parsed); None if the domain cannot tell."""
+    useful = [
+        [isinstance(e, Example) and parts.dialogue.task.useful(task, e) for e in row]
+        for task, row in zip(tasks, practice.parsed_NM, strict=True)
+    ]
+    return None if any(label is None for row in useful for label in row) else np.array(useful, bool)

@@ -1,0 +1,97 @@
+"""Studies started from Python guard their workdirs as the commands do."""
+
+import contextlib
+import json
+
+import pytest
+
+from mass_jax.config import Config
+from mass_jax.errors import UserError
+from mass_jax.evaluation import study
+from mass_jax.evaluation.records import read_records
+from mass_jax.runtime import Stop, lock_workdir
+from mass_jax.training.components import assemble
+
+SMALL = {"methods": ("base",), "num_train_problems": 20, "num_eval_problems": 2, "eval_batch": 2, "steps": 3}
+SMALL |= {"warmup_steps": 1, "tasks_per_step": 2, "num_examples": 2, "num_attempts": 2, "num_test_examples": 2}
+
+
+def run(workdir, start=study.run_study, **changes):
+    config = Config(**(SMALL | changes))
+    with contextlib.closing(assemble(config)) as parts:
+        start(parts, workdir, Stop())
+    return config
+
+
+def settings_in(workdir):
+    return Config.from_json((workdir / "config.json").read_text())
+
+
+def test_run_study_writes_and_guards_settings(tmp_path):
+    workdir = tmp_path / "run"
+    config = run(workdir)
+    assert settings_in(workdir) == config
+    with pytest.raises(UserError, match=r"started with lora_rank=4, now it is 8; choose another --workdir"):
+        run(workdir, lora_rank=8)
+    run(workdir, study.run_evaluation, methods=("base", "few_shot"))
+    assert settings_in(workdir) == config
+    assert len(read_records(study.records_path(workdir / "seed0", "few_shot"))) == 4
+    with pytest.raises(UserError, match="started with lora_rank=4, now it is 2"):
+        study.write_report(Config(**SMALL, lora_rank=2), workdir)
+
+
+def test_run_study_claims_only_what_it_can_run(tmp_path):
+    workdir = tmp_path / "run"
+    with pytest.raises(UserError, match="raise --max_prompt_tokens to 6 or more"):
+        run(workdir, max_prompt_tokens=5)
+    assert not workdir.exists()
+    workdir.mkdir()
+    (workdir / "config.json").write_text(Config(**SMALL, inner_lr=7.0).to_json())  # of a run killed before any result
+    config = run(workdir, max_prompt_tokens=6)
+    assert settings_in(workdir) == config
+
+
+@pytest.mark.parametrize("start", [study.run_study, study.run_evaluation])
+def test_study_refuses_workdir_without_settings(start, tmp_path):
+    (tmp_path / "seed0" / "evaluation").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"holds 'seed0' but no config\.json, so its settings are unknown"):
+        run(tmp_path, start)
+
+
+@pytest.mark.parametrize("start", [study.run_study, study.run_evaluation])
+def test_study_refuses_workdir_in_use(start, tmp_path):
+    holder = pytest.importorskip("filelock").SoftFileLease(tmp_path / ".lock", lease_duration=60.0)
+    with holder, pytest.raises(UserError, match="is in use by process"):
+        run(tmp_path, start)
+    with lock_workdir(tmp_path):  # free again
+        assert not (tmp_path / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "lengths", "message"),
+    [
+        (["base"], {"max_prompt_tokens": 3}, "raise --max_prompt_tokens to"),
+        (["tt_ss"], {"max_generator_prompt_tokens": 2}, "raise --max_generator_prompt_tokens to"),
+        (["mass_gold"], {"max_prompt_tokens": 6, "max_answer_tokens": 1}, "raise --max_answer_tokens"),
+        (["mass_shuffled"], {"max_generator_prompt_tokens": 2}, "raise --max_generator_prompt_tokens to"),
+        (["solver_grpo"], {"max_prompt_tokens": 3}, "raise --max_prompt_tokens to"),
+    ],
+)
+def test_check_lengths_names_setting(rows, lengths, message):
+    with contextlib.closing(assemble(Config(**(SMALL | lengths)))) as parts, pytest.raises(UserError, match=message):
+        study.check_lengths(parts, rows, seed=0)
+
+
+def test_check_lengths_ignores_unused_prompts():
+    config = Config(**SMALL, max_generator_prompt_tokens=2)
+    with contextlib.closing(assemble(config)) as parts:
+        study.check_lengths(parts, ["base", "few_shot", "ttt", "solver_grpo"], seed=0)
+        study.check_lengths(parts, ["solver_grpo"], seed=0, training=False)
+
+
+@pytest.mark.parametrize("text", ["[1]", '"tiny"', "null", "7"])
+def test_run_study_refuses_settings_of_other_json(text, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json holds .* instead of an object of settings"):
+        run(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text()) == json.loads(text)

@@ -1,0 +1,140 @@
+"""Standard streams as shells set them up: real processes with closed, full and ASCII-only output."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from experiments import streams
+
+ROOT = pathlib.Path(__file__).parents[2]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def shell(script, code="", **environment):
+    """Runs a bash script in which `$PROGRAM` is a guarded Python program."""
+    program = "from experiments import streams\nwith streams.guarded():\n" + textwrap.indent(code or "pass", "    ")
+    given = ENVIRONMENT | {"PYTHON": sys.executable, "PROGRAM": program} | environment
+    return subprocess.run(["bash", "-c", script], env=given, capture_output=True, text=True, timeout=300, check=False)
+
+
+LONG = "for i in range(100_000):\n    print('line', i)"
+STATUS = '"$PYTHON" -c "$PROGRAM"; echo $? > status'
+
+
+def test_closed_pipe_ends_quietly(tmp_path):
+    done = shell(f"cd {tmp_path}; ({STATUS}) | head -n 2", LONG)
+    assert done.stdout == "line 0\nline 1\n"
+    assert done.stderr == ""
+    assert (tmp_path / "status").read_text() == "141\n"
+
+
+def test_closed_pipe_is_noticed_at_the_end(tmp_path):
+    """A short text waits in a buffer until the interpreter ends."""
+    done = shell(f"cd {tmp_path}; (sleep 0.2; {STATUS}) | true", "print('short')", PYTHONUNBUFFERED="")
+    assert (done.stderr, (tmp_path / "status").read_text()) == ("", "141\n")
+
+
+def test_closed_pipe_keeps_status_of_an_error(tmp_path):
+    done = shell(
+        f"cd {tmp_path}; (sleep 0.2; {STATUS}) | true", "print('short')\nraise SystemExit(3)", PYTHONUNBUFFERED=""
+    )
+    assert (done.stderr, (tmp_path / "status").read_text()) == ("", "3\n")
+
+
+def test_closed_pipe_passes_handlers_of_file_errors(tmp_path):
+    code = "import sys\ntry:\n    print('x', flush=True)\nexcept OSError:\n    print('caught', file=sys.stderr)"
+    done = shell(f"cd {tmp_path}; (sleep 0.2; {STATUS}) | true", code)
+    assert (done.stderr, (tmp_path / "status").read_text()) == ("", "141\n")
+
+
+def test_own_broken_pipe_is_not_hidden():
+    done = shell('"$PYTHON" -c "$PROGRAM"', "raise BrokenPipeError('of a worker')")
+    assert done.returncode == 1
+    assert "BrokenPipeError: of a worker" in done.stderr
+
+
+def test_full_output_costs_one_line():
+    done = shell('"$PYTHON" -c "$PROGRAM" > /dev/full', "print('x')")
+    assert done.returncode == 2
+    assert done.stderr == "error: standard output: No space left on device; what was saved is kept\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_closed_descriptor_is_not_reused_by_a_file(closed, tmp_path):
+    """The next file to be opened would take its number, and with it all messages of compiled code."""
+    code = (
+        "import os, sys\n"
+        f"with open({str(tmp_path / 'file')!r}, 'wb', 0) as file:\n"
+        "    file.write(b'data')\n"
+        "    print('out')\n"
+        "    print('err', file=sys.stderr)\n"
+        "    for number in (1, 2):\n"
+        "        os.write(number, b'from compiled code')\n"
+        "    sys.stderr.isatty(), sys.stdin.read(0)"
+    )
+    done = shell(f'"$PYTHON" -c "$PROGRAM" {closed}', code)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "file").read_bytes() == b"data"
+
+
+def test_closed_descriptor_of_a_child_is_open():
+    code = "import subprocess\nraise SystemExit(subprocess.run(['bash', '-c', 'echo x; echo y >&2']).returncode)"
+    assert shell('"$PYTHON" -c "$PROGRAM" >&- 2>&-', code).returncode == 0
+
+
+@pytest.mark.parametrize("environment", [ASCII, {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1:strict"}])
+def test_unencodable_characters_are_escaped(environment):
+    done = shell('"$PYTHON" -c "$PROGRAM"', "print('\\u0416', '\\ud800')", **environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\\u0416 \\ud800\n", "")
+
+
+def test_chosen_error_handler_is_kept():
+    done = shell('"$PYTHON" -c "$PROGRAM"', "print('\\u0416')", PYTHONIOENCODING="ascii:replace")
+    assert done.stdout == "?\n"
+
+
+def test_guarded_restores_standard_output():
+    before = sys.stdout
+    with pytest.raises(SystemExit) as caught, streams.guarded():
+        print("x")
+    assert caught.value.code is None
+    assert sys.stdout is before
+
+
+def test_command_survives_closed_pipe(tmp_path):
+    done = shell(f'cd {tmp_path}; ("$PYTHON" -m experiments.train --print_config; echo $? > status) | true')
+    assert (done.stderr, (tmp_path / "status").read_text()) == ("", "141\n")
+
+
+def test_solve_keeps_answers_without_reader(tmp_path):
+    """Nobody reads either stream; the answers are in --out."""
+    rows = [{"id": f"ü{i}", "problem": f"{i} kabo 1"} for i in range(3)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = '"$PYTHON" -m experiments.solve --model=tiny --no_adapt --input=q.jsonl --batch=1 --out=a.jsonl'
+    done = shell(f"cd {tmp_path}; ({command} 2>&1; echo $? > status) | true")
+    assert (done.stderr, (tmp_path / "status").read_text()) == ("", "0\n")
+    answers = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [answer["id"] for answer in answers] == ["ü0", "ü1", "ü2"]
+
+
+def test_solve_stops_when_its_reader_leaves(tmp_path):
+    rows = [{"problem": f"{i % 10} obak {i // 10}"} for i in range(24)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = '"$PYTHON" -m experiments.solve --model=tiny --no_adapt --input=q.jsonl --batch=2'
+    done = shell(f"cd {tmp_path}; ({command}; echo $? > status) | head -n 1", **ASCII)
+    assert json.loads(done.stdout)["problem"] == "0 obak 0"
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "status").read_text() == "141\n"
+
+
+def test_argument_outside_encoding_costs_one_line():
+    done = shell('"$PYTHON" -m experiments.train --workdir="$NAME"', NAME="läufe", **ASCII)
+    assert done.returncode == 2
+    assert done.stderr.endswith("is not ascii text; set PYTHONUTF8=1 or LC_ALL=C.UTF-8\n")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,38 @@
+"""The formula for floating-point operations, held against the model and the compiler."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mass_jax.llama import Llama, LlamaConfig
+from mass_jax.llama.flops import Tokens, flops, matmul_weights
+
+CONFIG = LlamaConfig(
+    vocab_size=97,
+    hidden_size=32,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=8,
+    intermediate_size=48,
+    tie_word_embeddings=False,
+)
+
+
+def test_weights_are_the_kernels_of_the_model():
+    params = jax.eval_shape(Llama(CONFIG).init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+    kernels = [leaf.size for path, leaf in jax.tree.leaves_with_path(params) if "kernel" in jax.tree_util.keystr(path)]
+    assert matmul_weights(CONFIG) == sum(kernels)
+    assert matmul_weights(CONFIG, 3) == matmul_weights(CONFIG)
+
+
+def test_a_token_read_is_two_operations_a_weight():
+    assert flops(CONFIG, Tokens(read=5, written=2, trained=0), inner_steps=2) == 14 * matmul_weights(CONFIG)
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_fewer_adapted_blocks_cost_less_and_all_of_them_the_whole(blocks):
+    tokens = Tokens(read=0, written=0, trained=10)
+    whole = flops(CONFIG, tokens, inner_steps=2)
+    assert whole == flops(CONFIG, tokens, inner_steps=2, lora_blocks=3) == 40 * matmul_weights(CONFIG)
+    assert 20 * matmul_weights(CONFIG, blocks) < flops(CONFIG, tokens, inner_steps=2, lora_blocks=blocks) < whole

@@ -1,0 +1,77 @@
+"""Advantages and the clipped surrogate against their formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mass_jax.method.policy_gradient import clip_fraction, clipped_surrogate, group_advantages
+
+
+def test_advantages_are_centred_scaled_and_invariant_to_shift(x64):
+    rewards = np.random.default_rng(0).normal(size=(5, 12))
+    advantages = group_advantages(jnp.asarray(rewards), eps=0.0)
+    np.testing.assert_allclose(advantages.mean(-1), 0, atol=1e-12)
+    np.testing.assert_allclose(advantages.std(-1), 1, rtol=1e-12)
+    np.testing.assert_allclose(group_advantages(jnp.asarray(3 + rewards), 0.01), group_advantages(rewards, 0.01))
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.01])
+def test_a_group_without_differences_teaches_nothing(eps):
+    assert (group_advantages(jnp.full((2, 6), 0.3), eps) == 0).all()
+
+
+def test_the_floor_keeps_noise_small():
+    noise = 1e-4 * np.random.default_rng(1).normal(size=(1, 12))
+    assert np.abs(group_advantages(jnp.asarray(noise), eps=0.01)).max() < 0.05
+
+
+def surrogate_by_hand(logp, old, target, advantages, clip, level):
+    rows = []
+    for lp, lo, t, a in zip(logp, old, target, advantages, strict=True):
+        real = t > 0
+        if not real.any():
+            rows.append(0.0)
+            continue
+        ratios = [np.exp((lp - lo)[real].sum())] if level == "sequence" else np.exp((lp - lo)[real])
+        rows.append(-np.mean([min(r * a, np.clip(r, 1 - clip, 1 + clip) * a) for r in ratios]))
+    return rows
+
+
+@pytest.mark.parametrize("level", ["sequence", "token"])
+def test_surrogate_equals_the_formula_row_by_row(x64, level):
+    rng = np.random.default_rng(2)
+    logp, old = -rng.exponential(0.4, size=(2, 8, 5))
+    target = (rng.random((8, 5)) < 0.7).astype(float)
+    target[0] = 0
+    advantages = rng.normal(size=8)
+    got = clipped_surrogate(*map(jnp.asarray, (logp, old, target, advantages)), clip_ratio=0.2, level=level)
+    np.testing.assert_allclose(got, surrogate_by_hand(logp, old, target, advantages, 0.2, level), rtol=1e-12)
+
+
+def test_on_policy_gradient_is_that_of_reinforce(x64):
+    rng = np.random.default_rng(3)
+    logp = jnp.asarray(-rng.exponential(0.4, size=(4, 5)))
+    advantages, target = jnp.asarray(rng.normal(size=4)), jnp.ones((4, 5))
+
+    def loss(x):
+        return clipped_surrogate(x, jax.lax.stop_gradient(logp), target, advantages, clip_ratio=0.2).sum()
+
+    expected = -jnp.broadcast_to(advantages[:, None], logp.shape)
+    np.testing.assert_allclose(jax.grad(loss)(logp), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("shift", "advantage", "flows"), [(1.0, 1.0, False), (1.0, -1.0, True), (-1.0, 1.0, True)])
+def test_the_clip_stops_only_what_went_far_enough(shift, advantage, flows):
+    old = jnp.full((1, 1), -2.0)
+
+    def loss(x):
+        return clipped_surrogate(x, old, jnp.ones((1, 1)), jnp.array([advantage]), clip_ratio=0.2).sum()
+
+    assert bool(jax.grad(loss)(old + shift)[0, 0] != 0) is flows
+
+
+def test_clip_fraction_counts_rows_outside():
+    old, target = jnp.zeros((4, 2)), jnp.ones((4, 2))
+    now = jnp.array([[0.0, 0.0], [0.5, 0.0], [-0.5, 0.0], [0.5, -0.5]])
+    assert float(clip_fraction(now, old, target, clip_ratio=0.2)) == 0.5

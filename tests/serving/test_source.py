@@ -1,0 +1,77 @@
+"""Models of workdirs, with real checkpoints: the newest sound one is loaded."""
+
+import contextlib
+import logging
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from mass_jax.config import Config
+from mass_jax.errors import UserError
+from mass_jax.method import meta_step
+from mass_jax.runtime import Checkpoints
+from mass_jax.serving import source
+from mass_jax.training.components import assemble
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A workdir with checkpoints of steps 1 and 2, in which every weight is the step."""
+    workdir = tmp_path_factory.mktemp("trained")
+    (workdir / "config.json").write_text(Config().to_json())
+    with contextlib.closing(assemble(Config())) as parts:
+        policy = parts.fresh_weights(jax.random.key(0)).policy
+        state = meta_step.init_state(jax.random.key(0), parts.learner("verifier"), policy)
+    with Checkpoints(workdir / "seed0" / "mass" / "checkpoints") as checkpoints:
+        for step in (1, 2):
+            filled = jax.tree.map(lambda leaf, step=step: np.full_like(leaf, step), state.policy)
+            checkpoints.save(step, jax.device_put(state._replace(policy=filled)))
+    return workdir
+
+
+@pytest.fixture
+def workdir(trained, tmp_path):
+    return pathlib.Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def flip_bits(checkpoint):
+    path = max((path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 4
+    path.write_bytes(data)
+
+
+def loaded_step(workdir):
+    found = source.load_model(str(workdir))
+    found.parts.close()
+    assert {float(np.unique(leaf).item()) for leaf in jax.tree.leaves(found.weights.policy)} == {
+        float(found.label.rpartition(" ")[2])
+    }
+    return int(found.label.rpartition(" ")[2])
+
+
+def test_source_loads_newest_checkpoint(workdir, caplog):
+    assert loaded_step(workdir) == 2
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_source_passes_over_corrupt_checkpoint(workdir, caplog):
+    checkpoints = workdir / "seed0" / "mass" / "checkpoints"
+    flip_bits(checkpoints / "2")
+    assert loaded_step(workdir) == 1
+    assert f"checkpoint {checkpoints / '2'} cannot be used" in caplog.text
+    assert (checkpoints / "2").exists()  # nothing is removed
+    flip_bits(checkpoints / "1")
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be read .*has changed since it was saved"):
+        source.load_model(str(workdir))
+
+
+@pytest.mark.parametrize("text", ["[]", '"tiny"', "null", "[" * 100_000, '{"steps": "5"}', "\xff"])
+def test_source_refuses_damaged_settings(text, tmp_path):
+    (tmp_path / "config.json").write_bytes(text.encode("latin1"))
+    with pytest.raises(UserError, match=r"config\.json holds no settings of a run") as caught:
+        source.load_model(str(tmp_path))
+    assert "\n" not in str(caught.value)
