@@ -1,0 +1,28 @@
+"""A spell checker for phrases that this project avoids: they read like a translation."""
+
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+PHRASES = re.compile(
+    r"nats a token|tokens? a (?:question|row|step)|\bmend(?:s|ed|ing)?\b|\bLetters:|of everything drawn|what it deserves"
+    r"|that (?:is|are) not there|\bhangs? on (?:the|no|its)|goes on where|what stands|what a .{3,20} (?:leaves|stands)"
+    r"|is told by|takes? in and gives? out|\bof ones own|\bis no (?!longer\b|more\b|need\b|such\b)[a-z]+"
+    r"|\bpractis(?:e|es|ed|ing)\b|go(?:es)? on from|\bas it is\b|anyone's",
+    re.IGNORECASE,
+)
+SKIPPED = ("docs/results/", "mass_jax/data/", "tests/test_language.py")
+FILES = sorted(
+    path
+    for pattern in ("*.md", "mass_jax/**/*.py", "experiments/**/*.py", "tests/**/*.py", "docs/**/*.md", "third_party/**/*.py")
+    for path in ROOT.glob(pattern)
+    if not path.relative_to(ROOT).as_posix().startswith(SKIPPED)
+)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_text_uses_plain_phrases(path):
+    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+    assert [f"{number}: {line.strip()}" for number, line in lines if PHRASES.search(line)] == []
