@@ -45,7 +45,9 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_functions_named_exist(page):
     """Names such as `method.score.scores` are found in the file of their module."""
-    for name in re.findall(r"`((?:method|metagrad|training|tasks|llama)(?:\.\w+){2,})`", page.read_text(encoding="utf-8")):
+    for name in re.findall(
+        r"`((?:method|metagrad|training|tasks|llama)(?:\.\w+){2,})`", page.read_text(encoding="utf-8")
+    ):
         parts = name.split(".")
         stems = [ROOT / "mass_jax" / "/".join(parts[:depth]) for depth in range(len(parts), 0, -1)]
         sources = [p for stem in stems for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()]

@@ -105,7 +105,11 @@ def load(
 
 
 def make_model(
-    parts: Components, weights: Weights, permitted: policy.Policy, real: Sequence[Example], more: Sequence[gates.Gate] = ()
+    parts: Components,
+    weights: Weights,
+    permitted: policy.Policy,
+    real: Sequence[Example],
+    more: Sequence[gates.Gate] = (),
 ) -> stages.Model:
     """Combines a model with the gates of a policy.
 

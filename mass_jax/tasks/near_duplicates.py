@@ -6,7 +6,7 @@ similarity of their sets of five-token shingles is at least 0.5:
 .. math:: J(A, B) = |A \cap B| / |A \cup B|
 
 By this measure, the MATH training set contains 59 near-duplicates of MATH-500. Short problems, which shingles miss, are
-also compared by containment. `docs/near_duplicates.md` reports the results of both measures.
+also compared by containment. `docs/reference/near_duplicates.md` reports the results of both measures.
 """
 
 import collections

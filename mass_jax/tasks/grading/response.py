@@ -11,7 +11,7 @@ Thinking sections are removed first. Then the first applicable rule decides:
 | 5 | a response of one line | the line |
 
 A response that is truncated, retracts its answer or gives two different answers has no final answer. See
-`docs/answers.md` for examples.
+`docs/reference/answers.md` for examples.
 """
 
 import re2

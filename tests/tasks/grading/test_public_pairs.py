@@ -1,7 +1,7 @@
 """Tests of the agreement with answer pairs from the public tests of other graders.
 
 Each row of `public_pairs.jsonl` names its source. `differs` gives the reason if the source's label is lenient,
-mathematically wrong, or follows another convention; docs/answers.md lists these reasons.
+mathematically wrong, or follows another convention; docs/reference/answers.md lists these reasons.
 """
 
 import collections
