@@ -7,10 +7,10 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 PHRASES = re.compile(
-    r"nats a token|tokens? a (?:question|row|step)|\bmend(?:s|ed|ing)?\b|\bLetters:|of everything drawn"
-    r"|what it deserves|that (?:is|are) not there|\bhangs? on (?:the|no|its)|goes on where|what stands|what a .{3,20} (?:leaves|stands)"
-    r"|is told by|takes? in and gives? out|\bof ones own|\bis no (?!longer\b|more\b|need\b|such\b)[a-z]+"
-    r"|\bpractis(?:e|es|ed|ing)\b|go(?:es)? on from|\bas it is\b|anyone's",
+    r"nats a token|tokens? a (?:question|row|step)|\bmend(?:s|ed|ing)?\b|\bLetters:|of everything drawn|anyone's"
+    r"|what it deserves|that (?:is|are) not there|\bhangs? on (?:the|no|its)|goes on where|go(?:es)? on from"
+    r"|what stands|what a .{3,20} (?:leaves|stands)|is told by|takes? in and gives? out|\bof ones own"
+    r"|\bis no (?!longer\b|more\b|need\b|such\b)[a-z]+|\bpractis(?:e|es|ed|ing)\b|\bas it is\b",
     re.IGNORECASE,
 )
 SKIPPED = ("docs/results/", "mass_jax/data/", "tests/test_language.py")
