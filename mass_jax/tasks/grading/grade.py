@@ -29,6 +29,8 @@ def grade(gold: str, answer: str, judge: Judge) -> Verdict:
         answered = read(answer)
     except Unreadable:
         return Verdict.UNPARSABLE
+    if gold.strip(" +-").lower() == "nan":  # stands for no value, and equals nothing
+        return Verdict.WRONG
     try:
         wanted = read(gold)
     except Unreadable:

@@ -40,21 +40,21 @@ _MULTIPLIERS = frozenset("squared cubed factorial plus minus k mn bn lakh crore 
 # Words that do not name counted objects. A unit that contains one must occur in both answers.
 _NOT_NOUNS = frozenset(
     "a about above add added after ago all almost also am an and another any approximately are around as at base "
-    "basis be before below between bn bp bps but by choose circa cos couple crore cross cubed debt decrease decreased "
-    "difference divide divided divides double doubled each either error every exactly exceeds exponent extra "
-    "factorial false few fewer fifths fold for fraction from gcd greater gross half halved halves has have high "
-    "higher hundredths if improper in increase increased inf infinite infinity inverse is it its kilo lakh lcm least "
-    "left less ln log lots low lower many max maximum mean mega mil millard mille millones min minimum minus mn mod "
-    "modulo more most multiplied multiply myriad nd nearly negation negative neither nil no none nope nor not nth of "
-    "off on ones only opposite or other out over owed owing pair pairs per permille pi plus positive power powers ppb "
-    "ppm product quadruple quarter quarters quotient rd reciprocal recurring reduced remainder repeated repeating "
-    "rooted roughly same score scores several short shy sin so some sqrt squared st still sub subtract subtracted "
-    "such sum tan tens tenths th than that the their them then there therefore they this those thousandths threefold "
-    "thrice through till time times to together too top total treble triple twice twofold undefined under unknown "
-    "until up upto use versus very via vs was were when where which while whole will with without would wrong you "
-    "zero "
-    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety k".split()
+    "basis be before below between bn bp bps but by choose circa conjugate cos couple crore cross cubed debt decrease "
+    "decreased difference divide divided divides double doubled each either error every exactly exceeds exponent "
+    "extra factorial false few fewer fifths fold for fraction from gcd giga googol grand greater gross half halved "
+    "halves has have high higher hundredths if improper in increase increased inf infinite infinity inverse is it its "
+    "kilo lakh lcm least left less ln log lots low lower many max maximum mean mega mil mill millard mille milliard "
+    "milliarden millones min minimum minus mn mod modulo more most multiplied multiply myriad nd nearly negation "
+    "negative neither nil no none nope nor not nth of off on ones only opposite or other out over owed owing pair "
+    "pairs per permille pi plus positive power powers ppb ppm product quadruple quarter quarters quotient rd "
+    "reciprocal recurring reduced remainder repeated repeating rooted roughly same score scores several short shy sin "
+    "so some sqrt squared st still sub subtract subtracted such sum tan tens tera tenths th than that the their them "
+    "then there therefore they this those thou thousandths threefold thrice through till time times to together too "
+    "top total treble triple twice twofold undefined under unknown until up upto use versus very via vs was were when "
+    "where which while whole will with without would wrong you zero one two three four five six seven eight nine ten "
+    "eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty "
+    "seventy eighty ninety k".split()
 ) | frozenset(_SCALES) | frozenset(f"{name}s" for name in _SCALES)  # fmt: skip
 _OPERATORS = {"and", "or", "is", "mod", "pi", "sqrt", "sin", "cos", "tan", "cot", "log", "ln", "inf", "infinity"}
 _NOUNS_IN_TH = {"month", "path", "length", "width", "depth", "tooth", "booth", "cloth", "moth", "mouth", "bath", "inch"}
@@ -116,6 +116,8 @@ def may_be_left_out(unit: str) -> bool:
     """
     words = unit.replace("/", " ").split("^")[0].split()
     if len(words) > _MAX_WORDS or unit.startswith("/"):
+        return False
+    if words and len(words[-1]) > 5 and words[-1].endswith("ed"):  # tripled, negated
         return False
     return all(word in _PLAIN or word in ("celsius", "fahrenheit", "c", "f") or _is_noun(word) for word in words)
 

@@ -14,6 +14,7 @@ from mass_jax.tasks.grading.latex import last_boxed
 MOST_DIGITS = 10_000  # per number; expanding an exponent of nine digits would exhaust memory
 
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+_MISSING = ("nan", "null")  # what a table writes as text where an answer is missing
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -146,6 +147,8 @@ def to_problem(source: Source, row: Any, default_id: str) -> Problem:
     answer = source.answer(solution) if callable(source.answer) else _text(row, source.answer)
     if not answer.strip():
         raise BadRow("empty answer")
+    if answer.strip().lower() in _MISSING:
+        raise BadRow(f"missing answer ({answer.strip()})")
     if not problem.strip():
         raise BadRow("empty problem")
     level = _optional(row, source.level)

@@ -94,3 +94,21 @@ def test_read_survives_malformed_parts(text):
         return nested(depth - 1) if depth else grade_quickly("12", text)
 
     assert nested(200) is not Verdict.RIGHT
+
+
+@pytest.mark.parametrize(
+    "word", ["ppm", "basis points", "giga", "milliarden", "tripled", "pounds owed", "nil", "grand"]
+)
+def test_word_that_changes_the_value_is_no_unit(word):
+    assert grade_quickly("14", f"14 {word}") is not Verdict.RIGHT
+    assert grade_quickly("14", f"14 red {word}") is not Verdict.RIGHT
+
+
+@pytest.mark.parametrize("word", ["marbles", "red beds", "bananas"])
+def test_plain_noun_may_be_left_out(word):
+    assert grade_quickly("14", f"14 {word}") is Verdict.RIGHT
+
+
+def test_missing_value_equals_nothing():
+    assert grade_quickly("nan", "NaN") is Verdict.WRONG
+    assert grade_quickly("-NaN", "-NaN") is Verdict.WRONG

@@ -131,6 +131,7 @@ REFUSED = {
     "Infinity": "missing field 'answer' (Infinity)",
     "-Infinity": "missing field 'answer' (-Infinity)",
     "null": "missing field 'answer'",
+    '"NaN"': "missing answer (NaN)",
     "true": "wrong type of 'answer': bool",
     "[1.5]": "wrong type of 'answer': list",
     '{"value": 1.5}': "wrong type of 'answer': dict",
