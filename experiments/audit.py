@@ -1,13 +1,13 @@
-"""Reads the log of test-time changes: verifies it, shows it, makes an update again, and writes a page or an adapter.
+"""Reads the audit log: verifies it, shows and replays events, exports adapters and writes an HTML page.
 
-    python -m experiments.audit policy                               a policy to start from
-    python -m experiments.audit verify --workdir=runs/tiny           finds any edit, removal or reordering
-    python -m experiments.audit show [EVENT] --workdir=runs/tiny     all events, or one in full
-    python -m experiments.audit replay EVENT --workdir=runs/tiny     makes its adapter again, bit for bit
+    python -m experiments.audit policy                               print a policy to start from
+    python -m experiments.audit verify --workdir=runs/tiny           detect any edit, removal or reordering
+    python -m experiments.audit show [EVENT] --workdir=runs/tiny     list all records, or print one in full
+    python -m experiments.audit replay EVENT --workdir=runs/tiny     recompute an adapter and compare its bits
     python -m experiments.audit report --workdir=runs/tiny --out=audit.html
-    python -m experiments.audit export EVENT --workdir=runs/tiny --out=DIR   the adapter in PEFT's format
+    python -m experiments.audit export EVENT --workdir=runs/tiny --out=DIR   write an adapter in PEFT format
 
-EVENT is a record's number, or the start of its hash. Nothing here writes to the log.
+EVENT is a record's number, or the first 8 or more digits of its hash. No command writes to the log.
 """
 
 import json
@@ -29,20 +29,22 @@ FLAGS = flags.FLAGS
 
 
 def define() -> None:
+    """Defines the flags of this command."""
     DEFINE_path("workdir", None, "Directory of a run of experiments.train.")
-    DEFINE_path("model", None, "In place of a workdir: the model that the events were made with.")
-    DEFINE_path("log", None, "Event log; by default WORKDIR/audit/events.jsonl.")
-    flags.DEFINE_string("expect", None, "verify: NUMBER:HASH of a record, noted down before.")
-    flags.DEFINE_string("problem", None, "replay, export: the problem of an event whose log keeps no texts.")
-    DEFINE_path("out", None, "report: the page; export: a directory.")
+    DEFINE_path("model", None, "Instead of a workdir: the model given to experiments.solve.")
+    DEFINE_path("log", None, "Event log; defaults to WORKDIR/audit/events.jsonl.")
+    flags.DEFINE_string("expect", None, "verify: NUMBER:HASH of a record, noted earlier.")
+    flags.DEFINE_string("problem", None, "replay, export: the event's problem, if the log stores no texts.")
+    DEFINE_path("out", None, "report: file of the page; export: directory of the adapter.")
     flags.DEFINE_string("run", None, "replay, export: training run of the workdir, as given to experiments.solve.")
     flags.DEFINE_integer("train_seed", None, "replay, export: meta-training seed, as given to experiments.solve.")
 
 
 def main(argv: Sequence[str]) -> None:
+    """Runs the subcommand named by the first argument."""
     try:
         if len(argv) < 2:
-            raise UserError(f"no command given; give one of {', '.join(COMMANDS)}")
+            raise UserError(f"no command; give one of {', '.join(COMMANDS)}")
         name, *rest = argv[1:]
         if name not in COMMANDS:
             raise UserError(f"command {name!r} is unknown; {nearest(name, COMMANDS)}")
@@ -55,17 +57,19 @@ def main(argv: Sequence[str]) -> None:
 
 
 def policy() -> None:
+    """Prints the default policy."""
     from mass_jax.serving.guards.policy import Policy
 
     print(Policy().to_json(), end="")
 
 
 def verify() -> None:
+    """Verifies the hash chain; ends with status 1 if it is broken."""
     expect = None
     if FLAGS.expect is not None:
         number, _, digest = FLAGS.expect.partition(":")
         if not number.isdigit() or not digest:
-            raise UserError(f"--expect={FLAGS.expect!r} must be NUMBER:HASH, as verify prints it")
+            raise UserError(f"--expect={FLAGS.expect!r} must be NUMBER:HASH, as printed by verify")
         expect = int(number), digest
     try:
         head, notes = log.verify(log_path(), expect)
@@ -78,6 +82,7 @@ def verify() -> None:
 
 
 def show(which: str | None = None) -> None:
+    """Lists all records, or prints one in full."""
     if which is not None:
         print(json.dumps(find(which), indent=1, ensure_ascii=True))
         return
@@ -86,7 +91,7 @@ def show(which: str | None = None) -> None:
 
 
 def in_a_line(record: Mapping[str, Any]) -> str:
-    """One record for a reader; texts with their escapes, since they may be anything."""
+    """Formats a record on one line; texts are escaped because they are untrusted."""
     line = f"{record['number']:>6} {record.get('time', ''):24} {record['kind']:10}"
     if record["kind"] == "adaptation":
         used = sum(example["used"] for example in record["examples"])
@@ -99,37 +104,47 @@ def in_a_line(record: Mapping[str, Any]) -> str:
 
 
 def replay(which: str | None = None) -> None:
+    """Recomputes the adapter of an event and compares its bits; ends with status 1 if they differ."""
     record = find(which)
-    found, _ = made_again(record)
+    found, _ = recompute(record)
     for name in found.differs:
-        print(f"note: {name} is not as it was")
+        print(f"note: {name} differs from the record")
     if not found.same:
-        print(f"DIFFERENT: the adapter of record {record['number']} was not made again bit for bit")
+        print(f"DIFFERENT: the recomputed adapter of record {record['number']} has other bits")
         raise SystemExit(1)
-    print(f"ok: the adapter of record {record['number']} is the same, bit for bit ({record['adapter']})")
+    print(f"ok: the recomputed adapter of record {record['number']} is bit-identical ({record['adapter']})")
 
 
 def export(which: str | None = None) -> None:
+    """Writes the adapter of an event in PEFT format, with its base model where meta-training changed it."""
     from mass_jax.llama import peft, weights
 
     if FLAGS.out is None:
         raise UserError("--out is missing; give a directory for the adapter")
     record = find(which)
-    found, model = made_again(record)
+    found, model = recompute(record)
     if not found.same:
-        raise UserError(f"the adapter of record {record['number']} was not made again bit for bit; see replay")
+        raise UserError(f"the recomputed adapter of record {record['number']} has other bits; run replay for details")
     out, solver = pathlib.Path(FLAGS.out), model.parts.solver
     peft.save(out, solver.adapter(model.weights, found.adapter))
     if solver.generator == "full" and FLAGS.workdir is not None:
-        # Meta-training changed the weights beneath the adapter, which is of no use without them.
+        # Meta-training changed the weights under the adapter, which is useless without them.
         weights.save(out / "base", solver.params(model.weights), solver.config)
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            if (model.parts.directory / name).is_file():
-                shutil.copy(model.parts.directory / name, out / "base" / name)
+        copy_tokenizer(model.parts.directory, out / "base")
     print(f"wrote {out}: the adapter of record {record['number']}, decision {record['decision']}")
 
 
+def copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Copies the files that decide prompts and where completions end, as far as they exist."""
+    from mass_jax.serving.identity import TOKENIZER_FILES
+
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copy(source / name, target / name)
+
+
 def report() -> None:
+    """Writes the HTML page of the log."""
     from mass_jax.audit.log_page import write_page
 
     if FLAGS.out is None:
@@ -142,44 +157,45 @@ def report() -> None:
     print(f"wrote {FLAGS.out}: {count} events")
 
 
-def made_again(record: Mapping[str, Any]) -> tuple[Any, Any]:
-    """What `audit.replay` found, and the model."""
+def recompute(record: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Replays an event; returns the result of `serving.replay.replay` and the model."""
     from mass_jax.audit.texts import Texts
     from mass_jax.serving import identity, source, stages
     from mass_jax.serving.replay import problem_of, replay
     from mass_jax.tasks.base import Example
 
     if (FLAGS.workdir is None) == (FLAGS.model is None):
-        raise UserError("give either --workdir=DIR or --model=NAME, as it was given to experiments.solve")
+        raise UserError("give either --workdir=DIR or --model=NAME, the one given to experiments.solve")
     problem = problem_of(record, Texts(log_path(), "full"), FLAGS.problem)
     found = source.load_model(FLAGS.workdir or FLAGS.model, FLAGS.run, FLAGS.train_seed)
     if record["task"] != found.parts.config.task:
         raise UserError(
-            f"record {record['number']} is of task {record['task']!r}, which is not the model's own "
-            f"{found.parts.config.task!r}; call mass_jax.serving.replay.replay with the setup of a solver that has it"
+            f"record {record['number']} is of task {record['task']!r}, but the model's own task is "
+            f"{found.parts.config.task!r}; call mass_jax.serving.replay.replay with a service for that task"
         )
     parts = stages.with_loop(found.parts, record["inner"]["steps"], record["inner"]["rate"])
     real = [Example(p.problem, p.solution) for p in parts.problems(parts.config.seeds[0]).train[: stages.REAL_EXAMPLES]]
     model = stages.Model(parts, found.weights, (), real, 0)
     same = identity.identity(found.weights, parts.directory, parts.config.to_json(), "")
-    del same["policy"]  # it decided, and shaped no bit
+    del same["policy"]  # the policy affects the decision, not the bits
     return replay(model, same, record, problem), model
 
 
 def find(which: str | None) -> dict[str, Any]:
-    """The record with this number, or whose hash starts like this."""
+    """Returns the record with this number, or with a hash that starts with these digits."""
     if not which:
-        raise UserError("no EVENT given; give a record's number, or the start of its hash")
+        raise UserError("EVENT is missing; give a record's number, or the start of its hash")
     found = None
-    for record, _ in log.records(log_path()):  # to the end: a broken log is shown nothing of
+    for record, _ in log.records(log_path()):  # to the end, to verify the whole log first
         if which == str(record["number"]) or (len(which) >= 8 and record["hash"].startswith(which)):
             found = record
     if found is None:
-        raise UserError(f"no record {which!r} in {log_path()}; `show` lists them")
+        raise UserError(f"{log_path()} has no record {which!r}; `show` lists them")
     return found
 
 
 def log_path() -> pathlib.Path:
+    """Returns the path of the log."""
     if FLAGS.log is not None:
         return pathlib.Path(FLAGS.log)
     if FLAGS.workdir is None:
@@ -200,5 +216,5 @@ OF_AN_EVENT = ("show", "replay", "export")
 
 if __name__ == "__main__":
     define()
-    logging.set_verbosity(logging.WARNING)  # orbax logs a page at every load
+    logging.set_verbosity(logging.WARNING)  # orbax logs a page on every load
     settings.run(main, settings.parse_flags)

@@ -1,12 +1,12 @@
-"""Benchmarks memory, time and exactness of meta-gradients: every adjoint and policy, and peers, on one problem.
+"""Benchmarks memory, time and accuracy of meta-gradients: every adjoint and policy, and peers, on one problem.
 
     python -m experiments.bench_metagrad --preset=cpu --out=DIR
 
-writes metagrad.json, metagrad.md, metagrad.png and metagrad.svg to DIR. Rerun the same command to resume: finished
-measurements are kept. Runs are interleaved (every case once, then every case again), because machines are rarely idle,
+Writes metagrad.json, metagrad.md, metagrad.png and metagrad.svg to DIR. Rerun the same command to resume: finished
+measurements are kept. Runs are interleaved (every case once, then every case again), since machines are rarely idle,
 and medians are reported.
 Presets: `cpu` (8 layers, about 20 minutes on 2 cores, 5 GiB), `gpu` and `tpu` (a 1B-parameter shape in bfloat16),
-`tiny` (a check that everything runs; minutes, mostly compilation), `wall` (compiles a published out-of-memory case, all
+`tiny` (checks that everything runs; minutes, mostly compilation), `wall` (compiles a published out-of-memory case, all
 124M parameters, T=16 and T=32 steps, and runs nothing). PyTorch peers run on CPU presets if they are installed.
 """
 
@@ -32,7 +32,7 @@ FLAGS = flags.FLAGS
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as a Markdown table."""
+    """Formats the rows as a Markdown table."""
     lines = [
         "| adjoint | policy | optimizer | K | m | tokens | temporaries, MiB | seconds | compile, s | relative error |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
@@ -51,7 +51,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def figure(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> Figure:
-    """Temporary memory against time on logarithmic axes, one point per policy: the timed SGD rows."""
+    """Plots temporary memory against time of the timed SGD rows, on logarithmic axes, one point per policy."""
     chosen = [row for row in rows if row["seconds"] and row["temp_bytes"] and row["optimizer"] == "sgd"]
     families = list(dict.fromkeys(row["adjoint"].split("(")[0] for row in chosen))
     with plot.figure(path, 2.5 + 0.16 * ((len(families) + 1) // 2)) as figure:
@@ -72,22 +72,22 @@ def figure(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> Figure:
 
 
 def machine() -> str:
-    """Number and kind of the devices, or of the CPU cores."""
+    """Describes the machine: number and kind of its devices, or number of its CPU cores."""
     kind = jax.devices()[0].device_kind
     return f"{os.cpu_count()} CPU cores" if kind == "cpu" else f"{jax.device_count()} x {kind}"
 
 
 def run(preset: str, out: pathlib.Path, machine: str, stop: runtime.Stop | None = None) -> None:
-    """Measures a preset: metagrad.json grows with every measurement, table and figure come at the end.
+    """Measures a preset and writes metagrad.json after every measurement, the table and the figure at the end.
 
     Args:
-        preset: of `bench.PRESETS`, or "wall".
-        out: directory of the results; what is finished there is not measured again.
-        machine: its name in the results.
+        preset: name in `bench.PRESETS`, or "wall".
+        out: directory of the results; finished measurements are not repeated.
+        machine: name of the machine in the results.
         stop: polled after every measurement.
 
     Raises:
-        ValueError: `out` holds measurements of another machine, version or preset, or a damaged file.
+        ValueError: If `out` contains measurements of another machine, version or preset, or a damaged file.
     """
     path = out / "metagrad.json"
     header = {"machine": machine, "jax": jax.__version__, "preset": preset}
@@ -112,7 +112,7 @@ def read_rows(path: pathlib.Path, header: dict[str, Any]) -> list[dict[str, Any]
     """Returns the rows of an earlier run of the same measurement.
 
     Raises:
-        ValueError: they are of another one, or the file is damaged.
+        ValueError: If the file belongs to another measurement or is damaged.
     """
     if not path.exists():
         return []
@@ -127,11 +127,12 @@ def read_rows(path: pathlib.Path, header: dict[str, Any]) -> list[dict[str, Any]
 
 
 def main(_: Sequence[str]) -> None:
+    """Runs the command."""
     settings.guarded(command)
 
 
 def command(stop: runtime.Stop) -> None:
-    """The whole command."""
+    """Checks the flags and runs the benchmark."""
     if FLAGS.out is None:
         raise UserError("--out is missing; give a directory, like --out=runs/bench_metagrad")
     try:
@@ -141,10 +142,10 @@ def command(stop: runtime.Stop) -> None:
 
 
 def define() -> None:
-    """Defines this command's flags; only when run, since commands share names."""
-    flags.DEFINE_enum("preset", "cpu", sorted([*bench.PRESETS, "wall"]), "Shapes and policies to measure.")
-    DEFINE_path("out", None, "Directory for the results; give it again to resume.")
-    flags.DEFINE_string("machine", "", "What to call this machine in the results; empty asks JAX.")
+    """Defines this command's flags; not on import, since commands share flag names."""
+    flags.DEFINE_enum("preset", "cpu", sorted([*bench.PRESETS, "wall"]), "Named shapes and policies to measure.")
+    DEFINE_path("out", None, "Directory for the results; rerun with the same directory to resume.")
+    flags.DEFINE_string("machine", "", "Name of this machine in the results; empty uses its devices or cores.")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What solving costs and gains: plain, adapted, adapted behind gates; and many questions at a time against one by one.
+"""Benchmarks test-time adaptation: accuracy and cost with and without adaptation and gates, and batching.
 
     python -m experiments.bench_solve --workdir=runs/tiny3 --out=docs/results/audit
 
-writes cost.json and cost.md, in about ten minutes on 2 cores of an Intel Xeon at 2.50 GHz; the workdir is that of
-`python -m experiments.train --preset=tiny --seeds=0,1,2 --controls --workdir=runs/tiny3`, of which it takes every seed.
+Writes cost.json and cost.md, in about ten minutes on 2 cores of an Intel Xeon at 2.50 GHz. The workdir comes from
+`python -m experiments.train --preset=tiny --seeds=0,1,2 --controls --workdir=runs/tiny3`; every seed is measured.
 """
 
 import functools
@@ -29,7 +29,7 @@ from mass_jax.tasks.base import Problem, Verdict
 
 FLAGS = flags.FLAGS
 REPEATS = 7
-# row of the table -> the operator's policy; None adapts nothing
+# Row of the table -> policy; None answers without adaptation.
 ROWS: dict[str, Policy | None] = {
     "plain": None,
     "adapted, no gates": Policy(gates={}),
@@ -38,21 +38,22 @@ ROWS: dict[str, Policy | None] = {
 }
 
 
-def open_solver(policy: Policy | None, scratch: str, seed: int) -> loading.AdaptationService:
+def open_service(policy: Policy | None, scratch: str, seed: int) -> loading.AdaptationService:
+    """Loads the service of one row, with a new log."""
     log = pathlib.Path(tempfile.mkdtemp(dir=scratch)) / "events.jsonl"
     return loading.load(FLAGS.workdir, train_seed=seed, policy_file=policy, log=log, adapt=policy is not None)
 
 
 def measure_row(policy: Policy | None, seeds: Sequence[int], scratch: str) -> dict[str, Any]:
-    """Accuracy and cost a question on the headline problems of every seed; the first batch warms up."""
+    """Measures accuracy and mean cost per question on the first evaluation set of every seed, after a warm-up batch."""
     right, found = [], []
     for seed in seeds:
-        with open_solver(policy, scratch, seed) as solver:
-            column = next(iter(solver.setup.model.parts.problems(seed).columns.values()))
-            solver(column[: solver.batch])
+        with open_service(policy, scratch, seed) as service:
+            column = next(iter(service.setup.model.parts.problems(seed).columns.values()))
+            service(column[: service.batch])
             questions = [Problem(f"{seed} {p.id}", p.problem, "", "") for p in column]
-            answers = solver(questions)
-            task = solver.setup.model.parts.dialogue.task
+            answers = service(questions)
+            task = service.setup.model.parts.dialogue.task
             verdicts = task.verify(column, [answer.text or "" for answer in answers])
             right += [verdict is Verdict.RIGHT for verdict in verdicts]
             found += answers
@@ -68,16 +69,16 @@ def measure_row(policy: Policy | None, seeds: Sequence[int], scratch: str) -> di
 
 
 def measure_batching(scratch: str, seed: int, count: int = 16) -> dict[str, Any]:
-    """Seconds of `count` questions together and one by one, in turn; medians."""
-    with open_solver(Policy(), scratch, seed) as solver:
-        asked = [p.problem for p in next(iter(solver.setup.model.parts.problems(seed).columns.values()))[:count]]
+    """Measures median seconds of `count` questions in one batch and one by one, alternating."""
+    with open_service(Policy(), scratch, seed) as service:
+        asked = [p.problem for p in next(iter(service.setup.model.parts.problems(seed).columns.values()))[:count]]
         times: dict[str, list[float]] = {"together": [], "one_by_one": []}
         for i in range(REPEATS + 1):
             began = time.perf_counter()
-            solver(asked)
+            service(asked)
             middle = time.perf_counter()
             for problem in asked:
-                solver([problem])
+                service([problem])
             if i:  # the first compiles
                 times["together"].append(middle - began)
                 times["one_by_one"].append(time.perf_counter() - middle)
@@ -86,6 +87,7 @@ def measure_batching(scratch: str, seed: int, count: int = 16) -> dict[str, Any]
 
 
 def to_markdown(results: dict[str, Any]) -> str:
+    """Formats the results as a Markdown table."""
     lines = ["| | accuracy, % | tokens | MFLOP | seconds |", "|---|---:|---:|---:|---:|"]
     for name, row in results["rows"].items():
         cells = (100 * row["accuracy"], row["tokens"], row["mflop"], row["seconds"])
@@ -93,19 +95,20 @@ def to_markdown(results: dict[str, Any]) -> str:
     batching = results["batching"]
     lines.append("")
     lines.append(
-        f"A question, in batches of 16. {batching['questions']} questions together take {batching['together']:.2f} s, "
-        f"one by one {batching['one_by_one']:.2f} s: {batching['share']:.2f} of the time "
-        f"(medians of {batching['repeats']}, in turn)."
+        f"Per question, in batches of 16. {batching['questions']} questions take {batching['together']:.2f} s in one "
+        f"batch and {batching['one_by_one']:.2f} s one by one, a ratio of {batching['share']:.2f} "
+        f"(medians of {batching['repeats']} alternating runs)."
     )
     return "\n".join(lines) + "\n"
 
 
 def main(_: Sequence[str]) -> None:
+    """Runs the command."""
     settings.guarded(command)
 
 
 def command(stop: runtime.Stop) -> None:
-    """The whole command; OUT/cost.partial.json holds what is finished until all is."""
+    """Measures all rows; OUT/cost.partial.json keeps finished parts until the end."""
     if FLAGS.workdir is None:
         raise UserError("--workdir is missing; give a run of experiments.train")
     workdir, out = pathlib.Path(FLAGS.workdir), pathlib.Path(FLAGS.out)
@@ -113,7 +116,7 @@ def command(stop: runtime.Stop) -> None:
         run = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
         seeds = run["seeds"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--workdir={workdir} holds no run of experiments.train ({error!r})") from None
+        raise UserError(f"--workdir={workdir} is not a run of experiments.train ({error!r})") from None
     parts = Parts(out / "cost.partial.json", {"workdir": str(workdir.resolve()), "settings": run}, stop)
     with tempfile.TemporaryDirectory() as scratch:
         batching = parts.of("batching", lambda: measure_batching(scratch, seeds[0]))
@@ -129,9 +132,9 @@ def command(stop: runtime.Stop) -> None:
 
 
 def define() -> None:
-    """Defines this command's flags; only when run, since commands share names."""
+    """Defines the flags of this command."""
     DEFINE_path("workdir", None, "Directory of a run of experiments.train.")
-    DEFINE_path("out", "docs/results/audit", "Directory of the results; give it again to resume.")
+    DEFINE_path("out", "docs/results/audit", "Directory of the results; rerun with the same directory to resume.")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Kills a training run at random times in every phase and looks whether it still ends with the same bits.
+"""Chaos test: kills a training run at random times in every phase and checks that it still ends with the same bits.
 
     python -m experiments.chaos --out=runs/chaos --kills=30
 
-Trains a small run undisturbed, then runs that are stopped (SIGTERM) or killed (SIGKILL) and resumed, until so many
-kills are spent: up to three a run, each in another phase, at a random time after that phase began. Each disturbed run
-must end with the checkpoint, the metrics and the records of the undisturbed one, bit for bit (times aside).
-OUT/chaos.json says which phase each kill met; the status is 1 if anything differs. The same command goes on after the
-last run that was finished.
+First trains a small run undisturbed. Then repeats it while stopping (SIGTERM) or killing (SIGKILL) and resuming it,
+until --kills interruptions are done: up to three per run, each in another phase, at a random time after the phase
+began. Every interrupted run must end with the checkpoint, metrics and records of the undisturbed one, bit for bit
+(except for times). OUT/chaos.json lists the phase of each kill; the exit status is 1 if anything differs. Rerun the
+same command to resume after the last finished run.
 """
 
 import collections
@@ -46,7 +46,15 @@ TIMES = ("seconds", "step_time", "seconds_per_question")
 
 @dataclasses.dataclass(frozen=True)
 class Kill:
-    """One interruption: which run, which signal, how long after its start, in which phase, how the process ended."""
+    """One interruption.
+
+    Attributes:
+        run: number of the run.
+        signal: name of the signal.
+        seconds: time from the start of the process to the signal.
+        phase: phase that was interrupted.
+        status: exit status of the process.
+    """
 
     run: int
     signal: str
@@ -56,20 +64,21 @@ class Kill:
 
 
 def main(_: list[str]) -> None:
+    """Runs the command."""
     settings.guarded(torment)
 
 
 def torment(stop: runtime.Stop) -> None:
-    """The whole command."""
+    """Interrupts runs until --kills interruptions are done; exits with status 1 if a result differs."""
     if FLAGS.out is None:
         raise UserError("--out is missing; give a directory, like --out=runs/chaos")
     out = pathlib.Path(FLAGS.out).absolute()
     if not (out / "chaos.json").exists():
         if out.exists() and any(out.iterdir()):
-            raise UserError(f"--out={out} exists and holds no chaos.json; give a new directory")
+            raise UserError(f"--out={out} is not empty and has no chaos.json; give a new directory")
         report(out, [], 0, 0)
     if not (out / "undisturbed" / "report" / "table1.md").exists():
-        train(out / "undisturbed", None, random.Random())  # resumes what an earlier command left of it
+        train(out / "undisturbed", None, random.Random())  # resumes if an earlier command was interrupted
     kills, runs, same = read(out)
     reference = fingerprint(out / "undisturbed")
     while len(kills) < FLAGS.kills:
@@ -87,7 +96,7 @@ def torment(stop: runtime.Stop) -> None:
 
 
 def disturbed(workdir: pathlib.Path, run: int, most: int, draw: random.Random) -> list[Kill]:
-    """One run, interrupted in up to three phases while it goes on, and then left in peace."""
+    """Interrupts a run in up to three phases, then lets it finish; returns the interruptions."""
     kills: list[Kill] = []
     for place in sorted(draw.sample(range(len(PHASES)), min(3, most))):
         number = draw.choice([signal.SIGTERM, signal.SIGKILL])
@@ -100,12 +109,12 @@ def disturbed(workdir: pathlib.Path, run: int, most: int, draw: random.Random) -
 
 
 def train(workdir: pathlib.Path, interruption: tuple[str, signal.Signals] | None, draw: random.Random) -> Kill:
-    """The command as users run it, with a signal in some phase; a kill without a phase is one that did not happen."""
+    """Runs training as users do, with a signal in some phase; the result has no phase if no signal was sent."""
     cache = {"JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "compiled")}
     cache["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     command = [sys.executable, "-m", "experiments.train", *SMALL, f"--workdir={workdir}"]
     began, name, phase = time.monotonic(), "", ""
-    stale = unfinished(workdir)  # of an earlier kill; they say nothing of this process
+    stale = unfinished(workdir)  # left by an earlier kill, not by this process
     with subprocess.Popen(
         command, env=os.environ | cache, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
@@ -122,7 +131,7 @@ def train(workdir: pathlib.Path, interruption: tuple[str, signal.Signals] | None
 
 
 def wait_for(workdir: pathlib.Path, phase: str, process: subprocess.Popen, stale: frozenset[pathlib.Path]) -> bool:
-    """Waits until the run is in a phase; false if it ended before."""
+    """Waits until the run is in a phase; returns False if it ends before."""
     while process.poll() is None:
         if phase_of(workdir, stale) == phase:
             return True
@@ -131,12 +140,12 @@ def wait_for(workdir: pathlib.Path, phase: str, process: subprocess.Popen, stale
 
 
 def unfinished(workdir: pathlib.Path) -> frozenset[pathlib.Path]:
-    """Checkpoints that are being written, or that a kill left so."""
+    """Returns checkpoints that are being written, or were when the run was killed."""
     return frozenset((workdir / "seed0" / "mass").glob("checkpoints/*tmp*"))
 
 
 def phase_of(workdir: pathlib.Path, stale: frozenset[pathlib.Path] = frozenset()) -> str:
-    """What a run is doing, as its files tell; `stale` ones aside."""
+    """Determines the phase of a run from its files, ignoring `stale` ones."""
     run = workdir / "seed0" / "mass"
     if unfinished(workdir) - stale:
         return "saving"
@@ -150,7 +159,7 @@ def phase_of(workdir: pathlib.Path, stale: frozenset[pathlib.Path] = frozenset()
 
 
 def fingerprint(workdir: pathlib.Path) -> dict[str, str]:
-    """Hashes of what a run ends with: every array of its last checkpoint, its metrics and records without times."""
+    """Hashes the results of a run: the arrays of its last checkpoint, and its metrics and records without times."""
     found = {}
     for path in sorted(workdir.rglob("*.jsonl")):
         log = jsonl.read_log(path)
@@ -164,7 +173,7 @@ def fingerprint(workdir: pathlib.Path) -> dict[str, str]:
 
 
 def _hash_of_arrays(path: pathlib.Path) -> str:
-    """Of all arrays in the newest checkpoint of a directory."""
+    """Hashes all arrays in the newest checkpoint of a directory."""
     import jax
     import numpy as np
     from orbax.checkpoint import v1 as ocp
@@ -172,7 +181,7 @@ def _hash_of_arrays(path: pathlib.Path) -> str:
     newest = max((child for child in path.iterdir() if child.name.isdecimal()), key=lambda child: int(child.name))
     digest = hashlib.sha256(newest.name.encode())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that shardings come from the file, which is right: the topology is the same
+        warnings.simplefilter("ignore")  # about shardings from the file, which are right on the same devices
         arrays = ocp.load(newest)
     for leaf in jax.tree.leaves(arrays):
         digest.update(np.asarray(leaf).tobytes())
@@ -180,7 +189,7 @@ def _hash_of_arrays(path: pathlib.Path) -> str:
 
 
 def report(out: pathlib.Path, kills: list[Kill], runs: int, same: int) -> None:
-    """Writes what is known so far."""
+    """Writes the results so far to OUT/chaos.json."""
     result: dict[str, Any] = {"kills": len(kills), "runs": runs, "bit_identical": same}
     result |= {"by_phase": dict(collections.Counter(kill.phase for kill in kills))}
     result |= {"each": [dataclasses.asdict(kill) for kill in kills]}
@@ -188,13 +197,13 @@ def report(out: pathlib.Path, kills: list[Kill], runs: int, same: int) -> None:
 
 
 def read(out: pathlib.Path) -> tuple[list[Kill], int, int]:
-    """Kills, finished runs, and how many of them ended with the same bits."""
+    """Reads OUT/chaos.json: kills, number of finished runs, and number of runs with identical results."""
     found = json.loads((out / "chaos.json").read_text(encoding="utf-8"))
     return [Kill(**each) for each in found["each"]], found["runs"], found["bit_identical"]
 
 
 if __name__ == "__main__":
-    DEFINE_path("out", None, "Directory for the runs and the result.")
-    flags.DEFINE_integer("kills", 30, "Kills in all.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Of the times and signals.")
+    DEFINE_path("out", None, "Directory for the runs and the results; rerun with the same directory to resume.")
+    flags.DEFINE_integer("kills", 30, "Total number of interruptions.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Random seed of times and signals.")
     settings.run(main)

@@ -1,11 +1,11 @@
-"""What test-time adaptation does when it is attacked and killed, on the real command and the real method.
+"""Stress-tests test-time adaptation with injected examples and killed processes.
 
     python -m experiments.chaos_solve inject --model=tiny --out=docs/results/audit    (about 10 minutes)
     python -m experiments.chaos_solve kill --model=tiny --out=docs/results/audit      (about half an hour)
 
-`inject` answers 1,000 questions, a tenth of them with hostile or useless practice in place of what the model wrote, and
-looks whether each was caught by the gate that it was made for; then a new process makes 50 random updates again. `kill`
-ends a solve run by SIGKILL 100 times, every tenth time with a second writer of the same log beside it.
+`inject` answers 1,000 questions, a tenth of them with hostile or useless examples in place of the model's, and counts
+how many are caught by the intended gate; then a new process replays 50 random updates. `kill` ends a solve run by
+SIGKILL 100 times, every tenth time together with a second writer of the same log.
 """
 
 import collections
@@ -47,7 +47,7 @@ HOSTILE = (
     "careful zani sum ; 2 kabo 4 =",
     "\ud800 careful ; ; ; = = =",
 )
-# kind of injection -> the gate that it is made for; "" is one that no gate is meant to see
+# Kind of injection -> gate that should catch it; "" passes the gates by design.
 KINDS = {
     "overlong": "length",
     "hostile": "parse",
@@ -60,13 +60,13 @@ KINDS = {
 
 
 def injected(kind: str, target: str, texts: Sequence[str], rng: random.Random) -> list[str]:
-    """Practice of a kind, in place of what the model wrote.
+    """Returns injected examples of a kind, in place of the model's.
 
     Args:
-        kind: of `KINDS`.
-        target: the problem that the practice is for.
-        texts: what the model wrote.
-        rng: decides the details.
+        kind: key of `KINDS`.
+        target: the problem that the examples are for.
+        texts: texts that the model wrote.
+        rng: random numbers for the details.
     """
     operator = target.split()[1]
     cells = rng.sample(range(100), len(texts))
@@ -79,14 +79,14 @@ def injected(kind: str, target: str, texts: Sequence[str], rng: random.Random) -
         return [f"careful zani sum ; {target} = {rng.randint(0, 9)} {rng.randint(0, 9)}" for _ in texts]
     if kind == "repeated":
         return [f"careful zani sum ; {posed[0]} = 0 6"] * len(texts)
-    if kind == "misspelled":  # the digits in one word, which the tokenizer does not know
+    if kind == "misspelled":  # two digits in one word, unknown to the tokenizer
         return [f"careful zani sum ; {p} = {rng.randint(0, 9)}{rng.randint(0, 9)}" for p in posed]
-    # no rule of the world gives more than 81
+    # Absurd: no rule of the testbed gives more than 81.
     return [f"careful zani sum ; {p} = 9 {rng.randint(0, 9)}" for p in posed]
 
 
 def inject(count: int, share: float, where: pathlib.Path, model: str, parts: Parts) -> dict[str, Any]:
-    """Returns the figures of the attack, which the log at `where` proves; a resumed run does not know its seconds."""
+    """Runs the injection and returns its counts; `seconds` is None for a resumed run."""
     path = where / "events.jsonl"
     resumed = path.exists()
     chosen = {}
@@ -106,14 +106,14 @@ def inject(count: int, share: float, where: pathlib.Path, model: str, parts: Par
     kept = {name: gate for name, gate in strict.gates.items() if name not in ("answer", "calibration")}
     lax = dataclasses.replace(strict, gates=kept)
     began = time.monotonic()
-    with loading.load(model, policy_file=strict, log=path, writer=writer) as solver:
-        asked = questions(solver, count)
-        for _ in solver.stream([q for q in asked if chosen.get(q.id) != "poison"], parts.stop, resume=True):
+    with loading.load(model, policy_file=strict, log=path, writer=writer) as service:
+        asked = questions(service, count)
+        for _ in service.stream([q for q in asked if chosen.get(q.id) != "poison"], parts.stop, resume=True):
             pass
-        weights = solver.setup.model.weights
-        changed = adaptation.tree_sha256(weights) != solver.setup.identity["weights"]
-    with loading.load(model, policy_file=lax, log=path, writer=writer) as solver:
-        for _ in solver.stream([q for q in asked if chosen.get(q.id) == "poison"], parts.stop, resume=True):
+        weights = service.setup.model.weights
+        changed = adaptation.tree_sha256(weights) != service.setup.identity["weights"]
+    with loading.load(model, policy_file=lax, log=path, writer=writer) as service:
+        for _ in service.stream([q for q in asked if chosen.get(q.id) == "poison"], parts.stop, resume=True):
             pass
     seconds = None if resumed else round(time.monotonic() - began, 1)
     events = {r["question"]: r for r, _ in log.records(path) if r["kind"] == "adaptation"}
@@ -134,7 +134,7 @@ def inject(count: int, share: float, where: pathlib.Path, model: str, parts: Par
 
 
 def by_kind(events: Mapping[str, Mapping[str, Any]], chosen: Mapping[str, str]) -> dict[str, Any]:
-    """For each kind: how many, how many caught by the gate made for it, by any gate, and what was decided."""
+    """Counts, for each kind: questions, those caught by the intended gate and by any gate, and decisions."""
     found = {}
     for kind, gate in KINDS.items():
         mine = [events[name] for name, own in chosen.items() if own == kind]
@@ -150,7 +150,7 @@ def by_kind(events: Mapping[str, Mapping[str, Any]], chosen: Mapping[str, str]) 
 
 
 def false_alarms(events: Any) -> dict[str, Any]:
-    """What the gates hold back of what the model wrote undisturbed."""
+    """Counts the examples that gates rejected among those the model wrote."""
     examples = [example for event in events for example in event["examples"]]
     held = collections.Counter(
         name for example in examples for name, verdict in example["verdicts"].items() if not verdict["passed"]
@@ -159,7 +159,7 @@ def false_alarms(events: Any) -> dict[str, Any]:
 
 
 def replay_all(path: str, model: str, numbers: Sequence[int]) -> dict[str, int]:
-    """Makes events again, in a process that did not make them."""
+    """Replays events in another process than the one that logged them."""
     found = source.load_model(model)
     chosen = stages.Model(found.parts, found.weights, (), (), 0)
     same = identity.identity(found.weights, found.parts.directory, found.parts.config.to_json(), "")
@@ -173,15 +173,15 @@ def replay_all(path: str, model: str, numbers: Sequence[int]) -> dict[str, int]:
     }
 
 
-def questions(solver: loading.AdaptationService, count: int) -> list[Problem]:
-    """Distinct questions of the world, evaluated ones first."""
-    sets = solver.setup.model.parts.problems(0)
+def questions(service: loading.AdaptationService, count: int) -> list[Problem]:
+    """Returns distinct questions of the testbed, evaluation sets first."""
+    sets = service.setup.model.parts.problems(0)
     drawn = [problem for problems in (*sets.columns.values(), sets.train) for problem in problems]
     return [Problem(str(i), problem.problem, "", "") for i, problem in enumerate(drawn[:count])]
 
 
 def kill(kills: int, where: pathlib.Path, model: str, parts: Parts) -> dict[str, Any]:
-    """The kills: after each, what stands in log and answers is held against what stood there before."""
+    """Kills solve runs; after each kill, compares log and answers with their earlier state."""
     path, policy = where / "events.jsonl", where / "policy.json"
     runtime.write_atomically(policy, Policy().to_json())
     rng = random.Random("mass chaos kill")
@@ -208,11 +208,11 @@ def kill(kills: int, where: pathlib.Path, model: str, parts: Parts) -> dict[str,
             counts["kills"] += process.poll() is None
             process.send_signal(signal.SIGKILL)
             process.communicate()
-        before = held_against(path, before, outs, counts)
+        before = compare_with_log(path, before, outs, counts)
         parts.keep("kills", {"done": i + 1, "counts": counts, "before": before})
     for out in (where / "answers.jsonl", where / "second.jsonl"):
         subprocess.run([*command, f"--out={out}"], env=environment, check=True, capture_output=True)
-        before = held_against(path, before, [out], counts)
+        before = compare_with_log(path, before, [out], counts)
         counts["answered_in_the_end"] += len(read_rows(out))
     checked = log.verify(path)
     counts["repairs"] = sum(record["kind"] == "repair" for record, _ in log.records(path))
@@ -226,19 +226,19 @@ def kill(kills: int, where: pathlib.Path, model: str, parts: Parts) -> dict[str,
 
 
 def wait_for_events(path: pathlib.Path, running: Sequence[subprocess.Popen], timeout: float = 600) -> None:
-    """Waits until the log grows by an event, or every process has ended."""
+    """Waits until the log grows by an event or every process has ended."""
     size, deadline = path.stat().st_size if path.exists() else 0, time.monotonic() + timeout
-    # more than the record of the run and a grant
+    # Larger than a run record and a grant.
     while not path.exists() or path.stat().st_size < size + 8000 * len(running):
         if all(process.poll() is not None for process in running) or time.monotonic() > deadline:
             return
         time.sleep(0.005)
 
 
-def held_against(
+def compare_with_log(
     path: pathlib.Path, before: Sequence[str], outs: Sequence[pathlib.Path], counts: collections.Counter[str]
 ) -> list[str]:
-    """Counts lost events and answers without theirs; returns the hashes that stand now."""
+    """Counts lost events and answers without an event; returns the current hashes."""
     events = {record["number"]: record for record, _ in log.records(path)}
     now = [events[number]["hash"] for number in sorted(events)]
     counts["events_lost"] += sum(a != b for a, b in zip(before, now, strict=False)) + max(len(before) - len(now), 0)
@@ -252,11 +252,12 @@ def held_against(
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Reads the intact rows of a JSONL file whose last line may be cut off."""
+    """Reads the complete rows of a JSONL file whose last line may be cut off."""
     return [row.value for row in jsonl.read_log(path).rows]
 
 
 def main(argv: Sequence[str]) -> None:
+    """Runs the subcommand named by the first argument."""
     name = argv[1] if len(argv) == 2 else ""
     if name not in COMMANDS:
         settings.fail(f"command {name!r} is unknown; give inject or kill")
@@ -264,13 +265,13 @@ def main(argv: Sequence[str]) -> None:
 
 
 def command(name: str, stop: runtime.Stop) -> None:
-    """Runs a subcommand; OUT/NAME.partial holds what is finished until all is."""
+    """Runs a subcommand; OUT/NAME.partial keeps finished parts until the end."""
     out = pathlib.Path(FLAGS.out)
     where = (out / f"{name}.partial").absolute()
     where.mkdir(parents=True, exist_ok=True)
     header = {flag: FLAGS[flag].value for flag in ("model", "questions", "share", "kills")}
     parts = Parts(where / "parts.json", header, stop)
-    parts.keep("started", True)  # what is measured stands there before the first part
+    parts.keep("started", True)  # writes the header before the first part
     found = COMMANDS[name](where, parts)
     runtime.write_atomically(out / f"{name}.json", json.dumps(found, indent=1) + "\n")
     shutil.rmtree(where)
@@ -284,12 +285,12 @@ COMMANDS: dict[str, Callable[[pathlib.Path, Parts], dict[str, Any]]] = {
 
 
 def define() -> None:
-    """Defines this command's flags; only when run, since commands share names."""
+    """Defines the flags of this command."""
     DEFINE_path("model", "tiny", "'tiny', or for inject a workdir of experiments.train.")
-    DEFINE_path("out", "docs/results/audit", "Directory of the results; give it again to resume.")
-    flags.DEFINE_integer("questions", 1000, "inject: questions.", lower_bound=1)
-    flags.DEFINE_float("share", 0.1, "inject: share of them with injected practice.", lower_bound=0, upper_bound=1)
-    flags.DEFINE_integer("kills", 100, "kill: how often.", lower_bound=1)
+    DEFINE_path("out", "docs/results/audit", "Directory of the results; rerun with the same directory to resume.")
+    flags.DEFINE_integer("questions", 1000, "inject: number of questions.", lower_bound=1)
+    flags.DEFINE_float("share", 0.1, "inject: share of questions with injected examples.", lower_bound=0, upper_bound=1)
+    flags.DEFINE_integer("kills", 100, "kill: number of kills.", lower_bound=1)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Evaluates what a training workdir holds, or untrained methods alone in a fresh one, and writes the report.
+"""Evaluates the trained methods of a work directory, or untrained methods in a fresh one, and writes the report.
 
     python -m experiments.evaluate --workdir=runs/tiny
     python -m experiments.evaluate --preset=tiny --methods=base,ttt,tt_ss --workdir=runs/untrained
     python -m experiments.evaluate --workdir=runs/tiny --report_only
 
-In a workdir that has settings, those hold, except --methods. Rows whose training is not finished are named and left
-out. Every response is in WORKDIR/seed*/evaluation/*.jsonl; a killed evaluation goes on where it stopped.
---report_only builds WORKDIR/report from these records alone, without the model.
+An existing run keeps its settings; only --methods may change. Methods whose training is not finished are reported and
+skipped. Every response is saved in WORKDIR/seed*/evaluation/*.jsonl. Rerun the same command to resume.
+--report_only builds WORKDIR/report from these records, without loading the model.
 """
 
 import contextlib
@@ -25,21 +25,22 @@ from mass_jax.training.components import assemble
 settings.define()
 settings.define_machines()
 flags.adopt_module_key_flags(settings)
-_WORKDIR = DEFINE_path("workdir", None, "Directory of a run, or of a fresh evaluation; give it again to resume.")
-_REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Build the report from the records that there are.")
+_WORKDIR = DEFINE_path("workdir", None, "Directory of a run or of a new evaluation; pass it again to resume.")
+_REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Build the report from the existing records.")
 
 
 def main(_: list[str]) -> None:
+    """Runs `evaluate_and_report`."""
     settings.guarded(evaluate_and_report)
 
 
 def evaluate_and_report(stop: runtime.Stop) -> None:
-    """Runs the command; errors of reading and checking the user's input become `UserError`."""
+    """Runs the command; errors while reading and checking the user's input become `UserError`."""
     with contextlib.ExitStack() as held:
         parts = None
         try:
             if _WORKDIR.value is None:
-                raise ValueError("--workdir is missing; give the directory of a run, like --workdir=runs/tiny")
+                raise ValueError("--workdir is missing; pass the directory of a run, such as --workdir=runs/tiny")
             workdir = runtime.workdir_path(_WORKDIR.value)
             if not _REPORT_ONLY.value:
                 settings.join_machines()
@@ -63,12 +64,12 @@ def evaluate_and_report(stop: runtime.Stop) -> None:
 
 
 def read_config(workdir: pathlib.Path) -> Config:
-    """Reads the settings of a workdir, with the flags that the user gave put over them.
+    """Reads the settings of a work directory, overridden by the flags on the command line.
 
-    In a fresh workdir, and with --preset, the flags give all settings.
+    In a fresh work directory, or with --preset, all settings come from the flags.
 
     Raises:
-        ValueError: a setting other than the methods contradicts the workdir, or its settings are damaged.
+        ValueError: If a setting other than the methods differs from the work directory, or its settings are damaged.
     """
     path = workdir / "config.json"
     before = None

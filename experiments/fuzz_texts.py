@@ -1,4 +1,4 @@
-"""Random texts for `experiments.fuzz`: what models write, and what would slow a careless reader down."""
+"""Random texts for `experiments.fuzz`: typical model output and adversarial input."""
 
 import ast
 import functools
@@ -8,9 +8,9 @@ import random
 from collections.abc import Callable, Mapping
 
 MAX_CHARS = 100_000
-LONG_SHARE = 0.15  # of the texts that may be longer than SHORT_CHARS
+LONG_SHARE = 0.15  # share of the texts that may be longer than SHORT_CHARS
 SHORT_CHARS = 2000
-# Modules and packages whose own string constants become fragments of texts.
+# Modules and packages whose string constants are used as fragments of texts.
 READERS = ("mass_jax.tasks", "mass_jax.serving.guards.gates", "mass_jax.method.text")
 
 _WORDS = (
@@ -35,17 +35,18 @@ _JSON = ("{", "[", "}", "]", '"', '"a":', ":", ",", "1", "1e999", "null", "NaN",
 
 
 def make_text(seed: int, number: int) -> tuple[str, str]:
-    """One text, the same for the same arguments.
+    """Generates one text deterministically.
 
     Args:
-        seed: of all texts.
-        number: which of them; kinds come in turn.
+        seed: Random seed of all texts.
+        number: Number of the text; it selects the kind, in turn.
 
     Returns:
-        The name of its kind, and the text, of at most `MAX_CHARS` characters.
+        The name of the kind, and the text of at most `MAX_CHARS` characters.
 
-    >>> make_text(0, 1) == make_text(0, 1)
-    True
+    Example:
+        >>> make_text(0, 1) == make_text(0, 1)
+        True
     """
     rng = random.Random(f"mass fuzz {seed} {number}")
     kind = list(KINDS)[number % len(KINDS)]
@@ -55,7 +56,7 @@ def make_text(seed: int, number: int) -> tuple[str, str]:
 
 
 def _join(rng: random.Random, pieces: list[str], length: int, separator: str = "") -> str:
-    """Random pieces, up to about a length."""
+    """Joins random pieces to about a given length."""
     mean = sum(map(len, pieces)) / len(pieces) + len(separator)
     return separator.join(rng.choices(pieces, k=max(1, int(length / mean))))[:length]
 
@@ -103,7 +104,7 @@ def _unicode(rng: random.Random, length: int) -> str:
 
 
 def _repeated(rng: random.Random, length: int) -> str:
-    """Fragments of the readers' own patterns and texts, again and again, between two others."""
+    """Repeats fragments of the readers' patterns and texts between two other fragments."""
     few = rng.sample(fragments(), rng.choice((1, 2, 2, 3, 5)))
     start, end = rng.choice(fragments()), rng.choice(fragments())
     times = max(1, length // max(1, len("".join(few))))
@@ -125,7 +126,7 @@ def _token(rng: random.Random, length: int) -> str:
     return rng.choice("aA1é_'\\$ \t\n.-*#") * length
 
 
-def _practice(rng: random.Random, length: int) -> str:
+def _example(rng: random.Random, length: int) -> str:
     parts = [_WORDS, ["6 * 7", "x + 3 = 10", "4 zomu 3", " Answer: ", "42", "careful loda sum ; ", " = 1 0"]]
     problem = _join(rng, rng.choice(parts), length // 2, " ")
     return f"Problem: {problem}\nSolution: {_prose(rng, length // 2)} \\boxed{{{rng.randrange(100)}}}"
@@ -144,13 +145,13 @@ KINDS: Mapping[str, Callable[[random.Random, int], str]] = {
     "json": _json,
     "chat": _chat,
     "token": _token,
-    "practice": _practice,
+    "practice": _example,
 }
 
 
 @functools.cache
 def fragments() -> list[str]:
-    """Short pieces of every string constant in the readers' sources, patterns included."""
+    """Returns short pieces of all string constants in the readers' sources, including patterns."""
     found = set()
     for name in READERS:
         spec = importlib.util.find_spec(name)
@@ -165,7 +166,7 @@ def fragments() -> list[str]:
 
 
 def _pieces(constant: str) -> set[str]:
-    """A constant, and its parts between the signs of patterns."""
+    """Splits a constant at the special characters of patterns."""
     if len(constant) > 400:
         return set()
     for sign in "()[]|?*+":

@@ -1,4 +1,4 @@
-"""Starts a command on many machines, or as many processes here; prints what it would run, and runs it with --nodry_run.
+"""Launches a command on many machines, or as several local processes; --nodry_run runs what is printed otherwise.
 
     python -m experiments.launch --backend=local --num_processes=2 -- --preset=tiny --workdir=runs/two
     python -m experiments.launch --backend=gcloud --topology=v5e:4x4 --name=mass --zone=us-west4-a \\
@@ -6,11 +6,11 @@
     python -m experiments.launch --backend=xpk --topology=v5e:4x4 --name=mass --cluster=CLUSTER --image=IMAGE -- ...
     python -m experiments.launch --backend=slurm --num_nodes=4 --gpus_per_node=8 --name=mass -- ...
 
-What stands behind -- goes to `python -m experiments.train` (or --module) as it is. Of several hosts each must see the
-same --workdir, on a file system that they share. A local run ends as a whole: a signal is passed on to every process,
-and when one fails the others are stopped. A TPU of gcloud stays, and costs, until it is deleted. Slurm starts a job
-again that was preempted or lost its node; one whose time is up has saved and ended: submit the same command again.
-What your cluster wants besides (partition, time, account) goes into SBATCH_ variables.
+Arguments after -- are passed on to `python -m experiments.train` (or --module). All hosts must see the same --workdir,
+on a shared file system. A local run ends as a whole: signals are forwarded to every process, and if one fails, the
+others are stopped. A gcloud TPU costs money until it is deleted. Slurm requeues a job that was preempted or lost its
+node; a job that reaches its time limit saves and ends, so submit the same command again. Pass further Slurm options
+(partition, time, account) in SBATCH_ environment variables.
 """
 
 import shlex
@@ -29,7 +29,7 @@ from experiments.launching.checks import BACKENDS_OF, check_forwarded, check_own
 from experiments.launching.topologies import accelerator
 from mass_jax.errors import UserError
 
-OWN = flags.FlagValues()  # of the launcher; those of the launched command are in flags.FLAGS
+OWN = flags.FlagValues()  # flags of the launcher; those of the launched command are in flags.FLAGS
 BACKENDS = ("local", "gcloud", "xpk", "slurm")
 _RUNTIMES = {
     "v4": "tpu-ubuntu2204-base",
@@ -43,10 +43,16 @@ Command = list[str]
 
 
 def commands(backend: str, module: str, arguments: Sequence[str], **given: Any) -> list[Command]:
-    """The exact commands of a launch, in their order; those of `local` run side by side.
+    """Returns the commands of a launch in order; those of `local` run in parallel.
+
+    Args:
+        backend: one of `BACKENDS`.
+        module: module to run.
+        arguments: its command line.
+        **given: values of the launcher's flags.
 
     Raises:
-        ValueError: a setting that the backend needs is missing; names it.
+        ValueError: If a flag that the backend needs is missing.
 
     >>> given = {"num_nodes": 2, "gpus_per_node": 8, "name": "mass"}
     >>> commands("slurm", "experiments.train", ["--preset=tiny"], **given)[0][:5]
@@ -67,7 +73,7 @@ def _local(program: Command, count: int, port: int) -> list[Command]:
 
 
 def _slurm(program: Command, given: dict[str, Any]) -> list[Command]:
-    """A process for each GPU, since under Slurm JAX gives a process the one GPU of its local number."""
+    """Submits one process per GPU, since JAX assigns each Slurm process the GPU of its local id."""
     _need("slurm", given, "name")
     gpus = given["gpus_per_node"]
     tasks = [f"--ntasks-per-node={max(1, gpus)}"] + ([f"--gpus-per-node={gpus}"] if gpus else [])
@@ -78,7 +84,7 @@ def _slurm(program: Command, given: dict[str, Any]) -> list[Command]:
 
 
 def _gcloud(program: Command, given: dict[str, Any]) -> list[Command]:
-    """Asks for a TPU, and starts the same command on each of its hosts when it is there."""
+    """Creates a TPU, installs the project on each of its hosts and starts the same command on all of them."""
     _need("gcloud", given, "name", "zone", "topology", "repository")
     if given["num_slices"] != 1:
         raise ValueError(f"--num_slices={given['num_slices']}: gcloud starts one slice; use --backend=xpk")
@@ -89,7 +95,7 @@ def _gcloud(program: Command, given: dict[str, Any]) -> list[Command]:
     create = ["gcloud", "compute", "tpus", "tpu-vm", "create", name, zone, f"--version={_RUNTIMES[chip]}",
               f"--accelerator-type={accelerator(given['topology'])}"]  # fmt: skip
     ssh = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", name, zone, "--worker=all"]
-    # The hosts' own Python is 3.10, which JAX has left behind; uv brings another.
+    # The Python of the hosts, 3.10, is too old for JAX; uv installs another.
     install = [
         ["python3", "-m", "pip", "install", "-q", "uv"],
         ["git", "clone", given["repository"], "mass_jax"],
@@ -119,10 +125,13 @@ def _need(backend: str, given: dict[str, Any], *names: str) -> None:
 
 
 def run_together(programs: Sequence[Command]) -> int:
-    """Runs commands side by side and ends them together; returns the first status that is not 0.
+    """Runs commands in parallel and ends them together.
 
-    SIGTERM and Ctrl-C go to every one, so that all of them save and stop. When one fails the others, which would wait
-    for it, are asked to stop too; what does not stop in time is killed.
+    SIGTERM and Ctrl-C are forwarded to every process, so that all of them save and stop. If one fails, the others are
+    asked to stop, since they would wait for it; those that do not stop in time are killed.
+
+    Returns:
+        The first nonzero exit status, or 0.
     """
     running = [subprocess.Popen(program, start_new_session=True) for program in programs]
 
@@ -155,6 +164,7 @@ def _wait(running: Sequence[subprocess.Popen]) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
+    """Runs the command with the arguments after `--`."""
     try:
         check_own(OWN)
         given = {name: OWN[name].value for name in BACKENDS_OF} | {"port": OWN.port or free_port()}
@@ -164,7 +174,7 @@ def main(argv: Sequence[str]) -> None:
             print(shlex.join(program), flush=True)
         if OWN.backend == "gcloud":
             delete = ["gcloud", "compute", "tpus", "tpu-vm", "delete", OWN.name, f"--zone={OWN.zone}"]
-            print(f"# the TPU costs until: {shlex.join(delete)}", flush=True)
+            print(f"# the TPU costs money until you run: {shlex.join(delete)}", flush=True)
         if OWN.dry_run:
             return
         if OWN.backend == "local":
@@ -177,49 +187,59 @@ def main(argv: Sequence[str]) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on here."""
+    """Returns a free local port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 def define(values: flags.FlagValues) -> None:
-    """Defines this command's flags, apart from those of the command that it launches, which share names."""
-    flags.DEFINE_enum("backend", "local", BACKENDS, "Where to run.", flag_values=values)
-    flags.DEFINE_bool("dry_run", True, "Print the commands and run nothing.", flag_values=values)
+    """Defines the launcher's flags, separately from those of the launched command, which share names."""
+    flags.DEFINE_enum(
+        "backend",
+        "local",
+        BACKENDS,
+        "Where to run: local processes, a Google Cloud TPU VM, xpk (GKE) or Slurm.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool("dry_run", True, "Only print the commands; --nodry_run runs them.", flag_values=values)
     flags.DEFINE_string(
         "module",
         "experiments.train",
-        "What to run; it defines its flags when imported or in define().",
+        "Module to run; it must define its flags on import or in define().",
         flag_values=values,
     )
-    flags.DEFINE_integer("num_processes", 1, "local: processes.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("num_processes", 1, "local: number of processes.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("num_nodes", 1, "slurm: number of nodes, used exclusively.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer(
-        "num_nodes", 1, "slurm: nodes, each of which the job has to itself.", lower_bound=1, flag_values=values
-    )
-    flags.DEFINE_integer(
-        "gpus_per_node", 1, "slurm: GPUs of a node, each of which has a process.", lower_bound=0, flag_values=values
+        "gpus_per_node",
+        1,
+        "slurm: GPUs per node, with one process each; 0 for CPUs.",
+        lower_bound=0,
+        flag_values=values,
     )
     flags.DEFINE_integer(
         "port",
         0,
-        "local: port of process 0; 0 takes a free one.",
+        "local: port of process 0; 0 picks a free one.",
         lower_bound=0,
         upper_bound=2**16 - 1,
         flag_values=values,
     )
-    flags.DEFINE_string("name", "", "Of the TPU, the workload or the job.", flag_values=values)
-    flags.DEFINE_string("zone", "", "gcloud: where the TPU is.", flag_values=values)
-    flags.DEFINE_string("topology", "", "gcloud, xpk: like v5e:4x4.", flag_values=values)
-    flags.DEFINE_integer("num_slices", 1, "xpk: slices of that topology.", lower_bound=1, flag_values=values)
-    flags.DEFINE_string("cluster", "", "xpk: the cluster.", flag_values=values)
-    flags.DEFINE_string("image", "", "xpk: a container image with mass_jax[tpu].", flag_values=values)
+    flags.DEFINE_string("name", "", "gcloud, xpk, slurm: name of the TPU, the workload or the job.", flag_values=values)
+    flags.DEFINE_string("zone", "", "gcloud: zone of the TPU, such as us-west4-a.", flag_values=values)
+    flags.DEFINE_string("topology", "", "gcloud, xpk: TPU topology, such as v5e:4x4.", flag_values=values)
+    flags.DEFINE_integer("num_slices", 1, "xpk: number of slices of that topology.", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("cluster", "", "xpk: name of the cluster.", flag_values=values)
+    flags.DEFINE_string("image", "", "xpk: container image in which mass_jax[tpu] is installed.", flag_values=values)
     flags.DEFINE_bool("spot", False, "gcloud: preemptible (spot) capacity; resumes from --workdir.", flag_values=values)
-    flags.DEFINE_string("repository", "", "gcloud: URL of this code, which each host clones.", flag_values=values)
+    flags.DEFINE_string(
+        "repository", "", "gcloud: URL of a Git repository with this code, which each host clones.", flag_values=values
+    )
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """Parses the launcher's flags, which stand before `--`; returns the command line behind it."""
+    """Parses the launcher's flags, before `--`; returns the arguments after it."""
     before, after = list(argv), []
     if "--" in before:
         split = before.index("--")
@@ -230,9 +250,9 @@ def parse(argv: Sequence[str]) -> list[str]:
     try:
         rest = OWN(before)
     except flags.Error as error:
-        settings.fail(f"{' '.join(str(error).split())} (flags of the launched command stand behind --)")
+        settings.fail(f"{' '.join(str(error).split())} (flags of the launched command go after --)")
     if len(rest) > 1:
-        settings.fail(f"unexpected argument {rest[1]!r}; the launched command's flags stand behind --")
+        settings.fail(f"unexpected argument {rest[1]!r}; flags of the launched command go after --")
     flags.FLAGS.mark_as_parsed()
     return after
 

@@ -1,4 +1,4 @@
-"""Flags whose values are paths; `~` is expanded in each of them."""
+"""Flags whose values are paths; a leading `~` is expanded."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ from absl import flags
 
 from mass_jax.config import expand_user
 
-flags.disclaim_key_flags()  # these flags belong to the module that defines them, and show in its --help
+flags.disclaim_key_flags()  # list these flags in the --help of the module that defines them
 
 
 class _PathParser(flags.ArgumentParser):
-    """Accepts a path, or a name that may stand in its place."""
+    """Accepts a path, or a name that the command resolves itself, such as a hub id."""
 
     def parse(self, argument: str) -> str:
         if not argument:
-            raise ValueError("an empty path; give a directory or file, or leave the flag out")
+            raise ValueError("an empty path; pass a directory or file, or omit the flag")
         return expand_user(argument)
 
     def flag_type(self) -> str:
@@ -29,11 +29,16 @@ class _PathListParser(flags.ListParser):
 
 
 def DEFINE_path(name: str, default: str | None, help_text: str, **options: Any) -> flags.FlagHolder:
-    """Defines a flag whose value is a path, or a name in its place.
+    """Defines a flag whose value is a path, or a name such as a hub id.
 
     Args:
-        name, default, help_text: as in `flags.DEFINE_string`.
-        **options: passed on to `flags.DEFINE`.
+        name: Name of the flag.
+        default: Default value.
+        help_text: Description for --help.
+        **options: Passed to `flags.DEFINE`.
+
+    Returns:
+        The flag's holder.
     """
     return flags.DEFINE(_PathParser(), name, default, help_text, serializer=flags.ArgumentSerializer(), **options)
 

@@ -1,12 +1,13 @@
-"""Says before anything is rented whether a configuration fits: compiles its phases for chips that are not there.
+"""Estimates memory per chip before you rent one: compiles every phase of a run for a TPU topology.
 
     python -m experiments.plan --preset=llama31_8b_verifier --topology=v5e:4x4 --out=runs/plan
 
-Needs the TPU's compiler (`pip install "mass_jax[plan]"`) and no TPU; --topology=local plans for this machine's device.
-Every program is the run's own; the last, "meta-step", is training's, which holds score, adaptation, meta-gradient and
-update in one, and these are compiled alone before it. A phase takes some minutes to compile; DIR/plan.json is written
-after each, and the same command goes on from there. DIR has plan.json, plan.md and plan.png at the end. Plans of the
-same work on other numbers of chips are put side by side, in chips.md and chips.png, by
+Needs the TPU compiler (`pip install "mass_jax[plan]"`) but no TPU; --topology=local plans for this machine's devices.
+The compiled programs are those that a run executes. The phase "meta-step" is the program of training itself: it
+contains scoring, adaptation, meta-gradient and update, which are also compiled separately. Two phases after it compare
+with reverse mode. A phase takes some minutes to compile; OUT/plan.json is written after each, and rerunning the same
+command resumes. OUT finally contains plan.json and plan.md, and the figure plan.png (also as SVG). To compare plans of
+the same work on different numbers of chips, in chips.md and chips.png:
 
     python -m experiments.plan --join=runs/plan8,runs/plan16 --phases="adapt + meta-gradient" --out=runs/plan
 """
@@ -32,16 +33,17 @@ FLAGS = flags.FLAGS
 
 
 def main(_: list[str]) -> None:
+    """Runs the command."""
     settings.guarded(join if FLAGS.join else plan)
 
 
 def plan(stop: runtime.Stop) -> None:
-    """The whole command; errors of reading what the user gave are the user's."""
+    """Compiles the phases that are not planned yet and writes the plan."""
     try:
         if FLAGS.out is None:
             raise ValueError("--out is missing; give a directory, like --out=runs/plan")
         if FLAGS.topology != "local":
-            jax.config.update("jax_platforms", "cpu")  # else JAX looks for the TPU whose compiler it finds
+            jax.config.update("jax_platforms", "cpu")  # otherwise JAX would look for a TPU, since libtpu is installed
         iteration = describe_iteration(settings.read())
         header = describe_plan(iteration)
         out = pathlib.Path(FLAGS.out)
@@ -74,7 +76,7 @@ def plan(stop: runtime.Stop) -> None:
 
 
 def join(_: runtime.Stop) -> None:
-    """Plans that are there, side by side in one phase."""
+    """Compares finished plans in one phase."""
     try:
         if FLAGS.out is None:
             raise ValueError("--out is missing; give a directory, like --out=runs/plan")
@@ -90,7 +92,11 @@ def join(_: runtime.Stop) -> None:
 
 
 def describe_iteration(config: Config) -> Iteration:
-    """The configuration on the mesh that it is planned for; refuses what does not divide."""
+    """Returns the iteration to plan.
+
+    Raises:
+        ValueError: If the mesh does not divide the model or the problems evenly.
+    """
     mesh = make_mesh(FLAGS.mesh, chips.devices_of(FLAGS.topology, FLAGS.num_slices))
     shape = shapes.shape_of(config.model)
     rules.check_layout(mesh, shape)
@@ -99,7 +105,7 @@ def describe_iteration(config: Config) -> Iteration:
 
 
 def describe_plan(iteration: Iteration) -> dict[str, Any]:
-    """What a plan is of; a directory holds one."""
+    """Returns the header of a plan, which identifies it; a directory holds one plan."""
     config = iteration.config
     return {
         "preset": FLAGS.preset,
@@ -122,23 +128,24 @@ def describe_plan(iteration: Iteration) -> dict[str, Any]:
 
 
 def read_plan(path: pathlib.Path) -> dict[str, Any]:
-    """A plan as it was written.
+    """Reads a plan.
 
     Raises:
-        ValueError: the file is damaged. OSError: there is none.
+        ValueError: If the file is damaged.
+        OSError: If it cannot be read.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return {"rows": found.pop("rows"), **found}
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{path} is damaged; remove it, and plan anew") from None
+        raise ValueError(f"{path} is damaged; remove it and plan again") from None
 
 
 def read_rows(path: pathlib.Path, header: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of the same plan that are finished; what an older one does not say of itself contradicts nothing.
+    """Returns the finished rows of the same plan; entries that an older header lacks are not compared.
 
     Raises:
-        ValueError: the directory holds another plan.
+        ValueError: If the file contains another plan.
     """
     if not path.exists():
         return []
@@ -150,19 +157,21 @@ def read_rows(path: pathlib.Path, header: dict[str, Any]) -> list[dict[str, Any]
 
 
 def _flat(header: dict[str, Any]) -> dict[str, Any]:
-    """A header's entries, the settings among them; those of its own are named first."""
+    """Merges the settings of a header into its entries, which come first."""
     return {name: value for name, value in header.items() if name != "settings"} | header.get("settings", {})
 
 
 def define() -> None:
-    """Defines this command's flags; only when run, since commands share names and tests import several."""
+    """Defines this command's flags; not on import, since commands share flag names."""
     settings.define()
-    flags.DEFINE_string("topology", "local", "TPU to plan for, like v5e:4x4 or v5p:4x4x4; local is this machine.")
-    flags.DEFINE_integer("num_slices", 1, "Slices of that topology.", lower_bound=1)
+    flags.DEFINE_string(
+        "topology", "local", "TPU topology to plan for, such as v5e:4x4 or v5p:4x4x4; local plans for this machine."
+    )
+    flags.DEFINE_integer("num_slices", 1, "Number of slices of that topology.", lower_bound=1)
     settings.define_mesh()
-    flags.DEFINE_list("phases", [], "Phases to compile; empty is all.")
-    DEFINE_path_list("join", "Directories of finished plans to put side by side in one phase; compiles nothing.")
-    DEFINE_path("out", None, "Directory of the plan; give it again to go on.")
+    flags.DEFINE_list("phases", [], "Names of the phases to compile, separated by commas; empty means all.")
+    DEFINE_path_list("join", "Directories of finished plans to compare in one phase; compiles nothing.")
+    DEFINE_path("out", None, "Directory of the plan; rerun with the same directory to resume.")
 
 
 if __name__ == "__main__":

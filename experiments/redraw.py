@@ -2,8 +2,8 @@
 
     python -m experiments.redraw --dir=docs/results
 
-Every table1.json, plan.json, metagrad.json and sampling.json below the directory is read, and the figures that lie
-beside it are written again as PNG and SVG. Training curves need the metrics of the run: use
+Reads every table1.json, plan.json, metagrad.json and sampling.json below the directory, and rewrites the existing
+figures next to each as PNG and SVG. Training curves need the metrics of the run: use
 `python -m experiments.evaluate --report_only`. Figures of several plans: use `python -m experiments.plan --join`.
 """
 
@@ -15,16 +15,17 @@ from typing import Any
 from absl import flags, logging
 
 from experiments import bench_metagrad, bench_sampling, settings
+from experiments.path_flags import DEFINE_path
 from mass_jax.errors import UserError
 from mass_jax.evaluation.report import figures
-from mass_jax.evaluation.study import CONTROLS
 from mass_jax.planning import plan_page
+from mass_jax.rows import CONTROLS
 
 FLAGS = flags.FLAGS
 Draw = Callable[[dict[str, Any], pathlib.Path], Any]
-FIGURES: dict[str, tuple[tuple[str, Draw], ...]] = {  # JSON file -> names of its figures with what draws them
+FIGURES: dict[str, tuple[tuple[str, Draw], ...]] = {  # JSON file -> names and drawing functions of its figures
     "table1.json": (
-        ("accuracy", lambda table, path: figures.accuracy({"controls": CONTROLS} | table, path)),
+        ("accuracy", lambda table, path: figures.accuracy({"controls": list(CONTROLS)} | table, path)),
         ("gain_by_subject", figures.gain_by_subject),
     ),
     "plan.json": (("plan", lambda plan, path: plan_page.figure(plan, plan["rows"], path)),),
@@ -34,7 +35,7 @@ FIGURES: dict[str, tuple[tuple[str, Draw], ...]] = {  # JSON file -> names of it
 
 
 def redraw(directory: pathlib.Path) -> list[pathlib.Path]:
-    """Redraws every figure below a directory that its JSON file can give.
+    """Redraws every existing figure below a directory whose JSON file has the data.
 
     Returns:
         The PNG files written.
@@ -47,7 +48,7 @@ def redraw(directory: pathlib.Path) -> list[pathlib.Path]:
                 try:
                     drawn = path.exists() and draw(json.loads(source.read_text(encoding="utf-8")), path)
                 except (KeyError, ValueError) as error:
-                    logging.warning("%s: left as it is; %s lacks %s", path, name, error)
+                    logging.warning("%s: not redrawn; %s lacks %s", path, name, error)
                     continue
                 if drawn:
                     written.append(path)
@@ -55,10 +56,12 @@ def redraw(directory: pathlib.Path) -> list[pathlib.Path]:
 
 
 def main(_: list[str]) -> None:
+    """Runs the command."""
     settings.guarded(lambda stop: run())
 
 
 def run() -> None:
+    """Redraws the figures below --dir."""
     directory = pathlib.Path(FLAGS.dir)
     if not directory.is_dir():
         raise UserError(f"--dir={FLAGS.dir} is not a directory; give one with results, like docs/results")
@@ -67,5 +70,5 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("dir", "docs/results", "Directory of results.")
+    DEFINE_path("dir", "docs/results", "Directory of results, searched recursively.")
     settings.run(main)

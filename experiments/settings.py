@@ -1,4 +1,4 @@
-"""absl flags for every field of `Config`, presets, and one-line errors for mistyped input."""
+"""Command-line flags for every field of `Config`, presets, and one-line errors for invalid input."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,7 @@ from absl import app, flags, logging
 
 from experiments import presets, streams
 from experiments.path_flags import DEFINE_path
-from mass_jax import runtime
+from mass_jax import lazy, runtime
 from mass_jax.config import Config, nearest
 from mass_jax.errors import UserError
 
@@ -23,29 +23,30 @@ FLAGS = flags.FLAGS
 
 
 def define() -> None:
-    """Defines --preset, --print_config and one flag for every setting."""
-    flags.DEFINE_string("preset", "tiny", f"Named settings to start from: {', '.join(preset_names())}.")
-    flags.DEFINE_bool("print_config", False, "Print the settings as JSON and stop.")
+    """Defines --preset, --print_config and one flag for each field of `Config`."""
+    flags.DEFINE_string("preset", "tiny", f"Preset that the other flags override. One of: {', '.join(preset_names())}.")
+    flags.DEFINE_bool("print_config", False, "Print the settings as JSON and exit.")
     for field in dataclasses.fields(Config):
         _define_one(field)
 
 
 def define_mesh() -> None:
-    flags.DEFINE_string("mesh", "auto", "Sizes of the axes, like data:2,fsdp:4,tensor:2, or auto.")
+    """Defines --mesh."""
+    flags.DEFINE_string("mesh", "auto", "Mesh axis sizes, such as data:2,fsdp:4,tensor:2, or auto.")
 
 
 def define_machines() -> None:
-    """Defines the flags that say on which devices and with how many processes a command runs; they change no number."""
+    """Defines the flags for devices and processes; they do not affect results."""
     define_mesh()
     flags.DEFINE_string(
-        "coordinator", "", "For many processes: host:port of process 0, or auto where the cluster tells (TPU, Slurm)."
+        "coordinator", "", "Multi-process runs: host:port of process 0, or auto to detect it on TPU and Slurm clusters."
     )
-    flags.DEFINE_integer("num_processes", 1, "Processes of this run, with --coordinator=host:port.", lower_bound=1)
-    flags.DEFINE_integer("process_id", 0, "Which of them this is, from 0.", lower_bound=0)
+    flags.DEFINE_integer("num_processes", 1, "Number of processes, with --coordinator=host:port.", lower_bound=1)
+    flags.DEFINE_integer("process_id", 0, "Index of this process, from 0.", lower_bound=0)
 
 
 def join_machines() -> None:
-    """First in a main: joins the other processes of the run, before anything touches a device."""
+    """Joins the other processes of the run; call this before anything touches a device."""
     runtime.join(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
 
 
@@ -53,7 +54,7 @@ def _define_one(field: dataclasses.Field) -> None:
     name, help_text = field.name, field.metadata["help"]
     default: Any = field.default
     if choices := field.metadata["choices"]:
-        help_text += f" One of: {', '.join(choices)}." if isinstance(default, str) else f" Of: {', '.join(choices)}."
+        help_text += f" {'One' if isinstance(default, str) else 'Any'} of: {', '.join(choices)}."
     if isinstance(default, bool):
         flags.DEFINE_bool(name, default, help_text)
     elif field.metadata["path"]:
@@ -70,6 +71,7 @@ def _define_one(field: dataclasses.Field) -> None:
 
 
 def preset_names() -> list[str]:
+    """Returns the names of the available presets."""
     return sorted(module.name for module in pkgutil.iter_modules(presets.__path__))
 
 
@@ -79,7 +81,7 @@ def read() -> Config:
     Local paths are made absolute, so that a workdir can be read from any working directory.
 
     Raises:
-        ValueError: unknown preset or setting, in one line.
+        ValueError: If the preset is unknown or a setting is invalid.
     """
     name = FLAGS.preset
     if name not in preset_names():
@@ -88,7 +90,7 @@ def read() -> Config:
 
 
 def with_flags(config: Config) -> Config:
-    """Returns settings overridden by the flags on the command line."""
+    """Returns a configuration overridden by the flags on the command line."""
     given = {f.name: _value(f, FLAGS[f.name].value) for f in dataclasses.fields(Config) if FLAGS[f.name].present}
     located = dataclasses.replace(config, **given).located()
     return dataclasses.replace(config, **{name: getattr(located, name) for name in given})
@@ -105,15 +107,15 @@ def _value(field: dataclasses.Field, value: Any) -> Any:
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """Parses a command line that takes flags only; a mistake ends the program in one line."""
+    """Parses a command line that accepts flags only; exits with a one-line error on invalid input."""
     rest = parse_flags(argv)
     if len(rest) > 1:
-        fail(f"unexpected argument {rest[1]!r}; settings are given as --name=value")
+        fail(f"unexpected argument {rest[1]!r}; pass settings as --name=value")
     return rest
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses a command line and returns its positional arguments; a mistake ends the program in one line."""
+    """Parses a command line and returns its positional arguments; exits with a one-line error on invalid input."""
     for argument in argv[1:]:
         try:
             argument.encode()
@@ -128,44 +130,58 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 def fail(message: str) -> Any:
-    """Ends the program with one line on stderr and status 2, for an error that the user can fix."""
-    with contextlib.suppress(OSError):  # nobody reads stderr
+    """Prints an error that the user can fix to stderr and exits with status 2."""
+    with contextlib.suppress(OSError):  # stderr may be closed
         print(f"error: {message}", file=sys.stderr)
     raise SystemExit(2)
 
 
 def guarded(command: Callable[[runtime.Stop], None]) -> None:
-    """Runs a command that can be stopped and resumed; an error that the user can fix ends in one line."""
+    """Runs a command that can be interrupted and resumed, and reports user errors in one line.
+
+    Args:
+        command: Takes a `Stop` that it polls at safe points.
+
+    Raises:
+        SystemExit: If the command was interrupted or the user's input is invalid.
+    """
     try:
         with runtime.stop_on_signals() as stop:
             command(stop)
     except runtime.Interrupted as interrupted:
-        logging.warning("stopped by %s; run the same command to go on", interrupted)
+        logging.warning("stopped by %s; rerun the same command to resume", interrupted)
         raise SystemExit(interrupted.exit_code) from None
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):
-            print("stopped at once; run the same command to go on from what is saved", file=sys.stderr)
-        os._exit(130)  # threads of a compilation or of a save would outlive a tidy end
+            print("stopped; rerun the same command to resume from the last checkpoint", file=sys.stderr)
+        os._exit(130)  # a normal exit would wait for compilation and checkpoint threads
     except UserError as error:
         fail(str(error))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        fail(f"{error.strerror}: {error.filename or 'where this run writes'}; free some and run the same command")
+        fail(f"{error.strerror}: {error.filename or 'output directory'}; free disk space and rerun the same command")
 
 
 def run(main: Any, parser: Callable[[Sequence[str]], list[str]] = parse) -> None:
-    """Runs a command: `app.run` with one-line errors and robust output; every command starts here.
+    """Runs a command: `app.run` with one-line errors and robust output. Every command calls this.
 
     Args:
-        main: takes the positional arguments.
+        main: Function of the positional arguments.
         parser: `parse`, or `parse_flags` for a command with positional arguments.
     """
-    logging.get_absl_handler().addFilter(_is_ours_or_serious)
+    logging.get_absl_handler().addFilter(_is_own_or_warning)
+
+    def command(arguments: list[str]) -> None:
+        try:
+            main(arguments)
+        except lazy.MissingExtraError as error:
+            fail(str(error))
+
     with streams.guarded():
-        app.run(main, flags_parser=parser)
+        app.run(command, flags_parser=parser)
 
 
-def _is_ours_or_serious(record: std_logging.LogRecord) -> bool:
-    """Leaves out the page that orbax logs at every save."""
+def _is_own_or_warning(record: std_logging.LogRecord) -> bool:
+    """Drops the informational messages of orbax, about a page for every save."""
     return "orbax" not in record.pathname or record.levelno >= std_logging.WARNING

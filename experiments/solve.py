@@ -1,12 +1,12 @@
-"""Answers questions, each by a model that has first adapted itself to it.
+"""Answers questions with a model that first adapts itself to each of them.
 
     python -m experiments.audit policy > runs/tiny/policy.json
     python -m experiments.solve --workdir=runs/tiny --problem="4 kabo 3"
     python -m experiments.solve --workdir=runs/tiny --input=problems.jsonl --out=answers.jsonl
 
-The first line writes the permission without which nothing is adapted; read it, and change what is to be otherwise. A
-line of problems.jsonl is an object with "problem" and perhaps "id". Given again, the last command goes on where it was.
-WORKDIR/audit/events.jsonl records what was done; `python -m experiments.audit` reads it.
+The first command writes the policy, without which nothing is adapted; review and edit it. Each line of problems.jsonl
+is an object with "problem" and optionally "id". Rerun the last command to resume. Every adaptation is recorded in
+WORKDIR/audit/events.jsonl; `python -m experiments.audit` reads it.
 """
 
 import pathlib
@@ -28,44 +28,47 @@ FLAGS = flags.FLAGS
 
 
 def define() -> None:
+    """Defines the flags of this command."""
     DEFINE_path("workdir", None, "Directory of a run of experiments.train.")
-    DEFINE_path("model", None, "In place of a workdir: 'tiny', or a directory or hub id with a model's files.")
-    flags.DEFINE_string("run", None, "mass, mass_gold or pretrained; by default the first that the workdir has.")
-    flags.DEFINE_integer("train_seed", None, "Meta-training seed of the workdir; by default its first.")
-    flags.DEFINE_string("problem", None, "One question.")
+    DEFINE_path("model", None, "Instead of a workdir: 'tiny', or a directory or hub id with model files.")
+    flags.DEFINE_string("run", None, "mass, mass_gold or pretrained; defaults to the first one in the workdir.")
+    flags.DEFINE_integer("train_seed", None, "Meta-training seed of the workdir; defaults to its first.")
+    flags.DEFINE_string("problem", None, "A single question.")
     DEFINE_path("input", None, "JSONL file of questions.")
-    DEFINE_path("out", None, "JSONL file of answers, to which is appended; by default they are printed.")
-    flags.DEFINE_bool("no_adapt", False, "Answer by the model as it is; takes no policy and writes no log.")
-    DEFINE_path("policy", None, "Who may adapt what; by default WORKDIR/policy.json.")
-    DEFINE_path("log", None, "Event log; by default WORKDIR/audit/events.jsonl.")
+    DEFINE_path("out", None, "JSONL file to append answers to; by default they are printed.")
+    flags.DEFINE_bool("no_adapt", False, "Answer without adaptation; needs no policy and writes no log.")
+    DEFINE_path("policy", None, "Policy file; defaults to WORKDIR/policy.json.")
+    DEFINE_path("log", None, "Event log; defaults to WORKDIR/audit/events.jsonl.")
     flags.DEFINE_string("log_text", "full", "'full', or 'hash' to keep texts out of the log.")
-    DEFINE_path("suite", None, "JSONL file of texts that an update must not make the model worse at.")
-    DEFINE_path("real", None, "JSONL file of real examples ('problem', 'solution') to compare with and mix in.")
-    flags.DEFINE_integer("seed", 0, "Of everything drawn.")
-    flags.DEFINE_integer("batch", 16, "Most questions at a time.", lower_bound=1)
+    DEFINE_path("suite", None, "JSONL file of the regression suite, on which an update must not be worse.")
+    DEFINE_path("real", None, "JSONL file of real examples ('problem', 'solution') for calibration and mixing in.")
+    flags.DEFINE_integer("seed", 0, "Random seed.")
+    flags.DEFINE_integer("batch", 16, "Largest number of questions per batch.", lower_bound=1)
 
 
 def main(_: list[str]) -> None:
+    """Runs the command."""
     settings.guarded(run)
 
 
 def run(stop: runtime.Stop) -> None:
+    """Answers all questions, to stdout or to --out."""
     questions = loading.as_questions(read_questions())
-    with open_solver() as solver:
+    with open_service() as service:
         if FLAGS.out is None:
-            for answer in answers(solver, questions, stop):
+            for answer in answers(service, questions, stop):
                 print(as_line(answer) if FLAGS.problem is None else in_words(answer), end="", flush=True)
             return
         with AnswerFile(pathlib.Path(FLAGS.out)) as file:
-            left = file.left(questions, solver.request)
-            logging.info("%d questions, %d of them answered before", len(questions), len(questions) - len(left))
-            for answer in answers(solver, left, stop):
+            left = file.left(questions, service.request)
+            logging.info("%d questions, %d of them already answered", len(questions), len(questions) - len(left))
+            for answer in answers(service, left, stop):
                 file.write(answer)
 
 
-def answers(solver: loading.AdaptationService, questions: list, stop: runtime.Stop) -> Iterator[loading.Answer]:
-    """Answers with progress."""
-    stream = solver.stream(questions, stop, resume=FLAGS.out is not None)
+def answers(service: loading.AdaptationService, questions: list, stop: runtime.Stop) -> Iterator[loading.Answer]:
+    """Yields answers and reports progress."""
+    stream = service.stream(questions, stop, resume=FLAGS.out is not None)
     adapted = 0
     for (i, report), answer in zip(runtime.progress("solve", 0, len(questions)), stream, strict=True):
         adapted += answer.decision == "adapted"
@@ -74,19 +77,21 @@ def answers(solver: loading.AdaptationService, questions: list, stop: runtime.St
 
 
 def read_questions() -> list:
+    """Reads the questions of --problem or --input."""
     if (FLAGS.problem is None) == (FLAGS.input is None):
         raise UserError("give either --problem='...' or --input=FILE.jsonl")
     if FLAGS.input is None:
         return [FLAGS.problem]
     rows = jsonl.read(pathlib.Path(FLAGS.input))
     if not rows:
-        raise UserError(f"--input={FLAGS.input} has no questions; give one JSON object per line")
+        raise UserError(f"--input={FLAGS.input} is empty; give one JSON object per line")
     return [row.value for row in rows]
 
 
-def open_solver() -> loading.AdaptationService:
+def open_service() -> loading.AdaptationService:
+    """Loads the service that the flags describe."""
     if (FLAGS.workdir is None) == (FLAGS.model is None):
-        raise UserError("give either --workdir=DIR of a training run, or --model=tiny or another")
+        raise UserError("give either --workdir=DIR of a training run, or --model=NAME")
     if FLAGS.workdir is not None and not (pathlib.Path(FLAGS.workdir) / "config.json").is_file():
         raise UserError(
             f"--workdir={FLAGS.workdir} holds no run; make one with experiments.train, or give --model=tiny"
@@ -107,16 +112,20 @@ def open_solver() -> loading.AdaptationService:
 
 
 def read_real(path: pathlib.Path) -> list[Example]:
-    """Reads real examples from a JSONL file."""
+    """Reads real examples from a JSONL file.
+
+    Raises:
+        UserError: a line has no strings "problem" and "solution".
+    """
     rows = jsonl.read(path)
     for line, row in rows:
         if not isinstance(row, dict) or not all(regression.is_text(row.get(key)) for key in ("problem", "solution")):
-            raise UserError(f'--real={path}:{line} needs texts "problem" and "solution"')
+            raise UserError(f'--real={path}:{line} needs strings "problem" and "solution"')
     return [Example(row["problem"], row["solution"]) for _, row in rows]
 
 
 def in_words(answer: loading.Answer) -> str:
-    """One answer for a reader."""
+    """Formats an answer for reading."""
     why = "" if answer.reason == "" else f" ({answer.reason})"
     recorded = "" if answer.event is None else f", record {answer.event}"
     tokens, seconds = sum(answer.tokens.values()), sum(answer.seconds.values())
@@ -127,7 +136,7 @@ def in_words(answer: loading.Answer) -> str:
     )
 
 
-# Defined only when run: the commands share names of flags, and tests import several of them.
+# Flags are defined only here: commands share flag names, and tests import several commands.
 if __name__ == "__main__":
     define()
     settings.run(main)

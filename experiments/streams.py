@@ -1,4 +1,4 @@
-"""Standard streams that never break a command: closed descriptors, closed pipes, full devices, ASCII-only output."""
+"""Robust standard streams: handles closed descriptors, closed pipes, full devices and ASCII-only output."""
 
 import contextlib
 import errno
@@ -8,31 +8,31 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-CLOSED_PIPE = 141  # 128 + SIGPIPE, the status of a shell's own tools
+CLOSED_PIPE = 141  # 128 + SIGPIPE, as shells report it
 
 
 def repair() -> None:
-    """Makes the three standard streams usable; called when this package is imported, before files are opened.
+    """Makes the three standard streams usable. Called when `experiments` is imported, before any file is opened.
 
-    A descriptor that the caller closed (`>&-`) becomes the null device. Otherwise the next file to be opened would take
-    its number, and messages written to descriptor 1 or 2 would end up in that file. Characters that a stream cannot
-    encode are written as escapes.
+    A descriptor that the caller closed (`>&-`) becomes the null device. Otherwise the next opened file would get its
+    number, and messages written to descriptor 1 or 2 would end up in that file. Characters that a stream cannot encode
+    are written as escapes.
     """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number, so this descriptor
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number: this descriptor
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 -- open until the end
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 -- stays open
         elif mode == "w" and isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
 
 
 class OutputLostError(BaseException):
-    """Standard output cannot be written; not an `OSError`, for which the files of a command may be to blame."""
+    """Standard output cannot be written. Not an `OSError`, so that handlers of file errors do not catch it."""
 
     def __init__(self, cause: OSError):
         super().__init__(str(cause))
@@ -40,7 +40,7 @@ class OutputLostError(BaseException):
 
     @property
     def status(self) -> int:
-        """Exit status: that of a shell's own tools if nobody reads, else that of an error."""
+        """Exit status: `CLOSED_PIPE` if the reader is gone, otherwise 2."""
         return CLOSED_PIPE if self.cause.errno in (errno.EPIPE, errno.EIO) else 2
 
 
@@ -68,10 +68,10 @@ class _Output:
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
-    """Ends a program quietly when the reader of its output is gone, and in one line when the output is full.
+    """Exits quietly when the reader of standard output is gone, and with a one-line error when the output is full.
 
     Raises:
-        SystemExit: always; with `CLOSED_PIPE` or 2 if the output is incomplete and the block itself succeeded.
+        SystemExit: Always; with `CLOSED_PIPE` or 2 if the block succeeded but its output is incomplete.
     """
     output, status, lost = sys.stdout, None, None
     sys.stdout = _Output(output)
@@ -88,7 +88,7 @@ def guarded() -> Iterator[None]:
         status = lost.status
         if status != CLOSED_PIPE:
             with contextlib.suppress(OSError):
-                print(f"error: standard output: {lost.cause.strerror}; what was saved is kept", file=sys.stderr)
+                print(f"error: standard output: {lost.cause.strerror}; files already written are kept", file=sys.stderr)
     raise SystemExit(status)
 
 
@@ -96,7 +96,7 @@ def _flush() -> OutputLostError | None:
     """Flushes both streams; one that fails becomes the null device, so that the interpreter's own flush succeeds.
 
     Returns:
-        The error of standard output.
+        The error on standard output, if any.
     """
     errors: dict[str, OSError] = {}
     for name, descriptor in (("stdout", 1), ("stderr", 2)):

@@ -2,8 +2,8 @@
 
     python -m experiments.train --preset=tiny --workdir=runs/tiny
 
-The same workdir resumes: training from its last checkpoint, evaluation from its last finished batch. The report is in
-WORKDIR/report: table1.md and table1.json, accuracy.png, gain_by_subject.png, training.png, examples.html.
+Rerun the same command to resume: training continues from its last checkpoint, evaluation from its last finished batch.
+WORKDIR/report has table1.md and table1.json, accuracy.png, gain_by_subject.png, training.png and examples.html.
 """
 
 import contextlib
@@ -20,15 +20,16 @@ from mass_jax.training.components import assemble
 settings.define()
 settings.define_machines()
 flags.adopt_module_key_flags(settings)
-_WORKDIR = DEFINE_path("workdir", None, "Directory of this run; give it again to resume.")
+_WORKDIR = DEFINE_path("workdir", None, "Directory of this run; pass it again to resume.")
 
 
 def main(_: list[str]) -> None:
+    """Runs `train_and_report`."""
     settings.guarded(train_and_report)
 
 
 def train_and_report(stop: runtime.Stop) -> None:
-    """Runs the command; errors of reading and checking the user's input become `UserError`."""
+    """Runs the command; errors while reading and checking the user's input become `UserError`."""
     with contextlib.ExitStack() as held:
         try:
             config = settings.read()
@@ -36,12 +37,12 @@ def train_and_report(stop: runtime.Stop) -> None:
                 print(config.to_json())
                 return
             if _WORKDIR.value is None:
-                raise ValueError("--workdir is missing; give a directory for this run, like --workdir=runs/tiny")
+                raise ValueError("--workdir is missing; pass a directory for this run, such as --workdir=runs/tiny")
             workdir = runtime.workdir_path(_WORKDIR.value)
             settings.join_machines()
             mesh = runtime.make_mesh(flags.FLAGS.mesh)
             runtime.check_workdir(workdir, config.to_json(), replace=True)
-            held.enter_context(runtime.lock_workdir(workdir, stop))  # before a model is loaded for nothing
+            held.enter_context(runtime.lock_workdir(workdir, stop))  # before the expensive model load
             held.enter_context(runtime.use_mesh(mesh))
             parts = held.enter_context(contextlib.closing(assemble(config, mesh)))
         except (ValueError, OSError) as error:

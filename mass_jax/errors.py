@@ -1,5 +1,8 @@
-"""What the user of a command can mend."""
+"""Errors caused by invalid user input."""
 
 
 class UserError(ValueError):
-    """Ends a command with its message, one line that names the value and the fix, and without a traceback."""
+    """Error that the user can fix.
+
+    Commands print its message and exit without a traceback. The message is one line that names the value and the fix.
+    """

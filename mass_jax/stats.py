@@ -1,4 +1,4 @@
-"""Statistics of evaluations: intervals clustered by what problems share, and ranking quality. NumPy and SciPy only."""
+"""Evaluation statistics: clustered confidence intervals, paired tests and ranking quality."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ RESAMPLES = 10_000
 
 
 class Estimate(NamedTuple):
-    """A mean with its 95 % interval, both as shares of 1."""
+    """A mean and its 95 % confidence interval, as fractions."""
 
     mean: float
     low: float
@@ -18,18 +18,21 @@ class Estimate(NamedTuple):
 
 
 def clustered_mean(values: Sequence[float], clusters: Sequence[str], seed: int = 0) -> Estimate:
-    """Mean with a percentile bootstrap interval that resamples whole clusters.
+    """Estimates a mean and its percentile bootstrap interval by resampling whole clusters.
 
-    Problems of one cluster (one operator, say) succeed or fail together; resampling them one by one would promise more
-    than the data holds. For paired differences, pass differences of the same problems.
+    Problems of a cluster, such as one operator, tend to succeed or fail together; resampling single problems would make
+    the interval too narrow. For a paired comparison, pass the differences on the same problems.
 
     Args:
-        values: one value a problem, e.g. 1.0 for a right answer.
-        clusters: the cluster of each.
-        seed: of the resampling.
+        values: one value per problem, such as 1.0 for a correct answer.
+        clusters: cluster of each problem.
+        seed: random seed of the resampling.
 
     Returns:
-        Mean and the 2.5 % and 97.5 % quantiles over 10,000 resamples.
+        The mean, and the 2.5 % and 97.5 % quantiles over 10,000 resamples.
+
+    Raises:
+        ValueError: If there are no values.
 
     >>> clustered_mean([1, 1, 0, 0], ["a", "a", "b", "b"])
     Estimate(mean=0.5, low=0.0, high=1.0)
@@ -45,22 +48,24 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[str], seed: int =
 
 
 def paired_p(differences: Sequence[int], clusters: Sequence[str]) -> float:
-    r"""Exact two-sided test of paired right (1) and wrong (0) answers: could the differences be luck?
+    r"""Computes the p-value of an exact two-sided test of paired correct (1) and incorrect (0) answers.
 
-    Under the null hypothesis each cluster's sum of differences is as likely with the other sign. With S the sum of all,
+    Under the null hypothesis, the sum :math:`d_c` of the differences of each cluster has a symmetric distribution. With
+    S the sum of all differences,
 
     .. math:: p = P(|\sum_c \epsilon_c d_c| \ge |S|), \quad \epsilon_c = \pm 1
 
-    over all 2^n sign choices, counted by convolution. Where every cluster is one problem this is McNemar's exact test.
+    over all 2^n sign choices, counted by convolution. With one problem per cluster this is McNemar's exact test.
 
     Args:
-        differences: right minus right of the same problem, in {-1, 0, 1}.
-        clusters: the cluster of each, such as the problem where several seeds answered it.
+        differences: difference of the answers of two methods to the same problem, in {-1, 0, 1}.
+        clusters: cluster of each difference, such as the problem if several random seeds answered it.
 
     Returns:
         p in (0, 1].
 
-    Source: McNemar 1947.
+    Source:
+        McNemar 1947.
 
     >>> paired_p([1] * 6, [*"abcdef"])
     0.03125
@@ -68,7 +73,7 @@ def paired_p(differences: Sequence[int], clusters: Sequence[str]) -> float:
     _, index = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.abs(np.bincount(index, weights=np.asarray(differences, float))).astype(int)
     total = abs(int(np.sum(differences)))
-    chances = np.ones(1)  # of each sum from -reach to reach
+    chances = np.ones(1)  # probability of each sum from -reach to reach
     for size in sums[sums > 0]:
         gap = np.zeros(2 * size + 1)
         gap[0] = gap[-1] = 0.5
@@ -78,7 +83,14 @@ def paired_p(differences: Sequence[int], clusters: Sequence[str]) -> float:
 
 
 def auc(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    """Probability that a positive outranks a negative, ties counted half; None where one kind is absent.
+    """Computes the area under the ROC curve: the probability that a positive outranks a negative.
+
+    Args:
+        scores: scores of any shape.
+        labels: True or 1 for positives, of the same shape.
+
+    Returns:
+        The area, with ties counted as one half, or None if there are no positives or no negatives.
 
     >>> auc(np.array([0.1, 0.9, 0.8]), np.array([False, True, False]))
     1.0

@@ -1,16 +1,16 @@
-"""JSON values parsed strictly: every digit on request, no repeated keys, and one-line reasons for what is refused."""
+"""Strict JSON parser: optional exact numbers, no repeated keys, and one-line reasons for errors."""
 
 import collections
 import json
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-MOST_DIGITS = 4300  # of an integer: Python's own limit, which keeps the conversion from taking quadratic time
-BLANK = " \t\r\n\ufeff"  # JSON's whitespace, and the byte order marks that joining two files leaves inside
+MOST_DIGITS = 4300  # of an integer; Python's own limit, since the conversion takes quadratic time
+BLANK = " \t\r\n\ufeff"  # JSON's whitespace, and byte order marks as concatenated files contain them
 
 
 class BadJson(ValueError):
-    """Text that is not JSON; the message is a short reason without a place.
+    """Raised for text that is not valid JSON; the message is a short reason without a position.
 
     Attributes:
         position: index in the text at which parsing stopped.
@@ -25,15 +25,15 @@ def loads(text: str | bytes, *, exact: bool = False) -> Any:
     """Parses one JSON value.
 
     Args:
-        text: the value, as text or in a Unicode encoding.
-        exact: keep every digit of a number: those with a fraction or an exponent, and integers too long for `int`,
+        text: text of the value, or bytes in a Unicode encoding.
+        exact: whether to keep every digit: numbers with a fraction or an exponent, and integers too long for `int`,
             become `decimal.Decimal`.
 
     Returns:
         The value. NaN and Infinity are accepted, as by `json.loads`.
 
     Raises:
-        BadJson: the text is not one JSON value, repeats a key, or is nested too deeply.
+        BadJson: If the text is not a single JSON value, repeats a key, or is nested too deeply.
 
     >>> loads('{"answer": 0.1000}', exact=True)
     {'answer': Decimal('0.1000')}
@@ -50,13 +50,13 @@ def loads(text: str | bytes, *, exact: bool = False) -> Any:
 
 
 def parse_at(text: str, start: int, exact: bool = False) -> tuple[Any, int]:
-    """Parses the JSON value that starts at an index of a text.
+    """Parses the JSON value that starts at a given index of a text.
 
     Returns:
-        The value, and the index of its end.
+        The value, and the index after its end.
 
     Raises:
-        BadJson: no value starts there.
+        BadJson: If no valid value starts there.
 
     >>> parse_at('[1] [2]', 4)
     ([2], 7)
@@ -72,7 +72,7 @@ def parse_at(text: str, start: int, exact: bool = False) -> tuple[Any, int]:
 
 
 def _reason(text: str, position: int, message: str) -> str:
-    """Why parsing stopped at a position, by the likely cause."""
+    """Describes the likely reason why parsing stopped at a position."""
     rest = text[position:].strip(BLANK)[:1]
     if rest == "\0":
         return "NUL bytes, as a crash leaves them"
@@ -86,7 +86,7 @@ def _reason(text: str, position: int, message: str) -> str:
 
 
 def kind(value: Any) -> str:
-    """The JSON name of a value's type, with its article.
+    """Returns the JSON type of a value, with an article, for error messages.
 
     >>> kind([1]), kind(None)
     ('an array', 'null')

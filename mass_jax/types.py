@@ -1,15 +1,15 @@
-"""Names for trees of arrays in public signatures.
+"""Type aliases for trees of arrays in public signatures.
 
-Static checkers see `Any`, since a pytree has no closed type; the names tell a reader which tree is meant.
+They are `Any` to a static type checker, since pytrees have no closed type, and tell readers which tree is meant.
 """
 
 from typing import Any, TypeAlias
 
 PyTree: TypeAlias = Any
-"""Any pytree whose leaves are arrays."""
+"""A pytree with arrays as leaves."""
 
 Params: TypeAlias = Any
-"""Parameters of a model, as Flax nests them."""
+"""Parameters of a Flax model, as nested dictionaries."""
 
 Adapter: TypeAlias = Any
-"""LoRA matrices {"layers": {...: {"a": [L, in, R], "b": [L, R, out]}}}; with a leading axis where there is one per task."""
+"""LoRA adapter {"layers": {...: {"a": [L, in, R], "b": [L, R, out]}}}; a batched one has a leading axis of tasks."""

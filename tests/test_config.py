@@ -1,4 +1,4 @@
-"""Settings refuse what is unknown or contradictory, in one line that says what to do."""
+"""Tests for mass_jax.config."""
 
 import dataclasses
 import json
@@ -24,43 +24,43 @@ from mass_jax.config import METHODS, Config, nearest
         ({"outer": "gold", "controls": True}, "--controls are variants of 'mass'"),
     ],
 )
-def test_bad_settings_are_refused_in_one_line(settings, message):
+def test_config_refuses_bad_settings(settings, message):
     with pytest.raises(ValueError, match=r"^--") as caught:
         Config(**settings)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_outer_leaves_out_the_method_it_excludes():
+def test_chosen_methods_respect_outer():
     assert Config().chosen_methods == METHODS
     assert "mass" not in Config(outer="gold").chosen_methods
     assert "mass_gold" not in Config(outer="verifier").chosen_methods
 
 
-def test_the_baseline_has_the_same_budget_of_samples():
+def test_num_solver_attempts_matches_mass_budget():
     assert Config(num_examples=12, num_attempts=6).num_solver_attempts == 18
 
 
-def test_every_setting_has_help():
+def test_settings_have_help():
     assert all(len(field.metadata["help"]) > 5 for field in dataclasses.fields(Config))
 
 
-def test_nearest_stays_silent_where_nothing_is_near():
+def test_nearest_omits_distant_suggestion():
     assert nearest("zzz", ["tiny"]) == "Known: tiny"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1, 2]", "an array in place of an object of settings"),
-        ('"tiny"', "a string in place of an object of settings"),
-        ("null", "null in place of an object of settings"),
+        ("[1, 2]", "expected an object of settings, got an array"),
+        ('"tiny"', "expected an object of settings, got a string"),
+        ("null", "expected an object of settings, got null"),
         ("{" * 3, "not JSON"),
         ("[" * 100_000, "nested too deeply"),
         ('{"steps": 1, "steps": 2}', "key 'steps' occurs more than once"),
     ],
 )
-def test_config_of_other_json_is_refused(text, message):
+def test_from_json_refuses_invalid_json(text, message):
     with pytest.raises(ValueError, match=message) as error:
         Config.from_json(text)
     assert "\n" not in str(error.value)
@@ -74,7 +74,7 @@ def test_config_of_other_json_is_refused(text, message):
         *(("methods", [1]), ("model", ["tiny"]), ("lora_rank", {})),
     ],
 )
-def test_config_refuses_mistyped_setting(name, value):
+def test_from_json_refuses_mistyped_setting(name, value):
     text = json.dumps(json.loads(Config().to_json()) | {name: value})
     with pytest.raises(ValueError, match=f"--{name}=.* must be ") as caught:
         Config.from_json(text)

@@ -1,1 +1,1 @@
-"""What the `bench_*` commands measure, apart from their flags, tables and figures."""
+"""Measurements of the `bench_*` commands, whose modules hold flags, tables and figures."""

@@ -20,14 +20,25 @@ from third_party.peers import plain_jax, problem
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """What one machine runs: shapes, dtype, how often, and what beside the main cases."""
+    """Benchmark settings for one kind of machine.
+
+    Attributes:
+        size: shapes of the problem.
+        dtype: data type of the weights.
+        rounds: number of timed runs per case.
+        loss_chunk: token positions per chunk of logits, in cases that use chunks.
+        chunk: examples per chunk, in cases that use chunks.
+        wide: number of examples in rows that show the effect of `chunk`.
+        torch: whether to run the PyTorch peers.
+        float64: whether to compute relative errors against float64.
+    """
 
     size: problem.Size
     dtype: str = "float32"
     rounds: int = 3
     loss_chunk: int = 32
     chunk: int = 4
-    wide: int = 48  # examples of the rows that show what `chunk` does
+    wide: int = 48
     torch: bool = False
     float64: bool = True
 
@@ -48,21 +59,33 @@ OPTIMIZERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One row to be: how to differentiate, under which policies, on what."""
+    """One measurement.
+
+    Attributes:
+        adjoint: name in `ADJOINTS`, or a peer.
+        optimizer: name in `OPTIMIZERS`.
+        remat: rematerialization of blocks: "block" recomputes all, "dots" all but products with weights.
+        loss_chunk: token positions per chunk of logits; 0 means all.
+        chunk: examples per chunk of gradients; None means all.
+        product_chunk: examples per chunk of Hessian products; None uses `chunk`.
+        num_steps: number of inner steps.
+        examples: number of examples; 0 uses the preset's.
+        timed: whether to run the case, or only to compile it.
+    """
 
     adjoint: str
     optimizer: str = "sgd"
-    remat: str = "none"  # of the model's blocks: "block" recomputes all, "dots" all but products with weights
+    remat: str = "none"
     loss_chunk: int = 0
     chunk: int | None = None
     product_chunk: int | None = None
     num_steps: int = 2
-    examples: int = 0  # 0: the preset's
+    examples: int = 0
     timed: bool = True
 
     @property
     def policy(self) -> str:
-        """The policies in words; "plain" when there are none."""
+        """Describes the policies; "plain" if there are none."""
         parts = [f"{self.remat} remat"] if self.remat != "none" else []
         parts += [f"loss_chunk={self.loss_chunk}"] if self.loss_chunk else []
         parts += [f"chunk={self.chunk}"] if self.chunk else []
@@ -83,7 +106,7 @@ PLAIN_JAX = "peer: plain JAX"
 
 
 def cases(preset: Preset) -> list[Case]:
-    """Every measurement of a preset."""
+    """Returns the measurements of a preset."""
     chunk, wide = preset.chunk, preset.wide
     half = preset.size.examples // 2
     lean = functools.partial(Case, remat="block", loss_chunk=preset.loss_chunk)
@@ -102,8 +125,9 @@ def cases(preset: Preset) -> list[Case]:
     return [*rows, Case(PLAIN_JAX)]
 
 
-# nick-rui/metagrad-distill: GPT-2 124M, all parameters, Adam; 52.1 GB of an 80 GB H100 at k=64, L=128, T=16, and out
-# of memory at k=96, or L=256, or T=32. The same shapes on a Llama of 124M parameters, compiled only, never run.
+# nick-rui/metagrad-distill reports, for all parameters of GPT-2 124M with Adam, 52.1 GB of an 80 GB H100 at k=64,
+# L=128, T=16, and out of memory at k=96, or L=256, or T=32. These are the same shapes on a Llama of 124M parameters;
+# they are compiled and never run.
 WALL = problem.Size(12, 768, 2048, 12, 12, 50257, 0, 64, 128, 8, tied=True)
 WALL_CASES = (
     (WALL, Case("WeightedMixedMode(recursive)", "adam", "block", 32, 8, 4, 16)),
@@ -112,7 +136,7 @@ WALL_CASES = (
         Case("WeightedMixedMode(recursive)", "adam", "block", 32, 8, 4, 32),
     ),
     (WALL, Case("ReverseUnroll(step)", "adam", "block", 32, 8, None, 16)),
-    # What a deep model costs to compile.
+    # Compilation time of a deep model.
     (
         dataclasses.replace(PRESETS["cpu"].size, layers=32),
         Case("WeightedMixedMode", "sgd", "block", 32),
@@ -121,7 +145,7 @@ WALL_CASES = (
 
 
 def function_of(case: Case, size: problem.Size) -> Callable[[problem.Data], jax.Array]:
-    """The gradient in the weights, as a function of the problem's arrays."""
+    """Returns the gradient with respect to the example weights as a function of the arrays of the problem."""
     optimizer = OPTIMIZERS[case.optimizer]()
     if case.adjoint == PLAIN_JAX:
         return lambda data: plain_jax.weight_gradient(size, data, optimizer, case.num_steps)
@@ -144,7 +168,7 @@ def function_of(case: Case, size: problem.Size) -> Callable[[problem.Data], jax.
 
 
 def compile_case(case: Case, size: problem.Size, dtype: str) -> tuple[Any, dict[str, Any]]:
-    """The executable and the row, times still missing."""
+    """Compiles a case; returns the executable and the row without times."""
     shapes = jax.eval_shape(lambda key: problem.draw(key, size, dtype), jax.random.key(0))
     lowered = jax.jit(function_of(case, size)).lower(shapes)
     start = time.perf_counter()
@@ -158,7 +182,7 @@ def compile_case(case: Case, size: problem.Size, dtype: str) -> tuple[Any, dict[
 
 
 def row_of(case: Case, size: problem.Size, dtype: str, **measured: Any) -> dict[str, Any]:
-    """One line of the result."""
+    """Returns the row of a case, with None for values that are not measured yet."""
     adapted = f"LoRA rank {size.rank}" if size.rank else "all parameters"
     return {
         "adjoint": case.adjoint,
@@ -178,18 +202,22 @@ def row_of(case: Case, size: problem.Size, dtype: str, **measured: Any) -> dict[
 
 
 class Bench:
-    """The problem of one preset, drawn once, with what is compiled on it."""
+    """Problem of one preset, sampled once.
+
+    Args:
+        preset: settings of the benchmark.
+    """
 
     def __init__(self, preset: Preset):
         self.preset = preset
         self.data = jax.jit(lambda key: problem.draw(key, preset.size, preset.dtype))(jax.random.key(0))
 
     def size_of(self, case: Case) -> problem.Size:
-        """The preset's size with the case's number of examples."""
+        """Returns the size of the preset with the number of examples of the case."""
         return dataclasses.replace(self.preset.size, examples=case.examples or self.preset.size.examples)
 
     def reference(self, optimizer: str) -> np.ndarray:
-        """Returns the gradient by ReverseUnroll in float64 on the same numbers."""
+        """Computes the gradient by ReverseUnroll in float64 on the same values."""
         with jax.enable_x64(True):
             wide = jax.tree.map(lambda x: x.astype("float64") if x.dtype == jnp.float32 else x, self.data)
             case = Case("ReverseUnroll(step)", optimizer, remat="block", loss_chunk=self.preset.loss_chunk)
@@ -197,7 +225,7 @@ class Bench:
 
 
 class Run(NamedTuple):
-    """A row that is not finished, the call that it measures, and whether its relative error is wanted."""
+    """An unfinished row, the call that it measures, and whether its relative error is needed."""
 
     row: dict[str, Any]
     call: Callable[[], Any]
@@ -205,9 +233,13 @@ class Run(NamedTuple):
 
 
 def measure(preset: Preset, rows: Rows) -> None:
-    """Measures what is missing in `rows`; a compilation, a round of times and an error are each kept at once.
+    """Measures what is missing in `rows`, which save every compilation, timing round and error at once.
 
-    In a round of times every case runs once, so that finished rounds of an interrupted run stay comparable.
+    In a timing round every case runs once, so that finished rounds of an interrupted run stay comparable.
+
+    Args:
+        preset: settings of the benchmark.
+        rows: finished rows, to which new ones are added.
     """
     bench = Bench(preset)
     timed = [case for case in cases(preset) if case.timed]
@@ -230,7 +262,7 @@ def measure_wall(rows: Rows) -> None:
 
 
 def _compiled(bench: Bench, case: Case, rows: Rows) -> Run:
-    """Compiles a case and keeps its row; what was measured of it before stays."""
+    """Compiles a case and saves its row; earlier measurements of it are kept."""
     compiled, row = compile_case(case, bench.size_of(case), bench.preset.dtype)
     row |= {name: value for name, value in (rows.get(row) or {}).items() if value is not None}
     rows.keep(row)
@@ -238,7 +270,7 @@ def _compiled(bench: Bench, case: Case, rows: Rows) -> Run:
 
 
 def _compared(bench: Bench, case: Case) -> bool:
-    """Whether a case has the problem of the float64 reference."""
+    """Returns whether a case can be compared with the float64 reference."""
     return bench.preset.float64 and case.num_steps == 2 and bench.size_of(case) == bench.preset.size
 
 
@@ -266,7 +298,7 @@ def _torch_runs(bench: Bench, rows: Rows) -> list[Run]:
 
 
 def _time(runs: Sequence[Run], rounds: int, rows: Rows) -> None:
-    """Fills in medians of interleaved runs; the first run of each warms up and is not counted."""
+    """Fills in medians of interleaved runs; the first run of each is a warm-up."""
     done = min(len(run.row.get("times", ())) for run in runs)
     for run in runs:
         run.row["times"] = run.row.get("times", [])[:done]
@@ -287,7 +319,7 @@ def _time(runs: Sequence[Run], rounds: int, rows: Rows) -> None:
 
 
 def _errors(bench: Bench, runs: Sequence[Run], rows: Rows) -> None:
-    """Fills in the relative errors that are wanted and missing."""
+    """Fills in the relative errors that are needed and missing."""
     wanted = [run for run in runs if run.compared and run.row["rel_error"] is None]
     references = {name: bench.reference(name) for name in {run.row["optimizer"] for run in wanted}}
     for run in wanted:

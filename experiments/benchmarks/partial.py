@@ -1,4 +1,4 @@
-"""Finished parts of a long measurement, on disk before the next part begins."""
+"""Resumable measurements: each part is saved before the next one begins."""
 
 import json
 import pathlib
@@ -12,15 +12,15 @@ from mass_jax.errors import UserError
 
 
 class Parts:
-    """Results by name in a JSON file, which a rerun of the same measurement takes up.
+    """Results by name in a JSON file, from which a rerun of the same measurement resumes.
 
     Args:
-        path: the file; it stands beside the final results until `finish`.
-        header: what is measured; another header in the file is an error.
+        path: the file; it exists next to the final results until `finish`.
+        header: description of the measurement; must match that of an existing file.
         stop: polled before and after every part.
 
     Raises:
-        UserError: the file holds parts of another measurement, or is damaged.
+        UserError: If the file contains parts of another measurement, or is damaged.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -40,16 +40,16 @@ class Parts:
             found = json.loads(path.read_text(encoding="utf-8"))
             header, parts = found["header"], found["parts"]
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path} is damaged; remove it to start anew") from None
+            raise UserError(f"{path} is damaged; remove it to start over") from None
         if header != self._header:
             raise UserError(f"{path} holds parts of another measurement ({header}); remove it, or give another --out")
         self._parts = parts
 
     def of(self, name: str, measure: Callable[[], Any]) -> Any:
-        """Returns a part; measures and saves it if it is not finished.
+        """Returns a part; measures and saves it first if it is not finished.
 
         Raises:
-            runtime.Interrupted: a stop was asked for; the finished parts are saved.
+            runtime.Interrupted: If a stop was requested; finished parts are saved.
         """
         if name not in self._parts:
             self.stop.poll()
@@ -69,5 +69,5 @@ class Parts:
         runtime.write_atomically(self._path, text)
 
     def finish(self) -> None:
-        """Removes the file; the results are elsewhere."""
+        """Removes the file, once the results are saved elsewhere."""
         self._path.unlink(missing_ok=True)

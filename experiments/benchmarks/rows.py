@@ -1,4 +1,4 @@
-"""Rows of a benchmark by what they measure, each saved before the next measurement begins."""
+"""Benchmark rows, each saved before the next measurement begins."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,11 +7,11 @@ from mass_jax import runtime
 
 
 class Rows:
-    """Rows by what they measure; every change is saved before the next measurement begins.
+    """Benchmark rows keyed by what they measure, saved after every change.
 
     Args:
         done: rows of an earlier run.
-        save: takes all rows whenever one has changed.
+        save: called with all rows after every change.
         stop: polled after every save.
     """
 
@@ -22,14 +22,14 @@ class Rows:
         self._save, self._stop = save, stop
 
     def get(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        """Returns the row that measures the same."""
+        """Returns the row with the same key, or None."""
         return self._rows.get(row_key(row))
 
     def keep(self, *rows: dict[str, Any]) -> None:
-        """Puts rows in the place of those that measure the same, and saves all.
+        """Adds rows, replacing those with the same key, and saves all.
 
         Raises:
-            runtime.Interrupted: a stop was asked for; the rows are saved.
+            runtime.Interrupted: If a stop was requested; the rows are saved.
         """
         self._rows |= {row_key(row): row for row in rows}
         self._save(list(self._rows.values()))
@@ -37,5 +37,5 @@ class Rows:
 
 
 def row_key(row: dict[str, Any]) -> tuple[Any, ...]:
-    """Returns what identifies a measurement."""
+    """Returns the key that identifies a measurement."""
     return tuple(row[name] for name in ("adjoint", "policy", "optimizer", "model", "K", "m", "tokens", "dtype"))

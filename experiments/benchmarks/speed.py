@@ -1,4 +1,4 @@
-"""Times of interleaved runs, and the share of the memory bandwidth that decoding reaches."""
+"""Timing of interleaved runs, and memory bandwidth of decoding."""
 
 import statistics
 import time
@@ -13,7 +13,16 @@ from mass_jax.llama import LlamaConfig
 
 
 def interleave(name: str, functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each run; the sides alternate, after one warm-up run each that compiles."""
+    """Times several functions in alternation, after one warm-up call of each that compiles.
+
+    Args:
+        name: name of the case, for the log.
+        functions: functions by side.
+        repeats: number of timed calls of each.
+
+    Returns:
+        Seconds of each call, by side.
+    """
     for function in functions.values():
         function()
     seconds: dict[str, list[float]] = {side: [] for side in functions}
@@ -28,13 +37,22 @@ def interleave(name: str, functions: dict[str, Callable[[], Any]], repeats: int)
 
 
 def bytes_per_token(config: LlamaConfig, params: Any) -> int:
-    """Bytes of weights read to decode one token; an embedding that is not also the output head is not counted."""
+    """Returns the bytes of weights read per decoded token, without the embedding if it is not also the output head."""
     read = {name: leaf for name, leaf in params.items() if name != "embed_tokens" or config.tie_word_embeddings}
     return sum(leaf.nbytes for leaf in jax.tree.leaves(read))
 
 
 def bandwidth_share(seconds: float, read_bytes: int, new: int) -> dict[str, float]:
-    """Bytes of weights read per second while decoding, as a share of the fastest plain read of an array."""
+    """Compares the rate at which decoding reads weights with the fastest plain read of an array.
+
+    Args:
+        seconds: time to decode `new` tokens.
+        read_bytes: bytes of weights read per token.
+        new: number of tokens.
+
+    Returns:
+        Both rates in bytes per second, and their ratio.
+    """
     import torch
 
     array = jnp.ones((2**13, 2**14), jnp.float32)

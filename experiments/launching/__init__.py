@@ -1,1 +1,1 @@
-"""Checks of a launch: what would be refused on the machines is refused before anything is printed."""
+"""Launcher support: validation of launches and TPU topologies."""

@@ -1,4 +1,4 @@
-"""Checks the launcher's flags and the command that it launches, as that command would itself."""
+"""Validation of the launcher's flags and of the command that it launches."""
 
 import importlib
 import itertools
@@ -37,7 +37,7 @@ def check_own(values: flags.FlagValues) -> None:
     """Checks the flags of the launcher.
 
     Raises:
-        ValueError: a flag belongs to another backend, or has a value that its backend refuses.
+        ValueError: If a flag belongs to another backend, or its value is invalid for the backend.
     """
     backend = values.backend
     for name, backends in BACKENDS_OF.items():
@@ -48,8 +48,8 @@ def check_own(values: flags.FlagValues) -> None:
     name = values.name
     if name and backend in ("gcloud", "xpk") and not _is_resource_name(name):
         raise ValueError(
-            f"--name={name!r}: {backend} takes lowercase letters, digits and hyphens, at most {LONGEST_NAME}, from a "
-            f"letter on; choose another"
+            f"--name={name!r}: {backend} takes names of at most {LONGEST_NAME} lowercase letters, digits and hyphens "
+            f"that start with a letter; choose another"
         )
 
 
@@ -59,23 +59,23 @@ def _is_resource_name(name: str) -> bool:
 
 
 def check_forwarded(own: flags.FlagValues, arguments: Sequence[str], program: Sequence[str]) -> None:
-    """Checks the command that will run, as it would itself; runs nothing and writes nothing.
+    """Checks the launched command as the command itself would; runs and writes nothing.
 
-    Its flags are defined and parsed by its own module, which must define them when it is imported or in `define()`.
+    The module of the command must define its flags on import or in `define()`.
 
     Args:
-        own: the launcher's flags.
-        arguments: the command line behind `--`.
-        program: the last command of the launch, with the flags that are added to the command line.
+        own: flags of the launcher.
+        arguments: arguments after `--`.
+        program: last command of the launch, which includes the flags that the launcher adds.
 
     Raises:
-        ValueError: the module, a flag or a value is unknown, or cannot run on the backend.
+        ValueError: If the module, a flag or a value is unknown, or cannot run on the backend.
     """
     backend, module = own.backend, own.module
     for argument in arguments:
         name = argument.lstrip("-").partition("=")[0]
         if argument.startswith("-") and name in ("coordinator", "num_processes", "process_id"):
-            raise ValueError(f"{argument} is set by the launcher; leave it out behind --")
+            raise ValueError(f"{argument} is set by the launcher; remove it")
     added = [part for part in program if part.startswith(("--coordinator=", "--num_processes=", "--process_id="))]
     if backend != "local":
         added = ["--coordinator=auto"]
@@ -109,10 +109,10 @@ def _define_flags_of(module: str) -> None:
 
 
 def _check_mesh(own: flags.FlagValues, devices: int) -> None:
-    """Checks that a mesh takes the chips that are asked for, where their number is known."""
+    """Checks that a mesh matches the requested number of chips, if that is known."""
     if own.backend in ("gcloud", "xpk"):
         count = math.prod(topology_shape(own.topology)[1]) * own.num_slices
-        count *= 2 if own.topology.startswith("tpu7x") else 1  # JAX counts each half of a TPU7x
+        count *= 2 if own.topology.startswith("tpu7x") else 1  # JAX counts a TPU7x chip as two devices
         said = f"--topology={own.topology} x {own.num_slices}"
     elif own.backend == "slurm" and own.gpus_per_node:
         count = own.num_nodes * own.gpus_per_node
@@ -127,20 +127,20 @@ def _check_mesh(own: flags.FlagValues, devices: int) -> None:
 
 def _check_workdir(backend: str, arguments: Sequence[str], workdir: str | None, config: Config | None) -> None:
     if workdir is None:
-        raise ValueError("--workdir is missing behind --; give a directory that all processes share")
+        raise ValueError("--workdir is missing after --; give a directory that all processes share")
     path = runtime.workdir_path(workdir)
     if backend == "local":
         if config is not None:
             runtime.check_workdir(path, config.to_json(), replace=True)
     elif backend in ("gcloud", "xpk") and (not path.is_absolute() or _is_home(arguments)):
         raise ValueError(
-            f"--workdir={workdir}: each host of {backend} would write a directory of its own; give an absolute path on "
-            f"a disk that they share, like /mnt/shared/mass"
+            f"--workdir={workdir}: each host of {backend} would write to its own directory; give an absolute path on a "
+            f"disk that all hosts share, like /mnt/shared/mass"
         )
 
 
 def _is_home(arguments: Sequence[str]) -> bool:
-    """Whether the workdir was given by `~`, which is another directory on every host."""
+    """Returns whether the workdir was given with `~`, which differs between hosts."""
     values = [after for flag, after in itertools.pairwise([*arguments, ""]) if flag.lstrip("-") == "workdir"]
     values += [argument.partition("=")[2] for argument in arguments if argument.lstrip("-").startswith("workdir=")]
     return any(value.startswith("~") for value in values)

@@ -1,18 +1,18 @@
-"""TPU topologies as Google Cloud offers and names them."""
+"""TPU topologies that Google Cloud offers, and their names."""
 
 import math
 
 from mass_jax.config import nearest
 
-# What Google Cloud calls the chips of our topologies, and how many a name counts as one.
+# Google Cloud's name of each chip, and how many units (cores or chips) the name counts per chip.
 _ACCELERATORS = {"v4": ("v4", 2), "v5e": ("v5litepod", 1), "v5p": ("v5p", 2), "v6e": ("v6e", 1), "tpu7x": ("tpu7x", 2)}
-# Shapes of 2-D tori as Google Cloud offers them. Those of 3-D ones are four small ones, and multiples of 4 in order.
+# Shapes on offer: 2-D tori as listed; 3-D tori as listed, or with sides that are ascending multiples of 4.
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _SOLID = ("2x2x1", "2x2x2", "2x2x4", "2x4x4")
 
 
 def accelerator(topology: str) -> str:
-    """Google Cloud's name of a topology; some generations count cores, not chips.
+    """Returns Google Cloud's name of a topology; some generations count cores instead of chips.
 
     >>> accelerator("v5e:4x4"), accelerator("v5p:4x4x4")
     ('v5litepod-16', 'v5p-128')
@@ -26,7 +26,7 @@ def topology_shape(topology: str) -> tuple[str, list[int]]:
     """Returns the chip of a topology and the sides of its torus.
 
     Raises:
-        ValueError: unknown chip, or a shape that it is not offered in.
+        ValueError: If the chip is unknown or not offered in this shape.
 
     >>> topology_shape("v5p:4x4x8")
     ('v5p', [4, 4, 8])

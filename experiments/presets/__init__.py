@@ -1,1 +1,1 @@
-"""Named settings, one file each; a docstring states command, cost and expected result."""
+"""Named configurations, one file each; docstrings state command, cost and expected result."""

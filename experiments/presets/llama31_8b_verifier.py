@@ -1,19 +1,21 @@
-"""The paper's main setting: Llama-3.1-8B-Instruct on MATH, outer loss from 6 verified attempts.
+"""Main setting of the paper: Llama-3.1-8B-Instruct on MATH, with the outer loss from 6 verified attempts.
 
 Command:  python -m experiments.train --preset=llama31_8b_verifier --workdir=DIR --mesh=fsdp:4,tensor:4
           on a v5e:4x4 (16 chips), through python -m experiments.launch --backend=gcloud|xpk
 Plan:     python -m experiments.plan --preset=llama31_8b_verifier --topology=v5e:4x4 --out=DIR; see docs/results/plan
-Cost:     not run. By roofline, links left out, a step's compute takes some seconds; decoding dominates a real step.
-Result:   the paper reports 59.0 % on MATH-500 for MASS, 43.6 % for the base model; nothing of ours is measured.
+Cost:     not run. Roofline estimate without communication: the compute of a step takes a few seconds; sampling will
+          dominate a real step.
+Result:   the paper reports 59.0 % on MATH-500 for MASS and 43.6 % for the base model; not reproduced here.
 
-The paper gives m = 12 (6 at test time), k = 6, K = 2, about 100 steps with 20 of warm-up and 1,000 problems. Inner
-optimizer and rate, LoRA rank and targets, scorer size, gamma and the lengths are choices of ours, not tuned here.
+From the paper: m = 12 (6 at test time), k = 6, K = 2, about 100 steps with 20 warm-up steps, and 1,000 problems. Not in
+the paper, and not tuned: inner optimizer and learning rate, LoRA rank and targets, scorer size, gamma and lengths.
 """
 
 from mass_jax.config import Config
 
 
 def config() -> Config:
+    """Returns the settings."""
     return Config(
         model="meta-llama/Llama-3.1-8B-Instruct",
         task="math",

@@ -1,22 +1,23 @@
-"""A real model: SmolLM2-135M-Instruct on seven families of one-step arithmetic (`mass_jax/tasks/families`).
+"""SmolLM2-135M-Instruct, a real pretrained model, on seven families of one-step arithmetic (`mass_jax/tasks/families`).
 
 Command:  python -m experiments.fetch_smollm2 --out=models/smollm2
           python -m experiments.train --preset=smollm2 --workdir=runs/smollm2
-Cost:     a meta-step takes 90 seconds and a question with adaptation 5 seconds on 2 cores of an Intel Xeon at
-          2.50 GHz, the whole table two hours; float32.
-Result:   right practice of the own family 32.4 %, TTT 22.9 %, TT-SS 19.0 %, MASS 15.2 %, Base 10.5 % (105 problems);
-          docs/results/smollm2/ says why.
+Cost:     90 seconds per meta-step, 5 seconds per problem with adaptation and two hours for the whole table, on 2 cores
+          of an Intel Xeon at 2.50 GHz; float32.
+Result:   correct examples of the same family 32.4 %, TTT 22.9 %, TT-SS 19.0 %, MASS 15.2 %, Base 10.5 % (105 problems);
+          docs/results/smollm2/ explains why.
 
-The prompts show no solved problem, so that the form of an answer is there to be learned. The inner rate was chosen on
-28 problems of the training side, where the base model has 11 % right: with right examples Adam at 0.002 gave 39 %, SGD
-at 0.15 4 %. In other prompts of one kind, base model 4 %: Adam at 0.001 18 %, at 0.002 and 0.003 32 %, at 0.002 on the
-last 8 blocks 4 %, SGD at 0.1 32 %.
+Prompts show no solved problems, so that the model can learn the answer format. The inner learning rate was chosen on 28
+training problems, of which the base model solves 11 %: with correct examples, Adam at 0.002 solved 39 % and SGD at 0.15
+4 %. With another prompt format, where the base model solves 4 %: Adam at 0.001 18 %, at 0.002 and 0.003 32 %, at 0.002
+on the last 8 blocks 4 %, and SGD at 0.1 32 %.
 """
 
 from mass_jax.config import Config
 
 
 def config() -> Config:
+    """Returns the settings."""
     return Config(
         task="families",
         model="models/smollm2",

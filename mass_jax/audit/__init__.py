@@ -1,1 +1,1 @@
-"""The tamper-evident event log: a hash chain of JSON lines, its texts, answers and page. Imports no JAX."""
+"""The tamper-evident event log: a hash chain of JSON lines, text storage, answer files, HTML page. No JAX."""

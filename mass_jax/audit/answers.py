@@ -1,4 +1,4 @@
-"""The file of answers: one JSON line each, appended as they come; what a kill tore off is cut and done again."""
+"""Answer files: one JSON line per answer; a line that a crash cut off is removed and the question asked again."""
 
 import contextlib
 import dataclasses
@@ -17,16 +17,16 @@ _OPENING = b'{"id": "'  # of every answer
 
 
 class AnswerFile(contextlib.AbstractContextManager):
-    """Appends answers to a JSONL file that no other process writes.
+    """Appends answers to a JSONL file, locked against other writers.
 
     Args:
-        path: the file; made if absent, with its directory.
+        path: the file; created if missing, with its directory.
 
     Attributes:
-        done: by id, (problem, request) of the answers that stand there.
+        done: (problem, request) of each answer in the file, by id.
 
     Raises:
-        UserError: another process writes it, or it holds something else than answers.
+        UserError: another process writes the file, or it holds anything other than answers.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -40,13 +40,13 @@ class AnswerFile(contextlib.AbstractContextManager):
             self.done = self._read(path)
         except BlockingIOError:
             self._file.close()
-            raise UserError(f"another run writes --out={path}; choose another, or wait") from None
+            raise UserError(f"another run is writing --out={path}; choose another file, or wait") from None
         except UserError:
             self._file.close()
             raise
 
     def _read(self, path: pathlib.Path) -> dict[str, tuple[str, str]]:
-        """The answers that stand there; an unfinished one at the end is cut, and nothing else is."""
+        """Answers in the file; only an incomplete last line is cut off."""
         whole = 0
         done = {}
         with open(os.dup(self._file.fileno()), "rb") as reader:
@@ -55,7 +55,7 @@ class AnswerFile(contextlib.AbstractContextManager):
                 try:
                     row = _answer_in(line)
                 except ValueError:
-                    raise UserError(f"--out={path} holds something else than answers; choose another") from None
+                    raise UserError(f"--out={path} holds lines other than answers; choose another file") from None
                 if row is None:
                     break
                 done[row["id"]] = (row["problem"], row["request"])
@@ -67,14 +67,14 @@ class AnswerFile(contextlib.AbstractContextManager):
         self._file.close()
 
     def left(self, questions: Sequence[Problem], request: Callable[[str, str], str]) -> list[Problem]:
-        """The questions without an answer.
+        """Returns the questions without an answer.
 
         Args:
-            questions: all of them.
-            request: from id and problem to `Solver.request`.
+            questions: all questions.
+            request: maps id and problem to `AdaptationService.request`.
 
         Raises:
-            UserError: an answer is to another problem of the same id, or was given under other settings.
+            UserError: the file holds an answer to another problem with the same id, or one made with other settings.
         """
         for question in questions:
             problem, asked = self.done.get(question.id, (question.problem, None))
@@ -82,23 +82,23 @@ class AnswerFile(contextlib.AbstractContextManager):
                 raise UserError(f"--out has an answer to another problem with id {question.id!r}; choose another --out")
             if asked is not None and asked != request(question.id, problem):
                 raise UserError(
-                    f"--out has an answer to {question.id!r} under another model, log, policy, seed or other setting; "
+                    f"--out has an answer to {question.id!r} with another model, log, policy, seed or other setting; "
                     f"choose another --out"
                 )
         return [question for question in questions if question.id not in self.done]
 
     def write(self, answer: Any) -> None:
-        """Appends one answer, a dataclass."""
+        """Appends one answer, given as a dataclass."""
         line = memoryview(as_line(answer).encode())
         while line:
             line = line[self._file.write(line) :]
 
 
 def _answer_in(line: bytes) -> dict[str, Any] | None:
-    """The answer in a line; None for what a kill left of one.
+    """The answer in a line; None for an incomplete one.
 
     Raises:
-        ValueError: it is something else, like a question, which has no decision.
+        ValueError: the line is not an answer; a question, for example, has no decision.
     """
     whole = line.endswith(b"\n")
     try:
@@ -106,12 +106,12 @@ def _answer_in(line: bytes) -> dict[str, Any] | None:
     except jsonl.BadJson:
         if not whole and _OPENING.startswith(line[: len(_OPENING)]):
             return None
-        raise ValueError("no answer") from None
+        raise ValueError("not an answer") from None
     if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in _TEXTS):
-        raise ValueError("no answer")
+        raise ValueError("not an answer")
     return row if whole else None
 
 
 def as_line(answer: Any) -> str:
-    """One answer as a JSON line."""
+    """Returns an answer, given as a dataclass, as one JSON line."""
     return jsonl.dumps(dataclasses.asdict(answer))

@@ -1,9 +1,9 @@
-"""A chain of records: each line is canonical JSON that carries the hash of the line before it and its own.
+"""Hash chain: each line is canonical JSON with its own hash and the hash of the line before it.
 
     hash_n = sha256(canonical(record_n without hash)),    record_n["prev"] = hash_{n-1}
 
-One line has one spelling, so that no byte of it can change unnoticed. Who can rewrite the whole file can make a
-new chain too: keep the last hash elsewhere (`audit verify` prints it, `--expect` compares it).
+A record has exactly one encoding, so any changed byte is detected. Anyone who can rewrite the whole file can also
+recompute the chain, so keep the last hash elsewhere (`audit verify` prints it, `--expect` compares it).
 """
 
 import hashlib
@@ -19,11 +19,17 @@ MAX_LINE = 16 * 2**20
 
 
 class Broken(UserError):
-    """The chain does not hold; the message says where and how."""
+    """Verification failed; the message names the record and the fault."""
 
 
 class Head(NamedTuple):
-    """The end of a chain: the last record's number, the bytes up to there, and its hash."""
+    """End of a chain.
+
+    Attributes:
+        number: number of the last record, from 1.
+        size: bytes up to its end.
+        hash: its hash.
+    """
 
     number: int = 0
     size: int = 0
@@ -31,10 +37,10 @@ class Head(NamedTuple):
 
 
 def canonical(record: Mapping[str, Any]) -> bytes:
-    """The one spelling of a record: sorted keys, no spaces, ASCII.
+    """Returns the canonical encoding of a record: sorted keys, no spaces, ASCII.
 
     Raises:
-        ValueError: for a number that is not finite; JSON has none.
+        ValueError: a number is not finite, which JSON cannot represent.
 
     >>> canonical({"b": 1.50, "a": "é"})
     b'{"a":"\\\\u00e9","b":1.5}'
@@ -43,14 +49,22 @@ def canonical(record: Mapping[str, Any]) -> bytes:
 
 
 def sha256(data: bytes) -> str:
+    """Returns the SHA-256 of bytes in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def seal(record: Mapping[str, Any], head: Head) -> tuple[dict[str, Any], bytes, Head]:
-    """Numbers a record and binds it to what came before.
+    """Numbers a record and links it to the chain.
+
+    Args:
+        record: the record, without number and hashes.
+        head: end of the chain so far.
 
     Returns:
-        The sealed record, its line, and the head after it.
+        The sealed record, its line, and the new head.
+
+    Raises:
+        ValueError: the record is longer than `MAX_LINE`, or holds a number that is not finite.
 
     >>> record, line, head = seal({"kind": "note"}, Head())
     >>> record["number"], record["prev"] == GENESIS, head.hash == record["hash"]
@@ -60,27 +74,31 @@ def seal(record: Mapping[str, Any], head: Head) -> tuple[dict[str, Any], bytes, 
     sealed = {**bound, "hash": sha256(canonical(bound))}
     line = canonical(sealed) + b"\n"
     if len(line) > MAX_LINE:
-        raise ValueError(f"a record of {len(line)} bytes is longer than {MAX_LINE}; shorten the texts")
+        raise ValueError(f"a record of {len(line)} bytes exceeds the limit of {MAX_LINE}; shorten the texts")
     return sealed, line, Head(head.number + 1, head.size + len(line), sealed["hash"])
 
 
 def follow(line: bytes, head: Head) -> tuple[dict[str, Any], Head]:
-    """Checks one whole line against what came before it.
+    """Verifies one complete line against the chain before it.
+
+    Args:
+        line: the line, with its newline.
+        head: end of the chain so far.
 
     Returns:
-        The record, and the head after it.
+        The record and the new head.
 
     Raises:
-        Broken: it was edited, removed from its place, or put out of order.
+        Broken: the record was edited, or a record was removed, added or moved.
     """
     where = f"record {head.number + 1}"
     try:
         record = jsonl.loads(line)
         spelled = isinstance(record, dict) and canonical(record) + b"\n" == line
-    except (ValueError, RecursionError):  # also of writing it again
-        raise Broken(f"{where} is no JSON: it was edited") from None
+    except (ValueError, RecursionError):  # RecursionError: also from `canonical`
+        raise Broken(f"{where} is not JSON: it was edited") from None
     if not spelled:
-        raise Broken(f"{where} is not spelled as it was written: it was edited")
+        raise Broken(f"{where} is not canonical JSON: it was edited")
     claimed = record.get("hash")
     if claimed != sha256(canonical({key: value for key, value in record.items() if key != "hash"})):
         raise Broken(f"{where} does not match its hash: it was edited")
@@ -90,17 +108,17 @@ def follow(line: bytes, head: Head) -> tuple[dict[str, Any], Head]:
 
 
 def walk(file: BinaryIO, head: Head = Head()) -> Iterator[tuple[dict[str, Any] | bytes, Head]]:  # noqa: B008  (frozen)
-    """Streams a chain from an opened file, one line in memory at a time.
+    """Verifies a chain from an open file, with one line in memory at a time.
 
     Args:
         file: positioned at `head.size`.
-        head: what was followed already.
+        head: end of the part that is already verified.
 
     Yields:
-        (record, head after it); last, for what follows the last newline, its bytes and the head before it.
+        (record, head after it); if bytes follow the last newline, finally those bytes and the head before them.
 
     Raises:
-        Broken: at the first line that does not hold.
+        Broken: at the first line that fails verification.
     """
     while line := file.readline(MAX_LINE + 1):
         if len(line) > MAX_LINE:

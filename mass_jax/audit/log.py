@@ -1,8 +1,8 @@
-"""The event log: appended under a lock, on the disk before it returns, mended after a crash.
+"""The event log: appended under a lock, flushed to disk before `append` returns, repaired after a crash.
 
-Three files: LOG holds the chain; LOG.head says how far it was known to be whole, so that a lost tail is found; LOG.torn
-keeps what a crash left of a last line. Several processes may write: a lock on LOG serializes them, and each follows
-what the others wrote before it adds to the chain.
+Three files: LOG holds the chain; LOG.head records its verified end, so that a lost tail is detected; LOG.torn keeps
+incomplete last lines. Several processes may write: a lock on LOG serializes them, and each verifies what the others
+wrote before it appends.
 """
 
 import contextlib
@@ -21,21 +21,26 @@ Record = dict[str, Any]
 
 
 class Checked(NamedTuple):
-    """What `verify` found: the end of the chain, and remarks that are no faults."""
+    """Result of `verify`.
+
+    Attributes:
+        head: end of the chain.
+        notes: remarks that are not faults.
+    """
 
     head: Head
     notes: list[str]
 
 
 class EventLog(contextlib.AbstractContextManager):
-    """An append-only, hash-chained JSONL file, opened for writing.
+    """An append-only, hash-chained JSONL file, open for writing.
 
     Args:
-        path: the log; made if absent, with its directory, readable by its owner only.
-        on_record: called with every record in order, those of other processes included.
+        path: the log; created if missing, with its directory, readable by its owner only.
+        on_record: called with every record in order, including those of other processes.
 
     Raises:
-        Broken: the chain does not hold, or its tail is lost; nothing is written to such a log.
+        Broken: verification failed or the tail is lost; nothing is written to such a log.
         UserError: the file cannot be opened.
     """
 
@@ -47,7 +52,7 @@ class EventLog(contextlib.AbstractContextManager):
             self._file: BinaryIO = os.fdopen(os.open(path, flags, 0o600), "r+b", buffering=0)
         except OSError as error:
             raise UserError(f"--log={path} cannot be written ({error.strerror}); choose another") from None
-        weakref.finalize(self, self._file.close)  # a log that nobody closes is closed when nobody has it
+        weakref.finalize(self, self._file.close)  # closes a log that is dropped without `close`
         try:
             with self._locked():
                 self._follow(_read_head(path, self._size() == 0))
@@ -60,18 +65,21 @@ class EventLog(contextlib.AbstractContextManager):
         self._file.close()
 
     def append(self, *records: Mapping[str, Any]) -> list[Record]:
-        """Adds records durably; see `transact`."""
+        """Appends records durably; see `transact`."""
         return self.transact(lambda: records)
 
     def transact(self, make: Callable[[], Sequence[Mapping[str, Any]]]) -> list[Record]:
-        """Adds what `make` returns; it is called under the lock, after all that others wrote was seen.
+        """Appends the records that `make` returns.
+
+        Args:
+            make: called under the lock, after `on_record` has seen the records of other processes.
 
         Returns:
-            The sealed records, once they are on the disk.
+            The sealed records, once they are on disk.
 
         Raises:
-            Broken: the log was changed otherwise than by appending.
-            OSError: the disk is full or gone; the log is as it was.
+            Broken: the log was changed other than by appending.
+            OSError: writing failed; the log is unchanged.
         """
         with self._locked():
             self._follow(self.head)
@@ -92,7 +100,7 @@ class EventLog(contextlib.AbstractContextManager):
         return sealed
 
     def _write(self, data: bytes) -> None:
-        """All of `data` on the disk, or the file as it was."""
+        """Writes all of `data` to disk, or restores the file."""
         try:
             left = memoryview(data)
             while left:
@@ -103,7 +111,7 @@ class EventLog(contextlib.AbstractContextManager):
             raise
 
     def _follow(self, known: Head) -> None:
-        """Reads to the end of the file and checks it; moves a torn last line aside. Under the lock."""
+        """Verifies the file to its end and moves an incomplete last line aside; requires the lock."""
         if not self.path.exists() or not os.path.samestat(os.fstat(self._file.fileno()), self.path.stat()):
             raise Broken(f"{self.path} was removed or replaced while in use")
         torn = b""
@@ -119,7 +127,7 @@ class EventLog(contextlib.AbstractContextManager):
             self._move_aside(torn)
 
     def _move_aside(self, torn: bytes) -> None:
-        """Puts what a crash left of a line into LOG.torn, and says so in the chain."""
+        """Moves an incomplete line to LOG.torn and records the repair."""
         aside = os.open(_beside(self.path, "torn"), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(aside, "ab") as file:
             file.write(torn + b"\n")
@@ -141,15 +149,15 @@ class EventLog(contextlib.AbstractContextManager):
 
 
 def records(path: pathlib.Path, notes: list[str] | None = None) -> Iterator[tuple[Record, Head]]:
-    """Streams the records of a log, each with the head after it; takes no lock and changes nothing.
+    """Yields the verified records of a log, each with the head after it; takes no lock and changes nothing.
 
     Args:
         path: the log.
-        notes: gets remarks that are no faults.
+        notes: receives remarks that are not faults.
 
     Raises:
-        Broken: an edit, a removal, a reordering or a lost tail, when it is come to.
-        UserError: no such log.
+        Broken: on reaching an edited, removed or moved record, or a lost tail.
+        UserError: the log cannot be read.
     """
     try:
         file = path.open("rb")
@@ -158,34 +166,39 @@ def records(path: pathlib.Path, notes: list[str] | None = None) -> Iterator[tupl
             f"--log={path} cannot be read ({error.strerror}); give the file that a solve run wrote"
         ) from None
     with file:
-        # Before the log: what is added while this reads can only be more than the head says.
+        # Read the head first: records appended meanwhile are then beyond it, not missing.
         known, head = _read_head(path, os.fstat(file.fileno()).st_size == 0), Head()
         for found, after in _checked(file, Head(), known, path):
             head = after
             if not isinstance(found, bytes):
                 yield found, head
             elif notes is not None:
-                notes.append(f"{len(found)} bytes of an unfinished line at the end: a crash, which the next run mends")
+                notes.append(
+                    f"{len(found)} bytes of an unfinished line at the end, left by a crash; the next run repairs it"
+                )
         if notes is not None and head.number > known.number:
-            notes.append(f"the head file is {head.number - known.number} behind: a crash, which the next run mends")
+            notes.append(
+                f"the head file is {head.number - known.number} records behind, after a crash; the next run repairs it"
+            )
 
 
 def verify(path: pathlib.Path, expect: tuple[int, str] | None = None) -> Checked:
-    """Follows a log from its start, one line in memory at a time.
+    """Verifies a log from its start, with one line in memory at a time.
 
     Args:
         path: the log.
-        expect: a record's number and the hash that somebody noted down for it.
+        expect: number and hash of a record, noted earlier.
 
     Raises:
-        Broken, UserError: see `records`; or the expected record is another or missing.
+        Broken: see `records`; or the expected record differs or is missing.
+        UserError: the log cannot be read.
     """
     notes: list[str] = []
     head = Head()
     for _, head in records(path, notes):
         if expect is not None and head.number == expect[0] and head.hash != expect[1]:
             raise Broken(
-                f"record {head.number} has hash {head.hash}, not the expected {expect[1]}: the chain was remade"
+                f"record {head.number} has hash {head.hash}, not the expected {expect[1]}: the chain was recomputed"
             )
     if expect is not None and head.number < expect[0]:
         raise Broken(f"{path} ends at record {head.number}, before the expected record {expect[0]}: its tail is lost")
@@ -193,11 +206,11 @@ def verify(path: pathlib.Path, expect: tuple[int, str] | None = None) -> Checked
 
 
 def _checked(file: BinaryIO, head: Head, known: Head, path: pathlib.Path) -> Iterator[tuple[Record | bytes, Head]]:
-    """`walk`, held against what was known: the hash at the known record, and that the file reaches it."""
+    """Runs `walk` and checks that the chain contains the known head."""
     for found, after in walk(file, head):
         head = after
         if not isinstance(found, bytes) and head.number == known.number and head != known:
-            raise Broken(f"record {head.number} of {path} is not the one that {_beside(path, 'head')} names")
+            raise Broken(f"record {head.number} of {path} differs from the one in {_beside(path, 'head')}")
         if not (isinstance(found, bytes) and head.number < known.number):
             yield found, head
     if head.number < known.number:
@@ -209,7 +222,7 @@ def _beside(path: pathlib.Path, suffix: str) -> pathlib.Path:
 
 
 def _read_head(path: pathlib.Path, empty: bool) -> Head:
-    """The head file; made before the first record, so that only an empty log may lack it."""
+    """Reads the head file; it is written before the first record, so only an empty log may lack it."""
     head_path = _beside(path, "head")
     try:
         written = jsonl.loads(head_path.read_bytes())
@@ -217,7 +230,7 @@ def _read_head(path: pathlib.Path, empty: bool) -> Head:
     except FileNotFoundError:
         if empty:
             return Head()
-        raise Broken(f"{head_path} is missing beside a log that is not empty: it was removed") from None
+        raise Broken(f"{head_path} is missing, but the log is not empty: it was removed") from None
     except OSError as error:
         raise UserError(f"{head_path} cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, OverflowError):
@@ -225,9 +238,9 @@ def _read_head(path: pathlib.Path, empty: bool) -> Head:
 
 
 def _write_head(path: pathlib.Path, head: Head) -> None:
-    """Replaces the head file as a whole, on the disk."""
+    """Replaces the head file atomically and durably."""
     head_path = _beside(path, "head")
-    temporary = _beside(path, "head.new")  # the lock is held: nobody else writes it, and a crash leaves only one
+    temporary = _beside(path, "head.new")  # one fixed name: the lock excludes other writers
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
         file.write(jsonl.dumps(head._asdict()))
         file.flush()

@@ -57,12 +57,12 @@ def write_page(log: pathlib.Path, out: pathlib.Path) -> int:
 
 
 def failed_gates(example: Mapping[str, Any]) -> list[str]:
-    """Names of the gates that held an example back."""
+    """Returns the names of the gates that rejected an example."""
     return [name for name, verdict in example["verdicts"].items() if not verdict["passed"]]
 
 
 def loss_curve(losses: Sequence[Any] | None) -> list[Point]:
-    """Positions of the inner losses in the drawing; none unless there are at least two and all are numbers.
+    """Returns positions of the inner losses in the drawing; empty unless there are at least two, all numbers.
 
     >>> [round(point.y) for point in loss_curve([1.0, 0.5])]
     [22, 52]
@@ -76,7 +76,7 @@ def loss_curve(losses: Sequence[Any] | None) -> list[Point]:
 
 
 def _event(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What the template shows of an adaptation."""
+    """Template variables of an adaptation."""
     identifiers = {name: record[name] for name in ("time", "user", "question")}
     identifiers |= {"record": record["hash"], "adapter": record["adapter"]}
     identifiers |= {"weights before": record["identity"]["weights"], "weights after": record["weights_after"]}

@@ -1,6 +1,6 @@
-"""Texts in the log: as they are, or only as keyed hashes.
+"""Text storage in the log: full texts, or keyed hashes only.
 
-A plain hash of "4 kabo 3" is found by trying; one under a key that stays with the operator (LOG.key) is not.
+A plain hash of a short text can be reversed by trying texts, so hashes are keyed; the key stays in LOG.key.
 """
 
 import hmac
@@ -15,11 +15,14 @@ Mode = Literal["full", "hash"]
 
 
 class Texts:
-    """How the texts of one log are kept.
+    """Storage of the texts of one log.
 
     Args:
-        log: the log's path; the key lies beside it and is made if absent.
-        mode: "full" keeps texts, "hash" their keyed hashes only.
+        log: path of the log; its key lies beside it and is created if missing.
+        mode: "full" stores texts, "hash" only their keyed hashes.
+
+    Raises:
+        UserError: unknown mode, or a damaged key.
     """
 
     def __init__(self, log: pathlib.Path, mode: Mode):
@@ -29,21 +32,22 @@ class Texts:
         self._key = _read_key(log.with_name(log.name + ".key"))
 
     def keep(self, text: str) -> Any:
-        """What the log gets of a text."""
+        """Returns what the log stores for a text."""
         return text if self.mode == "full" else {"hmac_sha256": self.digest(text)}
 
     def digest(self, text: str) -> str:
+        """Returns the keyed hash (HMAC-SHA-256) of a text."""
         return hmac.digest(self._key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
 
     def matches(self, kept: Any, text: str) -> bool:
-        """Whether a text is the one that the log kept."""
+        """Returns whether a text equals the one stored as `kept`."""
         if isinstance(kept, dict):
             return hmac.compare_digest(str(kept.get("hmac_sha256")), self.digest(text))
         return kept == text
 
 
 def _read_key(path: pathlib.Path) -> bytes:
-    """The key in a file that only its owner reads; made as a whole by whoever comes first."""
+    """Reads the key, readable by its owner only; the first process creates it atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         temporary = path.with_name(f"{path.name}.{os.getpid()}")
@@ -52,7 +56,7 @@ def _read_key(path: pathlib.Path) -> bytes:
             file.flush()
             os.fsync(file.fileno())
         try:
-            os.link(temporary, path)  # fails where another process was first
+            os.link(temporary, path)  # fails if another process was first
         except FileExistsError:
             pass
         finally:
@@ -62,5 +66,5 @@ def _read_key(path: pathlib.Path) -> bytes:
     except (OSError, ValueError):
         key = b""
     if len(key) != 32:
-        raise UserError(f"{path} cannot be read as a key of 64 hexadecimal digits; put the right one back")
+        raise UserError(f"{path} is not a key of 64 hexadecimal digits; restore the original file")
     return key

@@ -1,6 +1,6 @@
-"""Worked examples: what the generator wrote for a problem before and after meta-training, and what that did.
+"""Qualitative examples: what the generator writes for a problem before and after meta-training, and the effect.
 
-Letters: N tasks, M examples of a task.
+Shape suffixes: N problems, M examples per problem.
 """
 
 from collections.abc import Sequence
@@ -9,59 +9,64 @@ from typing import Any
 import jax
 import numpy as np
 
-from mass_jax.evaluation.evaluate import filled
 from mass_jax.method import meta_step
 from mass_jax.method.models import Weights
 from mass_jax.tasks.base import Problem, Rejected
-from mass_jax.training import train
-from mass_jax.training.components import Parts
+from mass_jax.training import rollout
+from mass_jax.training.compiling import announce
+from mass_jax.training.components import Components
+from mass_jax.training.learners import mass_learner
+from mass_jax.types import Params
 
 _gradients = jax.jit(meta_step.score_gradients, static_argnames="learner")
 
 
 def worked_examples(
-    parts: Parts, stages: dict[str, Weights], scorer: Any, problems: Sequence[Problem], seed: int
+    components: Components, stages: dict[str, Weights], scorer: Params, problems: Sequence[Problem], seed: int
 ) -> list[dict[str, Any]]:
-    """One record a problem: for each stage of the generator its examples with scores and rewards, and its answers.
+    """Returns each problem's examples, with scores and rewards, and answers at every stage of the generator.
 
     Args:
+        components: the components of the run.
         stages: generators by name, e.g. {"before": ..., "after": ...}.
-        scorer: trained scorer parameters; the same scorer judges every stage.
-        problems: at most a page full of them; they are filled up to a batch of the evaluation, whose compiled
-            functions then serve here too.
-        seed: of the examples.
+        scorer: trained scorer parameters, used at every stage.
+        problems: at most one evaluation batch; fewer are padded to a batch, so that nothing is compiled again.
+        seed: random seed of the examples.
 
     Returns:
-        Records ready for JSON. Rewards are -dL_outer/ds_i at the scorer's scores, with the gold solution.
+        One record per problem, ready for JSON. Rewards are -dL_outer/ds_i at the scorer's scores, with gold solutions.
     """
-    batch = filled(problems, parts.config.eval_batch)
+    batch = rollout.filled(problems, components.config.eval_batch)
     keys = jax.random.split(jax.random.key(seed), (2, len(batch)))
-    found = {name: _stage(parts, weights, scorer, batch, keys) for name, weights in stages.items()}
+    results = {name: _stage(components, weights, scorer, batch, keys) for name, weights in stages.items()}
     return [
         {"id": p.id, "problem": p.problem, "answer": p.answer, "subject": p.subject}
-        | {"stages": {name: rows[n] for name, rows in found.items()}}
+        | {"stages": {name: rows[n] for name, rows in results.items()}}
         for n, p in enumerate(problems)
     ]
 
 
 def _stage(
-    parts: Parts, weights: Weights, scorer: Any, problems: Sequence[Problem], keys: jax.Array
+    components: Components, weights: Weights, scorer: Params, problems: Sequence[Problem], keys: jax.Array
 ) -> list[dict[str, Any]]:
-    learner = parts.learner("gold")
-    practice, generated = train.write_examples(parts, weights, problems, keys[0], parts.config.num_test_examples)
-    adapters = parts.loop.init_adapters(keys[1])
+    """Returns the examples and answers of one generator, one entry per problem."""
+    config, dialogue = components.config, components.dialogue
+    learner = mass_learner(config, components.loop, components.scorer, "gold")
+    practice, generated = rollout.write_examples(components, weights, problems, keys[0], config.num_test_examples)
+    adapters = components.loop.init_adapters(keys[1])
     right_N1 = np.ones((len(problems), 1), np.float32)
     batch = meta_step.TaskBatch(
-        practice.examples, practice.scorer_texts, generated, parts.dialogue.gold(problems), right_N1, adapters
+        practice.examples, practice.scorer_texts, generated, dialogue.gold(problems), right_N1, adapters
     )
-    scores_NM = train.scores_jit(learner.scorer, scorer, practice.scorer_texts)
+    announce("scores and rewards of qualitative examples")
+    scores_NM = rollout.scores_jit(learner.scorer, scorer, practice.scorer_texts)
     gradients = _gradients(learner, weights, scores_NM, batch)
-    adapted = train.adapt_jit(parts.loop, weights, adapters, practice.kept_NM, practice.examples)
+    adapted = rollout.adapt_to_examples(components, weights, practice, keys[1])
     answers = {
-        name: [row[0] for row in train.attempt(parts, weights, inner, problems, keys[0], 1, temperature=0.0)[2]]
+        name: rollout.attempt(components, weights, inner, problems, keys[0], 1, temperature=0.0).responses_NM
         for name, inner in (("unadapted", None), ("adapted", adapted))
     }
-    scores, rewards = parts.feed.get((scores_NM, -gradients.meta), len(problems))
+    scores, rewards = components.feed.get((scores_NM, -gradients.meta), len(problems))
     rows = []
     for n in range(len(problems)):
         examples: list[dict[str, Any]] = []
@@ -69,8 +74,8 @@ def _stage(
             if isinstance(parsed, Rejected):
                 examples.append({"text": text, "rejected": parsed.reason})
             else:
-                useful = parts.dialogue.task.useful(problems[n], parsed)
-                judged = {"score": float(scores[n, m]), "reward": float(rewards[n, m]), "useful": useful}
-                examples.append({"text": text} | judged)
-        rows.append({"examples": examples} | {name: texts[n] for name, texts in answers.items()})
+                useful = dialogue.task.useful(problems[n], parsed)
+                rated = {"score": float(scores[n, m]), "reward": float(rewards[n, m]), "useful": useful}
+                examples.append({"text": text} | rated)
+        rows.append({"examples": examples} | {name: texts_NM[n][0] for name, texts_NM in answers.items()})
     return rows

@@ -1,4 +1,4 @@
-"""Evaluation records: JSON Lines appended batch by batch, so that a kill costs at most the current batch."""
+"""Evaluation records: JSON Lines appended batch by batch, so that a killed run loses at most the current batch."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,18 @@ from mass_jax.runtime import agreed_maximum, is_first, jsonl
 
 Record = Mapping[str, Any]
 
-_KEY = ("seed", "column", "id")  # what one record of a row differs from another in
+_KEY = ("seed", "column", "id")  # identifies a record within a row
 
 
 class RecordLog:
-    """The records of one row.
+    """Log of one row's records.
+
+    A truncated last line, an incomplete batch, and every record from the first damaged line on are dropped when the
+    log is opened, so that they are evaluated again.
 
     Args:
-        path: the file, created if absent. A cut last line and an incomplete batch are dropped and evaluated again, and
-            so is everything from the first damaged line on, with a warning.
-        batches: how many records each batch of the row has, in order.
+        path: the file, created if absent.
+        batches: number of records of each batch of the row, in order.
 
     Attributes:
         done: number of batches whose records are in the file.
@@ -44,15 +46,15 @@ class RecordLog:
         self._path = path
 
     def append(self, records: Sequence[Record]) -> None:
-        """Writes one batch, from one process; once this returns, the batch survives a crash of the machine."""
+        """Appends one batch and syncs it to disk; only the first process writes."""
         if is_first():
             jsonl.append(self._path, records, sync=True)
 
 
 def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The records of a file that can be read; an absent file has none.
+    """Reads the records of a file; an absent file has none.
 
-    Damaged lines and repeated records are left out with a warning that names the file and the line.
+    Damaged lines and repeated records are skipped, with a warning that names the file and the line.
     """
     log = jsonl.read_log(path)
     jsonl.warn_of_damage(path, [*log.damaged, *log.torn])
@@ -60,11 +62,11 @@ def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _distinct(path: pathlib.Path, rows: Sequence[jsonl.Row]) -> list[dict[str, Any]]:
-    """The first record of every problem, column and seed; two runs in one workdir write each of them twice."""
-    found: dict[Any, dict[str, Any]] = {}
+    """Returns the first record of every problem, column and seed; concurrent runs in one workdir repeat them."""
+    distinct: dict[Any, dict[str, Any]] = {}
     for row in rows:
         known = all(isinstance(row.value.get(name), str | int) for name in _KEY)
-        found.setdefault(tuple(row.value[name] for name in _KEY) if known else row.line, row.value)
-    if repeated := len(rows) - len(found):
-        logging.warning("%s: %d records are there more than once; the first of each counts", path, repeated)
-    return list(found.values())
+        distinct.setdefault(tuple(row.value[name] for name in _KEY) if known else row.line, row.value)
+    if repeated := len(rows) - len(distinct):
+        logging.warning("%s: %d records are repeated; the first of each is used", path, repeated)
+    return list(distinct.values())

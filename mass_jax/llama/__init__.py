@@ -1,6 +1,8 @@
 """Llama in Flax: the model, low-rank adapters, losses, and files in Hugging Face format.
 
-model, params, tokenizer = llama.load(directory)
+`load` returns the model, its parameters and its tokenizer:
+
+    model, params, tokenizer = llama.load("models/my_llama")
 """
 
 from typing import TYPE_CHECKING
@@ -27,7 +29,7 @@ __all__ = [
     "tokenizer",
     "weights",
 ]
+_NAMES = {"Llama": "model", "LlamaConfig": "config", "load": "loading"}
 _SUBMODULES = ("flops", "hub", "loading", "lora", "losses", "peft", "suffix", "tokenizer", "weights")
-__getattr__, __dir__, _ = lazy.attach(
-    __name__, {"Llama": "model", "LlamaConfig": "config", "load": "loading", **{name: name for name in _SUBMODULES}}
-)
+__getattr__, __dir__, _ = lazy.attach(__name__, _NAMES | {name: name for name in _SUBMODULES})
+lazy.require(__name__, "flax", "huggingface_hub", "re2", "safetensors", "tokenizers", "transformers")

@@ -1,7 +1,7 @@
-"""The adapter_config.json of a LoRA adapter: settings with an effect here, settings without one, and all others.
+"""Parser for the adapter_config.json of a LoRA adapter.
 
-The settings are an allow-list. A setting that is on neither list must be off, so that what a later version of `peft`
-adds is refused by name until it is supported.
+Settings are checked against an allow-list. Any other setting must be off, so that a setting which a later version of
+`peft` adds is refused by name until it is supported.
 """
 
 import dataclasses
@@ -12,15 +12,16 @@ from typing import Any
 
 import re2
 
+from mass_jax import projections as projection_table
 from mass_jax.errors import UserError
 from mass_jax.llama import jsonfile, lora, values
 from mass_jax.llama.config import LlamaConfig
 
 NAME = "adapter_config.json"
 
-# Settings that `read` returns or checks by itself.
+# Settings that `read` returns, with their own checks.
 READ = frozenset({"r", "lora_alpha", "use_rslora", "target_modules"})
-# Settings of training, bookkeeping, and of features that must be off anyway; with their types.
+# Settings for training or bookkeeping, or of features that must be off anyway, and their types.
 WITHOUT_EFFECT: dict[str, tuple[type, ...]] = {
     "auto_mapping": (dict,),
     "base_model_name_or_path": (str,),
@@ -33,12 +34,12 @@ WITHOUT_EFFECT: dict[str, tuple[type, ...]] = {
     "qalora_group_size": (int,),
     "revision": (str,),
 }
-# Settings with an effect, and the values that leave plain LoRA.
+# Settings with an effect, and their values in plain LoRA.
 PLAIN: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
     "task_type": ("CAUSAL_LM", None),
     "bias": ("none",),
-    # PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA change the base weights too. These change the first A and B only.
+    # These change the initial A and B only; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA also change the base weights.
     "init_lora_weights": (True, False, None, "gaussian", "orthogonal", "eva"),
 }
 
@@ -48,10 +49,10 @@ class AdapterConfig:
     """Settings of a plain LoRA adapter.
 
     Attributes:
-      rank: R, at least 1.
-      alpha: numerator of the factor on A B.
-      rslora: whether the denominator is sqrt(rank) and not rank.
-      target_modules: names of modules, or one pattern, as `peft` reads them.
+        rank: R, at least 1.
+        alpha: numerator of the factor on A B.
+        rslora: whether the denominator is sqrt(rank) instead of rank.
+        target_modules: module names or one pattern, interpreted as in `peft`.
 
     >>> AdapterConfig(rank=4, alpha=8.0, rslora=False, target_modules=("q_proj",)).factor
     2.0
@@ -64,7 +65,7 @@ class AdapterConfig:
 
     @property
     def factor(self) -> float:
-        """The factor on A B: alpha / rank, or alpha / sqrt(rank)."""
+        """Factor on A B: alpha / rank, or alpha / sqrt(rank) with rsLoRA."""
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
@@ -72,18 +73,18 @@ def read(file: pathlib.Path) -> AdapterConfig:
     """Reads an adapter_config.json.
 
     Args:
-      file: path of the file.
+        file: path of the file.
 
     Returns:
-      The settings.
+        The settings.
 
     Raises:
-      FileNotFoundError: the file does not exist.
-      UserError: a setting is missing, of the wrong type, or has an effect that is not supported; it is named.
+        FileNotFoundError: the file does not exist.
+        UserError: a setting is missing, mistyped, or has an effect that is not supported; the message names it.
     """
     settings = jsonfile.read(file)
     if "peft_type" not in settings:
-        raise UserError(f"{file}: 'peft_type' is missing: give a directory that peft wrote")
+        raise UserError(f"{file}: 'peft_type' is missing: give a directory written by peft")
     try:
         for key, value in settings.items():
             if problem := _problem(key, value):
@@ -94,7 +95,7 @@ def read(file: pathlib.Path) -> AdapterConfig:
 
 
 def _problem(key: str, value: Any) -> str:
-    """Why a setting is refused, with the fix; "" if it is not."""
+    """Returns why a setting is refused, and the fix; "" if it is accepted."""
     if key in READ or (value is None and key in WITHOUT_EFFECT):
         return ""
     if key in WITHOUT_EFFECT:
@@ -103,7 +104,7 @@ def _problem(key: str, value: Any) -> str:
     if key in PLAIN:
         plain = any(value is one or (isinstance(one, str) and value == one) for one in PLAIN[key])
         allowed = ", ".join(map(repr, PLAIN[key]))
-        return "" if plain else f"only {allowed} can be read; merge the adapter into its base model with peft"
+        return "" if plain else f"only {allowed} can be loaded; merge the adapter into its base model with peft"
     off = value is None or value is False or value in ([], {})
     return "" if off else "not supported; merge the adapter into its base model with peft"
 
@@ -127,49 +128,53 @@ def _are_targets(value: Any) -> bool:
 
 
 _NUMBER = values.Kind(values.is_number, "a number")
-_TARGETS = values.Kind(_are_targets, "the names of the adapted projections, such as ['q_proj', 'v_proj']")
+_TARGETS = values.Kind(_are_targets, "names of projections, such as ['q_proj', 'v_proj']")
 
 
 def projections(settings: AdapterConfig, config: LlamaConfig) -> list[str]:
-    """Names of the projections that an adapter acts on.
+    """Returns the names of the projections that an adapter modifies.
 
     Args:
-      settings: of the adapter.
-      config: of the base model.
+        settings: the adapter's settings.
+        config: configuration of the base model.
 
     Returns:
-      Names of `lora.TARGETS`, in their order.
+        A subset of `lora.TARGETS`, in that order.
 
     Raises:
-      UserError: `target_modules` matches nothing, another module, or a projection in some layers only.
+        UserError: `target_modules` matches no module, a module other than a projection, or a projection in some layers
+            only.
 
     >>> config = LlamaConfig(num_hidden_layers=2)
     >>> projections(AdapterConfig(4, 8.0, False, r".*\\.self_attn\\.[qv]_proj"), config)
     ['q_proj', 'v_proj']
     """
-    said = reprlib.repr(settings.target_modules)
+    given = reprlib.repr(settings.target_modules)
     matched = {name for name in _modules(config) if _matches(settings.target_modules, name)}
     found = []
     for name in lora.TARGETS:
-        paths = {f"model.layers.{i}.{lora.PARENT[name]}.{name}" for i in range(config.num_hidden_layers)}
+        parent = projection_table.TABLE[name].parent
+        paths = {f"model.layers.{i}.{parent}.{name}" for i in range(config.num_hidden_layers)}
         if matched >= paths:
             found.append(name)
             matched -= paths
         elif matched & paths:
-            raise UserError(f"'target_modules' {said} adapts {name} in some layers only: all layers must have it")
+            raise UserError(f"'target_modules' {given} matches {name} in some layers only: adapt it in all layers")
     if matched:
-        raise UserError(f"'target_modules' {said} adapts {min(matched)}: only {', '.join(lora.TARGETS)} load")
+        raise UserError(
+            f"'target_modules' {given} matches {min(matched)}: only {', '.join(lora.TARGETS)} are supported"
+        )
     if not found:
         raise UserError(
-            f"'target_modules' {said} matches no module of this model: use some of {', '.join(lora.TARGETS)}"
+            f"'target_modules' {given} matches no module of this model: use some of {', '.join(lora.TARGETS)}"
         )
     return found
 
 
 def _modules(config: LlamaConfig) -> list[str]:
-    """Names of the modules of transformers' `LlamaForCausalLM`."""
+    """Returns the module names of `transformers.LlamaForCausalLM`."""
     layers = [f"model.layers.{i}" for i in range(config.num_hidden_layers)]
-    inside = [f"{parent}.{name}" for name, parent in lora.PARENT.items()]
+    inside = [f"{projection.parent}.{name}" for name, projection in projection_table.TABLE.items()]
     inside += ["self_attn", "mlp", "mlp.act_fn", "input_layernorm", "post_attention_layernorm"]
     within = [f"{layer}.{name}" for layer in layers for name in inside]
     return [
@@ -185,7 +190,7 @@ def _modules(config: LlamaConfig) -> list[str]:
 
 
 def _matches(target: tuple[str, ...] | str, name: str) -> bool:
-    """Whether `peft` adapts a module: a list has names or their ends, a string is a pattern for the whole name."""
+    """Returns whether `peft` adapts a module: a list has names or suffixes, a string is a pattern of the full name."""
     if isinstance(target, tuple):
         return any(name == end or name.endswith(f".{end}") for end in target)
     if target.lower() == "all-linear":
@@ -195,4 +200,4 @@ def _matches(target: tuple[str, ...] | str, name: str) -> bool:
     try:
         return re2.fullmatch(target, name, options) is not None
     except re2.error:
-        raise UserError(f"'target_modules' {target!r} is not a pattern of RE2: list the projections instead") from None
+        raise UserError(f"'target_modules' {target!r} is not an RE2 pattern: list the projections instead") from None

@@ -1,9 +1,10 @@
-"""Causal attention with grouped queries, in plain JAX so that it differentiates in both modes, nested.
+"""Causal grouped-query attention in plain JAX, which supports nested forward- and reverse-mode differentiation.
 
-Shapes: B rows, T queries, S keys, J blocks of queries, K key-value heads, G queries per key-value head, H features
-of a head, Q = G T.
-`jax.nn.dot_product_attention` is not used: it rounds its softmax to float32 even in float64, and a finite
-difference of a meta-gradient then measures that rounding.
+`jax.nn.dot_product_attention` is not used because it rounds its softmax to float32 even for float64 inputs, and finite
+differences of a meta-gradient would then measure that rounding.
+
+Shape suffixes: B rows, T queries, S keys, J blocks of queries, K key-value heads, G queries per key-value head, H
+features per head, Q = G T.
 """
 
 import jax
@@ -14,27 +15,27 @@ from mass_jax.llama.precision import wide
 
 
 def attend(query_BTKGH: jax.Array, key_BSKH: jax.Array, value_BSKH: jax.Array, visible_BTS: jax.Array) -> jax.Array:
-    """Softmax attention over the visible keys, all pairs at once.
+    r"""Computes softmax attention over the visible keys, holding the scores of all pairs.
 
-        out_t = sum_s softmax_s(q_t . k_s / sqrt(H)) v_s,  s visible from t
+    .. math:: o_t = \sum_s \mathrm{softmax}_s(q_t \cdot k_s / \sqrt{H}) \, v_s, \quad s \text{ visible from } t
 
-    Scores and softmax are at least float32. A query that sees no key gets the mean of all values, which is finite;
-    such queries are padding and their outputs are not read. Values are mixed before the softmax is normalized, so
-    that the division is of [T, H] and not of [T, S], and no mode of differentiation keeps normalized weights.
+    Scores and softmax are at least float32. The output of a query that sees no key is the mean of all values, which is
+    finite; such queries are padding, and their outputs are unused. Values are summed before the softmax is normalized,
+    so that the division is over [T, H] rather than [T, S] and no derivative stores normalized weights.
 
     Args:
-      query_BTKGH: queries.
-      key_BSKH: keys.
-      value_BSKH: values.
-      visible_BTS: booleans; B and T may be 1 to broadcast.
+        query_BTKGH: queries.
+        key_BSKH: keys.
+        value_BSKH: values.
+        visible_BTS: booleans; B and T may be 1 to broadcast.
 
     Returns:
-      [B, T, K, G, H] in the queries' dtype.
+        [B, T, K, G, H] in the queries' dtype.
     """
     dtype = wide(query_BTKGH.dtype)
     rows, length, heads, group, features = query_BTKGH.shape
-    # Each operand is brought into the order of a batched matrix product once; left to einsum, every product that
-    # differentiation makes of these two transposes anew.
+    # Operands are transposed once, into the order of a batched matrix product; einsum would transpose them again in
+    # each of the products that differentiation derives from these two.
     query = jnp.transpose(query_BTKGH * features**-0.5, (0, 2, 3, 1, 4)).reshape(rows, heads, group * length, features)
     key, value = (jnp.swapaxes(x, 1, 2) for x in (key_BSKH, value_BSKH))
     scores = jnp.einsum("BKQH,BKSH->BKQS", query, key, preferred_element_type=dtype)
@@ -48,12 +49,20 @@ def attend(query_BTKGH: jax.Array, key_BSKH: jax.Array, value_BSKH: jax.Array, v
 
 
 def hidden_score(dtype: jax.typing.DTypeLike) -> float:
-    """The score of an invisible key: finite, so that a row without any visible key stays finite under jvp."""
+    """Returns the score of a hidden key: finite, so that a row without visible keys stays finite under jvp."""
     return 0.5 * float(jnp.finfo(dtype).min)
 
 
 def causal(queries_T: jax.Array, keys_S: jax.Array, mask_BS: jax.Array | None = None) -> jax.Array:
-    """Which keys each query position sees: itself and earlier ones, if they are real tokens.
+    """Returns the causal mask: each query sees the real tokens at its own and earlier positions.
+
+    Args:
+        queries_T: positions of the queries.
+        keys_S: positions of the keys.
+        mask_BS: true at real tokens; None if all are real.
+
+    Returns:
+        Booleans [B, T, S], or [1, T, S] without a mask.
 
     >>> causal(jnp.arange(1, 3), jnp.arange(3))[0].astype(int).tolist()
     [[1, 1, 0], [1, 1, 1]]
@@ -69,7 +78,18 @@ def self_attend(
     value_BTKH: jax.Array,
     mask_BT: jax.Array | None,
 ) -> jax.Array:
-    """Causal attention of a text with itself, in the way the configuration chooses."""
+    """Computes causal self-attention, with the implementation that `config.attention` names.
+
+    Args:
+        config: its `attention` and `attention_block` are used.
+        query_BTKGH: queries.
+        key_BTKH: keys.
+        value_BTKH: values.
+        mask_BT: true at real tokens; None if all are real.
+
+    Returns:
+        [B, T, K, G, H] in the queries' dtype.
+    """
     if config.attention == "blockwise" and query_BTKGH.shape[1] > config.attention_block:
         return blockwise(query_BTKGH, key_BTKH, value_BTKH, mask_BT, block=config.attention_block)
     positions_T = jnp.arange(query_BTKGH.shape[1])
@@ -79,10 +99,20 @@ def self_attend(
 def blockwise(
     query_BTKGH: jax.Array, key_BTKH: jax.Array, value_BTKH: jax.Array, mask_BT: jax.Array | None, *, block: int
 ) -> jax.Array:
-    """Causal self-attention a block of queries at a time, recomputed in the backward pass.
+    """Computes causal self-attention one block of queries at a time, recomputed in the backward pass.
 
-    One block's scores are [B, K, G, block, T], so memory is linear in T in every mode of differentiation; each block
-    looks at all keys, so it spends twice the products that causality needs.
+    The scores of a block are [B, K, G, block, T], so memory is linear in T in every mode of differentiation. Each block
+    attends to all keys, which takes twice the operations that causality requires.
+
+    Args:
+        query_BTKGH: queries.
+        key_BTKH: keys.
+        value_BTKH: values.
+        mask_BT: true at real tokens; None if all are real.
+        block: queries per block.
+
+    Returns:
+        [B, T, K, G, H] in the queries' dtype.
     """
     rows, length = query_BTKGH.shape[:2]
     blocks = -(-length // block)

@@ -1,4 +1,4 @@
-"""What a Llama-family `config.json` can say, and how this implementation should execute it."""
+"""Configuration of a Llama: the architecture, as in config.json, and execution settings."""
 
 import dataclasses
 import pathlib
@@ -8,12 +8,12 @@ from typing import Any
 
 from mass_jax.errors import UserError
 from mass_jax.llama import jsonfile, values
-from mass_jax.llama.rope import Rope
+from mass_jax.llama.rope import ROPE_KEYS, Rope
 
 _REMAT = ("none", "dots", "block")
 _ATTENTION = ("xla", "blockwise")
 
-# Settings of the file that say nothing about the mathematics.
+# Settings that do not affect the computation.
 _INERT = frozenset(
     {
         "architectures", "auto_map", "chunk_size_feed_forward", "dtype", "id2label", "is_decoder", "is_encoder_decoder",
@@ -26,18 +26,37 @@ _INERT = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class LlamaConfig:
-    """Architecture under Hugging Face's names, then execution settings; hashable, so it may be a static argument.
+    """Architecture under Hugging Face's names, and execution settings; hashable, so it can be a static argument.
 
-    Execution settings are ours and never written to config.json; set them with `dataclasses.replace`.
+    Execution settings are specific to this package and are not written to config.json; set them with
+    `dataclasses.replace`.
 
     Attributes:
-      dtype: dtype of the activations, such as "bfloat16"; None follows the parameters.
-      remat: what the backward pass recomputes: "none", "dots" (all but products with weights: a third of the memory,
-        and less time where memory is what a gradient waits for), "block" (all but block inputs).
-      attention: "xla" (scores of all pairs at once) or "blockwise" (memory linear in the length).
-      attention_block: queries and keys a block of blockwise attention holds.
-      loss_chunk: positions of each row whose logits are held at a time by the cross-entropy; 0 holds all.
-      unroll: layers per step of the scan over layers; compile time against the cost of a loop.
+        vocab_size: vocabulary size.
+        hidden_size: width of the residual stream.
+        intermediate_size: inner features of the MLP.
+        num_hidden_layers: blocks.
+        num_attention_heads: query heads.
+        num_key_value_heads: key-value heads; 0 is as many as query heads.
+        head_dim: features per head; 0 divides the width evenly among the query heads.
+        hidden_act: activation of the MLP; only "silu" is supported.
+        max_position_embeddings: positions that the model was trained on.
+        initializer_range: standard deviation of new parameters.
+        rms_norm_eps: epsilon of the norms.
+        rope: rotary position embedding.
+        tie_word_embeddings: whether the output head is the embedding table.
+        attention_bias: whether attention projections have a bias.
+        mlp_bias: whether MLP projections have a bias.
+        bos_token_id: token at the start of a text, or None.
+        eos_token_id: tokens that end a text: one, several or None.
+        pad_token_id: padding token, or None.
+        dtype: dtype of the activations, such as "bfloat16"; None follows the parameters.
+        remat: activations that the backward pass recomputes: "none", "dots" (all except products with weights; takes a
+            third of the memory, and less time if the gradient is memory-bound) or "block" (all except block inputs).
+        attention: "xla" (scores of all pairs at once) or "blockwise" (memory linear in the length).
+        attention_block: queries per block of blockwise attention.
+        loss_chunk: positions of each row whose logits the cross-entropy holds at a time; 0 holds all.
+        unroll: layers per iteration of the scan over layers; trades compile time for loop overhead.
 
     >>> config = LlamaConfig(vocab_size=220, hidden_size=64, num_hidden_layers=3, num_attention_heads=4,
     ...                      num_key_value_heads=2, intermediate_size=128)
@@ -73,7 +92,7 @@ class LlamaConfig:
 
     def __post_init__(self):
         _check_sizes(self)
-        # 0 stands for "not given": as many key-value heads as query heads, heads that split the width evenly.
+        # 0 means not given: as many key-value heads as query heads, and heads that divide the width evenly.
         given = self.head_dim
         object.__setattr__(self, "num_key_value_heads", self.num_key_value_heads or self.num_attention_heads)
         object.__setattr__(self, "head_dim", self.head_dim or self.hidden_size // self.num_attention_heads)
@@ -82,7 +101,7 @@ class LlamaConfig:
 
     @property
     def stop_tokens(self) -> tuple[int, ...]:
-        """Ids of the tokens that end a text, from `eos_token_id`."""
+        """Token ids that end a text, from `eos_token_id`."""
         eos = self.eos_token_id
         return () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
 
@@ -91,14 +110,15 @@ class LlamaConfig:
         """Reads the config.json of a model directory, and the end tokens of its generation_config.json.
 
         Args:
-          path: the directory.
+            path: the directory.
 
         Returns:
-          The configuration; `eos_token_id` has the end tokens of both files.
+            The configuration; `eos_token_id` has the end tokens of both files.
 
         Raises:
-          FileNotFoundError: there is no config.json.
-          UserError: a file is not a JSON object, or a setting is missing, mistyped or not supported; it is named.
+            FileNotFoundError: config.json does not exist.
+            UserError: a file is not a JSON object, or a setting is missing, mistyped or not supported; the message
+                names it.
         """
         file, generation = pathlib.Path(path) / "config.json", pathlib.Path(path) / "generation_config.json"
         settings = jsonfile.read(file)
@@ -118,7 +138,7 @@ class LlamaConfig:
             raise UserError(f"{generation}: {error}") from None
 
     def with_stop_tokens(self, tokens: Iterable[int]) -> "LlamaConfig":
-        """The configuration with further end tokens.
+        """Returns the configuration with further end tokens.
 
         >>> LlamaConfig(eos_token_id=2).with_stop_tokens([7, 2]).stop_tokens
         (2, 7)
@@ -128,16 +148,16 @@ class LlamaConfig:
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> "LlamaConfig":
-        """Reads a parsed config.json of any transformers version.
+        """Builds a configuration from a parsed config.json of any transformers version.
 
         Args:
-          settings: the parsed file; what it leaves out has the defaults of `LlamaConfig`.
+            settings: the parsed file; missing settings take the defaults of `LlamaConfig`.
 
         Returns:
-          The configuration.
+            The configuration.
 
         Raises:
-          UserError: a setting is mistyped, unknown or not supported; it is named.
+            UserError: a setting is mistyped, unknown or not supported; the message names it.
 
         >>> LlamaConfig.from_dict({"model_type": "llama", "rope_theta": 500000.0}).rope
         Rope(rope_type='default', rope_theta=500000.0, factor=None, ...)
@@ -157,23 +177,23 @@ class LlamaConfig:
         if "eos_token_id" in settings:
             stops = _read_eos(settings, vocabulary)
             read["eos_token_id"] = stops or None if isinstance(settings["eos_token_id"], list) else (*stops, None)[0]
-        config = cls(**read, rope=_read_rope(settings))
-        _check_heads(config, even=True)  # as transformers does, even where head_dim is given
+        config = cls(**read, rope=Rope.from_config(settings))
+        _check_heads(config, even=True)  # as transformers does, even if head_dim is given
         return config
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as Hugging Face's config.json, with RoPE in its new and its old spelling."""
+        """Returns the contents of a Hugging Face config.json, with RoPE in the new and the old format."""
         skipped = (*_EXECUTION, "rope")
-        said = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        said = {key: value for key, value in said.items() if key not in skipped}
+        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        settings = {key: value for key, value in settings.items() if key not in skipped}
         if isinstance(self.eos_token_id, tuple):
-            said["eos_token_id"] = list(self.eos_token_id)
+            settings["eos_token_id"] = list(self.eos_token_id)
         rope = self.rope.to_dict()
         scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
         return {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
-            **said,
+            **settings,
             "rope_parameters": rope,
             "rope_theta": self.rope.rope_theta,
             "rope_scaling": None if self.rope.rope_type == "default" else scaling,
@@ -184,36 +204,25 @@ _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
 _COUNTS = (*_SIZES, "num_key_value_heads", "head_dim", "max_position_embeddings")
 _SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias")
 _EXECUTION = ("dtype", "remat", "attention", "attention_block", "loss_chunk", "unroll")
-# Settings of other architectures, with the only value under which they mean Llama.
+# Settings of other architectures, with the only value that is valid for Llama.
 _MUST_BE = {"attention_dropout": 0.0, "rope_interleaved": False}
-_ROPE = ("rope_theta", "rope_scaling", "rope_parameters")
-
-
 _KINDS = {
     **dict.fromkeys(_COUNTS, values.COUNT),
     **dict.fromkeys(_SWITCHES, values.SWITCH),
     "rms_norm_eps": values.POSITIVE,
     "initializer_range": values.NOT_NEGATIVE,
 }
-_ROPE_KINDS = {
-    "rope_type": values.NAME,
-    "type": values.NAME,
-    "original_max_position_embeddings": values.COUNT,
-    "truncate": values.SWITCH,
-    "mscale": values.NOT_NEGATIVE,
-    "mscale_all_dim": values.NOT_NEGATIVE,
-}
 
 
 def _read_eos(settings: Mapping[str, Any], vocabulary: int) -> tuple[int, ...]:
-    """Ids of the end tokens of a config.json or a generation_config.json: one, several or none."""
-    said = settings.get("eos_token_id")
-    tokens = [_read_token("eos_token_id", one, vocabulary) for one in (said if isinstance(said, list) else [said])]
+    """Returns the end tokens of a parsed config.json or generation_config.json: one, several or none."""
+    eos = settings.get("eos_token_id")
+    tokens = [_read_token("eos_token_id", one, vocabulary) for one in (eos if isinstance(eos, list) else [eos])]
     return tuple(dict.fromkeys(token for token in tokens if token is not None))
 
 
 def _read_token(key: str, value: Any, vocabulary: int) -> int | None:
-    """A token id, or None where there is none, which old files write as -1."""
+    """Returns a token id, or None for null or -1, which old files write for null."""
     if value is None or (type(value) is int and value == -1):
         return None
     return values.check(key, value, values.token(vocabulary))
@@ -222,7 +231,7 @@ def _read_token(key: str, value: Any, vocabulary: int) -> int | None:
 def _refuse_unknown(settings: Mapping[str, Any], known: set[str]) -> None:
     for key, value in settings.items():
         off = value is None or value is False or value in ([], {}, "")
-        if off or key in known or key in _INERT or key in _ROPE or key.startswith("_"):
+        if off or key in known or key in _INERT or key in ROPE_KEYS or key.startswith("_"):
             continue
         if key not in _MUST_BE:
             raise UserError(
@@ -230,37 +239,6 @@ def _refuse_unknown(settings: Mapping[str, Any], known: set[str]) -> None:
             )
         if value != _MUST_BE[key]:
             raise UserError(f"{key} is {reprlib.repr(value)}, which is not supported: only {_MUST_BE[key]!r} is")
-
-
-def _read_rope(settings: Mapping[str, Any]) -> Rope:
-    """RoPE in either spelling: `rope_parameters` (transformers 5) or `rope_theta` with `rope_scaling` (before)."""
-    theta = settings.get("rope_theta")
-    new, old = settings.get("rope_parameters"), settings.get("rope_scaling")
-    for key, table in (("rope_parameters", new), ("rope_scaling", old)):
-        if table is not None and not isinstance(table, dict):
-            raise UserError(f"{key} is {reprlib.repr(table)}: give an object, or null")
-        for name, value in (table or {}).items():
-            if value is not None:
-                values.check(f"{name} in {key}", value, _ROPE_KINDS.get(name, values.POSITIVE))
-    merged = dict(new or old or {})
-    if theta is None and merged.get("rope_theta") is None and "rope_theta" in {**settings, **merged}:
-        raise UserError("rope_theta is null: give a number such as 10000.0, or remove it")
-    if theta is not None:
-        values.check("rope_theta", theta, values.POSITIVE)
-        if merged.get("rope_theta") is None:
-            merged["rope_theta"] = theta
-        if merged["rope_theta"] != theta:
-            raise UserError(f"rope_theta is {theta} but rope_parameters say {merged['rope_theta']}: keep one of them")
-    try:
-        rope = Rope.from_dict(merged)
-        contradicts = new and old and Rope.from_dict({**old, "rope_theta": rope.rope_theta}) != rope
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    if contradicts:
-        raise UserError(f"rope_parameters {new} contradict rope_scaling {old}: keep one of them")
-    return rope
 
 
 def _check_sizes(config: LlamaConfig) -> None:
@@ -272,9 +250,9 @@ def _check_sizes(config: LlamaConfig) -> None:
 def _check_heads(config: LlamaConfig, even: bool) -> None:
     width, heads, groups = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
     if groups < 1 or heads % groups:
-        raise UserError(f"num_key_value_heads {groups} does not divide num_attention_heads {heads}: it must")
+        raise UserError(f"num_key_value_heads {groups} does not divide num_attention_heads {heads}: change one of them")
     if even and width % heads:
-        raise UserError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}: correct one of them")
+        raise UserError(f"hidden_size {width} is not a multiple of num_attention_heads {heads}: change one of them")
     if config.head_dim < 1 or config.head_dim % 2:
         raise UserError(f"head_dim {config.head_dim} is odd or below 2, but RoPE rotates pairs: make it even")
 

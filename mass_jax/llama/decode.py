@@ -1,10 +1,11 @@
-"""One text read once, many continuations of it decoded a token at a time with cached keys and values.
+"""Incremental decoding with cached keys and values; the continuations of a prompt share its cache.
 
-Layers are unrolled here, each with parameters of its own: a scan over layers copies a layer's weights at each token,
-which takes five times as long as reading them. Kernels are kept as Hugging Face has them, [out, in], for products that
-put the weights first: with a dozen tokens at a time, those take two thirds of the time on CPU.
-Shapes: N prompts, M continuations of each, B = N M rows, P prompt slots, S continuation slots, K key-value heads, G
-queries per key-value head, H head features, D hidden size, V vocabulary, L layers.
+Layers are unrolled, each with its own parameters: a scan over layers would copy each layer's weights at every token,
+which takes five times as long as reading them. Kernels are stored [out, in], as in Hugging Face files, so that products
+can take the weights as the left operand: for a dozen tokens at a time, this takes two thirds of the time on CPU.
+
+Shape suffixes: N prompts, M continuations per prompt, B = N M rows, P prompt slots, S continuation slots, K key-value
+heads, G queries per key-value head, H features per head, D hidden size, V vocabulary, L layers.
 """
 
 from typing import Any, NamedTuple
@@ -12,15 +13,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mass_jax.llama import attention
+from mass_jax.llama import attention, lora
 from mass_jax.llama.model import LORA, ROWS, Block, Llama
 from mass_jax.llama.precision import wide
+from mass_jax.types import Adapter, Params
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of one layer: the prompts' [N, K, P, H], shared by continuations, and theirs [B, K, S, H].
+    """Keys and values of one layer.
 
-    The rows of continuations are one axis: reshaped on the way to a product, a cache would be copied at each token.
+    Continuations have a single axis of rows B, because reshaping a cache before a product would copy it at every token.
+
+    Attributes:
+        prompt_key: keys of the prompts [N, K, P, H], shared by their continuations.
+        prompt_value: values of the prompts [N, K, P, H].
+        key: keys of the continuations [B, K, S, H].
+        value: values of the continuations [B, K, S, H].
     """
 
     prompt_key: jax.Array
@@ -29,11 +37,11 @@ class LayerCache(NamedTuple):
     value: jax.Array
 
 
-def unstack(params: Any) -> Any:
-    """Parameters with "layers" as a tuple of each layer's own, kernels as [out, in]: what decoding reads.
+def unstack(params: Params) -> Params:
+    """Converts parameters to the layout for decoding: "layers" as a tuple with one tree per layer, kernels [out, in].
 
-    It copies the blocks, and an untied head, once. Call it before a loop of many `sample` calls with the same
-    parameters; parameters that come stacked are unstacked by each call.
+    This copies the blocks, and an untied head. Call it once before a loop of `sample` calls with the same parameters;
+    otherwise, each call unstacks them. Parameters that are already unstacked are returned unchanged.
     """
     layers = params["layers"]
     if isinstance(layers, tuple):
@@ -48,52 +56,55 @@ def _layer(layers: Any, i: int) -> Any:
 
 
 def _rows(tree: Any) -> Any:
-    """Parameters with their kernels transposed."""
+    """Transposes the kernels of a parameter tree."""
     if not isinstance(tree, dict):
         return tree
     kernels = {ROWS: tree["kernel"].T} if "kernel" in tree else {}
     return kernels | {name: _rows(child) for name, child in tree.items() if name != "kernel"}
 
 
-def unstack_adapter(adapter: Any, layers: int) -> list[Any]:
-    """Each layer's part of an adapter [L, ...], or of one adapter per prompt [N, L, ...]."""
+def unstack_adapter(adapter: Adapter | None, layers: int) -> list[dict[str, Any]]:
+    """Splits an adapter by layer.
+
+    Args:
+        adapter: None, one adapter for all prompts [L, ...], or one per prompt [N, L, ...].
+        layers: L.
+
+    Returns:
+        For each layer, the "lora" collection to pass to its block; empty without an adapter.
+    """
     if adapter is None:
         return [{}] * layers
-    each = per_prompt(adapter)
+    batched = lora.is_batched(adapter)
 
-    def part(i: int) -> Any:
-        return jax.tree.map(lambda leaf: leaf[:, i] if each else leaf[i], adapter["layers"])
+    def part(i: int) -> Adapter:
+        return jax.tree.map(lambda leaf: leaf[:, i] if batched else leaf[i], adapter["layers"])
 
     return [{LORA: part(i)} for i in range(layers)]
 
 
-def per_prompt(adapter: Any) -> bool:
-    """Whether a tree holds one adapter per prompt [N, L, ...], and not one for all [L, ...] or none."""
-    return adapter is not None and jax.tree.leaves(adapter)[0].ndim == 4
-
-
 def prefill(
     model: Llama,
-    params: Any,
+    params: Params,
     adapters: list[Any],
     prompts_NP: jax.Array,
     lengths_N: jax.Array,
     samples: int,
     slots: int,
 ) -> tuple[jax.Array, list[LayerCache]]:
-    """Reads right-padded prompts.
+    """Encodes right-padded prompts and fills their caches.
 
     Args:
-      model: the model.
-      params: unstacked parameters.
-      adapters: unstacked adapters.
-      prompts_NP: tokens.
-      lengths_N: how many of each row are real, at least 1.
-      samples: M.
-      slots: S.
+        model: the model.
+        params: parameters, from `unstack`.
+        adapters: adapters by layer, from `unstack_adapter`.
+        prompts_NP: prompt tokens.
+        lengths_N: number of real tokens in each row, at least 1.
+        samples: M.
+        slots: S.
 
     Returns:
-      Logits [N, V] after each prompt's last token, and the caches with S empty slots.
+        Logits [N, V] after each prompt's last token, and a cache per layer with S empty slots.
     """
     config, length = model.config, prompts_NP.shape[1]
     positions_NP = jnp.arange(length)[None]
@@ -116,14 +127,27 @@ def prefill(
 
 def step(
     model: Llama,
-    params: Any,
+    params: Params,
     adapters: list[Any],
     caches: list[LayerCache],
     tokens_NM: jax.Array,
     lengths_N: jax.Array,
     i: jax.Array,
 ) -> tuple[jax.Array, list[LayerCache]]:
-    """Reads continuation token i of every row into slot i, at position lengths + i; returns logits [N, M, V]."""
+    """Encodes one more token of every continuation.
+
+    Args:
+        model: the model.
+        params: parameters, from `unstack`.
+        adapters: adapters by layer, from `unstack_adapter`.
+        caches: from `prefill` or the previous step.
+        tokens_NM: token i of each continuation, at position `lengths_N + i`.
+        lengths_N: prompt lengths.
+        i: index of the token, and of the cache slot that it fills.
+
+    Returns:
+        Logits [N, M, V] for token i + 1, and the updated caches.
+    """
     config = model.config
     prompt_slots, slots = caches[0].prompt_key.shape[2], caches[0].key.shape[2]
     prompt_visible_NP = jnp.arange(prompt_slots, dtype=lengths_N.dtype) < lengths_N[:, None]
@@ -144,8 +168,8 @@ def step(
     return logits(model, params, x_NMD), updated
 
 
-def logits(model: Llama, params: Any, x: jax.Array) -> jax.Array:
-    """Logits of the last block's output, at least float32."""
+def logits(model: Llama, params: Params, x: jax.Array) -> jax.Array:
+    """Returns the logits [..., V] of the last block's output [..., D], at least float32."""
     normed: Any = model.apply({"params": params}, x, method="final_norm")
     scores: Any = model.apply({"params": params}, normed, method="head")
     return scores.astype(wide(scores.dtype))
@@ -162,7 +186,7 @@ def _write(cache: LayerCache, key_NMKH: jax.Array, value_NMKH: jax.Array, i: jax
 def _attend(
     cache: LayerCache, query_NMKGH: jax.Array, prompt_visible_NP: jax.Array, slot_visible_S: jax.Array
 ) -> jax.Array:
-    """One softmax over the shared prompt's keys and the row's own."""
+    """Attends to the shared keys of the prompt and the continuation's own keys, under one softmax."""
     shape, dtype = query_NMKGH.shape, wide(query_NMKGH.dtype)
     hidden = attention.hidden_score(dtype)
     query = query_NMKGH * shape[-1] ** -0.5

@@ -1,4 +1,4 @@
-"""Loads a model, its parameters and its tokenizer in one call."""
+"""Loading of a model, its parameters and its tokenizer in one call."""
 
 import importlib.resources
 import pathlib
@@ -9,6 +9,7 @@ import jax
 from mass_jax.llama import hub, tokenizer, weights
 from mass_jax.llama.config import LlamaConfig
 from mass_jax.llama.model import Llama
+from mass_jax.types import Params
 
 
 class Loaded(NamedTuple):
@@ -16,12 +17,12 @@ class Loaded(NamedTuple):
 
     Attributes:
         model: the Flax module.
-        params: its parameters.
-        tokenizer: a transformers tokenizer.
+        params: its parameters, on one device.
+        tokenizer: a `transformers.PreTrainedTokenizerFast`.
     """
 
     model: Llama
-    params: Any
+    params: Params
     tokenizer: Any
 
 
@@ -30,14 +31,15 @@ def load(model: str | pathlib.Path, dtype: jax.typing.DTypeLike = "float32") -> 
 
     Args:
         model: a directory, a hub id, or "tiny" for the model that ships with the package.
-        dtype: of the parameters.
+        dtype: dtype of the parameters.
 
     Returns:
         `(model, params, tokenizer)`.
 
     Raises:
-        FileNotFoundError: no such directory, and the hub cannot be reached for such an id.
-        ValueError: the files are damaged or contradict each other.
+        FileNotFoundError: a file is missing; or the directory does not exist, and the hub has no such id or cannot be
+            reached.
+        UserError: a file is damaged, or the files contradict each other; the message names the cause.
 
     >>> model, params, tokenizer = load("tiny")
     >>> model.config.num_hidden_layers, tokenizer.eos_token
@@ -49,10 +51,10 @@ def load(model: str | pathlib.Path, dtype: jax.typing.DTypeLike = "float32") -> 
 
 
 def model_directory(model: str) -> pathlib.Path:
-    """Returns the directory of a model's files: that of the embedded "tiny", a local one, or a hub snapshot.
+    """Returns the directory of a model's files: the embedded "tiny", a local directory, or a snapshot of a hub id.
 
     Raises:
-        FileNotFoundError: no such directory, and the hub cannot be reached for such an id.
+        FileNotFoundError: the directory does not exist, and the hub has no such id or cannot be reached.
     """
     if model == "tiny":
         return pathlib.Path(str(importlib.resources.files("mass_jax") / "data" / "tiny"))

@@ -1,6 +1,6 @@
-"""Token losses that never hold the logits of a whole batch, in plain JAX: jvp, grad and jvp of grad all pass.
+"""Token losses that need not hold the logits of a whole batch, in plain JAX: jvp, grad and jvp of grad all work.
 
-Shapes: B rows, T tokens, J chunks of C positions each, D hidden size, V vocabulary.
+Shape suffixes: B rows, T tokens, J chunks of C positions each, D hidden size, V vocabulary.
 """
 
 from collections.abc import Mapping
@@ -21,19 +21,19 @@ def token_nll(
     mask_BT: jax.Array | None = None,
     prefix_BTD: jax.Array | None = None,
 ) -> jax.Array:
-    """Negative log-likelihood of each token but the first, given those before it.
+    r"""Computes the negative log-likelihood of each token after the first, given the tokens before it.
 
-        nll[b, t] = -log p(tokens[b, t + 1] | tokens[b, : t + 1])
+    .. math:: \ell_{b,t} = -\log p(x_{b,t+1} \mid x_{b,0}, \dots, x_{b,t})
 
     Args:
-      model: the model; `config.loss_chunk` positions of each row have logits at a time (0: all of them).
-      variables: {"params": params} and optionally {"lora": adapter}.
-      tokens_BT: right-padded texts.
-      mask_BT: true at real tokens; entries that predict padding are meaningless and for the caller to mask.
-      prefix_BTD: what the model's blocks read in place of the embeddings, see `suffix.split`.
+        model: the model. Logits are computed for `config.loss_chunk` positions of each row at a time (0: all).
+        variables: {"params": params} and optionally {"lora": adapter}.
+        tokens_BT: right-padded texts.
+        mask_BT: true at real tokens. Entries that predict padding are meaningless; callers must mask them.
+        prefix_BTD: input of the model's blocks in place of the embeddings; see `suffix.split`.
 
     Returns:
-      [B, T - 1] in nats, at least float32.
+        [B, T - 1] in nats, at least float32.
 
     >>> from mass_jax.llama import LlamaConfig
     >>> model = Llama(LlamaConfig(vocab_size=7, hidden_size=4, num_hidden_layers=1, num_attention_heads=1,
@@ -50,7 +50,14 @@ def token_nll(
 
 
 def head_nll(model: Llama, variables: Mapping[str, Any], hidden_BTD: jax.Array, labels_BT: jax.Array) -> jax.Array:
-    """Negative log-likelihood [B, T] of labels under the head's reading of hidden states."""
+    """Computes the negative log-likelihood [B, T] of labels, given hidden states after the last norm.
+
+    Args:
+        model: the model; only its head is applied.
+        variables: {"params": params}; a "lora" collection is ignored, since the head has no adapter.
+        hidden_BTD: hidden states, from `Llama.hidden`.
+        labels_BT: token ids.
+    """
     head = {key: value for key, value in variables.items() if key != LORA}
 
     def nll(hidden: jax.Array, labels: jax.Array) -> jax.Array:
@@ -62,13 +69,13 @@ def head_nll(model: Llama, variables: Mapping[str, Any], hidden_BTD: jax.Array, 
     if not 0 < chunk < length:
         return nll(hidden_BTD, labels_BT)
     hidden_JBCD, labels_JBC = _chunks(hidden_BTD, chunk), _chunks(labels_BT, chunk)
-    # Recomputed in the backward pass: saving each chunk's logits would be saving them all.
+    # Recomputed in the backward pass: saving the logits of each chunk would save them all.
     nll_JBC = jax.lax.map(lambda pair: jax.checkpoint(nll)(*pair), (hidden_JBCD, labels_JBC))
     return jnp.moveaxis(nll_JBC, 0, 1).reshape(labels_BT.shape[0], -1)[:, :length]
 
 
 def _chunks(x: jax.Array, size: int) -> jax.Array:
-    """[B, T, ...] to [J, B, C, ...]: along positions, so that a batch sharded over devices stays where it is."""
+    """Reshapes [B, T, ...] to [J, B, C, ...], along positions so that a sharded batch axis is not moved."""
     count = -(-x.shape[1] // size)
     padded = jnp.pad(x, [(0, 0), (0, count * size - x.shape[1]), *[(0, 0)] * (x.ndim - 2)])
     return jnp.moveaxis(padded.reshape(x.shape[0], count, size, *x.shape[2:]), 1, 0)

@@ -1,11 +1,12 @@
-"""The product with an adapter's B, a matrix product whose transpose puts the small operand first.
+"""Product with an adapter's B matrix, whose transpose takes the small operand first.
 
 The gradient of B contracts the narrow hidden state [..., R] with the wide cotangent [..., F] over all tokens. JAX
-transposes a product with the cotangent as its left operand, and XLA on CPU then writes a transposed copy of that
-cotangent, the largest array in sight, for each projection: a quarter of the time of a LoRA gradient. With the hidden
-state on the left it is the copy of R columns. `jax.custom_vjp` could say this too, but has no forward mode; a bilinear
+transposes a product with the cotangent as the left operand, and XLA on CPU then writes a transposed copy of that
+cotangent, the largest array involved, for each projection: a quarter of the time of a LoRA gradient. With the hidden
+state on the left, only R columns are copied. `jax.custom_vjp` could express this but has no forward mode; a bilinear
 primitive with its own transpose rules differentiates in every mode and nesting.
-Shapes: ... tokens, R rank, F output features.
+
+Shape suffixes: ... tokens, R rank, F output features.
 """
 
 from typing import Any
@@ -18,25 +19,29 @@ from jax.interpreters import ad, batching, mlir
 
 
 def times_b(hidden: jax.Array, b: jax.Array) -> jax.Array:
-    """hidden B, whose gradient in B copies no cotangent.
+    """Multiplies hidden states by B; the gradient with respect to B does not copy the cotangent.
 
     Args:
-      hidden: x A, [..., R].
-      b: [R, F], of the same dtype; leading axes are shared with `hidden`: one B for each of its rows.
+        hidden: x A, [..., R].
+        b: [R, F], in the same dtype. Further leading axes are shared with `hidden`, with one B for each index.
 
     Returns:
-      [..., F].
+        [..., F].
+
+    Raises:
+        TypeError: the rank, the leading axes or the dtype differ.
 
     >>> times_b(jnp.ones((2, 3, 1)), jnp.full((1, 4), 2.0)).shape
     (2, 3, 4)
     """
-    if jax.sharding.get_abstract_mesh().manual_axes:  # in `jax.shard_map` types carry axes that a primitive must track
+    # Inside `jax.shard_map`, types carry manual axes that this primitive does not track.
+    if jax.sharding.get_abstract_mesh().manual_axes:
         return hidden @ b
     return _times_b.bind(hidden, b, batch=b.ndim - 2)
 
 
 def _product(hidden: jax.Array, b: jax.Array, *, batch: int) -> jax.Array:
-    """[*batch, ..., R] times [*batch, R, F]."""
+    """Multiplies [*batch, ..., R] by [*batch, R, F]."""
     axes = tuple(range(batch))
     return jax.lax.dot_general(hidden, b, (((hidden.ndim - 1,), (batch,)), (axes, axes)))
 
@@ -59,7 +64,7 @@ def _transpose_b(cotangent: jax.Array, hidden: jax.Array, b: Any, *, batch: int)
 
 def _vmap(args: Any, dims: Any, *, batch: int) -> tuple[jax.Array, int]:
     (hidden, b), (hidden_dim, b_dim) = args, dims
-    if b_dim is None:  # one B for all: the new axis is one more of tokens
+    if b_dim is None:  # B is shared, so the new axis is a further token axis
         return _times_b.bind(jnp.moveaxis(hidden, hidden_dim, batch), b, batch=batch), batch
     b = jnp.moveaxis(b, b_dim, 0)
     if hidden_dim is None:

@@ -1,8 +1,9 @@
-"""Llama as a Flax (Linen) module: blocks stacked by a scan, low-rank adapters in a collection of their own.
+"""Llama as a Flax (Linen) module: a scan over stacked blocks, with low-rank adapters in a separate collection.
 
-Shapes: B rows, T tokens, D hidden size, V vocabulary, N query heads, K key-value heads, G = N / K, H head features,
-L layers, R adapter rank. Parameters of the blocks are stacked [L, ...]; names follow Hugging Face, but kernels are
-[in, out].
+Parameters of the blocks are stacked [L, ...]. Names follow Hugging Face, but kernels are [in, out].
+
+Shape suffixes: B rows, T tokens, D hidden size, V vocabulary, N query heads, K key-value heads, G = N / K, H features
+per head, F output features, L layers, R adapter rank.
 """
 
 import functools
@@ -19,15 +20,20 @@ from mass_jax.llama.low_rank import times_b
 from mass_jax.llama.precision import wide
 from mass_jax.llama.rope import frequencies, rotate
 
-LORA = "lora"
-FEW = 64  # tokens below which weights are put on the left of a product
-ROWS = "rows"  # a projection's kernel as [out, in], in place of "kernel", in parameters for decoding
+LORA = "lora"  # collection of the adapter
+FEW = 64  # up to this many tokens, weights are the left operand of a product
+ROWS = "rows"  # kernel of a projection as [out, in], in place of "kernel", in parameters for decoding
 
 
 class Projection(nn.Module):
-    """x W (+ bias) (+ x A B, when the "lora" collection has A and B here).
+    """Linear layer with an optional adapter: x W (+ bias) (+ x A B, if the "lora" collection has A and B here).
 
-    The low-rank path runs in the adapter's own dtype: a float32 adapter over bfloat16 weights has float32 gradients.
+    The low-rank path runs in the adapter's dtype, so a float32 adapter on bfloat16 weights has float32 gradients.
+
+    Attributes:
+        features: output features.
+        use_bias: whether to add a bias.
+        init_range: standard deviation of the initial kernel.
     """
 
     features: int
@@ -52,13 +58,19 @@ class Projection(nn.Module):
 
 
 def times_rows(x: jax.Array, rows_FD: jax.Array) -> jax.Array:
-    """[..., D] times the transpose of [F, D], with the weights as the left operand: for few tokens at a time."""
+    """Multiplies [..., D] by the transpose of [F, D], with the weights as the left operand; fast for few tokens."""
     product = jax.lax.dot_general(rows_FD.astype(x.dtype), x, (((1,), (x.ndim - 1,)), ((), ())))
     return jnp.moveaxis(product, 0, -1)
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight; the mean square is at least float32 (Zhang and Sennrich 2019, equation 4)."""
+    """RMS normalization, x / rms(x) * weight (Zhang and Sennrich 2019, equation 4).
+
+    The mean square is computed in at least float32.
+
+    Attributes:
+        epsilon: added to the mean square.
+    """
 
     epsilon: float
 
@@ -71,11 +83,16 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Grouped-query self-attention with rotary positions."""
+    """Grouped-query self-attention with rotary position embeddings.
+
+    Attributes:
+        config: the model's configuration.
+    """
 
     config: LlamaConfig
 
     def setup(self):
+        """Creates submodules and parameters."""
         c = self.config
         linear = functools.partial(Projection, use_bias=c.attention_bias, init_range=c.initializer_range)
         self.q_proj = linear(c.num_attention_heads * c.head_dim)
@@ -84,7 +101,17 @@ class Attention(nn.Module):
         self.o_proj = linear(c.hidden_size)
 
     def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, attend: Any, length: int) -> tuple[jax.Array, Any]:
-        """Projects, rotates, lets `attend(query, key, value)` do the mixing, projects back."""
+        """Projects and rotates the inputs, applies `attend(query, key, value)`, and projects its output.
+
+        Args:
+            x_BTD: inputs.
+            positions_BT: positions of the tokens.
+            attend: attention function; returns its output and a value to pass through, such as a cache.
+            length: positions in use, for dynamic RoPE.
+
+        Returns:
+            The output [B, T, D], and the value that `attend` passed through.
+        """
         c, lead = self.config, x_BTD.shape[:-1]
         rope = frequencies(c.rope, c.head_dim, c.max_position_embeddings, length)
         query = rotate(self.q_proj(x_BTD).reshape(*lead, -1, c.head_dim), positions_BT, *rope)
@@ -95,11 +122,16 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """silu(x W_gate) * (x W_up) W_down (Shazeer 2020, equation 6)."""
+    """Gated feed-forward layer, (silu(x W_gate) * (x W_up)) W_down (Shazeer 2020, equation 6).
+
+    Attributes:
+        config: the model's configuration.
+    """
 
     config: LlamaConfig
 
     def setup(self):
+        """Creates submodules and parameters."""
         c = self.config
         linear = functools.partial(Projection, use_bias=c.mlp_bias, init_range=c.initializer_range)
         self.gate_proj, self.up_proj = linear(c.intermediate_size), linear(c.intermediate_size)
@@ -110,11 +142,16 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One pre-norm transformer block; usable alone on one layer's parameters."""
+    """Pre-norm transformer block; can be applied alone to the parameters of one layer.
+
+    Attributes:
+        config: the model's configuration.
+    """
 
     config: LlamaConfig
 
     def setup(self):
+        """Creates submodules and parameters."""
         self.self_attn, self.mlp = Attention(self.config), MLP(self.config)
         self.input_layernorm = RMSNorm(self.config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(self.config.rms_norm_eps)
@@ -126,7 +163,7 @@ class Block(nn.Module):
 
 
 class ScannedBlock(Block):
-    """A block as the body of the scan over layers: causal self-attention over the whole text."""
+    """Block with causal self-attention over the whole text, as the body of the scan over layers."""
 
     def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, mask_BT: jax.Array | None):  # type: ignore[override]
         def attend(query_BTKGH, key_BTKH, value_BTKH):
@@ -152,11 +189,16 @@ def _stack_of_blocks(config: LlamaConfig) -> nn.Module:
 
 
 class Embedding(nn.Module):
-    """A table of rows [V, D]; with tied weights also the output head."""
+    """Token embedding, a table [V, D]; with tied weights it is also the output head.
+
+    Attributes:
+        config: the model's configuration.
+    """
 
     config: LlamaConfig
 
     def setup(self):
+        """Creates submodules and parameters."""
         shape = (self.config.vocab_size, self.config.hidden_size)
         init = nn.initializers.normal(self.config.initializer_range)
         self.embedding = self.param("embedding", init, shape, _param_dtype())
@@ -165,16 +207,20 @@ class Embedding(nn.Module):
         return self.embedding[tokens].astype(self.config.dtype or self.embedding.dtype)
 
     def attend(self, hidden: jax.Array) -> jax.Array:
+        """Computes logits [..., V] of hidden states [..., D], as the output head with tied weights."""
         if math.prod(hidden.shape[:-1]) <= FEW:
             return times_rows(hidden, self.embedding)
         return jnp.einsum("...D,VD->...V", hidden, self.embedding.astype(hidden.dtype))
 
 
 class Llama(nn.Module):
-    """The decoder-only transformer of Touvron et al. 2023.
+    """Decoder-only transformer (Touvron et al. 2023).
 
-    `apply` takes {"params": params} and, for low-rank adapters, {"lora": adapter} beside it (see `lora.variables`).
-    Texts are right-padded and positions are 0..T-1; `mask_BT` is true at real tokens.
+    `apply` takes {"params": params}, and {"lora": adapter} beside it for a low-rank adapter (see `lora.variables`).
+    Texts are right-padded and have positions 0 to T - 1; `mask_BT` is true at real tokens.
+
+    Attributes:
+        config: architecture and execution settings.
 
     >>> config = LlamaConfig(vocab_size=7, hidden_size=4, num_hidden_layers=2, num_attention_heads=2,
     ...                      intermediate_size=8)
@@ -187,6 +233,7 @@ class Llama(nn.Module):
     config: LlamaConfig
 
     def setup(self):
+        """Creates submodules and parameters."""
         self.embed_tokens = Embedding(self.config)
         self.layers = _stack_of_blocks(self.config)
         self.norm = RMSNorm(self.config.rms_norm_eps)
@@ -194,35 +241,35 @@ class Llama(nn.Module):
             self.lm_head = Projection(self.config.vocab_size, False, self.config.initializer_range)
 
     def __call__(self, tokens_BT: jax.Array, mask_BT: jax.Array | None = None) -> jax.Array:
-        """Logits [B, T, V] in the activations' dtype; row t scores token t + 1."""
+        """Computes logits [B, T, V] in the activations' dtype; position t predicts token t + 1."""
         return self.head(self.hidden(tokens_BT, mask_BT))
 
     def hidden(self, tokens_BT: jax.Array, mask_BT: jax.Array | None = None) -> jax.Array:
-        """Hidden states [B, T, D] after the last norm: what `head` reads."""
+        """Computes hidden states [B, T, D] after the last norm, the input of `head`."""
         return self.read(self.embed(tokens_BT), mask_BT)
 
     def read(self, x_BTD: jax.Array, mask_BT: jax.Array | None = None) -> jax.Array:
-        """Hidden states as `hidden` gives them, from embeddings [B, T, D] or what stands in their place."""
+        """Computes hidden states after the last norm from the blocks' input [B, T, D], such as embeddings."""
         return self.norm(self.blocks(x_BTD, mask_BT))
 
     def blocks(self, x_BTD: jax.Array, mask_BT: jax.Array | None = None) -> jax.Array:
-        """What the blocks make of their input [B, T, D]; before the last norm."""
+        """Applies all blocks to [B, T, D], without the last norm."""
         positions_BT = jnp.arange(x_BTD.shape[1])[None]
         return self.layers(x_BTD, positions_BT, mask_BT)[0]
 
     def embed(self, tokens: jax.Array) -> jax.Array:
-        """Embeddings of tokens of any shape."""
+        """Embeds tokens of any shape."""
         return self.embed_tokens(tokens)
 
     def final_norm(self, x: jax.Array) -> jax.Array:
-        """The norm after the last block."""
+        """Applies the norm after the last block."""
         return self.norm(x)
 
     def head(self, hidden: jax.Array) -> jax.Array:
-        """Logits [..., V] of hidden states [..., D]."""
+        """Computes logits [..., V] of hidden states [..., D]."""
         return self.embed_tokens.attend(hidden) if self.config.tie_word_embeddings else self.lm_head(hidden)
 
 
 def _param_dtype() -> Any:
-    """New parameters are float32, and float64 under `jax.enable_x64`."""
+    """Returns the dtype of new parameters: float32, or float64 under `jax.enable_x64`."""
     return jax.dtypes.canonicalize_dtype(float)

@@ -1,8 +1,9 @@
-"""Where each tensor of a Hugging Face Llama file lies in our parameter tree."""
+"""Mapping from the tensors of a Hugging Face Llama checkpoint to leaves of the parameter tree."""
 
 import dataclasses
 from collections.abc import Iterator
 
+from mass_jax import projections
 from mass_jax.llama import lora
 from mass_jax.llama.config import LlamaConfig
 
@@ -11,14 +12,14 @@ _NORMS = ("input_layernorm", "post_attention_layernorm")
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One tensor of the file: its name and shape there, its place here.
+    """One tensor of a checkpoint, and its location in the parameter tree.
 
     Attributes:
-      name: such as "model.layers.3.mlp.up_proj.weight".
-      shape: in the file; a linear layer's weight is [out, in] there.
-      path: keys into the parameter tree.
-      layer: index on the leading axis of the stacked leaf, or None for a leaf that is not stacked.
-      transposed: whether our leaf is [in, out].
+        name: such as "model.layers.3.mlp.up_proj.weight".
+        shape: in the file, where a linear layer's weight is [out, in].
+        path: keys into the parameter tree.
+        layer: index on the leading axis of the stacked leaf, or None if the leaf is not stacked.
+        transposed: whether the leaf is [in, out].
     """
 
     name: str
@@ -29,7 +30,7 @@ class Entry:
 
 
 def entries(config: LlamaConfig) -> Iterator[Entry]:
-    """Every tensor of a checkpoint of this configuration, as `LlamaForCausalLM` names them.
+    """Yields every tensor of a checkpoint with this configuration, named as in `LlamaForCausalLM`.
 
     >>> config = LlamaConfig(vocab_size=7, hidden_size=4, num_hidden_layers=1, num_attention_heads=2,
     ...                      intermediate_size=8)
@@ -47,7 +48,8 @@ def entries(config: LlamaConfig) -> Iterator[Entry]:
 
 def _layer(config: LlamaConfig, layer: int) -> Iterator[Entry]:
     prefix = f"model.layers.{layer}"
-    for name, parent in lora.PARENT.items():
+    for name, projection in projections.TABLE.items():
+        parent = projection.parent
         inputs, outputs = lora.shape_of(config, name)
         path = ("layers", parent, name)
         yield Entry(f"{prefix}.{parent}.{name}.weight", (outputs, inputs), (*path, "kernel"), layer, transposed=True)

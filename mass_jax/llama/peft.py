@@ -1,4 +1,4 @@
-"""Adapters in the file format of Hugging Face's `peft`, read and written without that library."""
+"""Reading and writing of adapters in the file format of Hugging Face's `peft`, without that library."""
 
 import json
 import math
@@ -10,30 +10,32 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from mass_jax import projections
 from mass_jax.errors import UserError
 from mass_jax.llama import adapter_config, lora
 from mass_jax.llama.config import LlamaConfig
 from mass_jax.llama.safefile import SafeFile
+from mass_jax.types import Adapter
 
 _WEIGHTS = "adapter_model.safetensors"
 
 
-def save(path: str | pathlib.Path, adapter: Any, *, alpha: float | None = None, rslora: bool = False) -> None:
+def save(path: str | pathlib.Path, adapter: Adapter, *, alpha: float | None = None, rslora: bool = False) -> None:
     """Writes adapter_config.json and adapter_model.safetensors, which `peft.PeftModel.from_pretrained` loads.
 
     Args:
-      path: directory, created if it does not exist.
-      adapter: its trained leaves, before `lora.scaled`.
-      alpha: the factor on A B is alpha / rank (rsLoRA: alpha / sqrt(rank)); None gives a factor of 1.
-      rslora: whether to divide by sqrt(rank).
+        path: directory, created if it does not exist.
+        adapter: the trained leaves, before `lora.scaled`.
+        alpha: the factor on A B is alpha / rank (rsLoRA: alpha / sqrt(rank)); None is a factor of 1.
+        rslora: whether to divide by sqrt(rank).
 
     Raises:
-      UserError: the projections differ in rank.
+        UserError: the projections differ in rank.
     """
     pairs = {name: pair for parent in adapter["layers"].values() for name, pair in parent.items()}
     ranks = sorted({pair["a"].shape[-1] for pair in pairs.values()})
     if len(ranks) > 1:
-        raise UserError(f"the adapter has ranks {ranks}: give all projections one rank")
+        raise UserError(f"the adapter has ranks {ranks}: use the same rank for all projections")
     rank = ranks[0]
     settings = {
         "peft_type": "LORA",
@@ -59,20 +61,23 @@ def save(path: str | pathlib.Path, adapter: Any, *, alpha: float | None = None, 
     (directory / adapter_config.NAME).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def load(path: str | pathlib.Path, config: LlamaConfig, dtype: jax.typing.DTypeLike = jnp.float32) -> tuple[Any, float]:
-    """Reads a LoRA adapter that `save` or `peft` wrote.
+def load(
+    path: str | pathlib.Path, config: LlamaConfig, dtype: jax.typing.DTypeLike = jnp.float32
+) -> tuple[Adapter, float]:
+    """Reads a LoRA adapter written by `save` or `peft`.
 
     Args:
-      path: directory with adapter_config.json and adapter_model.safetensors.
-      config: of the base model.
-      dtype: of the leaves.
+        path: directory with adapter_config.json and adapter_model.safetensors.
+        config: configuration of the base model.
+        dtype: dtype of the leaves.
 
     Returns:
-      The trained leaves, and the factor to apply them with: `lora.scaled(adapter, factor)`.
+        The trained leaves, and the factor to apply them with: `lora.scaled(adapter, factor)`.
 
     Raises:
-      FileNotFoundError: a file is missing.
-      UserError: the adapter is not plain LoRA on Llama's projections, or does not fit the model; the cause is named.
+        FileNotFoundError: a file is missing.
+        UserError: the adapter is not plain LoRA on Llama's projections, or does not fit the model; the message names
+            the cause.
 
     >>> import tempfile
     >>> config = LlamaConfig(vocab_size=7, hidden_size=4, num_hidden_layers=2, num_attention_heads=2,
@@ -86,18 +91,18 @@ def load(path: str | pathlib.Path, config: LlamaConfig, dtype: jax.typing.DTypeL
     settings = adapter_config.read(directory / adapter_config.NAME)
     if not (directory / _WEIGHTS).is_file():
         pickled = (directory / "adapter_model.bin").is_file()
-        fix = "save it again with safe_serialization=True" if pickled else "give a directory that peft wrote"
+        fix = "save it again with safe_serialization=True" if pickled else "give a directory written by peft"
         raise FileNotFoundError(f"{directory / _WEIGHTS} does not exist: {fix}")
     file = SafeFile(directory / _WEIGHTS)
     targets = adapter_config.projections(settings, config)
     if extra := set(file.shapes) - _names(config, targets):
         raise UserError(
-            f"{directory / _WEIGHTS} has unexpected {min(extra)!r}: it does not fit the model or its config"
+            f"{directory / _WEIGHTS} has unexpected {min(extra)!r}: it does not match the model or adapter_config.json"
         )
     layers: dict[str, Any] = {}
     for name in sorted(targets):
         pair = _read_pair(file, name, config, settings.rank, np.dtype(dtype))
-        layers.setdefault(lora.PARENT[name], {})[name] = pair
+        layers.setdefault(projections.TABLE[name].parent, {})[name] = pair
     return {"layers": layers}, settings.factor
 
 
@@ -109,9 +114,11 @@ def _read_pair(file: SafeFile, name: str, config: LlamaConfig, rank: int, dtype:
         for layer in range(config.num_hidden_layers):
             tensor = _tensor_name(layer, name, letter)
             if tensor not in file.shapes:
-                raise UserError(f"{file.path} lacks {tensor}: it does not fit the model or its config")
+                raise UserError(f"{file.path} lacks {tensor}: it does not match the model or adapter_config.json")
             if file.shapes[tensor] != shape:
-                raise UserError(f"{tensor} has shape {file.shapes[tensor]}, the model and the config ask for {shape}")
+                raise UserError(
+                    f"{tensor} has shape {file.shapes[tensor]}, but the model and adapter_config.json require {shape}"
+                )
             rows.append(file.read(tensor, (slice(None), slice(None))).T.astype(dtype))
         leaves[key] = jnp.asarray(np.stack(rows))
     return leaves
@@ -123,4 +130,4 @@ def _names(config: LlamaConfig, targets: list[str]) -> set[str]:
 
 
 def _tensor_name(layer: int, name: str, letter: str) -> str:
-    return f"base_model.model.model.layers.{layer}.{lora.PARENT[name]}.{name}.lora_{letter}.weight"
+    return f"base_model.model.model.layers.{layer}.{projections.TABLE[name].parent}.{name}.lora_{letter}.weight"

@@ -1,11 +1,11 @@
-"""Which dtypes sums and softmaxes run in."""
+"""Precision of sums and softmaxes."""
 
 import jax
 import numpy as np
 
 
 def wide(dtype: jax.typing.DTypeLike) -> np.dtype:
-    """At least float32: narrow activations are summed in float32, float64 stays float64.
+    """Returns the dtype for sums over values of a dtype: float32 for narrower ones, float64 for float64.
 
     >>> wide("bfloat16"), wide("float64")
     (dtype('float32'), dtype('float64'))

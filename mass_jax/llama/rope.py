@@ -1,11 +1,13 @@
-"""Rotary position embedding (RoPE) with the five scalings that Llama checkpoints use.
+"""Rotary position embedding (RoPE; Su et al. 2021) with the five scaling types of Llama checkpoints.
 
-Shapes: B rows, T tokens, N heads, H features of a head.
-Frequencies are constants of the configuration, so they are NumPy float32, as in the reference implementation.
+Frequencies are constants of the configuration, computed in NumPy float32 as in the reference implementation.
+
+Shape suffixes: B rows, T tokens, N heads, H features per head.
 """
 
 import dataclasses
 import math
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mass_jax.errors import UserError
+from mass_jax.llama import values
 from mass_jax.llama.precision import wide
 
 _SCALED = ("factor",)
-# rope_type -> (required keys, optional keys), beside rope_type and rope_theta.
+# rope_type -> (required keys, optional keys), in addition to rope_type and rope_theta.
 _KEYS = {
     "default": ((), ()),
     "linear": (_SCALED, ()),
@@ -35,11 +39,35 @@ _KEYS = {
         ),
     ),
 }
+_VALUES = {
+    "rope_type": values.NAME,
+    "type": values.NAME,
+    "original_max_position_embeddings": values.COUNT,
+    "truncate": values.SWITCH,
+    "mscale": values.NOT_NEGATIVE,
+    "mscale_all_dim": values.NOT_NEGATIVE,
+}
+ROPE_KEYS = ("rope_theta", "rope_scaling", "rope_parameters")  # top-level keys of config.json
 
 
 @dataclasses.dataclass(frozen=True)
 class Rope:
-    """RoPE settings under their Hugging Face names; only those of `rope_type` are set, the others are None."""
+    """RoPE settings under their Hugging Face names; settings that `rope_type` does not use are None.
+
+    Attributes:
+        rope_type: "default", "linear", "dynamic", "llama3" or "yarn".
+        rope_theta: base of the geometric series of wavelengths.
+        factor: ratio of the extended context length to the original one.
+        original_max_position_embeddings: context length before the extension; None is the model's.
+        low_freq_factor: llama3, wavelengths above the original length over this are scaled in full.
+        high_freq_factor: llama3, wavelengths below the original length over this are not scaled.
+        attention_factor: yarn, factor on cosine and sine; None computes it.
+        beta_fast: yarn, rotations over the original length above which a dimension is not scaled; None is 32.
+        beta_slow: yarn, rotations below which a dimension is scaled in full; None is 1.
+        mscale: yarn, weight of the growth of `attention_factor`.
+        mscale_all_dim: yarn, weight of the growth that `mscale` is relative to.
+        truncate: yarn, whether the bounds of the ramp are rounded to whole dimensions; None is true.
+    """
 
     rope_type: str = "default"
     rope_theta: float = 10000.0
@@ -56,39 +84,82 @@ class Rope:
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> "Rope":
-        """Reads the `rope_parameters` of a config.json; refuses an unknown type, an unknown key, a missing key."""
+        """Parses the `rope_parameters` of a config.json.
+
+        Args:
+            settings: the parsed object; null values are ignored.
+
+        Raises:
+            UserError: the type is unknown, or a key is unknown or missing.
+        """
         settings = {key: value for key, value in settings.items() if value is not None}
         kind = settings.pop("type", "default")
         kind = settings.setdefault("rope_type", kind)
         if kind not in _KEYS:
-            raise ValueError(f"rope_type {kind!r} is not supported: use one of {', '.join(_KEYS)}")
+            raise UserError(f"rope_type {kind!r} is not supported: use one of {', '.join(_KEYS)}")
         if settings.pop("partial_rotary_factor", 1.0) != 1.0:
-            raise ValueError("partial_rotary_factor other than 1.0 is not a Llama setting: remove it")
+            raise UserError("partial_rotary_factor must be 1.0 for Llama: remove it")
         required, optional = _KEYS[kind]
         missing = [key for key in required if key not in settings]
         unknown = sorted(set(settings) - {"rope_type", "rope_theta", *required, *optional})
         if missing:
-            raise ValueError(f"rope_type {kind!r} needs {missing[0]!r}: add it to rope_parameters")
+            raise UserError(f"rope_type {kind!r} needs {missing[0]!r}: add it to rope_parameters")
         if unknown:
-            raise ValueError(f"rope_type {kind!r} does not know {unknown[0]!r}: remove it from rope_parameters")
+            raise UserError(f"rope_type {kind!r} does not use {unknown[0]!r}: remove it from rope_parameters")
         return cls(**settings)
 
+    @classmethod
+    def from_config(cls, settings: Mapping[str, Any]) -> "Rope":
+        """Parses RoPE from a config.json in either format.
+
+        These are `rope_parameters` (transformers 5) and `rope_theta` with `rope_scaling` (older versions).
+
+        Args:
+            settings: the parsed config.json.
+
+        Raises:
+            UserError: a setting is mistyped, unknown, missing or contradicts another one.
+        """
+        theta = settings.get("rope_theta")
+        new, old = settings.get("rope_parameters"), settings.get("rope_scaling")
+        for key, table in (("rope_parameters", new), ("rope_scaling", old)):
+            if table is not None and not isinstance(table, dict):
+                raise UserError(f"{key} is {reprlib.repr(table)}: give an object, or null")
+            for name, value in (table or {}).items():
+                if value is not None:
+                    values.check(f"{name} in {key}", value, _VALUES.get(name, values.POSITIVE))
+        merged = dict(new or old or {})
+        if theta is None and merged.get("rope_theta") is None and "rope_theta" in {**settings, **merged}:
+            raise UserError("rope_theta is null: give a number such as 10000.0, or remove it")
+        if theta is not None:
+            values.check("rope_theta", theta, values.POSITIVE)
+            if merged.get("rope_theta") is None:
+                merged["rope_theta"] = theta
+            if merged["rope_theta"] != theta:
+                raise UserError(
+                    f"rope_theta is {theta} but rope_parameters has {merged['rope_theta']}: keep one of them"
+                )
+        rope = cls.from_dict(merged)
+        if new and old and cls.from_dict({**old, "rope_theta": rope.rope_theta}) != rope:
+            raise UserError(f"rope_parameters {new} contradicts rope_scaling {old}: keep one of them")
+        return rope
+
     def to_dict(self) -> dict[str, Any]:
-        """The settings that are set, in config.json's names."""
+        """Returns the settings that are not None, under their names in config.json."""
         return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
 
 
 def frequencies(rope: Rope, head_dim: int, max_positions: int, length: int) -> tuple[np.ndarray, float]:
-    """Angular frequencies of the rotated pairs, and the factor on cosine and sine.
+    """Computes the angular frequencies of the rotated pairs, and the factor on cosine and sine.
 
     Args:
-      rope: settings.
-      head_dim: features of a head, H; even.
-      max_positions: `max_position_embeddings` of the model.
-      length: positions the caller may use; only `dynamic` looks at it, and only beyond `max_positions`.
+        rope: settings.
+        head_dim: features per head, H; even.
+        max_positions: `max_position_embeddings` of the model.
+        length: positions in use; only "dynamic" depends on it, and only beyond `max_positions`.
 
     Returns:
-      float32 [H / 2] in radians per position, and the factor (1 but for yarn).
+        float32 [H / 2] in radians per position, and the factor, which is 1 except for "yarn".
     """
     theta = rope.rope_theta
     if rope.rope_type == "dynamic":
@@ -106,14 +177,14 @@ def frequencies(rope: Rope, head_dim: int, max_positions: int, length: int) -> t
 
 
 def _dynamic_stretch(rope: Rope, head_dim: int, max_positions: int, length: int) -> float:
-    """Neural-tangent-kernel stretch of theta: grows with the length once it passes the trained positions."""
+    """Returns the factor on theta of dynamic NTK scaling, which grows with lengths beyond the trained positions."""
     assert rope.factor is not None
     ratio = rope.factor * max(length, max_positions) / max_positions - (rope.factor - 1)
     return ratio ** (head_dim / (head_dim - 2))
 
 
 def _llama3(rope: Rope, frequency: np.ndarray, original: int) -> np.ndarray:
-    """Llama 3.1: long wavelengths are divided by the factor, short ones kept, those between interpolated."""
+    """Scales frequencies as Llama 3.1: long wavelengths by the factor, short ones not, others interpolated."""
     assert rope.factor is not None
     assert rope.low_freq_factor is not None
     assert rope.high_freq_factor is not None
@@ -124,7 +195,7 @@ def _llama3(rope: Rope, frequency: np.ndarray, original: int) -> np.ndarray:
 
 
 def _yarn(rope: Rope, frequency: np.ndarray, head_dim: int, original: int) -> np.ndarray:
-    """YaRN (Peng et al. 2023, section 3.2): a ramp over dimensions from kept to divided frequencies."""
+    """Scales frequencies as YaRN (Peng et al. 2023, section 3.2): a ramp over dimensions, from unscaled to scaled."""
 
     def dimension(rotations: float) -> float:
         return head_dim * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(rope.rope_theta))
@@ -154,9 +225,18 @@ def _yarn_attention_factor(rope: Rope) -> float:
 
 
 def rotate(x_BTNH: jax.Array, positions_BT: jax.Array, frequency: np.ndarray, factor: float) -> jax.Array:
-    """Rotates feature pairs (i, i + H/2) of each head by position times frequency.
+    """Rotates feature pairs (i, i + H/2) of each head by position times frequency (Su et al. 2021, equation 34).
 
-    Angles are float32 whatever the activations are, for a bfloat16 position has 8 bits (Su et al. 2021, equation 34).
+    Angles are float32 whatever the dtype of the activations, since bfloat16 represents positions with 8 bits only.
+
+    Args:
+        x_BTNH: queries or keys.
+        positions_BT: positions of the tokens.
+        frequency: [H / 2] in radians per position.
+        factor: on cosine and sine.
+
+    Returns:
+        [B, T, N, H] in the dtype of `x_BTNH`.
     """
     dtype = wide(x_BTNH.dtype)
     angles = positions_BT.astype(jnp.float32)[..., None] * frequency

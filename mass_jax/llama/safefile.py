@@ -1,7 +1,7 @@
-"""Reading a safetensors file a tensor, or a slice of one, at a time.
+"""Reader for safetensors files that loads one tensor, or a slice of one, at a time.
 
-The format is a length, a JSON header and raw little-endian bytes. It is read here and not through the library's
-memory map, whose touched pages stay counted as this process's memory: loading a model would then take it twice.
+The format is a length, a JSON header and raw little-endian bytes. The library's reader is not used because it maps the
+file into memory, and the mapped pages count as memory of the process: loading a model would take its size twice.
 """
 
 import json
@@ -23,14 +23,14 @@ _DTYPES = {
 
 
 class SafeFile:
-    """A safetensors file with a valid header and all of its bytes.
+    """A complete safetensors file with a valid header.
 
     Attributes:
-      path: of the file.
-      shapes: shape of each tensor.
+        path: path of the file.
+        shapes: shape of each tensor.
 
     Raises:
-      UserError: the file is cut short, is not a safetensors file, or has a dtype that does not load.
+        UserError: the file is truncated, is not a safetensors file, or has an unsupported dtype.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -39,7 +39,7 @@ class SafeFile:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > size - 8:
-                raise UserError(f"{path} is cut short or not a safetensors file: download it again")
+                raise UserError(f"{path} is truncated or not a safetensors file: download it again")
             header = file.read(length)
         try:
             self._tensors: dict[str, Any] = json.loads(header)
@@ -54,22 +54,22 @@ class SafeFile:
     def _check(self, name: str, size: int) -> None:
         tensor = self._tensors[name]
         if tensor["dtype"] not in _DTYPES:
-            raise UserError(f"{name} is stored as {tensor['dtype']}: only {', '.join(_DTYPES)} weights load")
+            raise UserError(f"{name} is stored as {tensor['dtype']}: only {', '.join(_DTYPES)} are supported")
         begin, end = tensor["data_offsets"]
         if begin < 0 or end - begin != math.prod(self.shapes[name]) * _DTYPES[tensor["dtype"]].itemsize:
-            raise UserError(f"{self.path} has offsets of {name} that contradict its shape: download it again")
+            raise UserError(f"{self.path}: the offsets of {name} contradict its shape: download it again")
         if self._start + end > size:
-            raise UserError(f"{self.path} is cut short within {name}: download it again")
+            raise UserError(f"{self.path} is truncated within {name}: download it again")
 
     def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
-        """Reads a slice of a tensor, and no more of the file than the rows it spans.
+        """Reads a slice of a tensor; only the rows that it spans are read from the file.
 
         Args:
-          name: of the tensor.
-          index: one slice for each axis.
+            name: name of the tensor.
+            index: one slice per axis.
 
         Returns:
-          The values in their stored dtype.
+            The values in their stored dtype.
         """
         tensor, dtype = self._tensors[name], _DTYPES[self._tensors[name]["dtype"]]
         first, last, stride = index[0].indices(tensor["shape"][0])
@@ -80,9 +80,9 @@ class SafeFile:
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:
-    """The shape of a header's entry, whose types are checked."""
+    """Returns the shape of a header entry, after checking the entry's types."""
     begin, end = tensor["data_offsets"]
     numbers = (*tensor["shape"], begin, end)
     if not isinstance(tensor["dtype"], str) or not all(type(n) is int and n >= 0 for n in numbers):
-        raise TypeError("a header's entry is a dtype, a shape and two offsets")
+        raise TypeError("a header entry must have a dtype, a shape and two offsets")
     return tuple(tensor["shape"])

@@ -1,6 +1,6 @@
-"""The last blocks of a model on their own: where only they carry adapters, the first ones run once.
+"""Splitting a model before its last blocks, so that the first ones run once if only the last carry adapters.
 
-Shapes: B rows, T tokens, D hidden size, L blocks of the model, n of them in the suffix.
+Shape suffixes: B rows, T tokens, D hidden size, L blocks of the model, n blocks of the suffix.
 """
 
 import dataclasses
@@ -11,34 +11,44 @@ import jax.numpy as jnp
 
 from mass_jax.llama import lora
 from mass_jax.llama.model import Llama
+from mass_jax.types import Adapter, Params
 
 
 class Part(NamedTuple):
-    """Some consecutive blocks of a model, with their parameters and their part of an adapter, if there is one."""
+    """Consecutive blocks of a model.
+
+    Attributes:
+        model: a model with these blocks.
+        params: its parameters.
+        adapter: its part of an adapter, or None.
+    """
 
     model: Llama
-    params: Any
-    adapter: Any = None
+    params: Params
+    adapter: Adapter | None = None
 
 
-def split(model: Llama, params: Any, last: int, adapter: Any = None) -> tuple[Part, Part]:
-    """Cuts a model before its last blocks.
+def split(model: Llama, params: Params, last: int, adapter: Adapter | None = None) -> tuple[Part, Part]:
+    """Splits a model into a prefix and a suffix of `last` blocks.
 
-    The prefix reads tokens up to the cut, see `prefix`; the suffix reads on from there to the logits and is a `Llama`
-    of its own, whose adapters (`lora.init` with the suffix's configuration) touch no other block. An inner loop then
-    runs the prefix once, and each of its steps pays for the suffix only, in time and in saved activations:
+    The prefix maps tokens to hidden states, see `prefix`. The suffix maps these to logits; it is a `Llama`, whose
+    adapters (`lora.init` with the suffix's configuration) change no other block. An inner loop runs the prefix once,
+    and each of its steps takes the time and the activation memory of the suffix only:
 
         hidden_BTD = prefix(first, tokens_BT, mask_BT)
         nll_BT = losses.token_nll(second.model, lora.variables(second.params, adapter), tokens_BT, mask_BT, hidden_BTD)
 
     Args:
-      model: the model.
-      params: its parameters; the blocks are copied, so split them outside of the loop.
-      last: n, blocks of the suffix; at least 1 and fewer than L.
-      adapter: one of the whole model [L, ...], frozen like its parameters; None if there is none.
+        model: the model.
+        params: its parameters. The blocks are copied, so call this outside the loop.
+        last: n, at least 1 and less than L.
+        adapter: an adapter of the whole model [L, ...], frozen like the parameters; None if there is none.
 
     Returns:
-      The prefix and the suffix.
+        The prefix and the suffix.
+
+    Raises:
+        ValueError: `last` is out of range.
 
     >>> from mass_jax.llama import LlamaConfig
     >>> config = LlamaConfig(vocab_size=7, hidden_size=4, num_hidden_layers=3, num_attention_heads=1,
@@ -49,7 +59,7 @@ def split(model: Llama, params: Any, last: int, adapter: Any = None) -> tuple[Pa
     """
     count = model.config.num_hidden_layers
     if not 0 < last < count:
-        raise ValueError(f"a suffix of {last} blocks was asked of a model of {count}: take 1 to {count - 1}")
+        raise ValueError(f"a suffix of {last} blocks does not fit a model of {count}: use 1 to {count - 1}")
 
     def part(blocks: slice) -> Part:
         config = dataclasses.replace(model.config, num_hidden_layers=len(range(count)[blocks]))
@@ -60,19 +70,22 @@ def split(model: Llama, params: Any, last: int, adapter: Any = None) -> tuple[Pa
 
 
 def prefix(first: Part, tokens_BT: jax.Array, mask_BT: jax.Array | None = None) -> jax.Array:
-    """What the suffix reads: the first blocks' output [B, T, D], a constant to every derivative."""
+    """Returns the output [B, T, D] of the first blocks, the suffix's input, with gradients stopped."""
     variables = lora.variables(first.params, first.adapter)
     embedded: Any = first.model.apply(variables, tokens_BT, method="embed")
     hidden_BTD: Any = first.model.apply(variables, embedded, mask_BT, method="blocks")
     return jax.lax.stop_gradient(hidden_BTD)
 
 
-def widen(adapter: Any, blocks: int) -> Any:
-    """The suffix's adapter as one of the whole model: zero in the blocks before, to sample, merge or export with.
+def widen(adapter: Adapter, blocks: int) -> Adapter:
+    """Extends a suffix's adapter to the whole model, with zeros in the first blocks, for sampling, merging or export.
 
     Args:
-      adapter: leaves [..., n, in, R] and [..., n, R, out]; leading axes, such as one of tasks, are kept.
-      blocks: L.
+        adapter: leaves [..., n, in, R] and [..., n, R, out]; leading axes, such as a task axis, are kept.
+        blocks: L.
+
+    Returns:
+        The adapter with leaves [..., L, in, R] and [..., L, R, out].
 
     >>> jax.tree.map(jnp.shape, widen({"a": jnp.ones((2, 4, 1))}, 3))
     {'a': (3, 4, 1)}

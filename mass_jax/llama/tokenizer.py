@@ -1,4 +1,4 @@
-"""Tokenizers from local Hugging Face files, and the ids that a model reads of a text."""
+"""Tokenizers from local Hugging Face files, and encoding of texts for a model to continue."""
 
 import itertools
 import pathlib
@@ -14,52 +14,52 @@ _FILE, _CONFIG = "tokenizer.json", "tokenizer_config.json"
 
 
 def load(path: str | pathlib.Path) -> Any:
-    """Loads the tokenizer of a model directory, with its chat template; runs no code of the directory.
+    """Loads the tokenizer of a model directory, with its chat template; does not run code from the directory.
 
     Args:
-      path: a directory with tokenizer.json (and tokenizer_config.json).
+        path: a directory with tokenizer.json, and optionally tokenizer_config.json.
 
     Returns:
-      A `transformers.PreTrainedTokenizerFast`.
+        A `transformers.PreTrainedTokenizerFast`.
 
     Raises:
-      FileNotFoundError: there is no tokenizer.json.
-      UserError: a file is damaged; it is named.
+        FileNotFoundError: tokenizer.json does not exist.
+        UserError: a file is damaged; the message names it.
     """
     directory = pathlib.Path(path)
     if not (directory / _FILE).is_file():
         raise FileNotFoundError(f"{directory / _FILE} does not exist: give a Hugging Face model directory")
     if (directory / _CONFIG).is_file():
         _check_templates(directory / _CONFIG, jsonfile.read(directory / _CONFIG).get("chat_template"))
-    # Imported late: transformers takes seconds, and the model alone does not need it.
+    # Imported here because transformers takes seconds to import and the model alone does not need it.
     from transformers import PreTrainedTokenizerFast
 
     try:
         return PreTrainedTokenizerFast.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # the tokenizers library raises bare Exceptions
+    except Exception as error:  # the tokenizers library raises plain Exceptions
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{directory / _FILE} and {_CONFIG} do not load ({reason}): download them again") from None
+        raise UserError(f"{directory / _FILE} and {_CONFIG} cannot be loaded ({reason}): download them again") from None
 
 
 def _check_templates(file: pathlib.Path, templates: Any) -> None:
     """Refuses a list of templates that transformers cannot read."""
     for one in templates if isinstance(templates, list) else []:
         if not isinstance(one, dict) or not all(isinstance(one.get(key), str) for key in ("name", "template")):
-            raise UserError(f"{file}: 'chat_template' is a list whose entries lack 'name' or 'template': correct it")
+            raise UserError(f"{file}: entries of the list 'chat_template' lack 'name' or 'template': add them")
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:
-    """Ids of a text that a model is to continue.
+    """Encodes a text for a model to continue.
 
-    The tokenizer's bos is in front, once, if it adds one. What it appends, such as the eos of a tokenizer made for
-    training, is left out: the model would see a text that has ended.
+    The text starts with one bos token if the tokenizer adds one. Tokens that the tokenizer appends, such as eos, are
+    removed, because the model would see a text that has ended.
 
     Args:
-      tokenizer: of `load`.
-      text: the text; special tokens in it are read as such.
+        tokenizer: from `load`.
+        text: the text; special tokens in it are encoded as such.
 
     Returns:
-      Token ids.
+        Token ids.
 
     >>> import importlib.resources
     >>> tokenizer = load(str(importlib.resources.files("mass_jax") / "data" / "tiny"))
@@ -69,7 +69,7 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     encoded = tokenizer(text, return_special_tokens_mask=True)
     ids, added = list(encoded["input_ids"]), list(encoded["special_tokens_mask"])
     front = len(list(itertools.takewhile(bool, added)))
-    if front == len(ids):  # nothing but what was added: of an empty text, only the bos is in front
+    if front == len(ids):  # an empty text: keep a leading bos only
         return ids[: front and int(ids[0] == tokenizer.bos_token_id)]
     back = len(list(itertools.takewhile(bool, reversed(added))))
     ids = ids[: len(ids) - back]
@@ -80,22 +80,22 @@ def encode(tokenizer: Any, text: str) -> list[int]:
 
 
 def adds_bos(tokenizer: Any) -> bool:
-    """Whether `encode` puts the tokenizer's bos in front of a text."""
+    """Returns whether `encode` starts texts with the tokenizer's bos token."""
     return tokenizer.bos_token_id is not None and encode(tokenizer, "a")[:1] == [tokenizer.bos_token_id]
 
 
 def end_token(tokenizer: Any, config: "LlamaConfig") -> int:
-    """The token that ends a completion, in training as in sampling.
+    """Returns the token that ends a completion, in training and in sampling.
 
     Args:
-      tokenizer: of `load`.
-      config: of the model.
+        tokenizer: from `load`.
+        config: configuration of the model.
 
     Returns:
-      The tokenizer's eos, or the model's first end token if the tokenizer has none.
+        The tokenizer's eos token, or the model's first end token if the tokenizer has none.
 
     Raises:
-      UserError: neither has one.
+        UserError: neither has one.
 
     >>> import types
     >>> from mass_jax.llama import LlamaConfig
@@ -105,21 +105,24 @@ def end_token(tokenizer: Any, config: "LlamaConfig") -> int:
     if tokenizer.eos_token_id is not None:
         return tokenizer.eos_token_id
     if not config.stop_tokens:
-        raise UserError(f"no file of the model names an end token: set 'eos_token' in {_CONFIG}, or 'eos_token_id'")
+        raise UserError(f"the model's files define no end token: set 'eos_token' in {_CONFIG}, or 'eos_token_id'")
     return config.stop_tokens[0]
 
 
 def check_vocabulary(tokenizer: Any, config: "LlamaConfig", directory: pathlib.Path) -> None:
-    """Raises `UserError` if the tokenizer has ids that the model does not know.
+    """Checks that the tokenizer's ids are below the model's vocabulary size.
 
     Args:
-      tokenizer: of `load`.
-      config: of the model.
-      directory: of both, for the error.
+        tokenizer: from `load`.
+        config: configuration of the model.
+        directory: directory of both, for the error message.
+
+    Raises:
+        UserError: the tokenizer has larger ids.
     """
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest >= config.vocab_size:
         raise UserError(
-            f"{directory}: the tokenizer has ids to {largest}, the model {config.vocab_size} tokens (vocab_size): "
-            "take both from one model"
+            f"{directory}: the tokenizer has ids up to {largest}, but vocab_size is {config.vocab_size}: "
+            "use the tokenizer and config.json of the same model"
         )

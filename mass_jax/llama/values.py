@@ -1,4 +1,4 @@
-"""The values that a setting of a model's JSON files may have."""
+"""Validation of the settings in a model's JSON files."""
 
 import dataclasses
 import reprlib
@@ -10,11 +10,11 @@ from mass_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A set of values.
+    """A kind of value that a setting may have.
 
     Attributes:
-      allows: whether a value is among them.
-      expected: their description in an error.
+        allows: returns whether a value is of this kind.
+        expected: description of the kind in error messages.
     """
 
     allows: Callable[[Any], bool]
@@ -22,7 +22,7 @@ class Kind:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number of ordinary size, and not true or false.
+    """Returns whether a value is a finite number below 1e30 in size, and not a boolean.
 
     >>> [is_number(value) for value in (3, 1e-5, "3", True, float("nan"), 10**400)]
     [True, True, False, False, False, False]
@@ -38,24 +38,20 @@ NAME = Kind(lambda value: isinstance(value, str), "a name")
 
 
 def token(vocabulary: int) -> Kind:
-    """The token ids of a vocabulary.
-
-    Args:
-      vocabulary: number of tokens.
-    """
+    """Returns the kind of token ids below a vocabulary size."""
     return Kind(lambda value: type(value) is int and 0 <= value < vocabulary, f"a token id from 0 to {vocabulary - 1}")
 
 
 def check(key: str, value: Any, kind: Kind) -> Any:
-    """Returns a setting's value.
+    """Validates the value of a setting, and returns it.
 
     Args:
-      key: name of the setting, for the error.
-      value: as the file has it.
-      kind: the values that it may have.
+        key: name of the setting, for the error message.
+        value: value in the file.
+        kind: kind that it must be of.
 
     Raises:
-      UserError: it has another value.
+        UserError: the value is not of this kind.
 
     >>> check("hidden_size", 64, COUNT)
     64

@@ -1,8 +1,15 @@
-"""Differentiating through an inner optimization loop, exactly, at a cost close to a gradient; jax and optax only."""
+"""Exact meta-gradients through an inner optimization loop, at a cost close to that of an ordinary gradient.
+
+Start with `meta_gradient` and `WeightedLoss`; `MixedMode` and the other adjoints are passed as `adjoint=`. Needs jax,
+optax, numpy, and chex only.
+"""
 
 from mass_jax.metagrad.adjoints import (
     Adjoint,
+    Aux,
+    BilevelProblem,
     FirstOrder,
+    MetaGradient,
     MixedMode,
     ReverseUnroll,
     Truncated,
@@ -13,7 +20,7 @@ from mass_jax.metagrad.explain import Blocker, explain_forward_mode
 from mass_jax.metagrad.guard import check_optimizer
 from mass_jax.metagrad.inner import Adapted, adapt
 from mass_jax.metagrad.losses import WeightedLoss
-from mass_jax.metagrad.meta import Aux, MetaGradient, meta_gradient
+from mass_jax.metagrad.meta import meta_gradient
 from mass_jax.metagrad.mixed import mixed_grad, mixed_value_and_grad
 from mass_jax.metagrad.norms import example_gradient_norms
 from mass_jax.metagrad.optimizers import SUPPORT, Support, make_optimizer
@@ -26,6 +33,7 @@ __all__ = [
     "Adjoint",
     "Agreement",
     "Aux",
+    "BilevelProblem",
     "Blocker",
     "CompiledReport",
     "FirstOrder",

@@ -1,4 +1,4 @@
-"""How far two estimators of one meta-gradient agree: between adjoints, and between precisions."""
+"""Agreement between estimates of a meta-gradient: across adjoints and across precisions."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -6,16 +6,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mass_jax.metagrad import adjoints, meta
+from mass_jax.metagrad import adjoints, meta, validation
+from mass_jax.metagrad.trees import PyTree
 
 
 class Agreement(NamedTuple):
-    """Of an estimate with a reference, all leaves flattened together.
+    """Agreement of an estimate with a reference, over all leaves flattened and concatenated.
 
     Attributes:
-        cosine: of the angle between them; 1 when they point alike.
-        norm_ratio: norm of the estimate over that of the reference.
-        rank_correlation: Spearman's; 1 when they order the entries alike (which example to reward more).
+        cosine: cosine similarity.
+        norm_ratio: norm of the estimate divided by that of the reference.
+        rank_correlation: Spearman's rank correlation; 1 if both rank the entries (examples to reward) alike.
     """
 
     cosine: jax.Array
@@ -23,13 +24,24 @@ class Agreement(NamedTuple):
     rank_correlation: jax.Array
 
 
-def agreement(estimate: Any, reference: Any) -> Agreement:
-    """Compares two trees of one structure; a zero tree gives NaN, which is what it deserves.
+def agreement(estimate: PyTree, reference: PyTree) -> Agreement:
+    """Compares two trees of the same structure; the agreement with a zero tree is NaN.
+
+    Args:
+        estimate: tree to evaluate.
+        reference: tree to compare with.
+
+    Returns:
+        The `Agreement`.
+
+    Raises:
+        UserError: the trees differ in structure or shapes.
 
     >>> import jax.numpy as jnp
     >>> [round(float(x), 3) for x in agreement(jnp.array([2.0, 4.0, 7.0]), jnp.array([1.0, 2.0, 3.0]))]
     [0.997, 2.22, 1.0]
     """
+    validation.same_shapes("estimate", estimate, "reference", reference)
     left, right = _flat(estimate), _flat(reference)
     ranks = jax.scipy.stats.rankdata(left), jax.scipy.stats.rankdata(right)
     norms = jnp.linalg.norm(left), jnp.linalg.norm(right)
@@ -39,25 +51,25 @@ def agreement(estimate: Any, reference: Any) -> Agreement:
 def compare_adjoints(
     inner_loss: Callable[..., Any],
     outer_loss: Callable[..., Any],
-    params: Any,
-    meta_params: Any,
-    batch: Any,
-    outer_batch: Any,
+    params: PyTree,
+    meta_params: PyTree,
+    batch: PyTree,
+    outer_batch: PyTree,
     *,
     estimates: Mapping[str, adjoints.Adjoint],
     reference: adjoints.Adjoint = adjoints.MixedMode(),  # noqa: B008  frozen
     **settings: Any,
 ) -> dict[str, Agreement]:
-    """Agreement of each adjoint's meta-gradient with the reference adjoint's, on one problem.
+    """Compares meta-gradients of several adjoints with that of a reference adjoint, on one problem.
 
     Args:
         inner_loss, outer_loss, params, meta_params, batch, outer_batch: as for `meta_gradient`.
-        estimates: adjoints by the names that the result shall have.
-        reference: the adjoint to hold them against.
-        **settings: `optimizer`, `num_steps` and whatever else `meta_gradient` takes.
+        estimates: adjoints to evaluate, by name.
+        reference: adjoint to compare with.
+        **settings: `optimizer`, `num_steps`, and other arguments of `meta_gradient`.
 
     Returns:
-        An `Agreement` for each name.
+        The `Agreement` of each adjoint, by name.
 
     >>> import jax.numpy as jnp, optax
     >>> from mass_jax.metagrad import FirstOrder, WeightedLoss
@@ -84,18 +96,18 @@ def precision_report(
     low: jax.typing.DTypeLike = "bfloat16",
     high: jax.typing.DTypeLike = "float32",
 ) -> Agreement:
-    """Agreement of a gradient computed in a low precision with the same in a high one.
+    """Compares a gradient computed in a low precision with the same gradient in a high one.
 
-    Low precision can silently ruin scores while losses look right: run this once on the real model.
+    Low precision can silently ruin scores while losses look right; run this once on the real model.
 
     Args:
-        gradient: function of `args` returning a tree, for example a `meta_gradient(...).meta`. What it closes over
-            keeps its precision, so pass as an argument what shall be cast: base weights, and not the adapter, say.
-        *args: trees; their floating leaves are cast.
+        gradient: function of `args` that returns a pytree, for example `meta_gradient(...).meta`. Only arguments are
+            cast, so pass the base weights as an argument and close over the adapter, for example.
+        *args: pytrees whose floating-point leaves are cast.
         low, high: the two precisions.
 
     Returns:
-        `Agreement` of the low with the high.
+        The `Agreement` of low with high precision.
 
     >>> import jax.numpy as jnp
     >>> bool(precision_report(jax.grad(lambda x: jnp.sum(jnp.sin(x))), jnp.linspace(0.0, 3.0, 8)).cosine > 0.999)

@@ -1,4 +1,4 @@
-"""Finds what keeps a loss from forward mode, which every lean adjoint needs."""
+"""Finds operations in a loss that do not support forward mode, which every adjoint but `ReverseUnroll` needs."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -11,43 +11,49 @@ from jax.interpreters import ad
 
 _INSTEAD = {
     "pallas_call": "use plain JAX in the inner loss, such as jax.nn.dot_product_attention(implementation='xla')",
-    "pure_callback": "write the computation in JAX, or keep it out of what is differentiated",
-    "io_callback": "keep side effects out of the inner loss",
-    "custom_vjp_call": "write it in plain JAX, or give it jax.custom_jvp, whose reverse mode JAX derives",
+    "pure_callback": "write the computation in JAX, or move it out of the differentiated function",
+    "io_callback": "move side effects out of the inner loss",
+    "custom_vjp_call": "write it in plain JAX, or use jax.custom_jvp, from which JAX derives reverse mode",
 }
-_DEFAULT = "give the primitive a jvp rule, or express it by primitives that have one"
+_DEFAULT = "define a JVP rule for the primitive, or use primitives that have one"
 
 
 @dataclasses.dataclass(frozen=True)
 class Blocker:
-    """One operation that blocks forward mode: its primitive, the function it came from, and what to use instead."""
+    """An operation that blocks forward mode.
+
+    Attributes:
+        primitive: name of the JAX primitive.
+        function: name of the function that contains it.
+        instead: suggested replacement.
+    """
 
     primitive: str
     function: str
     instead: str
 
     def __str__(self) -> str:
-        return f"{self.primitive} of {self.function} has no forward mode: {self.instead}"
+        return f"{self.primitive} of {self.function} does not support forward mode: {self.instead}"
 
 
 def explain_forward_mode(loss: Callable[..., Any], *args: Any) -> list[Blocker]:
     """Names the primitives and `custom_vjp` functions in a loss, or in its gradient, that block `jax.jvp`.
 
-    What the table of rules does not show (a `custom_jvp` whose rule calls a `custom_vjp` function, a loop of unknown
-    length, which has no gradient) is found by tracing that derivative; then JAX's own message is the reason.
+    Some blockers show only when the derivative is traced, such as a `custom_jvp` rule that calls a `custom_vjp`
+    function, or a loop of unknown length, which has no gradient. The reason is then JAX's own message.
 
     Args:
-        loss: function of `args` that returns a scalar (or anything, if only its forward mode matters).
+        loss: function of `args` that returns a scalar, or anything if only its own forward mode matters.
         *args: arrays or `jax.ShapeDtypeStruct`s; nothing is computed.
 
     Returns:
-        Blockers, empty when `jax.jvp(jax.grad(loss), ...)` will trace. Printing one says what to use instead.
+        Blockers, each of which prints a suggested replacement; empty if `jax.jvp(jax.grad(loss), ...)` can be traced.
 
     >>> @jax.custom_vjp
     ... def fused(x): return x * x
     >>> fused.defvjp(lambda x: (x * x, x), lambda x, bar: (2 * x * bar,))
     >>> print(explain_forward_mode(lambda x: fused(x), jax.ShapeDtypeStruct((), "float32"))[0])
-    custom_vjp_call of fused has no forward mode: write it in plain JAX, or give it jax.custom_jvp, whose ...
+    custom_vjp_call of fused does not support forward mode: write it in plain JAX, or use jax.custom_jvp, from ...
     """
     closed, shapes = jax.make_jaxpr(loss, return_shape=True)(*args)
     found = list(dict.fromkeys(_blockers(closed.jaxpr, _name(loss))))
@@ -68,7 +74,7 @@ def _blockers(jaxpr: Any, inside: str) -> Iterator[Blocker]:
 
 
 def _is_call(equation: Any) -> bool:
-    """Calls are differentiated by their own trace rules, not through the table of primitives."""
+    """Returns True for calls, which have trace rules of their own instead of a JVP rule."""
     return bool(list(core.jaxprs_in_params(equation.params)))
 
 
@@ -85,7 +91,7 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def _attempt(loss: Callable[..., Any], args: Any, shapes: Any) -> list[Blocker]:
-    """Traces what is wanted: forward over reverse of a scalar loss, forward mode of anything else."""
+    """Traces forward-over-reverse for a scalar loss, and forward mode for anything else."""
     leaves, structure = jax.tree.flatten(jax.eval_shape(lambda *args: args, *args))
     moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     scalar = isinstance(shapes, jax.ShapeDtypeStruct) and not shapes.shape and bool(moving)
@@ -101,7 +107,7 @@ def _attempt(loss: Callable[..., Any], args: Any, shapes: Any) -> list[Blocker]:
         closed = jax.make_jaxpr(derivative)(leaves)
     except Exception as error:
         return [Blocker("the gradient" if scalar else "the whole", _name(loss), str(error).splitlines()[0])]
-    # A tangent that waits for a custom_vjp function's backward pass; there is none in forward mode.
+    # This tangent waits for the backward pass of a custom_vjp function, which forward mode never runs.
     waits = any(equation.primitive.name == "custom_lin" for equation in _equations(closed.jaxpr))
     return [Blocker("custom_vjp_call", _name(loss), _INSTEAD["custom_vjp_call"])] if waits else []
 

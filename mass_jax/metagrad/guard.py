@@ -1,4 +1,4 @@
-"""Refuses an inner optimizer whose meta-gradient is NaN, zero, or wrong, before training. Letters: K inner steps."""
+"""Rejects inner optimizers whose meta-gradient is NaN, zero, or wrong, before training starts."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -8,35 +8,38 @@ import jax.numpy as jnp
 import numpy as np
 
 from mass_jax.errors import UserError
-from mass_jax.metagrad import advice, inner, trees
+from mass_jax.metagrad import advice, inner, trees, validation
+from mass_jax.metagrad.trees import PyTree
 
-_STEP = 1e-6  # of the finite difference: gradients of this size must be described by the derivative at zero
+_STEP = 1e-6  # of the finite difference; the derivative at zero must hold for gradients of this size
 _TOLERANCE = 1e-2
 
 
 class Fault(NamedTuple):
-    """Why a meta-gradient is unusable: a description, and the number of inner steps at which it shows."""
+    """A reason why a meta-gradient is unusable, and the number of inner steps at which it occurs."""
 
     text: str
     num_steps: int
 
 
-def check_optimizer(optimizer: inner.Optimizer, params: Any = None, grads: Any = None, *, num_steps: int = 2) -> None:
-    """Refuses an inner optimizer whose meta-gradient would be NaN, identically zero, or wrong at a zero gradient.
+def check_optimizer(
+    optimizer: inner.Optimizer, params: PyTree = None, grads: PyTree = None, *, num_steps: int = 2
+) -> None:
+    """Checks that the meta-gradient through an inner optimizer is finite, not zero, and correct at a zero gradient.
 
-    Two gradients of exactly zero occur in practice. LoRA starts at B = 0, so the gradient of A is zero at the first
-    step; and the whole gradient is zero at every step when every example of a task is rejected. This function
-    differentiates K updates at such gradients, on a few numbers, without a model, and compares the derivative at the
-    all-zero gradient with a finite difference.
+    Gradients of exactly zero are common: LoRA starts at B = 0, so the gradient of A is zero at the first step, and if
+    all examples of a problem are rejected, the whole gradient is zero at every step. This function differentiates K
+    updates at such gradients, on a few numbers and without a model, and compares the derivative at the all-zero
+    gradient with a finite difference.
 
     Args:
-        optimizer: the inner optimizer; if it is a function of the meta-parameters, pass what the function returns.
-        params: parameters to check at; None stands for one LoRA pair with B = 0.
-        grads: gradient at the first step for `params`; with `params`, this gradient alone is checked.
-        num_steps: K, the number of inner steps in use. Some optimizers fail only from a later step on.
+        optimizer: inner optimizer; if it is a function of the meta-parameters, pass the optimizer that it returns.
+        params: parameters to check at; None means one LoRA pair with B = 0.
+        grads: gradient of `params` at the first step; if given, only this gradient is checked.
+        num_steps: number of inner steps K in use; some optimizers fail only after several steps.
 
     Raises:
-        ValueError: names the leaves, the fault, and the fix.
+        UserError: the meta-gradient is unusable; the message names the leaves, the fault, and the fix.
 
     >>> import optax
     >>> check_optimizer(optax.adamw(1e-3, eps_root=1e-8))
@@ -46,6 +49,8 @@ def check_optimizer(optimizer: inner.Optimizer, params: Any = None, grads: Any =
     """
     if params is not None and grads is None:
         raise UserError("check_optimizer got params without grads; pass the inner loss's gradient at params")
+    if params is not None:
+        validation.same_shapes("grads", grads, "params", params)
     if inner.InnerLoop(_no_loss, optimizer, num_steps, False).meta_in_optimizer:
         raise UserError("check_optimizer got a function; pass the optimizer that it returns")
     faults = find_faults(optimizer, (num_steps,), params, grads)
@@ -55,10 +60,10 @@ def check_optimizer(optimizer: inner.Optimizer, params: Any = None, grads: Any =
 
 
 def find_faults(optimizer: Any, counts: Sequence[int], params: Any = None, grads: Any = None) -> list[Fault]:
-    """Faults of the meta-gradient at each of the given numbers of inner steps; at most one each.
+    """Finds faults of the meta-gradient, at most one for each of the given numbers of inner steps.
 
     Raises:
-        UserError: not an optimizer, or one that needs more than the gradient.
+        UserError: the object is not an optimizer, or its update needs more than the gradient.
     """
     if params is not None:
         probe, sequence = _Probe(optimizer, params, max(counts)), _sequence(grads, max(counts), 0.01)
@@ -80,7 +85,7 @@ def find_faults(optimizer: Any, counts: Sequence[int], params: Any = None, grads
 
 
 class _Probe:
-    """Updates along a sequence of gradients and their derivative; compiled once for all K up to `limit`."""
+    """Value and derivative of updates along a sequence of gradients; compiled once for all K up to `limit`."""
 
     def __init__(self, optimizer: Any, params: Any, limit: int) -> None:
         loop = inner.InnerLoop(_no_loss, optimizer, limit, False)
@@ -94,7 +99,7 @@ class _Probe:
             parts = jax.tree.map(lambda leaf: jnp.vdot(leaf, _waves(leaf.shape, 3.0).astype(leaf.dtype)), out)
             return jax.tree.reduce(lambda a, b: a + b.astype(a.dtype), parts)
 
-        # Without XLA's optimizations: compiling takes nearly all of the time.
+        # Compilation takes nearly all of the time, so XLA's optimizations are off.
         fast = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
         options = fast if jax.default_backend() == "cpu" else None
         state = jax.tree.leaves(jax.eval_shape(lambda: loop.start(params, None).opt_state))
@@ -105,7 +110,7 @@ class _Probe:
         self.run: Callable[..., Any] = jax.jit(jax.value_and_grad(adapted), compiler_options=options)
 
     def non_finite(self, sequence: Any, count: int) -> str | None:
-        """Names the leaves whose gradients have a NaN cotangent."""
+        """Returns a fault that names the leaves whose gradients have a NaN cotangent, or None."""
         bars = jax.tree_util.tree_leaves_with_path(self.run(sequence, count)[1])
         broken = [index for index, (_, leaf) in enumerate(bars) if not np.all(np.isfinite(leaf))]
         if not broken:
@@ -117,13 +122,13 @@ class _Probe:
         return f"the meta-gradient through this optimizer is NaN at {where} ({note})"
 
     def vanishing(self, sequence: Any, count: int) -> str | None:
-        """Tells an update that no gradient moves."""
+        """Returns a fault if no gradient changes the result, or None."""
         if any(np.any(leaf) for leaf in jax.tree.leaves(self.run(sequence, count)[1])):
             return None
         return "the meta-gradient through this optimizer is identically zero"
 
     def wrong_at_zero(self, sequence: Any, count: int) -> str | None:
-        """Where all gradients are zero: NaN, or a derivative that a finite difference contradicts, leaf by leaf."""
+        """Returns a fault if, at zero gradients, the derivative is NaN or contradicts a finite difference, or None."""
         bars = self.run(sequence, count)[1]
         if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(bars)):
             return "the meta-gradient through this optimizer is NaN where the whole inner gradient is 0"
@@ -151,13 +156,13 @@ def _no_loss(*_: Any) -> jax.Array:
 
 
 def _lora_pair() -> tuple[Any, Any]:
-    """A LoRA pair with B = 0, and its gradient, which is zero for A."""
+    """Returns a LoRA pair with B = 0 and its gradient, which is zero for A."""
     params = {"a": _waves((8, 2), 0.0), "b": np.zeros((2, 8))}
     return params, {"a": np.zeros((8, 2)), "b": _waves((2, 8), 1.0)}
 
 
 def _sequence(grads: Any, length: int, drift: float | None) -> Any:
-    """Gradients of all steps, `grads` first, each further from it by `drift`; None makes all of them zero."""
+    """Stacks the gradients of all steps: `grads`, then moved by `drift` per step; all zero if `drift` is None."""
 
     def stack(leaf: Any) -> np.ndarray:
         wave = _waves(np.shape(leaf), 2.0)
@@ -173,5 +178,5 @@ def _product(left: Any, right: Any) -> float:
 
 
 def _waves(shape: tuple[int, ...], phase: float) -> np.ndarray:
-    """Fixed numbers without structure that an optimizer could cancel."""
+    """Returns fixed values without a structure that an optimizer could cancel."""
     return np.sin(phase + 1.7 * np.arange(1, 1 + int(np.prod(shape)))).reshape(shape)

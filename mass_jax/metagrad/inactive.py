@@ -1,8 +1,8 @@
-"""Derivatives of optimizer updates whose inactive branch is NaN or infinite, as when a clipped norm is zero.
+"""Derivatives of optimizer updates whose inactive branch is NaN or infinite, for example clipping by a zero norm.
 
 `clip_by_global_norm` computes `select(norm < limit, g, g / norm * limit)`. At a zero gradient the first branch is
 active, yet automatic differentiation also visits the second and multiplies its zero cotangent by an infinite slope,
-which is NaN. The fix: in the arithmetic that involves a norm, a cotangent of exactly zero stays zero.
+which is NaN. The fix: in arithmetic that involves a norm, a cotangent of exactly zero stays zero.
 """
 
 import functools
@@ -18,7 +18,7 @@ from mass_jax.metagrad import trees
 _ROOTS = frozenset({"sqrt", "rsqrt", "pow"})
 _SUMS = frozenset({"reduce_sum", "dot_general"})
 _PRODUCTS = frozenset({"mul", "div"})
-# A sum of squares stays one when it is scaled, joined with others, reshaped or bounded from below.
+# Operations that keep a sum of squares a sum of squares.
 _KEEP_SUM = frozenset(
     "add mul div max convert_element_type reshape squeeze broadcast_in_dim copy real abs select_n".split()
 )
@@ -29,9 +29,9 @@ _PLAIN, _SUM, _NORM = 0, 1, 2
 def differentiate_active_branch(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wraps a function so that its reverse-mode derivative is that of the active branch where a norm is zero.
 
-    Values are unchanged. Roots of sums (norms of trees, leaves, rows) and scalar roots (of a step count) are concerned,
-    and products and quotients with them; elementwise roots, such as Adam's, keep the derivative that JAX gives them.
-    A function without such roots is called as it is. Forward mode is not defined.
+    Values do not change. The wrapper affects roots of sums (norms of trees, leaves, or rows), scalar roots (of a step
+    count), and products and quotients with them. Elementwise roots, such as Adam's, keep the derivative of JAX, and a
+    function without such roots is called unchanged. Forward mode is not supported.
 
     Args:
         function: function of trees of arrays.
@@ -60,7 +60,7 @@ def differentiate_active_branch(function: Callable[..., Any]) -> Callable[..., A
 
 
 def _has_norm(jaxpr: Any) -> bool:
-    """Whether a root of a sum, or a scalar root, may occur."""
+    """Returns True if a root of a sum, or a scalar root, may occur."""
     equations = list(_equations(jaxpr))
     sums = any(each.primitive.name in _SUMS for each in equations)
     return any(each.primitive.name in _ROOTS and (sums or _is_scalar_root(each)) for each in equations)
@@ -78,7 +78,7 @@ def _is_scalar_root(equation: Any) -> bool:
 
 
 def _evaluate(jaxpr: Any, inputs: Sequence[tuple[Any, int]]) -> list[tuple[Any, int]]:
-    """Evaluates a jaxpr whose constants come first in `inputs`; each value carries how it relates to norms."""
+    """Evaluates a jaxpr with its constants first in `inputs`; each value is paired with its kind."""
     found: dict[Any, tuple[Any, int]] = dict(zip((*jaxpr.constvars, *jaxpr.invars), inputs, strict=True))
 
     def read(atom: Any) -> tuple[Any, int]:
@@ -111,7 +111,7 @@ def _equation(equation: Any, inputs: list[tuple[Any, int]], debug_info: Any) -> 
 
 
 def _bind(equation: Any, inputs: Sequence[Any], debug_info: Any) -> list[Any]:
-    """Evaluates one equation as it is."""
+    """Evaluates one equation unchanged."""
     given = {atom: value for atom, value in zip(equation.invars, inputs, strict=True) if isinstance(atom, core.Var)}
     names = debug_info.with_unknown_names()
     alone = core.Jaxpr((), list(given), equation.outvars, [equation], equation.effects, names)
@@ -119,7 +119,7 @@ def _bind(equation: Any, inputs: Sequence[Any], debug_info: Any) -> list[Any]:
 
 
 def _conditional(branches: Sequence[Any], inputs: list[tuple[Any, int]]) -> list[tuple[Any, int]]:
-    """A `lax.cond` or `lax.switch`; what leaves it counts as a norm, since a branch may have computed one."""
+    """Evaluates `lax.cond` or `lax.switch`; outputs count as norms, since a branch may have computed one."""
     (index, _), *operands = inputs
     kinds = [kind for _, kind in operands]
 
@@ -136,7 +136,7 @@ def _conditional(branches: Sequence[Any], inputs: list[tuple[Any, int]]) -> list
 
 
 def _zero_preserving(equation: Any) -> Callable[..., Any]:
-    """An elementwise operation whose derivative takes a zero cotangent to zero, however steep the operation is."""
+    """Wraps an elementwise operation so that its derivative maps a zero cotangent to zero."""
     shape = equation.outvars[0].aval.shape
 
     def plain(*operands: Any) -> Any:
@@ -156,5 +156,5 @@ def _zero_preserving(equation: Any) -> Callable[..., Any]:
         return tuple(map(keep_zero, operands, pull(bar)))
 
     operation.defvjp(lambda *operands: (plain(*operands), operands), backward)
-    # Scalar operands are spread first, so that cotangents are masked before they are summed.
+    # Scalar operands are broadcast first, so that cotangents are masked before they are summed.
     return lambda *operands: operation(*(jnp.broadcast_to(operand, shape) for operand in operands))

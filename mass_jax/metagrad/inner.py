@@ -1,6 +1,6 @@
-"""The inner loop: K steps of any optax optimizer as one pure function.
+"""Inner loop: K steps of an optax optimizer as one pure function.
 
-Letters: K inner steps, M examples.
+Shape suffixes: K inner steps, M examples.
 """
 
 import dataclasses
@@ -12,28 +12,44 @@ import jax.numpy as jnp
 import numpy as np
 
 from mass_jax.errors import UserError
-from mass_jax.metagrad import losses, products, transformations, trees, validation
+from mass_jax.metagrad import derivatives, losses, transformations, trees, validation
 from mass_jax.metagrad.transformations import Optimizer
+from mass_jax.metagrad.trees import PyTree
 
 
 class Adapted(NamedTuple):
-    """Result of `adapt`: parameters and optimizer state after K steps, and the inner loss before each step."""
+    """Result of `adapt`.
 
-    params: Any
-    opt_state: Any
+    Attributes:
+        params: parameters after K steps.
+        opt_state: optimizer state after K steps.
+        losses_K: inner loss before each step.
+    """
+
+    params: PyTree
+    opt_state: PyTree
     losses_K: jax.Array
 
 
 class InnerState(NamedTuple):
-    """What one inner step carries to the next."""
+    """Carry of the inner loop: parameters and optimizer state."""
 
-    params: Any
-    opt_state: Any
+    params: PyTree
+    opt_state: PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class InnerLoop:
-    r"""What is iterated: :math:`(\phi_{t+1}, u_{t+1}) = \Upsilon(\nabla_\phi L(\phi_t, \eta), \phi_t, u_t; \eta)`."""
+    r"""Specification of the inner loop.
+
+    .. math:: (\phi_{t+1}, u_{t+1}) = \Upsilon(\nabla_\phi L(\phi_t, \eta; b_t), \phi_t, u_t; \eta)
+
+    Attributes:
+        loss: inner loss `(params, meta, batch) -> scalar`.
+        optimizer: optax optimizer, or a function of the meta-parameters that returns one.
+        num_steps: number of steps K.
+        batch_per_step: whether each step has its own slice of the batch.
+    """
 
     loss: Callable[..., jax.Array]
     optimizer: Optimizer
@@ -44,30 +60,30 @@ class InnerLoop:
         if isinstance(self.num_steps, bool) or not isinstance(self.num_steps, int | np.integer):
             raise UserError(f"num_steps={self.num_steps!r} must be a Python int, since it sets the length of the loop")
         if self.num_steps < 1:
-            raise UserError(f"num_steps={self.num_steps} takes no inner step; give at least 1")
+            raise UserError(f"num_steps={self.num_steps} must be at least 1")
 
     @property
     def meta_in_optimizer(self) -> bool:
-        """Whether the optimizer is a function of the meta-parameters."""
+        """True if the optimizer is a function of the meta-parameters."""
         return transformations.as_transformation(self.optimizer) is None
 
-    def start(self, params: Any, meta: Any) -> InnerState:
-        """Initial parameters with the optimizer's first state."""
+    def start(self, params: PyTree, meta: PyTree) -> InnerState:
+        """Returns the state before the first step."""
         return InnerState(params, transformations.initial_state(transformations.build(self.optimizer, meta), params))
 
-    def update(self, grads: Any, state: InnerState, meta: Any) -> InnerState:
-        """One optax update, applied."""
+    def update(self, grads: PyTree, state: InnerState, meta: PyTree) -> InnerState:
+        """Applies one optimizer update."""
         transformation = transformations.build(self.optimizer, meta)
         return InnerState(*transformations.step(transformation, grads, state.opt_state, state.params))
 
-    def at(self, context: Any, step: Any) -> Any:
-        """The part of the data that inner step `step` sees."""
+    def at(self, context: PyTree, step: Any) -> PyTree:
+        """Returns the data of inner step `step`."""
         return trees.take(context, step) if self.batch_per_step else context
 
-    def check_batch(self, batch: Any) -> None:
-        """Refuses a per-step batch whose leading axis is not K."""
+    def check_batch(self, batch: PyTree) -> None:
+        """Raises a UserError if a per-step batch does not have the leading axis K."""
         if self.batch_per_step and not jax.tree.leaves(batch):
-            raise UserError("batch_per_step=True needs a batch with one slice a step, but the batch has no leaves")
+            raise UserError("batch_per_step=True needs a batch with one slice per step, but the batch has no leaves")
         for path, leaf in jax.tree_util.tree_leaves_with_path(batch) if self.batch_per_step else ():
             if jnp.shape(leaf)[:1] != (self.num_steps,):
                 raise UserError(
@@ -76,8 +92,8 @@ class InnerLoop:
                 )
 
 
-def make_loop(inner_loss: Any, optimizer: Optimizer, num_steps: int, batch_per_step: bool, batch: Any) -> InnerLoop:
-    """The inner loop for what a caller passed, checked."""
+def make_loop(inner_loss: Any, optimizer: Optimizer, num_steps: int, batch_per_step: bool, batch: PyTree) -> InnerLoop:
+    """Validates the arguments of a caller and builds the inner loop."""
     if not callable(inner_loss):
         raise UserError(f"inner_loss={inner_loss!r} is not callable; give a function (params, meta, batch) -> scalar")
     if not isinstance(inner_loss, losses.WeightedLoss):
@@ -89,52 +105,63 @@ def make_loop(inner_loss: Any, optimizer: Optimizer, num_steps: int, batch_per_s
 
 def roll(
     loop: InnerLoop,
-    rule: Any,
+    loss_derivatives: derivatives.Derivatives,
     state: InnerState,
-    meta: Any,
-    context: Any,
+    meta: PyTree,
+    context: PyTree,
     first: Any,
     count: int,
-    keep: Callable[..., Any],
+    record: Callable[..., Any],
 ) -> tuple[InnerState, jax.Array, Any]:
-    """Runs steps first, ..., first + count - 1; returns the state, their losses, and `keep(state, grads)` of each."""
+    """Runs steps first, ..., first + count - 1; returns the last state, losses, and stacked `record(state, grads)`."""
 
     def step(state: InnerState, index: jax.Array) -> tuple[InnerState, Any]:
-        value, grads = rule.gradient(state.params, meta, loop.at(context, index))
-        return loop.update(grads, state, meta), (value, keep(state, grads))
+        value, grads = loss_derivatives.gradient(state.params, meta, loop.at(context, index))
+        return loop.update(grads, state, meta), (value, record(state, grads))
 
-    state, (losses_K, kept) = jax.lax.scan(step, state, first + jnp.arange(count))
-    return state, losses_K, kept
+    state, (losses_K, records) = jax.lax.scan(step, state, first + jnp.arange(count))
+    return state, losses_K, records
+
+
+def run(loop: InnerLoop, params: PyTree, meta: PyTree, batch: PyTree) -> Adapted:
+    """Runs all steps of an inner loop."""
+    loss_derivatives = derivatives.derivatives_of(loop.loss)
+    context = loss_derivatives.prepare(meta, batch, loop.batch_per_step)
+    state, losses_K, _ = roll(
+        loop, loss_derivatives, loop.start(params, meta), meta, context, 0, loop.num_steps, lambda *_: None
+    )
+    return Adapted(state.params, state.opt_state, losses_K)
 
 
 def adapt(
     inner_loss: Callable[..., jax.Array],
-    params: Any,
-    meta: Any,
-    batch: Any,
+    params: PyTree,
+    meta: PyTree,
+    batch: PyTree,
     *,
     optimizer: Optimizer,
     num_steps: int,
     batch_per_step: bool = False,
 ) -> Adapted:
-    r"""Adapts parameters by K optimizer steps on the inner loss.
+    r"""Adapts parameters by K optimizer steps on an inner loss.
 
     .. math:: (\phi_{t+1}, u_{t+1}) = \Upsilon(\nabla_\phi L(\phi_t, \eta; b_t), \phi_t, u_t), \quad t = 0 \dots K-1
 
     Args:
         inner_loss: function `(params, meta, batch) -> scalar`, for example a `WeightedLoss`.
-        params: initial parameters, floating leaves.
-        meta: meta-parameters, any tree that the inner loss understands (for `WeightedLoss`: weights_M).
-        batch: data of the inner loss, any tree.
-        optimizer: an optax optimizer, or a function of `meta` that returns one (a learning rate to be learned).
-        num_steps: K, at least 1.
-        batch_per_step: whether leaves of `batch` have a leading axis K, one slice a step; else all steps share it.
+        params: initial parameters; all leaves are floating-point.
+        meta: meta-parameters, any pytree that the inner loss accepts; weights_M for a plain `WeightedLoss`.
+        batch: data of the inner loss, any pytree.
+        optimizer: optax optimizer, or a function of `meta` that returns one, for example to learn a learning rate.
+        num_steps: number of inner steps K, at least 1.
+        batch_per_step: whether leaves of `batch` have a leading axis K with one slice per step; otherwise all steps
+            share the batch.
 
     Returns:
         `Adapted(params, opt_state, losses_K)`; `losses_K[t]` is the loss before step t.
 
     Raises:
-        ValueError: a wrong argument, in one line that names it and the fix.
+        UserError: an argument is invalid; the message names it and the fix.
 
     >>> import jax.numpy as jnp, optax
     >>> loss = lambda params, meta, batch: meta * (params - batch) ** 2
@@ -144,7 +171,4 @@ def adapt(
     """
     params, meta = validation.parameters(params), validation.meta_parameters(meta)
     loop = make_loop(inner_loss, optimizer, num_steps, batch_per_step, batch)
-    rule = products.rule_of(loop.loss)
-    context = rule.prepare(meta, batch, batch_per_step)
-    state, losses_K, _ = roll(loop, rule, loop.start(params, meta), meta, context, 0, num_steps, lambda *_: None)
-    return Adapted(state.params, state.opt_state, losses_K)
+    return run(loop, params, meta, batch)

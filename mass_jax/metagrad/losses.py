@@ -1,6 +1,6 @@
-"""Inner losses that are linear in per-example weights, whole or a chunk of examples at a time.
+"""Inner losses that are linear in per-example weights, evaluated at once or in chunks of examples.
 
-Letters: M examples, C examples of one chunk.
+Shape suffixes: M examples, C examples of one chunk.
 """
 
 import dataclasses
@@ -12,24 +12,25 @@ import jax.numpy as jnp
 
 from mass_jax.errors import UserError
 from mass_jax.metagrad import trees
+from mass_jax.metagrad.trees import PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class WeightedLoss:
-    r"""Inner loss linear in per-example weights, the form that `WeightedMixedMode` needs.
+    r"""Inner loss that is linear in per-example weights, as `WeightedMixedMode` requires.
 
     .. math:: L(\phi, w) = \sum_{i=1}^{M} w_i\, \ell_i(\phi)
 
-    With `chunk`, examples are taken C at a time, so that memory is that of C examples whatever M is; example losses
-    must then depend on their own example only, and every leaf of the batch has the leading axis M.
+    With `chunk`, C examples are evaluated at a time, so that memory does not grow with M. Each example's loss must then
+    depend on that example only, and every leaf of the batch must have the leading axis M.
 
     Attributes:
         example_losses: function `(params, batch) -> losses_M`.
-        weights: function `(meta, batch) -> weights_M`; None says that the meta-parameters are the weights. It is
-            evaluated, and differentiated once, outside the inner loop: a scorer network may stand here.
-        chunk: examples at a time, a divisor of M; None takes all at once.
-        product_chunk: examples at a time in Hessian products, which hold twice what a gradient holds; None is `chunk`.
-            Half of what the gradient takes makes the exact meta-gradient as lean as the first-order one.
+        weights: function `(meta, batch) -> weights_M`, for example a scorer network; it is evaluated and differentiated
+            once, outside the inner loop. If None, the meta-parameters are the weights.
+        chunk: number of examples per chunk, a divisor of M; None evaluates all at once.
+        product_chunk: number of examples per chunk in Hessian products, which need twice the memory of a gradient; None
+            means `chunk`. With half of `chunk`, the exact meta-gradient needs no more memory than the first-order one.
 
     Source: Kaya and Rui 2026 (MASS), section 2.1, the inner objective.
 
@@ -39,12 +40,12 @@ class WeightedLoss:
     3.0
     """
 
-    example_losses: Callable[[Any, Any], jax.Array]
-    weights: Callable[[Any, Any], jax.Array] | None = None
+    example_losses: Callable[[PyTree, PyTree], jax.Array]
+    weights: Callable[[PyTree, PyTree], jax.Array] | None = None
     chunk: int | None = None
     product_chunk: int | None = None
 
-    def __call__(self, params: Any, meta: Any, batch: Any) -> jax.Array:
+    def __call__(self, params: PyTree, meta: PyTree, batch: PyTree) -> jax.Array:
         weights_M = self.weights_of(meta, batch)
         if self.chunk is None:
             return weighted_sum(weights_M, self.example_losses(params, batch))
@@ -57,13 +58,13 @@ class WeightedLoss:
         one = jax.eval_shape(lambda part: body(jnp.zeros(()), part)[0], jax.tree.map(lambda leaf: leaf[0], parts))
         return jax.lax.scan(jax.checkpoint(body, prevent_cse=False), jnp.zeros((), one.dtype), parts)[0]
 
-    def weights_of(self, meta: Any, batch: Any) -> jax.Array:
-        """The weights of one batch, [M]."""
+    def weights_of(self, meta: PyTree, batch: PyTree) -> jax.Array:
+        """Returns the weights of one batch, shape [M]."""
         return meta if self.weights is None else self.weights(meta, batch)
 
 
 def weighted_sum(weights_M: jax.Array, losses_M: jax.Array) -> jax.Array:
-    """The scalar sum of w_i l_i, in the wider of both dtypes."""
+    """Computes the scalar sum of w_i l_i in the wider of the two dtypes."""
     if not hasattr(losses_M, "shape"):
         raise UserError(
             f"example_losses returned a {type(losses_M).__name__}; return an array with one loss per example"
@@ -82,7 +83,7 @@ def weighted_sum(weights_M: jax.Array, losses_M: jax.Array) -> jax.Array:
     return jnp.vdot(weights_M.astype(dtype), losses_M.astype(dtype))
 
 
-def in_chunks(tree: Any, chunk: int) -> Any:
+def in_chunks(tree: PyTree, chunk: int) -> PyTree:
     """Reshapes leaves [M, ...] to [M / C, C, ...]."""
 
     def reshape(leaf: jax.Array) -> jax.Array:
@@ -95,9 +96,9 @@ def in_chunks(tree: Any, chunk: int) -> Any:
 
 
 def over_chunks(function: Callable[..., tuple[Any, Any]], chunk: int | None, *args: Any) -> tuple[Any, Any]:
-    """Applies `function(*args) -> (summed, per_example)` a chunk at a time, adding the first, joining the second.
+    """Applies `function(*args) -> (summed, per_example)` chunk by chunk; adds the first, concatenates the second.
 
-    No chunk's intermediates outlive it, and, unlike differentiation of a scan over chunks, nothing is recomputed.
+    Intermediates of a chunk are freed at its end and, unlike in a differentiated scan, nothing is recomputed.
     """
     if chunk is None:
         return function(*args)

@@ -1,4 +1,4 @@
-"""`mixed_grad`: `jax.grad` whose own reverse-mode derivative is forward-over-reverse."""
+"""Replacements for `jax.grad` whose own reverse-mode derivative is forward-over-reverse."""
 
 import functools
 import operator
@@ -17,28 +17,27 @@ from mass_jax.metagrad import reverse_only, trees
 def mixed_grad(
     loss: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
 ) -> Callable[..., Any]:
-    r"""A drop-in for `jax.grad` inside a loop that will itself be differentiated in reverse.
+    r"""Drop-in replacement for `jax.grad` inside a loop that is itself differentiated in reverse mode.
 
-    Reverse mode through :math:`g = \nabla_x L(x, y)` would differentiate the backward pass backward. The Hessian is
-    symmetric, so for a cotangent :math:`v` of :math:`g` one forward derivative of the joint gradient gives the same:
+    Reverse mode through :math:`g = \nabla_x L(x, y)` differentiates the backward pass in reverse. The Hessian is
+    symmetric, so for a cotangent :math:`v` of :math:`g`, one JVP of the joint gradient gives the same result:
 
     .. math:: (\bar x, \bar y) = \frac{d}{d\epsilon} \nabla_{(x, y)} L(x + \epsilon v, y) \Big|_{\epsilon=0}
 
-    Every array that the loss depends on gets its cotangent, those that it closes over included, and only those that
-    are being differentiated cost anything. Integer leaves get none. Further reverse-mode derivatives work; forward mode
-    through it is refused.
+    All floating-point arrays that the loss depends on get a cotangent, including those it closes over; arrays that are
+    not being differentiated cost nothing. Higher reverse-mode derivatives work; forward mode raises an error.
 
     Args:
-        loss: function returning a scalar, or `(scalar, aux)` with `has_aux`; it must admit `jax.jvp`
-            (`explain_forward_mode` tells). Python scalars and other objects among its arguments stay what they are.
-        argnums: positional arguments to differentiate in, as for `jax.grad`.
+        loss: function that returns a scalar, or `(scalar, aux)` with `has_aux`. It must support `jax.jvp`; check with
+            `explain_forward_mode`. Python scalars and other objects among its arguments are passed through unchanged.
+        argnums: positional arguments to differentiate with respect to, as for `jax.grad`.
         has_aux: whether the loss returns `(scalar, aux)`.
 
     Returns:
         A function with the arguments of `loss` that returns gradients, or `(gradients, aux)` with `has_aux`.
 
     Raises:
-        ValueError: a wrong or repeated `argnums` (also a TypeError), when called or when the gradient is.
+        ArgumentError: `argnums` is invalid or repeats a position; raised here or when the returned function is called.
 
     Source: Kemaev et al. 2025 (MixFlow-MG, arXiv:2505.00793), section 3.
 
@@ -60,7 +59,12 @@ def mixed_grad(
 def mixed_value_and_grad(
     loss: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
 ) -> Callable[..., tuple[Any, Any]]:
-    """`jax.value_and_grad` whose reverse-mode derivative is forward-over-reverse; see `mixed_grad`.
+    """Drop-in replacement for `jax.value_and_grad` with a forward-over-reverse derivative; see `mixed_grad`.
+
+    Args:
+        loss: as for `mixed_grad`.
+        argnums: as for `mixed_grad`.
+        has_aux: as for `mixed_grad`.
 
     Returns:
         A function that returns `(value, gradients)`, or `((value, aux), gradients)` with `has_aux`.
@@ -85,11 +89,11 @@ def mixed_value_and_grad(
 
 
 class ArgumentError(UserError, TypeError):
-    """A wrong argument of `mixed_grad`; also a TypeError, as in `jax.grad`."""
+    """Error for an invalid argument of `mixed_grad`; also a TypeError, which `jax.grad` raises."""
 
 
 def _numbers(argnums: Any) -> tuple[int, ...]:
-    """The positions as a tuple; refuses other types and repetitions."""
+    """Converts `argnums` to a tuple; raises an ArgumentError for other types and repetitions."""
     try:
         numbers = tuple(map(operator.index, argnums if isinstance(argnums, Sequence) else (argnums,)))
     except TypeError:
@@ -102,7 +106,7 @@ def _numbers(argnums: Any) -> tuple[int, ...]:
 
 
 def _positions(numbers: tuple[int, ...], count: int) -> tuple[int, ...]:
-    """The positions counted from the start, for a call with `count` positional arguments."""
+    """Converts positions to nonnegative ones for a call with `count` positional arguments."""
     for number in numbers:
         if not -count <= number < count:
             raise ArgumentError(f"argnums={number} is out of range for a call with {count} positional arguments")
@@ -113,16 +117,16 @@ def _positions(numbers: tuple[int, ...], count: int) -> tuple[int, ...]:
 
 
 class _Traced(NamedTuple):
-    """A loss as a function of a flat list of arrays, among them what it closes over."""
+    """A loss as a function of a flat list of arrays, including those that it closes over."""
 
     function: Callable[..., list[Any]]  # inputs -> [value, *aux leaves]
     inputs: list[Any]
-    targets: tuple[int, ...]  # positions in inputs that the gradient is taken in
+    targets: tuple[int, ...]  # positions in inputs of the leaves to differentiate
     aux_tree: Any
 
 
 def _trace(loss: Callable[..., Any], numbers: tuple[int, ...], has_aux: bool, args: Any, kwargs: Any) -> _Traced:
-    """Closure conversion: arrays that the loss captures become inputs, so that no rule closes over a tracer."""
+    """Converts captured arrays to inputs, so that no derivative rule closes over a tracer."""
     leaves, structure = jax.tree.flatten((args, kwargs))
     spans: Any = np.cumsum([0, *(len(jax.tree.leaves(arg)) for arg in args)])
     wanted = [index for number in numbers for index in range(spans[number], spans[number + 1])]
@@ -149,7 +153,7 @@ def _trace(loss: Callable[..., Any], numbers: tuple[int, ...], has_aux: bool, ar
 
 
 def _operation(traced: _Traced) -> Callable[..., tuple[list[Any], list[Any]]]:
-    """The custom-derivative operation inputs -> (outputs, gradients)."""
+    """Builds the operation inputs -> (outputs, gradients) with its custom derivative."""
 
     @jax.custom_vjp
     def operation(*inputs: Any) -> tuple[list[Any], list[Any]]:
@@ -181,7 +185,7 @@ def _operation(traced: _Traced) -> Callable[..., tuple[list[Any], list[Any]]]:
 
 
 def _pull(traced: _Traced, inputs: list[Any], active: list[int], outputs_bar: list[Any], grads_bar: list[Any]) -> Any:
-    """Cotangents of the active inputs: a vector-Jacobian product for the outputs, one JVP for the gradients."""
+    """Computes cotangents of the active inputs: one VJP for the outputs, one JVP for the gradients."""
 
     def joint(targets: Sequence[Any], seeds: list[Any]) -> Any:
         at = _replace(inputs, traced.targets, targets)
@@ -201,7 +205,7 @@ def _pull(traced: _Traced, inputs: list[Any], active: list[int], outputs_bar: li
 
 
 def _instantiate(bar: Any, like: Any) -> Any:
-    """A cotangent as an array: None and symbolic zeros become zeros (float0 for integers), 1 becomes one."""
+    """Converts a cotangent to an array: None and symbolic zeros become zeros (float0 for integers), 1 ones."""
     if not trees.is_differentiable(like):
         return np.zeros(jnp.shape(like), jax.dtypes.float0)
     if bar is None or isinstance(bar, SymbolicZero):

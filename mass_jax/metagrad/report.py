@@ -1,4 +1,4 @@
-"""What a compiled program will hold in memory, told by the compiler, for this device or for a TPU that is not there."""
+"""Memory of compiled programs as reported by the compiler, for this device or for a described TPU topology."""
 
 import dataclasses
 import os
@@ -16,7 +16,17 @@ MIB = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class CompiledReport:
-    """Bytes per device and seconds of one compilation; `str()` of it says what each figure is and is not."""
+    """Memory of a compiled program, in bytes per device; `str()` explains each figure.
+
+    Attributes:
+        device: kind of device.
+        argument_bytes: inputs.
+        output_bytes: outputs.
+        alias_bytes: part of the outputs that reuses input buffers.
+        temp_bytes: temporaries.
+        host_temp_bytes: temporaries offloaded to the host.
+        compile_seconds: wall-clock compilation time.
+    """
 
     device: str
     argument_bytes: int
@@ -28,35 +38,35 @@ class CompiledReport:
 
     @property
     def total_bytes(self) -> int:
-        """The program's peak on one device as the compiler lays it out: arguments, outputs and temporaries."""
+        """Bytes of arguments, outputs, and temporaries on one device, as laid out by the compiler."""
         return self.argument_bytes + self.output_bytes - self.alias_bytes + self.temp_bytes
 
     def __str__(self) -> str:
         return (
-            f"{self.device}: per device, as laid out by the compiler, nothing was run\n"
-            f"  arguments   {self.argument_bytes / MIB:10.1f} MiB  inputs; whether others hold them too is not known\n"
+            f"{self.device}: per device, as laid out by the compiler; the program was not run\n"
+            f"  arguments   {self.argument_bytes / MIB:10.1f} MiB  inputs, which other programs may share\n"
             f"  outputs     {self.output_bytes / MIB:10.1f} MiB  of which {self.alias_bytes / MIB:.1f} reuse inputs\n"
-            f"  temporaries {self.temp_bytes / MIB:10.1f} MiB  all between; not the runtime's own buffers, nor code\n"
-            f"  on the host {self.host_temp_bytes / MIB:10.1f} MiB  temporaries offloaded\n"
-            f"  compiled in {self.compile_seconds:10.1f} s    on this machine, caches aside"
+            f"  temporaries {self.temp_bytes / MIB:10.1f} MiB  without buffers of the runtime and code\n"
+            f"  on the host {self.host_temp_bytes / MIB:10.1f} MiB  offloaded temporaries\n"
+            f"  compiled in {self.compile_seconds:10.1f} s    on this machine, without a compilation cache"
         )
 
 
 def compiled_report(function: Callable[..., Any], *args: Any, topology: str | None = None) -> CompiledReport:
-    """Compiles without running and reports memory.
+    """Compiles a function without running it and reports its memory.
 
     Args:
-        function: any function, or a jitted one (its shardings and donations count).
-        *args: arrays or `jax.ShapeDtypeStruct`s (`jax.eval_shape` makes them for free); a struct's
-            sharding is kept.
-        topology: None for the present device, or a TPU such as "v5e:4x4" or "v5p:2x2x1" (needs `libtpu`); arguments
-            without a sharding are then placed on its first chip. Build meshes on `topology_devices(topology)`.
+        function: function to compile; shardings and donations of a jitted function are respected.
+        *args: arrays or `jax.ShapeDtypeStruct`s, for example from `jax.eval_shape`; their shardings are kept.
+        topology: None for the current device, or a TPU topology such as "v5e:4x4" or "v5p:2x2x1", which needs `libtpu`.
+            Arguments without a sharding are then placed on its first chip. Build meshes on
+            `topology_devices(topology)`.
 
     Returns:
-        `CompiledReport`; bytes are per device.
+        The `CompiledReport`.
 
     Raises:
-        RuntimeError: `libtpu` is missing. The compiler's own error when the program cannot fit a TPU.
+        RuntimeError: `libtpu` is missing, or (as raised by the compiler) the program does not fit the TPU.
 
     >>> import jax.numpy as jnp
     >>> compiled_report(lambda x: x @ x, jax.ShapeDtypeStruct((256, 256), jnp.float32)).argument_bytes
@@ -86,12 +96,20 @@ def compiled_report(function: Callable[..., Any], *args: Any, topology: str | No
 
 
 def topology_devices(topology: str, num_slices: int = 1) -> Sequence[Any]:
-    """Devices of a described TPU, or of several slices of it, for building a mesh to compile for; no TPU is needed.
+    """Returns the devices of a TPU topology, for compiling without a TPU.
+
+    Args:
+        topology: topology of one slice, such as "v5e:4x4".
+        num_slices: number of slices.
+
+    Returns:
+        Devices from which to build a mesh.
+
 
     Raises:
         RuntimeError: `libtpu` is not installed, or does not know the topology.
     """
-    # Without these libtpu asks a metadata server, which answers only inside Google Cloud.
+    # Otherwise libtpu queries a metadata server that answers only inside Google Cloud.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     try:
@@ -99,7 +117,7 @@ def topology_devices(topology: str, num_slices: int = 1) -> Sequence[Any]:
     except Exception as error:
         reason = str(error).splitlines()[0]
         fix = "is libtpu installed (`pip install libtpu`), and does it know that topology?"
-        if "lockfile" in reason:  # it names a file to remove, which another process may hold
+        if "lockfile" in reason:  # libtpu advises removing a file that another process may hold
             reason, fix = "another process uses libtpu", "wait for it, or set ALLOW_MULTIPLE_LIBTPU_LOAD=1"
         raise RuntimeError(f"cannot describe topology={topology!r}: {reason}; {fix}") from None
 

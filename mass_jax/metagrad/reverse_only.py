@@ -1,4 +1,4 @@
-"""Marks values that forward mode must not pass: `mixed_grad` has a reverse-mode derivative only."""
+"""Rejects forward mode through `mixed_grad`, which has a reverse-mode derivative only."""
 
 from typing import Any, NoReturn
 
@@ -11,11 +11,11 @@ from mass_jax.metagrad import trees
 
 
 class ForwardModeError(UserError, TypeError):
-    """Forward mode was applied to `mixed_grad`; also a TypeError, as JAX raises for a `custom_vjp` function."""
+    """Error for forward mode through `mixed_grad`; also a TypeError, which JAX raises for `custom_vjp` functions."""
 
 
 def refuse_forward_mode(leaf: Any) -> Any:
-    """Identity whose derivative exists in reverse mode; forward mode raises an error that names `mixed_grad`.
+    """Returns `leaf`; reverse mode passes through, forward mode raises an error that names `mixed_grad`.
 
     >>> import jax, jax.numpy as jnp
     >>> jax.grad(lambda x: refuse_forward_mode(x) ** 2)(3.0).tolist()
@@ -29,13 +29,13 @@ def _identity(leaf: Any) -> Any:
     return leaf
 
 
-# The tangent passes through a linear primitive that can be transposed, but neither evaluated nor compiled.
+# A linear primitive that can be transposed, but neither evaluated nor compiled.
 _tangent = Primitive("mixed_grad_tangent")
 
 
 @_identity.defjvp
 def _identity_jvp(primals: Any, tangents: Any) -> Any:
-    return _identity(primals[0]), _tangent.bind(tangents[0])  # under another derivative, the value counts again
+    return _identity(primals[0]), _tangent.bind(tangents[0])  # marks the value for further derivatives
 
 
 def _refuse(*_: Any, **__: Any) -> NoReturn:

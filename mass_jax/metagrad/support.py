@@ -1,6 +1,6 @@
-"""The table of all optax optimizers and transformations, measured: whose meta-gradient is exact at which K.
+"""Measures for all optax optimizers and transformations at which K their meta-gradient is exact.
 
-`python -m mass_jax.metagrad.support` prints it as a page. Letters: K inner steps.
+`python -m mass_jax.metagrad.support` prints the table as a Markdown page. Shape suffixes: K inner steps.
 """
 
 import functools
@@ -16,7 +16,7 @@ from mass_jax.errors import UserError
 from mass_jax.metagrad import guard
 from mass_jax.metagrad.optimizers import SUPPORT
 
-# Arguments without a default, by name.
+# Values for arguments without a default, by name.
 _ARGUMENTS: Mapping[str, Any] = {
     "learning_rate": 1e-2,
     "step_size": -1e-2,
@@ -50,12 +50,12 @@ _INNER = ("inner", "optimizer", "adv_optimizer", "base_optimizer", "fast_optimiz
 
 
 class Row(NamedTuple):
-    """One line of the table.
+    """Row of the table.
 
     Attributes:
-        name: of the function, such as "contrib.muon".
-        settings: keyword arguments beyond the required ones, those of `SUPPORT`.
-        verdicts: for each K, "exact" or the fault.
+        name: name of the optax function, such as "contrib.muon".
+        settings: optional keyword arguments, taken from `SUPPORT`.
+        verdicts: "exact" or the fault, for each K.
     """
 
     name: str
@@ -64,12 +64,12 @@ class Row(NamedTuple):
 
     @property
     def exact(self) -> bool:
-        """Whether the meta-gradient is exact at every K."""
+        """True if the meta-gradient is exact at every K."""
         return all(verdict == "exact" for verdict in self.verdicts.values())
 
 
 def factories() -> dict[str, Any]:
-    """Every public function of optax and optax.contrib that returns a gradient transformation, by name.
+    """Returns the public functions of optax and optax.contrib that build gradient transformations, by name.
 
     >>> "adam" in factories() and "contrib.muon" in factories()
     True
@@ -84,11 +84,11 @@ def factories() -> dict[str, Any]:
 
 
 def _is_function(value: Any) -> bool:
-    return inspect.isfunction(value) or isinstance(value, functools.partial)  # nadam is a partial adam
+    return inspect.isfunction(value) or isinstance(value, functools.partial)  # nadam is a partial of adam
 
 
 def build(name: str) -> Any:
-    """The transformation of that name, with the least arguments and the settings of `SUPPORT`."""
+    """Builds a transformation by name with required arguments and the settings of `SUPPORT`."""
     function = factories()[name]
     settings = dict(SUPPORT[name].settings) if name in SUPPORT else {}
     if name in ("chain", "named_chain"):
@@ -112,14 +112,14 @@ def build(name: str) -> Any:
 
 
 def support_table(num_steps: Sequence[int] = (1, 2, 3, 5), names: Sequence[str] | None = None) -> list[Row]:
-    """Checks optimizers and transformations of optax as `check_optimizer` does, at several K.
+    """Checks optax optimizers and transformations as `check_optimizer` does, at several K.
 
     Args:
-        num_steps: numbers of inner steps.
-        names: of `factories()`; None takes all, which takes minutes.
+        num_steps: numbers of inner steps K.
+        names: names of `factories()`; None checks all, which takes minutes.
 
     Returns:
-        One row each.
+        One row per name.
 
     >>> [row.verdicts for row in support_table((1, 3), ["sgd", "lion"])]
     [{1: 'exact', 3: 'exact'}, {1: 'identically zero', 3: 'identically zero'}]
@@ -135,28 +135,28 @@ def _row(name: str, num_steps: Sequence[int]) -> Row:
         faults = {fault.num_steps: fault.text for fault in guard.find_faults(optimizer, num_steps)}
     except UserError as error:
         reason = str(error).split("; ")[0].split(", but")[0].removeprefix("the optimizer's ")
-        faults = dict.fromkeys(num_steps, f"refused: {reason}")
+        faults = dict.fromkeys(num_steps, f"rejected: {reason}")
     verdicts = {count: faults.get(count, "exact") for count in num_steps}
     prefix = "the meta-gradient through this optimizer is "
     return Row(name, settings, {count: text.removeprefix(prefix) for count, text in verdicts.items()})
 
 
 def page(rows: Sequence[Row]) -> str:
-    """The table as Markdown."""
+    """Formats the table as a Markdown page."""
     counts = ", ".join(map(str, rows[0].verdicts))
     lines = [
         "# Inner optimizers",
         "",
-        f"Meta-gradients through the functions of optax {optax.__version__} at K = {counts} inner steps, as found by",
-        "`mg.check_optimizer`: at the start of LoRA, where the gradient of A is 0, and with a gradient of 0",
-        "throughout, as when every example is rejected. Required arguments have small values; settings are those of",
-        "`mg.SUPPORT`.",
+        f"Meta-gradients through the functions of optax {optax.__version__} at K = {counts} inner steps, measured by",
+        "`mg.check_optimizer` in two cases: at the start of LoRA, where the gradient of A is 0, and with a gradient",
+        "of 0 at every step, as if all examples were rejected. Required arguments have small values; optional settings",
+        "are those of `mg.SUPPORT`, which `mg.make_optimizer` applies.",
         "",
         "- exact: finite, not zero, and equal to a finite difference at the zero gradient.",
-        "- wrong: a finite difference contradicts it; the update jumps, or is far too steep, at a zero gradient.",
-        "- NaN, identically zero, refused: what `check_optimizer` reports.",
+        "- wrong: contradicted by a finite difference; the update jumps or is far too steep at a zero gradient.",
+        "- NaN, identically zero, rejected: as reported by `check_optimizer`.",
         "",
-        "Generated by `python -m mass_jax.metagrad.support > docs/optimizers.md`.",
+        "Generated by `python -m mass_jax.metagrad.support > docs/reference/optimizers.md`.",
         "",
         "| function | settings | meta-gradient |",
         "|---|---|---|",
@@ -168,7 +168,7 @@ def page(rows: Sequence[Row]) -> str:
 
 
 def _summary(row: Row) -> str:
-    """The verdict in a few words, with the K at which it changes."""
+    """Summarizes the verdicts, with the K at which they differ."""
     kinds: dict[str, list[int]] = {}
     for count, text in row.verdicts.items():
         kind = re.sub(r" at \[.*", "", text.split(" (")[0])

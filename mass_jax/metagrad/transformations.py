@@ -1,4 +1,4 @@
-"""Inner optimizers: which objects are accepted as one, and how a step of one is taken."""
+"""Conversion of optimizers to optax transformations, and one step of them."""
 
 import functools
 import re
@@ -19,13 +19,17 @@ _ADVICE = "pass an optax optimizer, such as optax.sgd(0.1), or a function of met
 
 
 def as_transformation(optimizer: Any) -> optax.GradientTransformation | None:
-    """The optax form of an optimizer; None for a function of the meta-parameters, which has to be called first.
+    """Converts an optimizer to optax form.
 
-    Accepted: a `GradientTransformation`, an object with `gradient_transformation()` (`optax.MultiSteps`) or with
-    methods `init` and `update`, and a pair `(init, update)`.
+    Args:
+        optimizer: a `GradientTransformation`, an object with `gradient_transformation()` such as `optax.MultiSteps`, an
+            object with methods `init` and `update`, a pair `(init, update)`, or a function of the meta-parameters.
+
+    Returns:
+        The transformation; None for a function of the meta-parameters, which must be called first.
 
     Raises:
-        UserError: the object is none of these; names it and what to pass.
+        UserError: the object is none of these.
 
     >>> import optax
     >>> as_transformation(optax.MultiSteps(optax.sgd(0.1), 2)).init is not None
@@ -56,10 +60,10 @@ def as_transformation(optimizer: Any) -> optax.GradientTransformation | None:
 
 
 def build(optimizer: Any, meta: Any) -> optax.GradientTransformation:
-    """The optax optimizer for these meta-parameters.
+    """Builds the optax optimizer for the given meta-parameters.
 
     Raises:
-        UserError: no optimizer, or a function that does not return one.
+        UserError: the object is neither an optimizer nor a function that returns one.
     """
     transformation = as_transformation(optimizer)
     if transformation is not None:
@@ -75,26 +79,26 @@ def build(optimizer: Any, meta: Any) -> optax.GradientTransformation:
 
 
 def _is_scalar(meta: Any) -> bool:
-    """Whether the meta-parameters are one number, which may well be the learning rate."""
+    """Returns True if the meta-parameters are a single number, which may be the learning rate."""
     leaves = jax.tree.leaves(meta)
     return len(leaves) == 1 and jnp.ndim(leaves[0]) == 0
 
 
 def initial_state(transformation: optax.GradientTransformation, params: Any) -> Any:
-    """The optimizer's state before the first update.
+    """Returns the optimizer's state before the first update.
 
     Raises:
-        UserError: the optimizer cannot start from these parameters.
+        UserError: initialization fails for these parameters.
     """
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts and floats
         return _one_line("initialization", transformation.init, params)
 
 
 def step(transformation: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
-    """Parameters and optimizer state after one update; its derivative is that of the active branch at zero norms.
+    """Returns parameters and optimizer state after one update, differentiable where norms are zero.
 
     Raises:
-        UserError: the update needs more than the gradient, or changes the shape of parameters or state.
+        UserError: the update needs more than the gradient, or changes shapes of the parameters or the state.
     """
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts and floats
         update = functools.partial(_one_line, "update", transformation.update)
@@ -105,7 +109,7 @@ def step(transformation: optax.GradientTransformation, grads: Any, opt_state: An
 
 
 def _one_line(what: str, function: Callable[..., Any], *args: Any) -> Any:
-    """Calls a method of an optimizer; errors that a wrong kind of optimizer causes become one line."""
+    """Calls a method of an optimizer; converts errors to a UserError of one line."""
     try:
         return function(*args)
     except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
@@ -120,7 +124,7 @@ def _one_line(what: str, function: Callable[..., Any], *args: Any) -> Any:
 
 
 def _check_same(name: str, old: Any, new: Any, dtype: bool) -> None:
-    """Refuses an update that changes structure or shapes (and dtypes), which a loop cannot carry."""
+    """Raises a UserError if an update changes structure or shapes (or dtypes), which a loop cannot carry."""
     structures = [str(jax.tree.structure(tree)) for tree in (old, new)]
     if structures[0] != structures[1]:
         raise UserError(

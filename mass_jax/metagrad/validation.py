@@ -1,9 +1,10 @@
-"""Checks of what the caller of `meta_gradient` and `adapt` passes; each error is one line with the fix."""
+"""Validates the arguments of `meta_gradient` and `adapt`; each error is one line that names the fix."""
 
 import functools
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,13 +12,14 @@ from jax.interpreters import partial_eval as pe
 
 from mass_jax.errors import UserError
 from mass_jax.metagrad import trees
+from mass_jax.metagrad.trees import PyTree
 
 
-def parameters(params: Any) -> Any:
-    """The initial parameters as arrays.
+def parameters(params: PyTree) -> PyTree:
+    """Converts the initial parameters to arrays.
 
     Raises:
-        UserError: there are none, or one is not real and floating; names the leaf.
+        UserError: there are no leaves, or a leaf is not real floating-point.
 
     >>> parameters({"w": 1})
     Traceback (most recent call last):
@@ -35,11 +37,11 @@ def parameters(params: Any) -> Any:
     return jax.tree.map(_as_array, params)
 
 
-def meta_parameters(meta: Any) -> Any:
-    """The meta-parameters as arrays.
+def meta_parameters(meta: PyTree) -> PyTree:
+    """Converts the meta-parameters to arrays.
 
     Raises:
-        UserError: a leaf is not an array or a number; names it.
+        UserError: a leaf is not an array or a number.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(meta):
         _dtype(f"meta{jax.tree_util.keystr(path)}", leaf)
@@ -60,7 +62,7 @@ def _as_array(leaf: Any) -> Any:
 
 
 def scalar_loss(name: str, loss: Callable[..., Any]) -> Callable[..., Any]:
-    """The loss, whose result is checked by `scalar` whenever it is traced."""
+    """Wraps a loss so that `scalar` checks its result at each trace."""
 
     @functools.wraps(loss, updated=())
     def checked(*args: Any) -> Any:
@@ -70,10 +72,10 @@ def scalar_loss(name: str, loss: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def scalar(name: str, value: Any) -> Any:
-    """A loss value.
+    """Returns a loss value unchanged.
 
     Raises:
-        UserError: it is not a real floating scalar.
+        UserError: the value is not a real floating-point scalar.
 
     >>> scalar("outer_loss", jnp.ones(3))
     Traceback (most recent call last):
@@ -93,21 +95,38 @@ def scalar(name: str, value: Any) -> Any:
 
 
 def with_aux(value: Any) -> tuple[Any, Any]:
-    """The result of an outer loss with `has_aux`: a pair whose first element is a scalar."""
+    """Returns the result `(scalar, aux)` of an outer loss with `has_aux`; raises a UserError for anything else."""
     if not (isinstance(value, tuple | list) and len(value) == 2):
-        raise UserError("outer_loss returned no pair, but has_aux=True needs (scalar, aux)")
+        raise UserError(f"outer_loss returned {type(value).__name__}, but has_aux=True needs a pair (scalar, aux)")
     return scalar("outer_loss", value[0]), value[1]
 
 
-def all_used(meta: Any, used: Callable[[Any], Any]) -> None:
-    """Refuses meta-parameters that a function does not depend on.
-
-    Args:
-        meta: meta-parameters; integer leaves have no derivative and are not asked for.
-        used: function of `meta` whose outputs shape the adaptation; it is traced, not computed.
+def same_shapes(name: str, tree: PyTree, other_name: str, other: PyTree) -> None:
+    """Checks that two trees have the same structure and leaf shapes.
 
     Raises:
-        UserError: names the leaves whose meta-gradient would be zero because nothing depends on them.
+        UserError: they differ.
+
+    >>> same_shapes("grads", {"w": jnp.ones(2)}, "params", {"w": jnp.ones(3)})
+    Traceback (most recent call last):
+    mass_jax.errors.UserError: grads must have the structure and shapes of params: ...
+    """
+    try:
+        chex.assert_trees_all_equal_shapes(tree, other)
+    except AssertionError as error:
+        reason = " ".join(str(error).split()).removeprefix("[Chex] ")
+        raise UserError(f"{name} must have the structure and shapes of {other_name}: {reason}") from None
+
+
+def all_used(meta: PyTree, used: Callable[[Any], Any]) -> None:
+    """Checks that a function depends on every floating-point leaf of the meta-parameters.
+
+    Args:
+        meta: meta-parameters; integer leaves have no derivative and are skipped.
+        used: function of `meta`; it is traced, not evaluated.
+
+    Raises:
+        UserError: some leaves are unused, so their meta-gradient would be zero; the message names them.
     """
     active, rest = trees.split(meta)
     named = jax.tree_util.tree_leaves_with_path(active)

@@ -1,1 +1,5 @@
-"""MASS as pure functions, in the order of one meta-iteration: generate, score, adapt, outer, policy, meta_step."""
+"""The MASS algorithm as pure functions: generate, score, adapt, outer loss, policy gradient and meta-step."""
+
+from mass_jax import lazy
+
+lazy.require(__name__, "absl")

@@ -1,11 +1,11 @@
-"""The inner loop: K LoRA steps on weighted practice examples, one adapter a task.
+"""The inner loop: K LoRA steps on weighted examples, with one adapter per problem.
 
-Letters: N tasks, M examples of a task, T tokens.
+Shape suffixes: N problems, M examples per problem, T tokens.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import optax
@@ -14,13 +14,13 @@ from mass_jax import metagrad as mg
 from mass_jax.llama import lora
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Text
+from mass_jax.types import Adapter
 
-# B = 0 makes dL/dA exactly 0 at the first step, where Adam's sqrt has no derivative; eps_root > 0 mends that.
 OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
-    "sgd": optax.sgd,
-    "momentum": lambda rate: optax.sgd(rate, momentum=0.9),
-    "adam": lambda rate: optax.adam(rate, eps_root=1e-8),
-    "adamw": lambda rate: optax.adamw(rate, eps_root=1e-8),
+    "sgd": functools.partial(mg.make_optimizer, "sgd"),
+    "momentum": functools.partial(mg.make_optimizer, "sgd", momentum=0.9),
+    "adam": functools.partial(mg.make_optimizer, "adam"),
+    "adamw": functools.partial(mg.make_optimizer, "adamw"),
 }
 ADJOINTS: dict[str, Callable[[], mg.Adjoint]] = {
     "weighted": mg.WeightedMixedMode,
@@ -32,14 +32,15 @@ ADJOINTS: dict[str, Callable[[], mg.Adjoint]] = {
 
 @dataclasses.dataclass(frozen=True)
 class LoraLoop:
-    """How a task's adapter is made.
+    """The inner loop that adapts the language model to one problem.
 
-    Args:
+    Attributes:
         solver: the language model.
-        optimizer: any optax chain.
-        num_steps: K.
-        rank, targets: size and places of the adapter.
-        adjoint: how `meta_step` differentiates through these steps.
+        optimizer: inner optimizer, any optax chain.
+        num_steps: number of inner steps K.
+        rank: rank of the adapter.
+        targets: names of the projections that carry adapters.
+        adjoint: method by which `meta_step` differentiates through the steps.
     """
 
     solver: Solver
@@ -49,30 +50,31 @@ class LoraLoop:
     targets: tuple[str, ...]
     adjoint: mg.Adjoint
 
-    def init_adapters(self, keys_N: jax.Array) -> Any:
-        """Fresh adapters with B = 0, one a task (leading axis N): the model starts as the unadapted one."""
+    def init_adapters(self, keys_N: jax.Array) -> Adapter:
+        """Returns fresh adapters with B = 0, one per key (leading axis N), which leave the model unchanged."""
         return jax.vmap(self._init_adapter)(keys_N)
 
-    def _init_adapter(self, key: jax.Array) -> Any:
+    def _init_adapter(self, key: jax.Array) -> Adapter:
+        """Returns the fresh adapter of one problem."""
         config = self.solver.config
         blocks = self.solver.inner_blocks or config.num_hidden_layers
         return lora.init(key, dataclasses.replace(config, num_hidden_layers=blocks), self.rank, self.targets)
 
     def loss(self, weights: Weights) -> mg.WeightedLoss:
-        """L_inner = sum_i s_i l_i as a function of one task's adapter, scores and examples (or what was `read`)."""
+        """Returns L_inner = sum_i s_i l_i as a function of an adapter, scores and examples (`Text` or `Read`)."""
         return mg.WeightedLoss(lambda adapter, text: self.solver.completion_nll(weights, text, adapter))
 
 
-def adapt(loop: LoraLoop, weights: Weights, adapters: Any, scores_NM: jax.Array, examples: Text) -> Any:
-    r"""Adapts the model to each task on its own examples.
+def adapt(loop: LoraLoop, weights: Weights, adapters: Adapter, scores_NM: jax.Array, examples: Text) -> Adapter:
+    r"""Adapts the model to each problem on that problem's examples.
 
     .. math:: \phi_{t+1} = \Upsilon(\nabla_\phi \sum_i s_i \ell_i(\phi_t), \phi_t)
 
     Args:
         loop: the inner loop.
-        weights: the generator's weights; the model that adapts is the model that wrote.
+        weights: the generator's weights; the model that wrote the examples is the one that adapts.
         adapters: fresh adapters, leading axis N.
-        scores_NM: weight of each example; 1 at test time.
+        scores_NM: weight of each example, float32; 1 at test time.
         examples: rows [N, M, T] in solver form.
 
     Returns:
@@ -81,9 +83,9 @@ def adapt(loop: LoraLoop, weights: Weights, adapters: Any, scores_NM: jax.Array,
     Source: the paper, section 2.1, L_inner.
     """
 
-    def one(adapter: Any, scores_M: jax.Array, text: Text) -> Any:
+    def one(adapter: Adapter, scores_M: jax.Array, text: Text) -> Adapter:
         inner_loss = loop.loss(weights)
-        seen = loop.solver.read(weights, text)
-        return mg.adapt(inner_loss, adapter, scores_M, seen, optimizer=loop.optimizer, num_steps=loop.num_steps).params
+        rows = loop.solver.read(weights, text)
+        return mg.adapt(inner_loss, adapter, scores_M, rows, optimizer=loop.optimizer, num_steps=loop.num_steps).params
 
     return jax.vmap(one)(adapters, scores_NM, examples)

@@ -1,16 +1,19 @@
-"""Stops a training whose updates are not finite."""
-
-from typing import Any
+"""Stops training when updates are repeatedly not finite."""
 
 from mass_jax.errors import UserError
+from mass_jax.types import PyTree
 
 
 class NotFinite(UserError):
-    """Too many updates in a row were skipped because their gradients were not finite."""
+    """Raised when too many updates in a row were skipped because of non-finite gradients."""
 
 
-def check_finite(*opt_states: Any, limit: int) -> None:
-    """Stops a run whose updates keep being skipped.
+def check_finite(*opt_states: PyTree, limit: int) -> None:
+    """Checks that the outer optimizers still apply updates.
+
+    Args:
+        *opt_states: states of `meta_step.outer_optimizer`, which count skipped updates.
+        limit: number of consecutive skipped updates that stops the run.
 
     Raises:
         NotFinite: an outer optimizer has skipped `limit` updates in a row.
@@ -19,5 +22,5 @@ def check_finite(*opt_states: Any, limit: int) -> None:
     if worst >= limit:
         raise NotFinite(
             f"gradients were not finite in {worst} steps in a row (--max_skipped_steps={limit}); the last checkpoint "
-            f"is sound: lower --inner_lr or --generator_lr, in a new --workdir"
+            f"is valid: lower --inner_lr or --generator_lr, in a new --workdir"
         )

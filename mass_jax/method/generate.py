@@ -1,6 +1,6 @@
-"""From problems to tokens, from samples to practice examples: the host side of one meta-iteration.
+"""Prompts, sampling and parsing of synthetic examples.
 
-Letters: N tasks, M samples of a task, T tokens.
+Shape suffixes: N problems, M samples per problem, T tokens.
 """
 
 import collections
@@ -17,18 +17,19 @@ from mass_jax.llama.tokenizer import encode
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Rollout, Text, TooLong, encode_pairs, encode_prompts, join_rollout
 from mass_jax.tasks.base import Example, Problem, Rejected, Task
+from mass_jax.types import Adapter
 
-FEW_SHOT_BUCKET = 64
+FEW_SHOT_BUCKET = 64  # few-shot prompts are padded to a multiple of it, in tokens
 
 
 class Practice(NamedTuple):
-    """Practice examples of N tasks, M each.
+    """Synthetic examples of N problems, M each.
 
-    Args:
-        texts_NM: what was written, as text.
-        parsed_NM: what was found in it; `Rejected` entries are masked rows of the arrays.
-        examples: [N, M, T] in solver form, what the inner loop trains on.
-        scorer_texts: [N, M, T] in scorer form.
+    Attributes:
+        texts_NM: the sampled texts.
+        parsed_NM: the parsed texts; `Rejected` entries are masked rows of the arrays.
+        examples: examples in solver form, [N, M, T], on which the inner loop trains.
+        scorer_texts: examples in scorer form, [N, M, T].
     """
 
     texts_NM: list[list[str]]
@@ -38,24 +39,26 @@ class Practice(NamedTuple):
 
     @property
     def kept_NM(self) -> np.ndarray:
-        """1 where an example can be trained on, float32."""
+        """1 where an example parsed and fits its row, float32."""
         return np.asarray(np.asarray(self.examples.target_BT).any(-1), np.float32)
 
     def reasons(self) -> collections.Counter[str]:
-        """How often each reason rejected a text."""
+        """Returns the number of rejected texts by reason."""
         return collections.Counter(p.reason for row in self.parsed_NM for p in row if isinstance(p, Rejected))
 
 
 @dataclasses.dataclass(frozen=True)
 class Dialogue:
-    """How problems become prompts, and samples become texts and examples.
+    """Converts problems to prompts, and samples to texts and examples.
 
-    Args:
-        tokenizer: of the solver model.
-        task: the domain.
-        max_prompt_tokens, max_generator_prompt_tokens, max_example_tokens, max_answer_tokens: lengths; a longer prompt
-            is an error, a longer example or answer ends unfinished.
-        end_token: ends every completion; None is the tokenizer's eos.
+    Attributes:
+        tokenizer: tokenizer of the solver.
+        task: the task.
+        max_prompt_tokens: length of solver prompts; a longer prompt is an error.
+        max_generator_prompt_tokens: length of generator prompts; a longer prompt is an error.
+        max_example_tokens: length at which a generated example is cut off.
+        max_answer_tokens: length at which an answer is cut off.
+        end_token: token that ends every completion; None uses the tokenizer's eos token.
     """
 
     tokenizer: Any
@@ -67,30 +70,38 @@ class Dialogue:
     end_token: int | None = None
 
     def generator_prompts(self, problems: Sequence[Problem]) -> tuple[np.ndarray, np.ndarray]:
-        """Prompts x_i under which examples are written: tokens [N, T] and lengths [N]."""
+        """Returns the prompts x_i of the generator, as tokens [N, T] and lengths [N].
+
+        Raises:
+            TooLong: a prompt does not fit; the message names the flag.
+        """
         prompts = [self.task.generator_prompt(problem.problem) for problem in problems]
         return encode_prompts(
             self.tokenizer, prompts, self.max_generator_prompt_tokens, flag="max_generator_prompt_tokens"
         )
 
     def solver_prompts(self, problems: Sequence[Problem]) -> tuple[np.ndarray, np.ndarray]:
-        """Prompts under which problems are answered: tokens [N, T] and lengths [N]."""
+        """Returns the prompts of the solver, as tokens [N, T] and lengths [N].
+
+        Raises:
+            TooLong: a prompt does not fit; the message names the flag.
+        """
         prompts = [self.task.solver_prompt(problem.problem) for problem in problems]
         return encode_prompts(self.tokenizer, prompts, self.max_prompt_tokens)
 
     def few_shot_prompts(
         self, problems: Sequence[Problem], shots: Sequence[Sequence[Example]]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Solver prompts behind `shots[n]` solved problems, padded to few lengths, since each length is compiled."""
+        """Returns solver prompts after the solved problems `shots[n]`; lengths are bucketed to limit compilations."""
         prompts = [self.task.solver_prompt(p.problem, s) for p, s in zip(problems, shots, strict=True)]
         longest = max(len(encode(self.tokenizer, prompt)) for prompt in prompts)
         return encode_prompts(self.tokenizer, prompts, -(-longest // FEW_SHOT_BUCKET) * FEW_SHOT_BUCKET)
 
     def gold(self, problems: Sequence[Problem]) -> Rollout:
-        """Gold solutions as rows [N, 1, T]; their log-probabilities are not defined and stand as 0.
+        """Returns gold solutions as rows [N, 1, T]; their log-probabilities are undefined and set to 0.
 
         Raises:
-            TooLong: if a gold solution does not fit; the message names the problem.
+            TooLong: a gold solution does not fit; the message names the problem.
         """
         pairs = [(self.task.solver_prompt(p.problem), p.solution) for p in problems]
         text, too_long = encode_pairs(
@@ -103,16 +114,16 @@ class Dialogue:
         return Rollout(text, np.zeros_like(text.target_BT))
 
     def read(self, samples: sampling.Samples) -> list[list[str]]:
-        """Decodes samples [N, M, T], without special tokens and without the token that ended each.
+        """Decodes samples, without special tokens and without the stop token of each.
 
         Args:
-            samples: of `sample`.
+            samples: from `sample`, [N, M, T].
 
         Returns:
             N lists of M texts.
         """
         tokens_NMT = np.asarray(samples.tokens_NMT)
-        # An end token that only a configuration names is not special to the tokenizer.
+        # A stop token that only a configuration names is not special to the tokenizer.
         counts_NM = np.asarray(samples.lengths_NM) - np.asarray(samples.finished_NM)
         rows = [t[:c] for t, c in zip(tokens_NMT.reshape(-1, tokens_NMT.shape[-1]), counts_NM.ravel(), strict=True)]
         texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
@@ -120,7 +131,7 @@ class Dialogue:
         return [texts[i : i + width] for i in range(0, len(texts), width)]
 
     def practice(self, problems: Sequence[Problem], texts_NM: list[list[str]]) -> Practice:
-        """Parses what was written for each problem; what cannot be trained on is masked, never dropped."""
+        """Parses the texts that were sampled for each problem; texts that cannot be trained on are masked."""
         parsed = [
             [self.task.parse_example(text, problem.problem) for text in texts]
             for problem, texts in zip(problems, texts_NM, strict=True)
@@ -130,7 +141,7 @@ class Dialogue:
     def encode(
         self, problems: Sequence[Problem], texts_NM: list[list[str]], parsed_NM: list[list[Example | Rejected]]
     ) -> Practice:
-        """Examples as rows in solver and in scorer form."""
+        """Encodes parsed examples as rows in solver form and in scorer form."""
         solver_pairs: list[tuple[str, str] | None] = []
         scorer_pairs: list[tuple[str, str] | None] = []
         for problem, row in zip(problems, parsed_NM, strict=True):
@@ -157,6 +168,7 @@ class Dialogue:
 
     @staticmethod
     def _mark_too_long(parsed_NM: list[list[Example | Rejected]], fits_NM: np.ndarray) -> list[list[Any]]:
+        """Replaces examples that do not fit their rows by `Rejected`."""
         return [
             [
                 Rejected("longer than its row") if isinstance(parsed, Example) and not fits else parsed
@@ -170,7 +182,7 @@ class Dialogue:
 def sample(
     solver: Solver,
     weights: Weights,
-    inner: Any,
+    inner: Adapter | None,
     prompts_NT: jax.Array,
     lengths_N: jax.Array,
     keys_N: jax.Array,
@@ -179,20 +191,21 @@ def sample(
     max_new_tokens: int,
     temperature: float,
 ) -> sampling.Samples:
-    """Samples of each prompt from the solver, adapted to each task if `inner` holds adapters [N, ...].
+    """Samples completions of each prompt from the solver.
 
     Args:
         solver: the language model (static).
         weights: the generator's weights.
-        inner: inner adapters with leading axis N, or None.
-        prompts_NT, lengths_N: right-padded prompts.
-        keys_N: one key a prompt.
-        num_samples: M.
-        max_new_tokens: longest sample.
-        temperature: 0 is greedy.
+        inner: inner adapters with leading axis N; None samples from the unadapted model.
+        prompts_NT: right-padded prompt tokens.
+        lengths_N: prompt lengths.
+        keys_N: one random key per prompt.
+        num_samples: number of samples per prompt, M.
+        max_new_tokens: largest number of generated tokens.
+        temperature: sampling temperature; 0 is greedy.
 
     Returns:
-        `sampling.Samples`, [N, M, T].
+        The samples, [N, M, T].
     """
     return sampling.sample(
         solver.model,
@@ -209,6 +222,6 @@ def sample(
 
 
 def rollout(prompts: tuple[np.ndarray, np.ndarray], samples: sampling.Samples) -> Rollout:
-    """Samples behind their prompts, with the log-probabilities at which they were sampled: rows [N, M, T]."""
+    """Joins prompts and samples to rows [N, M, T], with the log-probabilities of the generated tokens."""
     tokens, logprobs, lengths = map(np.asarray, (samples.tokens_NMT, samples.logprobs_NMT, samples.lengths_NM))
     return join_rollout(*prompts, tokens, logprobs, lengths)

@@ -1,36 +1,37 @@
-"""Which weights act together: frozen base, generator's policy, and a task's inner adapter.
+"""The language model under frozen weights, the generator's policy and a problem's inner adapter.
 
-Letters: B rows, T tokens.
+Shape suffixes: B rows, T tokens.
 """
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mass_jax.llama import Llama, LlamaConfig, lora, losses, suffix
 from mass_jax.method.text import Text
+from mass_jax.types import Adapter, Params
 
 
 class Weights(NamedTuple):
-    """The generator's weights: what is frozen and what meta-training changes.
+    """The generator's weights, split into frozen and trained ones.
 
-    Args:
+    Attributes:
         base: frozen parameters; empty if the generator is trained in full.
-        policy: trained: all parameters, or the generator's own adapter over `base`.
+        policy: trained parameters: all of them, or the generator's own adapter over `base`.
     """
 
-    base: Any
-    policy: Any
+    base: Params
+    policy: Params | Adapter
 
 
 class Read(NamedTuple):
-    """A text of which the blocks without inner adapters have been run.
+    """Rows with the output of the blocks without inner adapters, which is computed once for all inner steps.
 
-    Args:
-        text: rows.
-        hidden_BTD: what the last blocks read of it.
+    Attributes:
+        text: the rows.
+        hidden_BTD: input of the first block with inner adapters.
     """
 
     text: Text
@@ -41,11 +42,11 @@ class Read(NamedTuple):
 class Solver:
     """The language model pi_theta, which writes examples, adapts to them and answers.
 
-    Args:
+    Attributes:
         model: the Llama.
-        generator: "full" if the policy is all parameters, "lora" if it is an adapter over frozen ones.
-        inner_scale: factor of the inner adapter's effect, alpha / rank.
-        inner_blocks: last blocks that carry inner adapters; 0 is all of them.
+        generator: "full" if the policy is all parameters, "lora" if it is an adapter over frozen parameters.
+        inner_scale: scale of the inner adapter, alpha / rank.
+        inner_blocks: number of last blocks that carry inner adapters; 0 stands for all.
     """
 
     model: Llama
@@ -55,27 +56,33 @@ class Solver:
 
     @property
     def config(self) -> LlamaConfig:
+        """The model's architecture."""
         return self.model.config
 
-    def params(self, weights: Weights) -> Any:
-        """The parameters under every adapter."""
+    def params(self, weights: Weights) -> Params:
+        """Returns the parameters without any adapter."""
         return weights.policy if self.generator == "full" else weights.base
 
-    def adapter(self, weights: Weights, inner: Any = None) -> Any:
-        """All that acts on top of `params`: the generator's adapter, the task's, or both as one of summed rank."""
+    def adapter(self, weights: Weights, inner: Adapter | None = None) -> Adapter | None:
+        """Returns the adapter on top of `params`: the generator's, the inner one, or both concatenated."""
         if inner is not None and self.inner_blocks:
             inner = suffix.widen(inner, self.config.num_hidden_layers)
         return self._join(self._own_adapter(weights), inner)
 
     def read(self, weights: Weights, text: Text) -> Text | Read:
-        """A text as adaptation should see it: the blocks that it leaves alone run here, once for all steps."""
+        """Runs the blocks without inner adapters; returns the text unchanged if every block carries them."""
         if not self.inner_blocks:
             return text
         first, _ = self._parts(weights)
         return Read(text, suffix.prefix(first, text.tokens_BT, text.mask_BT))
 
-    def logprobs(self, weights: Weights, text: Text | Read, inner: Any = None) -> jax.Array:
-        """log pi(token | tokens before it), at each token's own position; 0 at the first.
+    def logprobs(self, weights: Weights, text: Text | Read, inner: Adapter | None = None) -> jax.Array:
+        """Returns log pi(token | previous tokens) at the position of each token; 0 at the first.
+
+        Args:
+            weights: the generator's weights.
+            text: rows, or the result of `read`.
+            inner: inner adapter of the problem.
 
         Returns:
             logprobs_BT, float32, in nats.
@@ -90,13 +97,18 @@ class Solver:
             nll_BT = losses.token_nll(self.model, variables, text.tokens_BT, text.mask_BT)
         return jnp.pad(-nll_BT, ((0, 0), (1, 0)))
 
-    def completion_nll(self, weights: Weights, text: Text | Read, inner: Any = None) -> jax.Array:
-        r"""Supervised loss of each row, averaged over its completion's tokens.
+    def completion_nll(self, weights: Weights, text: Text | Read, inner: Adapter | None = None) -> jax.Array:
+        r"""Supervised loss of each row, averaged over the tokens of its completion.
 
         .. math:: \ell_i = -\frac{1}{|a_i|} \sum_t \log \pi(a_{i,t} \mid p_i, a_{i,<t})
 
+        Args:
+            weights: the generator's weights.
+            text: rows, or the result of `read`.
+            inner: inner adapter of the problem.
+
         Returns:
-            losses_B in nats a token; exactly 0, with zero gradient, for a masked row.
+            losses_B in nats per token; exactly 0, with zero gradient, for a masked row.
 
         Source: the paper, section 2.1, the supervised loss l(p_i, a_i; theta).
         """
@@ -105,14 +117,17 @@ class Solver:
         target_BT = rows.target_BT.astype(logprobs_BT.dtype)
         return -(logprobs_BT * target_BT).sum(-1) / jnp.maximum(target_BT.sum(-1), 1)
 
-    def _own_adapter(self, weights: Weights) -> Any:
+    def _own_adapter(self, weights: Weights) -> Adapter | None:
+        """Returns the generator's own adapter, if it has one."""
         return weights.policy if self.generator == "lora" else None
 
-    def _join(self, own: Any, inner: Any) -> Any:
+    def _join(self, own: Adapter | None, inner: Adapter | None) -> Adapter | None:
+        """Scales the inner adapter and concatenates it to the generator's."""
         if inner is None:
             return own
         inner = lora.scaled(inner, self.inner_scale)
         return inner if own is None else lora.concatenate(own, inner)
 
     def _parts(self, weights: Weights) -> tuple[suffix.Part, suffix.Part]:
+        """Splits the model before its first block with inner adapters."""
         return suffix.split(self.model, self.params(weights), self.inner_blocks, self._own_adapter(weights))

@@ -1,10 +1,9 @@
-"""What the generator minimizes: L_generator = L_aux + gamma L_solve.
+"""The generator's objective: L_generator = L_aux + gamma L_solve.
 
-Letters: N tasks, M samples of a task, J solutions of a task, T tokens.
+Shape suffixes: N problems, M samples per problem, J solutions per problem, B rows, T tokens.
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 
@@ -12,15 +11,18 @@ from mass_jax.llama.precision import wide
 from mass_jax.method import policy_gradient
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Rollout
+from mass_jax.types import PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class Surrogate:
-    """Group-normalized clipped surrogate of one model's samples.
+    """Clipped surrogate loss with advantages normalized within each group of samples.
 
-    Args:
+    Attributes:
         solver: the language model.
-        clip_ratio, advantage_eps, ratio_level: see `mass_jax.method.policy_gradient`.
+        clip_ratio: clip range of the policy ratio.
+        advantage_eps: floor of the standard deviation in advantages.
+        ratio_level: "sequence" or "token"; see `mass_jax.method.policy_gradient.clipped_surrogate`.
     """
 
     solver: Solver
@@ -29,9 +31,9 @@ class Surrogate:
     ratio_level: policy_gradient.RatioLevel
 
     def __call__(self, weights: Weights, rollout: Rollout, rewards_NM: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Mean loss over a rollout [N, M, T], and the share of rows outside the clip range."""
+        """Returns the mean loss of a rollout [N, M, T], and the share of rows outside the clip range."""
         advantages_NM = policy_gradient.group_advantages(rewards_NM.astype(wide(rewards_NM.dtype)), self.advantage_eps)
-        # Task by task under vmap, so that tasks and rows stay two axes, which a mesh splits apart.
+        # Under vmap, problems and rows stay separate axes, which the mesh shards separately.
         logprobs_NMT = jax.vmap(lambda text: self.solver.logprobs(weights, text))(rollout.text)
         logprobs_BT, text, old_BT = flatten_tasks((logprobs_NMT, rollout.text, rollout.logprobs_BT))
         losses_B = policy_gradient.clipped_surrogate(
@@ -49,18 +51,19 @@ class Surrogate:
 
 @dataclasses.dataclass(frozen=True)
 class GeneratorObjective:
-    r"""L_generator as a function of the generator's weights.
+    r"""The objective L_generator as a function of the generator's weights.
 
     .. math:: L_{generator} = L_{aux} + \gamma L_{solve}
 
-    L_aux is the clipped surrogate of the examples' rewards. L_solve is cross-entropy on the gold solution, or the same
-    surrogate over the k attempts with binary rewards and pi_old := pi_theta', the adapted model that sampled them.
+    L_aux is the clipped surrogate with the rewards of the examples. L_solve is the cross-entropy of the gold solution,
+    or the same surrogate over the k attempts with binary rewards and pi_old := pi_theta', the adapted model that
+    sampled them.
 
-    Args:
-        surrogate: how samples are reinforced.
-        gold: whether solutions are gold ones; else they are attempts.
+    Attributes:
+        surrogate: the clipped surrogate.
+        gold: whether solutions are gold; otherwise they are attempts.
         gamma: weight of L_solve.
-        reward_examples: False drops L_aux (a control: the generator never learns what to write).
+        reward_examples: False drops L_aux, so that the generator is not rewarded for its examples (a control).
 
     Source: the paper, section 2.3.
     """
@@ -73,12 +76,14 @@ class GeneratorObjective:
     def __call__(
         self, weights: Weights, generated: Rollout, rewards_NM: jax.Array, solutions: Rollout, right_NJ: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Scalar loss, and its parts to log.
+        """Returns the scalar loss, and its terms as metrics.
 
         Args:
-            weights: the generator's weights, differentiated.
-            generated: what it wrote, [N, M, T]; `rewards_NM` are constants here.
-            solutions: gold solutions (J = 1) or attempts, [N, J, T]; `right_NJ` is 1 for right attempts.
+            weights: the generator's weights, with respect to which the loss is differentiated.
+            generated: rollout of the examples, [N, M, T].
+            rewards_NM: rewards of the examples, treated as constants.
+            solutions: gold solutions (J = 1) or attempts, [N, J, T].
+            right_NJ: 1 for correct attempts.
         """
         aux_loss, clipped = self.surrogate(weights, generated, rewards_NM)
         if self.gold:
@@ -89,10 +94,10 @@ class GeneratorObjective:
         total = self.gamma * solve_loss
         if self.reward_examples:
             total += aux_loss
-        parts = {"loss": total, "aux_loss": aux_loss, "solve_loss": solve_loss, "clip_ratio": clipped}
-        return total, parts if self.gold else parts | {"solve_clip_ratio": solve_clipped}
+        terms = {"loss": total, "aux_loss": aux_loss, "solve_loss": solve_loss, "clip_ratio": clipped}
+        return total, terms if self.gold else terms | {"solve_clip_ratio": solve_clipped}
 
 
-def flatten_tasks(tree: Any) -> Any:
-    """Joins the task and sample axes: [N, M, ...] to [N * M, ...]."""
+def flatten_tasks(tree: PyTree) -> PyTree:
+    """Merges the problem and sample axes: [N, M, ...] to [N * M, ...]."""
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)

@@ -1,6 +1,6 @@
-"""Policy gradients of the generator and the solver: advantages within a group, clipped surrogate (GRPO).
+"""Policy gradients of the generator and the solver: group advantages and the clipped surrogate of GRPO.
 
-Letters: N tasks, M samples of a task (one group), B rows, T tokens.
+Shape suffixes: N problems, M samples per problem (one group), B rows, T tokens.
 """
 
 from typing import Literal
@@ -12,14 +12,14 @@ RatioLevel = Literal["sequence", "token"]
 
 
 def group_advantages(rewards_NM: jax.Array, eps: float) -> jax.Array:
-    r"""Rewards normalized within each task's group of samples.
+    r"""Rewards normalized within each problem's group of samples.
 
     .. math:: A_i = (r_i - \mathrm{mean}_j r_j) / (\mathrm{std}_j r_j + \epsilon)
 
     Args:
-        rewards_NM: rewards, in nats for meta-gradient rewards.
-        eps: floor of the deviation. It is not only numerics: once a group's rewards agree, dividing by their tiny
-            deviation would turn noise into full-size advantages.
+        rewards_NM: rewards; meta-gradient rewards are in nats.
+        eps: floor of the standard deviation. Besides avoiding division by zero, it keeps noise small when the rewards
+            of a group are nearly equal.
 
     Returns:
         advantages_NM, exactly 0 for a group of equal rewards.
@@ -29,10 +29,10 @@ def group_advantages(rewards_NM: jax.Array, eps: float) -> jax.Array:
     >>> group_advantages(jnp.array([[1.0, 3.0]]), eps=0.0)
     Array([[-1.,  1.]], dtype=float32)
     """
-    centred_NM = rewards_NM - rewards_NM.mean(-1, keepdims=True)
-    # max keeps 0/0 out of a group of equal rewards when eps is 0
+    centered_NM = rewards_NM - rewards_NM.mean(-1, keepdims=True)
+    # The maximum avoids 0/0 for a group of equal rewards when eps is 0.
     scale_N1 = jnp.maximum(rewards_NM.std(-1, keepdims=True) + eps, jnp.finfo(rewards_NM.dtype).tiny)
-    return centred_NM / scale_N1
+    return centered_NM / scale_N1
 
 
 def clipped_surrogate(
@@ -51,15 +51,15 @@ def clipped_surrogate(
 
     Args:
         logprobs_BT: log pi_theta of each token, in nats.
-        old_logprobs_BT: log pi_old of each token, when it was sampled.
-        target_BT: 1 on sampled tokens, 0 on prompt and padding.
-        advantages_B: one advantage a row.
+        old_logprobs_BT: log pi_old of each token at sampling time, in nats.
+        target_BT: 1 on generated tokens, 0 on prompt tokens and padding.
+        advantages_B: one advantage per row.
         clip_ratio: epsilon.
-        level: "sequence" takes the ratio of whole completions (the paper's formula); "token" takes one ratio a token
-            and averages over the row's tokens.
+        level: "sequence" uses the ratio of whole completions, as the paper does; "token" uses one ratio per token and
+            averages over the row's tokens.
 
     Returns:
-        losses_B; a row without sampled tokens gives 0.
+        losses_B, 0 for a row without generated tokens.
 
     Source: the paper, L_aux of section 2.3.
 
@@ -77,6 +77,7 @@ def clipped_surrogate(
 
 
 def _clipped(ratio: jax.Array, advantages: jax.Array, clip_ratio: float) -> jax.Array:
+    """Returns the clipped loss of each ratio."""
     clipped = jnp.clip(ratio, 1 - clip_ratio, 1 + clip_ratio)
     return -jnp.minimum(ratio * advantages, clipped * advantages)
 
@@ -84,6 +85,6 @@ def _clipped(ratio: jax.Array, advantages: jax.Array, clip_ratio: float) -> jax.
 def clip_fraction(
     logprobs_BT: jax.Array, old_logprobs_BT: jax.Array, target_BT: jax.Array, *, clip_ratio: float
 ) -> jax.Array:
-    """Share of rows whose sequence-level ratio lies outside the clip range; scalar in [0, 1]."""
+    """Returns the share of rows whose sequence-level ratio is outside the clip range; scalar in [0, 1]."""
     ratio_B = jnp.exp(((logprobs_BT - old_logprobs_BT) * target_BT).sum(-1))
     return (jnp.abs(ratio_B - 1) > clip_ratio).mean()

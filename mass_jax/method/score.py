@@ -1,6 +1,6 @@
 """The scorer s_eta(T, p_i, a_i): a small Llama trunk with a sigmoid head.
 
-Letters: B rows, T tokens, D width.
+Shape suffixes: B rows, T tokens, D width.
 """
 
 import dataclasses
@@ -11,16 +11,22 @@ import jax.numpy as jnp
 
 from mass_jax.llama import Llama, LlamaConfig
 from mass_jax.method.text import Text
+from mass_jax.types import Params
 
 HEAD_FEATURES = 16
 
 
 def scorer_config(base: LlamaConfig, layers: int, width: int) -> LlamaConfig:
-    """The base model's architecture at a light size ("follows the base model's architecture but is lightweight").
+    """Returns the scorer's architecture: that of the base model at a smaller size.
+
+    Heads have 16 features, and the MLP is 2.5 times as wide as the trunk.
 
     Args:
         base: configuration of the language model.
-        layers, width: blocks and hidden size of the trunk; heads have 16 features, the MLP 5/2 of the width.
+        layers: number of blocks of the trunk.
+        width: hidden size of the trunk.
+
+    Source: the paper, section 3.1 ("follows the base model's architecture but is lightweight").
     """
     heads = max(width // HEAD_FEATURES, 1)
     return dataclasses.replace(
@@ -31,35 +37,35 @@ def scorer_config(base: LlamaConfig, layers: int, width: int) -> LlamaConfig:
         num_key_value_heads=heads,
         head_dim=HEAD_FEATURES,
         intermediate_size=width * 5 // 2,
-        tie_word_embeddings=True,  # the trunk's output goes to the score head, so an output matrix would be dead weight
+        tie_word_embeddings=True,  # the trunk feeds the score head, so an output matrix would be unused
     )
 
 
-def init(key: jax.Array, trunk: Llama) -> Any:
-    """Fresh parameters: random trunk, zero head, so that every score starts at 1/2."""
+def init(key: jax.Array, trunk: Llama) -> Params:
+    """Returns initial parameters: a random trunk and a zero head, so that every score starts at 1/2."""
     params = trunk.init(key, jnp.zeros((1, 2), jnp.int32))["params"]
     width = trunk.config.hidden_size
     return {"trunk": params, "head": {"kernel": jnp.zeros(width), "bias": jnp.zeros(())}}
 
 
-def scores(trunk: Llama, params: Any, text: Text) -> jax.Array:
-    r"""Relevance of each example to its task.
+def scores(trunk: Llama, params: Params, text: Text) -> jax.Array:
+    r"""Score of each example for its target problem.
 
     .. math:: s_i = \sigma(w^\top h(T, p_i, a_i) + b) \in (0, 1)
 
-    with h the trunk's state at the last real token.
+    with h the hidden state of the trunk at the last real token.
 
     Args:
         trunk: the scorer's Llama.
         params: from `init`.
-        text: task and example in the scorer's form; any leading axes.
+        text: target problem and example in scorer form, with any leading axes.
 
     Returns:
-        scores_B, with the leading axes of `text`.
+        Scores with the leading axes of `text`.
 
     Source: the paper, sections 2.1 and 3.1 ("sigmoid-constrained numerical scoring head").
     """
-    if text.tokens_BT.ndim > 2:  # task by task under vmap: tasks and rows stay two axes, which a mesh splits apart
+    if text.tokens_BT.ndim > 2:  # problems and rows stay separate axes, which the mesh shards separately
         return jax.vmap(lambda one: scores(trunk, params, one))(text)
     tokens_BT, mask_BT = text.tokens_BT, text.mask_BT
     hidden_BTD: Any = trunk.apply({"params": params["trunk"]}, tokens_BT, mask_BT, method="hidden")

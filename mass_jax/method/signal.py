@@ -1,6 +1,6 @@
-"""Reward signal: its one definition, and warnings for a training that gets none.
+"""Reward signal: its definition, and warnings for training without it.
 
-Letters: N tasks, M samples of a task.
+Shape suffixes: N problems, M samples per problem.
 """
 
 from collections.abc import Iterable, Mapping
@@ -8,16 +8,16 @@ from collections.abc import Iterable, Mapping
 import jax
 from absl import logging
 
-WINDOW = 10  # consecutive steps without a signal between two warnings
-WORTH_A_WARNING = 0.1  # share of steps without a signal
+WINDOW = 10  # consecutive steps without signal between two warnings
+WORTH_A_WARNING = 0.1  # share of steps without signal
 
 
 def has_signal(rewards_NM: jax.Array) -> jax.Array:
-    """Returns for each task whether its rewards differ.
+    """Returns whether the rewards of each problem differ.
 
-    This is the project's definition of a signal. Advantages are normalized within a task, so that equal rewards (all
-    examples rejected, all attempts wrong, a gradient that is not finite and counts as 0) teach nothing. The metrics
-    `tasks_without_signal` and `frac_reward_zero_std` are the number and the share of the tasks without one.
+    This is the definition of signal in this project. Advantages are normalized within a problem, so equal rewards (all
+    examples rejected, all attempts incorrect, or a non-finite gradient, which counts as 0) do not train anything. The
+    metrics `tasks_without_signal` and `frac_reward_zero_std` are the number and the share of problems without signal.
 
     >>> import jax.numpy as jnp
     >>> has_signal(jnp.array([[0.0, 0.0], [0.5, 0.5], [0.5, -0.5]]))
@@ -27,17 +27,17 @@ def has_signal(rewards_NM: jax.Array) -> jax.Array:
 
 
 def signal_metrics(rewards_NM: jax.Array) -> dict[str, jax.Array]:
-    """Returns the scalars to log that say how many tasks had no signal."""
+    """Returns the number and the share of problems without signal, as scalars to log."""
     silent_N = ~has_signal(rewards_NM)
     return {"tasks_without_signal": silent_N.sum(), "frac_reward_zero_std": silent_N.mean()}
 
 
 class SignalWatch:
-    """Warns when no task of a step has a signal, once in a window of such steps, and at the end.
+    """Warns of steps in which no problem has signal: once per window of such steps, and at the end.
 
     Args:
-        label: name of the training.
-        earlier: metrics of the steps before a resumption.
+        label: name of the training run in log lines.
+        earlier: metrics of the steps before the run was resumed.
     """
 
     def __init__(self, label: str, earlier: Iterable[Mapping[str, float]] = ()):
@@ -48,20 +48,25 @@ class SignalWatch:
             self._count(metrics)
 
     def note(self, metrics: Mapping[str, float]) -> None:
-        """Counts one step, and warns at the end of a window."""
+        """Counts one step, and warns at the end of a window.
+
+        Args:
+            metrics: metrics of the step.
+        """
         self._count(metrics)
         if self._in_a_row and self._in_a_row % WINDOW == 0:
             logging.warning("%s: no signal in the last %d steps: %s", self._label, self._in_a_row, self._advice)
 
     def summarize(self) -> None:
-        """Reports the share of steps without a signal, if there were any."""
+        """Logs the share of steps without signal, if there were any."""
         if self._silent:
             share = self._silent / self._steps
             level = logging.WARNING if share >= WORTH_A_WARNING else logging.INFO
-            line = "%s: %d of %d steps (%.0f %%) had no signal and trained nothing on rewards; the last of them: %s"
+            line = "%s: %d of %d steps (%.0f %%) had no signal and trained nothing on rewards; in the last one: %s"
             logging.log(level, line, self._label, self._silent, self._steps, 100 * share, self._advice)
 
     def _count(self, metrics: Mapping[str, float]) -> None:
+        """Updates the counts by one step."""
         silent = metrics.get("frac_reward_zero_std") == 1
         self._steps += 1
         self._silent += silent
@@ -71,16 +76,17 @@ class SignalWatch:
 
 
 def _advice(metrics: Mapping[str, float]) -> str:
-    """The likely cause in a step without a signal, and what to change."""
+    """Returns the likely cause of a step without signal, and the flags to change."""
     if metrics.get("kept_share") == 0:
         reasons = {n.partition("/")[2]: count for n, count in metrics.items() if n.startswith("rejected/")}
-        worst = f", most for {max(reasons, key=reasons.__getitem__)!r}" if reasons else ""
+        worst = f", most often for {max(reasons, key=reasons.__getitem__)!r}" if reasons else ""
         return (
             f"every example was rejected{worst}; raise --max_example_tokens, or use a --model that writes examples in "
-            f"the form of --task"
+            f"the format of --task"
         )
     if metrics.get("right_rate") == 0:
-        return "no attempt was right; raise --num_attempts or --max_answer_tokens, or use --outer=gold"
+        return "no attempt was correct; raise --num_attempts or --max_answer_tokens, or use --outer=gold"
     if "kept_share" not in metrics and metrics.get("reward") in (0, 1):
-        return f"all attempts were {'right' if metrics['reward'] else 'wrong'}; choose problems of another difficulty"
-    return "all rewards of each task were equal; raise --num_examples or --temperature"
+        verdict = "correct" if metrics["reward"] else "incorrect"
+        return f"all attempts were {verdict}; choose problems of another difficulty"
+    return "the rewards of each problem were equal; raise --num_examples or --temperature"

@@ -1,10 +1,10 @@
-"""The Solver GRPO baseline: the same tasks and samples, spent on direct attempts with binary rewards.
+"""The Solver GRPO baseline: direct attempts with binary rewards, on the same problems and number of samples.
 
-Letters: N tasks, M attempts of a task, T tokens.
+Shape suffixes: N problems, M attempts per problem, T tokens.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,38 +14,60 @@ from mass_jax.method.models import Weights
 from mass_jax.method.objective import Surrogate
 from mass_jax.method.signal import signal_metrics
 from mass_jax.method.text import Rollout
+from mass_jax.types import Adapter, Params, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class SolverGrpo:
-    """All that is fixed while training the baseline."""
+    """Everything that stays fixed during training.
+
+    Attributes:
+        surrogate: the clipped surrogate loss.
+        optimizer: optimizer of the policy.
+    """
 
     surrogate: Surrogate
     optimizer: optax.GradientTransformation
 
 
 class GrpoState(NamedTuple):
-    """All that training changes, and the step count."""
+    """State of training.
+
+    Attributes:
+        step: number of finished steps, int32.
+        policy: the trained parameters.
+        policy_opt_state: state of the optimizer.
+    """
 
     step: jax.Array
-    policy: Any
-    policy_opt_state: Any
+    policy: Params | Adapter
+    policy_opt_state: PyTree
 
 
-def init_state(learner: SolverGrpo, policy_params: Any) -> GrpoState:
-    """The state before the first step."""
+def init_state(learner: SolverGrpo, policy_params: Params | Adapter) -> GrpoState:
+    """Returns the state before the first step."""
     return GrpoState(jnp.zeros((), jnp.int32), policy_params, learner.optimizer.init(policy_params))
 
 
 def grpo_step(
-    learner: SolverGrpo, state: GrpoState, base: Any, attempts: Rollout, right_NM: jax.Array
+    learner: SolverGrpo, state: GrpoState, base: Params, attempts: Rollout, right_NM: jax.Array
 ) -> tuple[GrpoState, dict[str, jax.Array]]:
-    """One policy-gradient step on attempts [N, M, T] with binary rewards.
+    """Runs one policy-gradient step with binary rewards.
+
+    Args:
+        learner: loss and optimizer; static under jit.
+        state: state before the step.
+        base: frozen parameters; empty if the generator is trained in full.
+        attempts: rollout of the attempts, [N, M, T].
+        right_NM: 1 for correct attempts, float32.
+
+    Returns:
+        The state after the step, and scalars to log.
 
     Source: the paper, section 3.2, "Solver GRPO"; Shao et al. 2024.
     """
 
-    def loss(policy_params: Any) -> tuple[jax.Array, jax.Array]:
+    def loss(policy_params: Params | Adapter) -> tuple[jax.Array, jax.Array]:
         return learner.surrogate(Weights(base, policy_params), attempts, right_NM)
 
     (value, clipped), grads = jax.value_and_grad(loss, has_aux=True)(state.policy)

@@ -1,6 +1,6 @@
-"""Token arrays: prompts with completions, padded to one length, on the host.
+"""Token arrays of prompts with completions, padded to a fixed length on the host.
 
-Letters: B rows, T tokens of a row, N tasks, M samples of a task.
+Shape suffixes: B rows, T tokens per row, N problems, M samples per problem.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from mass_jax.llama.tokenizer import encode
 
 
 class Text(NamedTuple):
-    """Rows of prompt + completion, right-padded.
+    """Right-padded rows of prompt and completion.
 
-    Args:
-        tokens_BT: int32 ids.
-        mask_BT: True on real tokens.
-        target_BT: float32, 1 on the tokens of the completion, which a loss is to count; a row of zeros is a masked row.
+    Attributes:
+        tokens_BT: token ids, int32.
+        mask_BT: True on real tokens, False on padding.
+        target_BT: 1 on the tokens of the completion, which losses count, float32; a masked row has only zeros.
     """
 
     tokens_BT: Any
@@ -27,11 +27,11 @@ class Text(NamedTuple):
 
 
 class Rollout(NamedTuple):
-    """Sampled completions in their context, with what a policy gradient needs.
+    """Sampled completions with their prompts and log-probabilities, as a policy gradient requires.
 
-    Args:
-        text: prompt + sampled completion.
-        logprobs_BT: float32, log-probability of each sampled token when it was sampled, at the token's own position.
+    Attributes:
+        text: rows of prompt and sampled completion.
+        logprobs_BT: log-probability of each generated token at sampling time, at the position of the token, float32.
     """
 
     text: Text
@@ -39,7 +39,7 @@ class Rollout(NamedTuple):
 
 
 class TooLong(UserError):
-    """A text does not fit the length that was set for it."""
+    """Raised when a text does not fit the configured length."""
 
 
 def encode_prompts(
@@ -48,23 +48,23 @@ def encode_prompts(
     """Encodes prompts as right-padded ids.
 
     Args:
-        tokenizer: of `llama.tokenizer.load`; see `llama.tokenizer.encode` for the special tokens.
-        prompts: texts.
+        tokenizer: from `llama.tokenizer.load`; see `llama.tokenizer.encode` for special tokens.
+        prompts: the texts.
         length: tokens per row.
-        flag: the setting that `length` came from, for the error.
+        flag: name of the flag that set `length`, for the error message.
 
     Returns:
         tokens_BT (int32), lengths_B (int32).
 
     Raises:
-        TooLong: a prompt has more than `length` tokens; nothing is cut silently.
+        TooLong: a prompt has more than `length` tokens; prompts are never truncated.
         UserError: a prompt has no tokens.
     """
     rows = [encode(tokenizer, prompt) for prompt in prompts]
     for prompt, row in zip(prompts, rows, strict=True):
         if not row:
             raise UserError(
-                f"prompt {prompt[:60]!r} has no tokens: give it some text, or use a tokenizer that adds a bos"
+                f"prompt {prompt[:60]!r} has no tokens: add text to it, or use a tokenizer that adds a bos token"
             )
         if len(row) > length:
             raise TooLong(
@@ -80,19 +80,19 @@ def encode_prompts(
 def encode_pairs(
     tokenizer: Any, pairs: Sequence[tuple[str, str] | None], length: int, end_token: int | None = None
 ) -> tuple[Text, int]:
-    """Encodes (prompt, completion) pairs as training rows; each ends with exactly one end token.
+    """Encodes (prompt, completion) pairs as training rows, each with exactly one end token.
 
     Args:
-        tokenizer: of `llama.tokenizer.load`.
-        pairs: None stands for a masked row.
-        length: tokens per row; a longer pair becomes a masked row and is counted.
-        end_token: ends a completion; None is the tokenizer's eos.
+        tokenizer: from `llama.tokenizer.load`.
+        pairs: the pairs; None becomes a masked row.
+        length: tokens per row; a longer pair becomes a masked row.
+        end_token: token that ends a completion; None uses the tokenizer's eos token.
 
     Returns:
-        The rows, and how many were too long.
+        The rows, and the number of pairs that were too long.
 
     Raises:
-        UserError: there is no end token.
+        UserError: neither `end_token` nor the tokenizer provides an end token.
     """
     tokens_BT = np.full((len(pairs), length), pad_id(tokenizer), np.int32)
     mask_BT = np.zeros((len(pairs), length), bool)
@@ -113,20 +113,20 @@ def encode_pairs(
 
 
 def encode_completion(tokenizer: Any, text: str, end_token: int | None = None) -> list[int]:
-    """Ids of a completion, ended by exactly one end token.
+    """Returns the token ids of a completion, with exactly one end token.
 
     Args:
-        tokenizer: of `llama.tokenizer.load`.
-        text: the completion; end tokens that it ends with already are not repeated.
-        end_token: ends it; None is the tokenizer's eos.
+        tokenizer: from `llama.tokenizer.load`.
+        text: the completion; end tokens at its end are not repeated.
+        end_token: token that ends a completion; None uses the tokenizer's eos token.
 
     Raises:
-        UserError: there is no end token.
+        UserError: neither `end_token` nor the tokenizer provides an end token.
     """
     eos = tokenizer.eos_token_id
     end_token = eos if end_token is None else end_token
     if end_token is None:
-        raise UserError("the tokenizer has no eos token: set 'eos_token' in tokenizer_config.json, or give end_token")
+        raise UserError("the tokenizer has no eos token: set 'eos_token' in tokenizer_config.json, or pass end_token")
     ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     while ids and ids[-1] in (end_token, eos):
         del ids[-1]
@@ -140,12 +140,14 @@ def join_rollout(
     logprobs_NMT: np.ndarray,
     counts_NM: np.ndarray,
 ) -> Rollout:
-    """Puts sampled completions behind their prompts, without a gap.
+    """Appends sampled completions to their prompts, without a gap.
 
     Args:
-        prompts_NT: right-padded prompts; lengths_N their lengths.
-        samples_NMT: sampled tokens; counts_NM how many of each are real (the stop token is one of them).
-        logprobs_NMT: log-probability of each sampled token.
+        prompts_NT: right-padded prompt tokens.
+        lengths_N: prompt lengths.
+        samples_NMT: generated tokens.
+        logprobs_NMT: log-probability of each generated token.
+        counts_NM: number of generated tokens of each sample, stop token included.
 
     Returns:
         Rows of shape [N, M, T_prompt + T_sample].
@@ -165,11 +167,11 @@ def join_rollout(
 
 
 def cut_off(rollout: Rollout, stop_tokens: Sequence[int]) -> np.ndarray:
-    """Which completions the limit on new tokens ended, and no stop token: bool, one a row."""
+    """Returns True for each row whose completion reached its token limit without a stop token."""
     stops_BT = np.isin(np.asarray(rollout.text.tokens_BT), list(stop_tokens))
     return ~np.any(stops_BT & (np.asarray(rollout.text.target_BT) > 0), axis=-1)
 
 
 def pad_id(tokenizer: Any) -> int:
-    """The id that fills a row: the tokenizer's pad token, else its eos, else 0; every use of a row is masked."""
+    """Returns the id that pads rows: the tokenizer's pad token, otherwise its eos token, otherwise 0."""
     return next(token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None)

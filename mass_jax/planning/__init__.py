@@ -1,1 +1,5 @@
-"""Estimates memory per chip: compiles every phase of a run ahead of time for devices that are not attached."""
+"""Memory planning: compiles every phase of a run ahead of time for devices that are not attached."""
+
+from mass_jax import lazy
+
+lazy.require(__name__, "absl", "matplotlib")

@@ -1,4 +1,4 @@
-"""TPU chips that can be planned for: what a program may use of their memory, and their peaks for a roofline."""
+"""TPU chips that can be planned for: usable memory, and peak rates for a roofline estimate."""
 
 from typing import Any, NamedTuple
 
@@ -10,12 +10,12 @@ GIB = 2**30
 
 
 class Chip(NamedTuple):
-    """One device as JAX counts them (half a chip of a TPU7x).
+    """One device as JAX counts them; a TPU7x chip counts as two.
 
-    Args:
-        hbm_bytes: what the compiler lets a program have; less than what the chip is sold with.
-        flops: bfloat16 peak, operations a second.
-        bandwidth: of its memory, bytes a second.
+    Attributes:
+        hbm_bytes: memory that the compiler allows a program to use, in bytes; less than the nominal memory.
+        flops: bfloat16 peak, in operations per second.
+        bandwidth: memory bandwidth, in bytes per second.
     """
 
     hbm_bytes: float
@@ -23,7 +23,7 @@ class Chip(NamedTuple):
     bandwidth: float
 
 
-# Memory as libtpu 0.0.51 names it when it refuses a program; peaks as Google Cloud's pages on each version state them.
+# Memory as libtpu 0.0.51 states it when it refuses a program; peaks from Google Cloud's page on each version.
 CHIPS = {
     "v4": Chip(30.75 * GIB, 275e12, 1.228e12),
     "v5e": Chip(15.75 * GIB, 197e12, 0.819e12),
@@ -34,10 +34,15 @@ CHIPS = {
 
 
 def devices_of(topology: str, num_slices: int = 1) -> list[Any]:
-    """Devices to compile for: of a described TPU like "v5e:4x4", or with "local" those that are here.
+    """Returns the devices to compile for.
+
+    Args:
+        topology: TPU topology such as "v5e:4x4", or "local" for the attached devices.
+        num_slices: number of slices of that topology.
 
     Raises:
-        ValueError: unknown chip or shape; names the fix. RuntimeError: libtpu is missing.
+        ValueError: If the chip or shape is unknown.
+        RuntimeError: If libtpu is not installed.
     """
     if topology == "local":
         return list(jax.devices())
@@ -48,7 +53,7 @@ def devices_of(topology: str, num_slices: int = 1) -> list[Any]:
 
 
 def chip_of(topology: str) -> Chip | None:
-    """Memory and peaks of a topology's chip; None where nobody told (a CPU, another accelerator without statistics)."""
+    """Returns the chip of a topology; None if its memory is unknown, as for CPUs."""
     if topology != "local":
         return CHIPS[topology.partition(":")[0]]
     limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")

@@ -1,4 +1,4 @@
-"""What the compiler says of each phase, and what that means for one chip."""
+"""Measurement of phases: memory reported by the compiler, roofline estimates and advice."""
 
 import re
 import time
@@ -23,7 +23,12 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def all_phases(iteration: Iteration, wanted: tuple[str, ...]) -> list[Phase]:
-    """The iteration's programs and the comparisons with reverse mode, those that are asked for (empty: all)."""
+    """Returns the phases of an iteration, and the comparisons with reverse mode.
+
+    Args:
+        iteration: meta-iteration to plan.
+        wanted: names of the phases to return; empty means all.
+    """
     found = phases(iteration)
     for name, (adjoint, remat) in COMPARISONS.items():
         found.append(meta_gradient(iteration.with_remat(remat), name, adjoint))
@@ -31,10 +36,15 @@ def all_phases(iteration: Iteration, wanted: tuple[str, ...]) -> list[Phase]:
 
 
 def measure(phase: Phase, iteration: Iteration, chip: Chip | None) -> Row:
-    """Compiles one phase and adds up what its chip holds then.
+    """Compiles one phase and adds up the memory of a chip while it runs.
+
+    Args:
+        phase: phase to compile.
+        iteration: meta-iteration that it belongs to.
+        chip: chip that runs it; None if its memory is unknown.
 
     Returns:
-        A row: bytes a chip, whether they fit, and the compiler's words where it refuses.
+        A row of the plan: bytes per chip, whether they fit, and the compiler's message if it refuses the program.
     """
     held = held_bytes(iteration)
     began = time.monotonic()
@@ -42,7 +52,7 @@ def measure(phase: Phase, iteration: Iteration, chip: Chip | None) -> Row:
     try:
         with rules.use_mesh(iteration.mesh), jax.numpy_dtype_promotion("standard"):
             report = compiled_report(phase.function, *phase.args)
-    except Exception as error:  # the compiler's refusals have no common class
+    except Exception as error:  # the compiler's out-of-memory errors have no common class
         needed = refused(str(error), held)
         if needed is None:
             raise
@@ -59,7 +69,7 @@ def measure(phase: Phase, iteration: Iteration, chip: Chip | None) -> Row:
 
 
 def held_bytes(iteration: Iteration) -> dict[str, int]:
-    """What a chip holds all the time, whatever runs, and the caches while sampling."""
+    """Returns the bytes per chip that every phase holds, and those of key-value caches during sampling."""
     state, base = iteration.state()
     return {
         "weights": bytes_on_chip((base, state.policy)),
@@ -70,7 +80,7 @@ def held_bytes(iteration: Iteration) -> dict[str, int]:
 
 
 def cache_bytes(iteration: Iteration) -> int:
-    """Keys and values of the prompts once and of every sample, split over tasks and key-value heads."""
+    """Returns the bytes per chip of key-value caches, one per prompt and one per sample, split over the mesh."""
     config, shape, sizes = iteration.config, iteration.shape, iteration.mesh.shape
     slots = config.max_generator_prompt_tokens + config.num_examples * config.max_example_tokens
     each = 2 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
@@ -79,7 +89,14 @@ def cache_bytes(iteration: Iteration) -> int:
 
 
 def refused(message: str, held: dict[str, int]) -> dict[str, int | None] | None:
-    """Temporaries and total of a program that does not fit, by the compiler's message; None for another message.
+    """Parses the compiler's message about a program that does not fit.
+
+    Args:
+        message: message of the compiler.
+        held: bytes per chip from `held_bytes`.
+
+    Returns:
+        Bytes of temporaries and in total; None if the message is about something else.
 
     >>> held = {"weights": 2**30, "optimizer": 0, "scorer": 0}
     >>> refused("the total memory required for HLO temporaries (2.00G) exceeds available HBM (1.00G)", held)
@@ -96,10 +113,18 @@ def refused(message: str, held: dict[str, int]) -> dict[str, int | None] | None:
 
 
 def roofline(name: str, iteration: Iteration, chip: Chip) -> float | None:
-    """An estimate: seconds at the chip's peaks, without links or anything else that keeps it waiting; None unknown.
+    """Estimates the time of a phase at the chip's peak rates, without communication.
 
-    A forward pass takes 2 P operations a token; a gradient with its blocks rematerialized three forward passes, a
-    Hessian product six, a derivative of the losses two (paper's K steps; `metagrad.WeightedMixedMode`).
+    A forward pass takes 2 P operations per token for P parameters. A gradient with rematerialized blocks costs three
+    forward passes, a Hessian product six, and a derivative of the losses two (see `metagrad.WeightedMixedMode`).
+
+    Args:
+        name: name of the phase.
+        iteration: meta-iteration that it belongs to.
+        chip: peak rates.
+
+    Returns:
+        Seconds; None for a phase without an estimate.
     """
     c, chips = iteration.config, iteration.mesh.size
     row = c.max_prompt_tokens + c.max_answer_tokens
@@ -120,7 +145,7 @@ def roofline(name: str, iteration: Iteration, chip: Chip) -> float | None:
 
 
 def advice(row: Row) -> str:
-    """What to change when a phase does not fit."""
+    """Suggests which settings to change if a phase does not fit."""
     held = row["weights"] + row["optimizer"] + row["scorer"]
     if row["hbm"] and held > row["hbm"] / 2:
         return "weights and optimizer fill the chip: --generator=lora, --base_dtype=bfloat16, or more fsdp and tensor"

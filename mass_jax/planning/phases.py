@@ -1,10 +1,9 @@
-"""The programs of one meta-iteration with abstract arguments: shapes and places, and not one weight.
+"""Programs of one meta-iteration, with abstract arguments that have shapes and shardings but no values.
 
-Letters: N tasks, M examples of a task, J solutions of a task, T tokens, P prompt slots.
+Shape suffixes: N problems, M examples of a problem, J solutions of a problem, T tokens, P prompt slots.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,15 +17,23 @@ from mass_jax.method import meta_step, score
 from mass_jax.method.generate import sample
 from mass_jax.method.models import Weights
 from mass_jax.method.text import Rollout, Text
-from mass_jax.runtime import Feed, rules
+from mass_jax.runtime import rules
 from mass_jax.sampling.choose import Settings
-from mass_jax.sampling.sample import Request, start
+from mass_jax.sampling.loop import Request, start
 from mass_jax.training import train
-from mass_jax.training.components import Parts, execution, models
+from mass_jax.training.components import execution, models
+from mass_jax.training.learners import mass_learner
 
 
 class Phase(NamedTuple):
-    """One program: what is jitted, on what, and which of its arguments stay on the chip in other phases too."""
+    """One program of an iteration.
+
+    Attributes:
+        name: name of the phase.
+        function: jitted function.
+        args: its abstract arguments.
+        held: the arguments that stay on the chip in other phases too.
+    """
 
     name: str
     function: Callable[..., Any]
@@ -38,10 +45,10 @@ class Phase(NamedTuple):
 class Iteration:
     """One meta-iteration of a configuration on a mesh.
 
-    Args:
-        config: the settings.
+    Attributes:
+        config: settings of the run.
         shape: architecture of the model.
-        mesh: on devices that are here or only described.
+        mesh: device mesh, of attached devices or those of a TPU topology.
     """
 
     config: Config
@@ -49,28 +56,21 @@ class Iteration:
     mesh: Mesh
 
     def with_remat(self, remat: str) -> "Iteration":
-        """The same with another rematerialization of blocks."""
+        """Returns this iteration with another rematerialization of blocks."""
         return dataclasses.replace(self, config=dataclasses.replace(self.config, remat=remat))
 
-    def parts(self, adjoint: str | None = None) -> Parts:
-        """Model, inner loop and scorer without weights, tokenizer or task."""
-        config = self.config if adjoint is None else dataclasses.replace(self.config, adjoint=adjoint)
-        llama_config = execution(config, self.shape)
-        loop, scorer = models(config, llama_config)
-        nothing: Any = None
-        return Parts(config, nothing, nothing, loop, scorer, nothing, pathlib.Path(), Feed(self.mesh))
-
     def learner(self, adjoint: str | None = None) -> meta_step.Learner:
-        """What meta-trains, with another adjoint if asked for."""
-        outer = "gold" if self.config.outer == "gold" else "verifier"
-        return self.parts(adjoint).learner(outer)
+        """Returns the learner of MASS, with another adjoint if one is given; loads no weights, tokenizer or task."""
+        config = self.config if adjoint is None else dataclasses.replace(self.config, adjoint=adjoint)
+        loop, scorer = models(config, execution(config, self.shape))
+        return mass_learner(config, loop, scorer, "gold" if config.outer == "gold" else "verifier")
 
     def placed(self, tree: Any) -> Any:
-        """Shapes of weights or states with the places that the table of rules gives them."""
+        """Adds the shardings of the rules table to shapes of parameters or states."""
         return jax.tree.map(_struct, tree, rules.shardings(self.mesh, tree))
 
     def state(self) -> tuple[meta_step.MetaState, Any]:
-        """The state that training changes, and the frozen base weights."""
+        """Returns the state that training updates, and the frozen base weights ({} if there are none)."""
         learner, config = self.learner(), self.config
 
         def weights(key: jax.Array) -> Any:
@@ -89,20 +89,20 @@ class Iteration:
         return self.placed(state), self.placed(base) if config.generator == "lora" else {}
 
     def tasks(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-        """An array [N, ...] as the host feeds it: split over tasks."""
+        """Returns an abstract array [N, ...] that is split over problems, as the host feeds it."""
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(self.mesh, rules.spec("tasks")))
 
     def text(self, rows: int, length: int) -> Text:
-        """Rows [N, rows, length]."""
+        """Returns abstract text of shape [N, rows, length]."""
         size = (self.config.tasks_per_step, rows, length)
         return Text(self.tasks(size, jnp.int32), self.tasks(size, jnp.bool_), self.tasks(size, jnp.float32))
 
     def rollout(self, rows: int, length: int) -> Rollout:
-        """Samples [N, rows, length] with their log-probabilities."""
+        """Returns abstract samples [N, rows, length] with log-probabilities."""
         return Rollout(self.text(rows, length), self.tasks((self.config.tasks_per_step, rows, length), jnp.float32))
 
     def batch(self) -> meta_step.TaskBatch:
-        """One step's tasks with what was written and attempted for them."""
+        """Returns the abstract batch of one step: problems with their examples and attempts."""
         c = self.config
         solutions = 1 if c.outer == "gold" else c.num_attempts
         answer, example = c.max_prompt_tokens + c.max_answer_tokens, c.max_prompt_tokens + c.max_example_tokens
@@ -119,7 +119,7 @@ class Iteration:
 
 
 def phases(iteration: Iteration) -> list[Phase]:
-    """The programs of one iteration, in their order; the run's own functions."""
+    """Returns the programs of one iteration in order; they call the functions that training runs."""
     state, base = iteration.state()
     return [
         *_sampling(iteration, Weights(base, state.policy)),
@@ -131,7 +131,7 @@ def phases(iteration: Iteration) -> list[Phase]:
 
 
 def _sampling(iteration: Iteration, weights: Weights) -> list[Phase]:
-    """Writing the examples; the attempts after it are fewer."""
+    """Returns the phases that sample examples; sampling attempts takes less memory."""
     config, solver = iteration.config, iteration.learner().solver
     count = config.tasks_per_step
     prompts_NP = iteration.tasks((count, config.max_generator_prompt_tokens), jnp.int32)
@@ -162,7 +162,7 @@ def _score(iteration: Iteration, state: meta_step.MetaState) -> Phase:
 
 
 def meta_gradient(iteration: Iteration, name: str, adjoint: str | None = None) -> Phase:
-    """Adaptation of each task and the exact derivative of its outer loss in its scores."""
+    """Returns the phase that adapts to each problem and differentiates its outer loss with respect to its scores."""
     learner, (state, base) = iteration.learner(adjoint), iteration.state()
     weights, batch = Weights(base, state.policy), iteration.batch()
     scores_NM = iteration.tasks(batch.examples.tokens_BT.shape[:2], jnp.float32)
@@ -186,13 +186,13 @@ def _outer_update(iteration: Iteration, state: meta_step.MetaState, base: Any) -
 
 
 def _meta_step(iteration: Iteration, state: meta_step.MetaState, base: Any) -> Phase:
-    """The program of training itself: score, adaptation, meta-gradient and both updates in one."""
+    """Returns the program of training: scores, adaptation, meta-gradient and both updates in one."""
     args = (iteration.learner(), state, base, iteration.batch(), jax.eval_shape(lambda: jax.random.key(0)))
     return Phase("meta-step", train.meta_step_jit, args, (state, base))
 
 
 def bytes_on_chip(tree: Any) -> int:
-    """Bytes of abstract arrays that one chip holds, without the padding of its tiles."""
+    """Returns the bytes of abstract arrays on one chip, without padding."""
     leaves = jax.tree.leaves(tree)
     return sum(_count(leaf) * leaf.dtype.itemsize for leaf in leaves)
 

@@ -1,4 +1,4 @@
-"""Tables and figures of a plan, and of several plans of the same work on different numbers of chips."""
+"""Tables and figures of a plan, and of several plans for different numbers of chips."""
 
 import html
 import pathlib
@@ -23,7 +23,7 @@ HEAD = ("phase", "weights", "optimizer", "scorer", "caches", "temporaries", "tot
 
 
 def table(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """The plan as Markdown, in GiB per chip."""
+    """Formats a plan as Markdown, in GiB per chip."""
     halves = ""
     if header["topology"].startswith("tpu7x"):
         halves = " JAX counts a TPU7x as two devices; numbers per chip are for one of them."
@@ -45,7 +45,7 @@ def table(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Escapes what Markdown and HTML would interpret, in a name that may be a path.
+    """Escapes characters with a meaning in Markdown or HTML.
 
     >>> print(escaped("models/[a]_b|c<d>"))
     models/\\[a\\]\\_b\\|c&lt;d&gt;
@@ -71,9 +71,9 @@ def _note(row: Mapping[str, Any]) -> str:
 
 
 def figure(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> Figure:
-    """Memory per chip in each phase by what it holds, against the chip's memory.
+    """Plots the memory per chip of each phase by kind, against the memory of the chip.
 
-    A phase that the compiler refuses is one hatched bar; a bar longer than the axis carries its length.
+    A phase that the compiler refuses is a single hatched bar with its total.
     """
     with plot.figure(path, 0.3 * len(rows) + 1.45) as figure:
         axes = figure.subplots()
@@ -105,10 +105,10 @@ def figure(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], path: p
 
 
 def joined(plans: Sequence[Mapping[str, Any]], phase: str) -> list[dict[str, Any]]:
-    """Rows of one phase in several plans, ordered by number of chips.
+    """Collects the rows of one phase from several plans, ordered by number of chips.
 
     Raises:
-        ValueError: if the plans are for different work, or one lacks the phase.
+        ValueError: If the plans are for different work, or one lacks the phase.
     """
     found = []
     for plan in plans:
@@ -126,7 +126,7 @@ def joined(plans: Sequence[Mapping[str, Any]], phase: str) -> list[dict[str, Any
 
 
 def chips_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Memory by number of chips as Markdown, in GiB per chip."""
+    """Formats memory by number of chips as Markdown, in GiB per chip."""
     lines = [
         f"`{rows[0]['phase']}`, GiB per chip, reported by the compiler:",
         "",
@@ -141,7 +141,7 @@ def chips_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def chips_figure(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> Figure:
-    """Total and temporary memory per chip against the number of chips; both axes are logarithmic."""
+    """Plots total and temporary memory per chip against the number of chips, on logarithmic axes."""
     phase, rows = rows[0]["phase"], [row for row in rows if not row["refused"]]
     chips = [row["chips"] for row in rows]
     with plot.figure(path, 2.3) as figure:

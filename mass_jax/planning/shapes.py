@@ -1,4 +1,4 @@
-"""Architectures of published Llamas by hub id, so that they can be planned for before anything is downloaded."""
+"""Architectures of published Llamas, which can be planned for without downloading them."""
 
 import pathlib
 from typing import Any
@@ -31,7 +31,7 @@ def _sizes(width: int, inner: int, layers: int, heads: int) -> dict[str, int]:
     }
 
 
-# From the config.json of each.
+# From the config.json of each model.
 PUBLISHED = {
     "meta-llama/Llama-3.2-1B-Instruct": _llama3(
         **_sizes(2048, 8192, 16, 32), head_dim=64, tie_word_embeddings=True, rope_factor=32.0
@@ -42,10 +42,10 @@ PUBLISHED = {
 
 
 def shape_of(model: str) -> LlamaConfig:
-    """The architecture of `--model`: from its files where they are, else from the list above.
+    """Returns the architecture of `--model`, from its local files or from `PUBLISHED`.
 
     Raises:
-        FileNotFoundError: neither.
+        FileNotFoundError: If the model has no local files and is not published here.
 
     >>> shape_of("meta-llama/Llama-3.1-8B-Instruct").num_hidden_layers
     32

@@ -2,3 +2,7 @@
 
 Imports nothing else of the package, neither JAX nor a plotting backend.
 """
+
+from mass_jax import lazy
+
+lazy.require(__name__, "jinja2", "matplotlib")

@@ -12,7 +12,7 @@ def visible(text: str, keep: str = "") -> str:
 
     Args:
         text: untrusted text.
-        keep: characters to leave as they are, besides the plain space.
+        keep: characters to leave unchanged, besides the plain space.
 
     >>> visible("a\u202eb\x00 c\n", keep="\n")
     'a\\u202eb\\u0000 c\n'
@@ -26,7 +26,7 @@ def _code(character: str) -> str:
 
 
 def number(value: Any) -> Any:
-    """A float with three digits; the empty string for None; other values unchanged.
+    """Formats floats with three digits and None as the empty string; returns other values unchanged.
 
     >>> number(0.12345), number(12345), number(None), number("nan")
     ('0.123', 12345, '', 'nan')
@@ -37,9 +37,9 @@ def number(value: Any) -> Any:
 
 
 def environment(package: str, keep: str = "") -> jinja2.Environment:
-    """Templates of a package's `templates` folder, which may extend `base.html.jinja` of this one.
+    """Returns an environment with the templates of a package, which may extend `base.html.jinja` of this one.
 
-    Every value that a template prints is escaped, and spelled out by `visible` first.
+    Every printed value passes through `visible` and is then escaped.
 
     Args:
         package: dotted name of the package; usually `__package__`.

@@ -39,10 +39,10 @@ def figure(path: pathlib.Path, height: float, width: float = COLUMN) -> Iterator
 
 
 def look(number: int, dashes: str | None = None) -> dict[str, Any]:
-    """Color, marker and dashes of a series, so that none is told apart by its color alone.
+    """Returns color, marker and dashes of a series, so that series differ in more than color.
 
     Args:
-        number: of the series in its figure.
+        number: index of the series in its figure.
         dashes: a line style in place of the series' own; "" draws markers without a line.
     """
     number %= len(COLORS)
@@ -51,7 +51,11 @@ def look(number: int, dashes: str | None = None) -> dict[str, Any]:
 
 
 def plain_log(axis: Axis) -> None:
-    """Labels a logarithmic axis that has its data with plain numbers; more of them on an axis under a decade."""
+    """Labels a logarithmic axis with plain numbers, more densely on less than a decade.
+
+    Args:
+        axis: the axis, with its data already drawn.
+    """
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=range(1, 10) if high < 8 * low else (1, 2, 5)))
     axis.set_major_formatter("{x:g}")
@@ -59,7 +63,7 @@ def plain_log(axis: Axis) -> None:
 
 
 def label(text: str, width: int = 22) -> str:
-    """Text from a data set as a label: wrapped, with unprintable characters spelled out.
+    """Formats text from a data set as a label: wrapped, with unprintable characters spelled out.
 
     >>> label("Counting & Probability", 12)
     'Counting &\\nProbability'

@@ -1,10 +1,11 @@
 """Runtime infrastructure: meshes, processes, checkpoints, metrics, signals, workdirs and JSON Lines.
 
-Names are imported on first use, so that `mass_jax.runtime.jsonl` comes without JAX.
+Names are imported on first use, so that `mass_jax.runtime.jsonl` can be used without importing JAX.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mass_jax import lazy
 
 if TYPE_CHECKING:
     from mass_jax.runtime.checkpoints import Checkpoints
@@ -17,32 +18,6 @@ if TYPE_CHECKING:
     from mass_jax.runtime.signals import Interrupted, Stop, stop_on_signals
     from mass_jax.runtime.workdir import check_workdir, claim_workdir, read_settings, workdir_path, write_atomically
 
-_MODULE_OF = {
-    "Checkpoints": "checkpoints",
-    "Feed": "feed",
-    "Interrupted": "signals",
-    "MetricsLog": "metrics",
-    "Stop": "signals",
-    "agreed_maximum": "distributed",
-    "check_divides": "rules",
-    "check_layout": "rules",
-    "check_workdir": "workdir",
-    "claim_workdir": "workdir",
-    "constrain": "rules",
-    "gather_rows": "distributed",
-    "is_first": "distributed",
-    "join": "distributed",
-    "lock_workdir": "lock",
-    "make_mesh": "mesh",
-    "mine": "distributed",
-    "progress": "metrics",
-    "read_settings": "workdir",
-    "shardings": "rules",
-    "stop_on_signals": "signals",
-    "use_mesh": "rules",
-    "workdir_path": "workdir",
-    "write_atomically": "workdir",
-}
 __all__ = [
     "Checkpoints",
     "Feed",
@@ -69,9 +44,33 @@ __all__ = [
     "workdir_path",
     "write_atomically",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+__getattr__, __dir__, _ = lazy.attach(
+    __name__,
+    {
+        "Checkpoints": "checkpoints",
+        "Feed": "feed",
+        "Interrupted": "signals",
+        "MetricsLog": "metrics",
+        "Stop": "signals",
+        "agreed_maximum": "distributed",
+        "check_divides": "rules",
+        "check_layout": "rules",
+        "check_workdir": "workdir",
+        "claim_workdir": "workdir",
+        "constrain": "rules",
+        "gather_rows": "distributed",
+        "is_first": "distributed",
+        "join": "distributed",
+        "lock_workdir": "lock",
+        "make_mesh": "mesh",
+        "mine": "distributed",
+        "progress": "metrics",
+        "read_settings": "workdir",
+        "shardings": "rules",
+        "stop_on_signals": "signals",
+        "use_mesh": "rules",
+        "workdir_path": "workdir",
+        "write_atomically": "workdir",
+    },
+)
+lazy.require(__name__, "absl", "filelock", "flax", "orbax", "tqdm")

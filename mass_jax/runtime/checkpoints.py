@@ -1,4 +1,4 @@
-"""Checkpoints of a training state by orbax: asynchronous, atomic, checksummed; the newest sound one is used."""
+"""Orbax checkpoints of a training state: asynchronous, atomic and verified by checksums."""
 
 import concurrent.futures
 import contextlib
@@ -16,16 +16,20 @@ from mass_jax.runtime.checksums import Damaged, verify, write_checksums
 from mass_jax.runtime.distributed import agreed_maximum, is_first
 from mass_jax.runtime.paths import check_checkpoint_path
 from mass_jax.runtime.signals import Interrupted
+from mass_jax.types import PyTree
 
 
 class Checkpoints(contextlib.AbstractContextManager):
-    """Saves and restores one pytree of arrays, keeping the newest two.
+    """Context manager that saves and restores a pytree of arrays.
 
-    Two, because a damaged newest one must not cost the run. Process 0 writes the checksums of a checkpoint right after
-    it is complete.
+    The newest two checkpoints are kept, so that a run survives damage to the newest one. Process 0 writes the checksums
+    of a checkpoint when it is complete.
 
     Args:
-        directory: where; made if absent.
+        directory: directory of the checkpoints; created if absent.
+
+    Raises:
+        UserError: If checkpoints under this path could not be read back.
     """
 
     def __init__(self, directory: pathlib.Path):
@@ -48,14 +52,18 @@ class Checkpoints(contextlib.AbstractContextManager):
                 self._await_checksums()
                 self._checkpointer.close()
         except Exception as error:
-            if kind is None or issubclass(kind, Interrupted):  # else the block's own error is the one to show
+            if kind is None or issubclass(kind, Interrupted):  # the exception of the block takes precedence
                 raise
             logging.error("the last save failed: %s", str(error).partition("\n")[0] or type(error).__name__)
         finally:
             self._background.shutdown()
 
-    def save(self, step: int, state: Any) -> None:
-        """Starts saving `state` as after `step` steps, in the background; a step saved before is left as it is."""
+    def save(self, step: int, state: PyTree) -> None:
+        """Saves `state` in the background as the state after `step` steps; does nothing if that step is already saved.
+
+        Raises:
+            UserError: If the previous save ran out of disk space.
+        """
         with self._full_disk_named():
             self._checkpointer.wait()
             self._await_checksums()
@@ -69,22 +77,22 @@ class Checkpoints(contextlib.AbstractContextManager):
         write_checksums(pathlib.Path(self.directory, str(step)))
 
     def _await_checksums(self) -> None:
-        """Waits for the checksums of the last save; raises what made it or them fail."""
+        """Waits for the checksums of the last save; raises the exception of a failed save."""
         if self._summing is not None:
             summing, self._summing = self._summing, None
             summing.result()
 
-    def restore(self, template: Any) -> tuple[int, Any] | None:
-        """Restores the newest checkpoint that is sound in all processes; logs why newer ones are passed over.
+    def restore(self, template: PyTree) -> tuple[int, PyTree] | None:
+        """Restores the newest checkpoint that every process can read; logs why newer ones are skipped.
 
         Args:
             template: arrays with the shapes, dtypes and shardings to restore.
 
         Returns:
-            (step, state), or None where there is no checkpoint.
+            (step, state), or None if there are no checkpoints.
 
         Raises:
-            UserError: if there are checkpoints and none is sound; all stay as they are.
+            UserError: If no existing checkpoint can be read; none is deleted.
         """
         steps = sorted((checkpoint.step for checkpoint in self._checkpointer.checkpoints), reverse=True)
         abstract = jax.tree.map(abstract_of, template)
@@ -100,33 +108,34 @@ class Checkpoints(contextlib.AbstractContextManager):
                         state = self._checkpointer.load(step, abstract)
                 except Exception as error:  # orbax and tensorstore have no common error for damaged files
                     failed = str(error).partition("\n")[0] or type(error).__name__
-                if not agreed_maximum(bool(failed)):  # else processes would go on from different steps
-                    for damaged in steps[:tried]:  # the steps after this one are redone and saved again
+                if not agreed_maximum(bool(failed)):  # else processes would resume from different steps
+                    for damaged in steps[:tried]:  # these steps will be redone and saved again
                         self._checkpointer.delete(damaged)
                     return step, state
             logging.warning(
-                "checkpoint %s/%s cannot be used (%s)", self.directory, step, failed or "by another process"
+                "checkpoint %s/%s cannot be used (%s)", self.directory, step, failed or "another process cannot read it"
             )
         if steps:
-            raise UserError(f"no checkpoint in {self.directory} can be read (tried {steps}); remove it to start anew")
+            raise UserError(f"no checkpoint in {self.directory} can be read (tried {steps}); remove it to start over")
         return None
 
     @contextlib.contextmanager
     def _full_disk_named(self) -> Iterator[None]:
-        """A save runs in the background, so that its failure comes with a later call."""
+        """Turns a full disk into a `UserError`; failures of a background save surface in a later call."""
         try:
             yield
-        except Exception as error:  # orbax and tensorstore each have their own for a full disk
+        except Exception as error:  # orbax and tensorstore raise different errors for a full disk
             if "No space left" not in "".join(traceback.format_exception(error)):
                 raise
             steps = [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
             kept = f"step {max(steps)} is saved" if steps else "nothing is saved yet"
             raise UserError(
-                f"no space left for {self.directory}; {kept}: free some and run the same command"
+                f"no space left for {self.directory}; {kept}: free some space and rerun the same command"
             ) from error
 
     @property
     def directory(self) -> str:
+        """Absolute path of the checkpoints."""
         return str(self._checkpointer.directory)
 
 
@@ -134,14 +143,14 @@ def check_checkpoint(directory: pathlib.Path) -> None:
     """Verifies the files of one checkpoint; logs a warning if it has no checksums.
 
     Raises:
-        Damaged: a file is missing, changed or unreadable.
+        Damaged: If a file is missing, changed or unreadable.
     """
     if not verify(directory) and is_first():
         logging.warning("checkpoint %s has no checksums; damage to its files would go unnoticed", directory)
 
 
 def _alone() -> ocp.Context:
-    """Within it a process reads what it needs without waiting for others, which one that failed would leave waiting."""
+    """Context in which a process loads without barriers, so that one that fails does not leave the others waiting."""
     context, me = ocp.Context(), jax.process_index()
     context.multiprocessing.primary_host = me
     context.multiprocessing.active_processes = {me}
@@ -150,5 +159,5 @@ def _alone() -> ocp.Context:
 
 
 def abstract_of(array: jax.Array) -> jax.ShapeDtypeStruct:
-    """Shape, dtype and sharding of an array, without its values."""
+    """Returns the shape, dtype and sharding of an array."""
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)

@@ -1,4 +1,4 @@
-"""Checksums of the files of a checkpoint, so that bits that changed on a disk are noticed before they are used."""
+"""Checksums of checkpoint files, which detect corruption on disk before a checkpoint is used."""
 
 import concurrent.futures
 import hashlib
@@ -11,15 +11,15 @@ from mass_jax.runtime.distributed import num_processes
 from mass_jax.runtime.workdir import write_atomically
 
 CHECKSUMS = "checksums.json"
-_READERS = 4  # hashing releases Python's lock
+_READERS = 4  # hashing releases the GIL
 
 
 class Damaged(Exception):
-    """A checkpoint whose files are not those that were saved."""
+    """Raised if the files of a checkpoint differ from those that were saved."""
 
 
 def write_checksums(directory: pathlib.Path) -> None:
-    """Records the SHA-256 of every file of a complete checkpoint, in a file beside them.
+    """Writes the SHA-256 digest of every file of a complete checkpoint to `checksums.json` in its directory.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as name:
@@ -29,7 +29,7 @@ def write_checksums(directory: pathlib.Path) -> None:
     True
     """
     names = sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
-    names = [name for name in names if CHECKSUMS not in name]  # nor a temporary one
+    names = [name for name in names if CHECKSUMS not in name]  # also excludes its temporary files
     with concurrent.futures.ThreadPoolExecutor(_READERS) as readers:
         digests = readers.map(lambda name: _digest(directory / name), names)
     files = dict(zip(names, digests, strict=True))
@@ -37,13 +37,14 @@ def write_checksums(directory: pathlib.Path) -> None:
 
 
 def verify(directory: pathlib.Path) -> bool:
-    """Compares a checkpoint with its checksums. Of several processes each reads its share of the files.
+    """Compares a checkpoint with its checksums; each process reads its share of the files.
 
     Returns:
-        False for a checkpoint without checksums, which an earlier version saved or a kill left so.
+        Whether the checkpoint has checksums. It has none if it was saved by an older version, or if the run was killed
+        before they were written.
 
     Raises:
-        Damaged: a file is missing, changed or unreadable; names it.
+        Damaged: If a file is missing, changed or unreadable; the message names the file.
     """
     try:
         files = json.loads((directory / CHECKSUMS).read_bytes())["sha256"]
@@ -63,7 +64,7 @@ def verify(directory: pathlib.Path) -> bool:
 
 
 def _damage(directory: pathlib.Path, name: str, expected: str) -> str:
-    """What is wrong with a file; "" if nothing is."""
+    """Returns why a file does not match its checksum; "" if it does."""
     try:
         return "" if _digest(directory / name) == expected else f"{name} has changed since it was saved"
     except OSError as error:

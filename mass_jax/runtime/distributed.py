@@ -1,4 +1,4 @@
-"""Joining the other processes of a run, first of all in every main; what one process alone may do."""
+"""Multi-process runs: joining the other processes, agreeing on values and gathering rows."""
 
 import json
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from mass_jax.runtime import rendezvous
 
 
 def join(coordinator: str, num_processes: int = 1, process_id: int = 0, timeout: int = 300) -> None:
-    """Joins a run of many processes. Call it before anything touches a device.
+    """Joins a run of several processes. Call this before anything touches a device.
 
     Args:
-        coordinator: "" for a run of one process; "auto" where the cluster tells (TPU pods, GKE, Slurm, Open MPI); else
-            host:port of process 0, the same for all. An IPv6 address stands in brackets.
-        num_processes: how many processes there are; ignored with "auto".
-        process_id: which of them this is; ignored with "auto".
-        timeout: seconds to wait for the others.
+        coordinator: "" for a single process; "auto" where JAX can detect the cluster (TPU pods, GKE, Slurm, Open MPI);
+            otherwise host:port of process 0, the same in all processes. IPv6 addresses are written in brackets.
+        num_processes: number of processes; ignored with "auto".
+        process_id: index of this process; ignored with "auto".
+        timeout: seconds to wait for the other processes.
 
     Raises:
-        UserError: the address is malformed, the settings contradict each other, or a process did not come in time;
-            names the likely cause.
+        UserError: If the address is malformed, the settings contradict each other, or a process does not connect in
+            time; the message names the likely cause.
 
     >>> join("")
     """
@@ -45,7 +45,7 @@ def join(coordinator: str, num_processes: int = 1, process_id: int = 0, timeout:
         except rendezvous.Absent as absent:
             said = f"DEADLINE: {absent}"
             raise UserError(likely_cause(coordinator, num_processes, process_id, timeout, said)) from None
-    # JAX's own listener takes SIGTERM away from `Stop`, on which the processes agree.
+    # JAX's preemption service would intercept SIGTERM, which `Stop` handles.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(initialization_timeout=timeout, **given)
@@ -58,33 +58,33 @@ def likely_cause(coordinator: str, num_processes: int, process_id: int, timeout:
     """Describes in one line why a process cannot join.
 
     Args:
-        coordinator, num_processes, process_id, timeout: as in `join`.
-        said: the first error, of `rendezvous` or of JAX.
+        coordinator, num_processes, process_id, timeout: arguments of `join`.
+        said: message of the first error, from `rendezvous` or JAX.
     """
     reason, late = said.partition("\n")[0], "DEADLINE" in said or "imed out" in said
     if coordinator == "auto":
         if late:
             return (
-                f"--coordinator=auto: not all hosts of the cluster came within {timeout} s ({reason}); is the command "
-                f"started on every one of them, and by none twice?"
+                f"--coordinator=auto: not all hosts of the cluster connected within {timeout} s ({reason}); is the "
+                f"command started exactly once on every host?"
             )
-        return f"--coordinator=auto: no cluster tells who takes part ({reason}); give --coordinator=host:port"
+        return f"--coordinator=auto: no cluster was detected ({reason}); give --coordinator=host:port"
     if not late:
         return f"--coordinator={coordinator}: process {process_id} cannot join ({reason}); is another run on that port?"
     if process_id == 0:
         return (
-            f"not all of --num_processes={num_processes} came to {coordinator} within {timeout} s "
-            f"({reason.removeprefix('DEADLINE: ')}); start each with its own --process_id, and let the port through "
-            f"the firewall"
+            f"not all of --num_processes={num_processes} connected to {coordinator} within {timeout} s "
+            f"({reason.removeprefix('DEADLINE: ')}); start each with its own --process_id, and open the port in the "
+            f"firewall"
         )
     return (
         f"process {process_id} of {num_processes} found no process 0 at --coordinator={coordinator} within {timeout} "
-        f"s; is it running, is its address reachable from here, and do all give the same --num_processes?"
+        f"s; is it running, is its address reachable from here, and do all processes give the same --num_processes?"
     )
 
 
 def num_processes() -> int:
-    """How many processes this run has; touches no device in a run of one.
+    """Returns the number of processes of this run; does not initialize a backend in a single-process run.
 
     >>> num_processes()
     1
@@ -93,12 +93,12 @@ def num_processes() -> int:
 
 
 def is_first() -> bool:
-    """Whether this process writes what is written once: metrics, records, the report."""
+    """Returns whether this is process 0, which writes metrics, records and the report."""
     return num_processes() == 1 or jax.process_index() == 0
 
 
 def agreed_maximum(value: int) -> int:
-    """The largest of the numbers that the processes give; all of them must ask, and all get the same.
+    """Returns the largest value of any process. All processes must call this; all get the same result.
 
     >>> agreed_maximum(3)
     3
@@ -109,10 +109,13 @@ def agreed_maximum(value: int) -> int:
 
 
 def gather_rows(rows: dict[int, Any]) -> list[Any]:
-    """Rows of all processes, in the order of their numbers; a row that several have is taken once.
+    """Gathers rows from all processes. All processes must call this.
 
     Args:
-        rows: by number, JSON values (floats keep every bit). All processes must ask.
+        rows: map from row numbers to JSON values; floats are transferred exactly.
+
+    Returns:
+        Rows ordered by number; a row that several processes have appears once.
 
     >>> gather_rows({1: "b", 0: "a"})
     ['a', 'b']
@@ -129,7 +132,11 @@ def gather_rows(rows: dict[int, Any]) -> list[Any]:
 
 
 def mine(rows: slice, items: Sequence[Any]) -> dict[int, Any]:
-    """A process's items by their number in the whole, as `gather_rows` takes them.
+    """Numbers the items of this process for `gather_rows`.
+
+    Args:
+        rows: positions of the items in the global sequence.
+        items: items of this process.
 
     >>> mine(slice(2, 4), ["c", "d"])
     {2: 'c', 3: 'd'}

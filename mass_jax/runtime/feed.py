@@ -1,6 +1,6 @@
-"""Between the host and the mesh: each process feeds its own slice of the tasks, and gets back what belongs to it.
+"""Transfers between hosts and the mesh: each process feeds its own slice of a batch of problems.
 
-Letters: N tasks of all processes.
+Shape suffixes: N problems of all processes.
 """
 
 import dataclasses
@@ -12,18 +12,21 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mass_jax.runtime import rules
+from mass_jax.types import PyTree
 
 Item = TypeVar("Item")
 
 
 @dataclasses.dataclass(frozen=True)
 class Feed:
-    """Slices of N tasks over the data axis; where N does not divide, every process handles all of them.
+    """Splits batches of N problems over the data axis of a mesh.
 
-    Args:
-        mesh: from `make_mesh`.
-        whole: every process handles all tasks on the host, and the devices still split them: for evaluation, whose
-            host work is the same on all.
+    If N is not a multiple of the size of the data axis, every process handles all problems.
+
+    Attributes:
+        mesh: device mesh from `make_mesh`.
+        whole: whether every process handles all problems on the host, while devices still split them. Evaluation uses
+            this.
 
     >>> from mass_jax.runtime.mesh import make_mesh
     >>> feed = Feed(make_mesh("data:1", jax.devices()[:1]))
@@ -35,7 +38,7 @@ class Feed:
     whole: bool = False
 
     def rows(self, count: int) -> slice:
-        """Which of `count` tasks this process handles."""
+        """Returns the slice of `count` problems that this process handles."""
         if self.whole:
             return slice(0, count)
         places = self._sharding(count).addressable_devices_indices_map((count,)).values()
@@ -43,11 +46,16 @@ class Feed:
         return slice(min(start for start, _ in bounds), max(stop for _, stop in bounds))
 
     def mine(self, tasks: Sequence[Item]) -> list[Item]:
-        """This process's part of all tasks."""
+        """Returns the problems that this process handles."""
         return list(tasks[self.rows(len(tasks))])
 
-    def put(self, tree: Any, count: int) -> Any:
-        """Arrays of this process's tasks [n, ...] as its part of global ones [N, ...]."""
+    def put(self, tree: PyTree, count: int) -> PyTree:
+        """Builds global arrays [N, ...] from the arrays of this process's problems [n, ...].
+
+        Args:
+            tree: arrays with a leading axis of this process's problems.
+            count: number of problems N of all processes.
+        """
         sharding = self._sharding(count)
 
         def one(leaf: Any) -> jax.Array:
@@ -57,8 +65,13 @@ class Feed:
 
         return jax.tree.map(one, tree)
 
-    def get(self, tree: Any, count: int) -> Any:
-        """This process's part [n, ...] of global arrays [N, ...], on the host."""
+    def get(self, tree: PyTree, count: int) -> PyTree:
+        """Returns this process's part [n, ...] of global arrays [N, ...] as NumPy arrays.
+
+        Args:
+            tree: global arrays with a leading axis of problems.
+            count: number of problems N of all processes.
+        """
         sharding = NamedSharding(self.mesh, PartitionSpec()) if self.whole else self._sharding(count)
 
         def one(leaf: jax.Array) -> np.ndarray:
@@ -69,12 +82,12 @@ class Feed:
         return jax.tree.map(one, tree)
 
     def spread(self, keys_N: jax.Array) -> jax.Array:
-        """Random keys that every process has whole, each where its task is."""
+        """Places random keys [N], which every process has in full, with their problems."""
         data = jax.random.key_data(keys_N)
         return _wrap_keys(_from_host(data, self._sharding(len(keys_N))))
 
-    def place(self, tree: Any) -> Any:
-        """Weights, adapters or a state, where the table of rules says."""
+    def place(self, tree: PyTree) -> PyTree:
+        """Places parameters, adapters or a state according to the table in `rules`."""
         return jax.tree.map(_from_host, tree, rules.shardings(self.mesh, tree))
 
     def _sharding(self, count: int) -> NamedSharding:
@@ -83,7 +96,7 @@ class Feed:
 
 
 def _from_host(leaf: Any, sharding: NamedSharding) -> jax.Array:
-    """An array that every process has whole, or one that is global already, placed anew."""
+    """Places an array that every process has in full, or reshards a global one."""
     if sharding.is_fully_addressable or (isinstance(leaf, jax.Array) and not leaf.is_fully_addressable):
         return jax.device_put(leaf, sharding)
     host = np.asarray(leaf)

@@ -1,8 +1,7 @@
-"""JSON Lines: the one reader and writer of rows, for users' files and for the project's own logs.
+"""Readers and writers of JSON Lines, for users' files and for the project's own logs.
 
-`scan` and `read` are for files that users give: any Unicode encoding, gzip, arrays, several values on a line.
-`read_log`, `append` and `rewrite` are for files that the project writes itself, where a crash may have cut the last
-line.
+`scan` and `read` are for users' files: any Unicode encoding, gzip, arrays, several values on a line. `read_log`,
+`append` and `rewrite` are for files that the project writes, where a crash may have cut off the last line.
 """
 
 import gzip
@@ -20,7 +19,7 @@ from absl import logging
 from mass_jax.errors import UserError
 from mass_jax.strict_json import BLANK, BadJson, kind, loads, parse_at
 
-MOST_BYTES = 2**30  # of a file once decompressed
+MOST_BYTES = 2**30  # of a decompressed file
 
 _NEXT = re.compile(f"[{BLANK},]*")
 _ARRAY = re.compile(rf"[{BLANK}]*\[[{BLANK}]*\{{")
@@ -36,21 +35,21 @@ _OTHER_FORMATS = {
 
 
 class Row(NamedTuple):
-    """A value and the line on which it starts, counted from 1."""
+    """A value and the number of the line on which it starts, counted from 1."""
 
     line: int
     value: Any
 
 
 class Damaged(NamedTuple):
-    """A line that cannot be read, and why."""
+    """The number of an unreadable line, and the reason."""
 
     line: int
     reason: str
 
 
 class Log(NamedTuple):
-    """The content of a log: its rows, its damaged lines, and the last line if it is cut off."""
+    """Contents of a log: its rows, its damaged lines, and its last line if that is cut off."""
 
     rows: list[Row]
     damaged: list[Damaged]
@@ -58,17 +57,17 @@ class Log(NamedTuple):
 
 
 def scan(path: pathlib.Path, *, exact: bool = False) -> list[Row | Damaged]:
-    """Reads a user's file of JSON values: one a line, in one array, or one after another.
+    """Reads a user's file of JSON values: one per line, in one array, or in sequence.
 
     Args:
-        path: in UTF-8, UTF-16 or UTF-32, with or without a byte order mark; perhaps compressed with gzip.
-        exact: see `loads`.
+        path: file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark, optionally compressed with gzip.
+        exact: whether to keep every digit of numbers; see `mass_jax.strict_json.loads`.
 
     Returns:
-        Every value and every line that cannot be read, in order. Blank lines are left out.
+        All values and unreadable lines, in order. Blank lines are omitted.
 
     Raises:
-        UserError: the file cannot be read at all, in one line that names the file, the line and the reason.
+        UserError: If the file cannot be read at all; the message names the file, the line and the reason.
     """
     text = _text(path)
     rows = [_row(number, line, exact) for number, line in enumerate(text.split("\n"), 1) if line.strip(BLANK)]
@@ -84,10 +83,10 @@ def scan(path: pathlib.Path, *, exact: bool = False) -> list[Row | Damaged]:
 
 
 def read(path: pathlib.Path, *, exact: bool = False) -> list[Row]:
-    """Reads a user's file of JSON values like `scan`, and refuses it if any line is damaged.
+    """Reads a user's file of JSON values like `scan`, but raises if any line is damaged.
 
     Raises:
-        UserError: names the file, the line and the reason.
+        UserError: If a line cannot be read; the message names the file, the line and the reason.
     """
     rows: list[Row] = []
     for row in scan(path, exact=exact):
@@ -98,13 +97,13 @@ def read(path: pathlib.Path, *, exact: bool = False) -> list[Row]:
 
 
 def read_log(path: pathlib.Path) -> Log:
-    """Reads a log that `append` wrote, one object per line; an absent file is empty.
+    """Reads a log written by `append`, one object per line; an absent file counts as empty.
 
     Returns:
-        The rows that can be read. What follows the last newline is a line that a crash cut off; it is not a row.
+        The contents of the log. Text after the last newline counts as a line that a crash cut off, not as a row.
 
     Raises:
-        UserError: the file exists and cannot be opened.
+        UserError: If the file exists and cannot be opened.
     """
     try:
         *lines, last = path.read_bytes().split(b"\n")
@@ -121,25 +120,25 @@ def read_log(path: pathlib.Path) -> Log:
         if isinstance(row, Damaged):
             damaged.append(row)
         elif not isinstance(row.value, dict):
-            damaged.append(Damaged(number, f"{kind(row.value)} in place of an object"))
+            damaged.append(Damaged(number, f"expected an object, got {kind(row.value)}"))
         else:
             rows.append(row)
     return Log(rows, damaged, [Damaged(len(lines) + 1, "the line is cut off")] if last else [])
 
 
 def warn_of_damage(path: pathlib.Path, damaged: Sequence[Damaged]) -> None:
-    """Logs one warning for the damaged lines of a file, if there are any."""
+    """Logs one warning if a file has damaged lines."""
     if damaged:
         first, count = damaged[0], len(damaged)
         others = f" (the first of {count} damaged lines)" if count > 1 else ""
-        logging.warning("%s:%d: %s; the line is left out%s", path, first.line, first.reason, others)
+        logging.warning("%s:%d: %s; the line is skipped%s", path, first.line, first.reason, others)
 
 
 def dumps(row: Mapping[str, Any]) -> str:
-    """One row as a line of ASCII with its newline.
+    """Serializes a row to one line of ASCII that ends in a newline.
 
     Raises:
-        ValueError: for NaN and Infinity, which JSON does not have.
+        ValueError: If the row contains NaN or Infinity, which are not valid JSON.
 
     >>> dumps({"step": 1, "loss": 0.5})
     '{"step": 1, "loss": 0.5}\\n'
@@ -148,7 +147,13 @@ def dumps(row: Mapping[str, Any]) -> str:
 
 
 def append(path: pathlib.Path, rows: Iterable[Mapping[str, Any]], *, sync: bool = False) -> None:
-    """Appends rows to a log in one write; with `sync` they survive a crash of the machine once this returns."""
+    """Appends rows to a log in one write.
+
+    Args:
+        path: the log, created if absent.
+        rows: rows to append.
+        sync: whether to wait until the rows are on disk, so that they survive a crash of the machine.
+    """
     text = "".join(map(dumps, rows))
     with path.open("a", encoding="ascii") as file:
         file.write(text)
@@ -158,14 +163,14 @@ def append(path: pathlib.Path, rows: Iterable[Mapping[str, Any]], *, sync: bool 
 
 
 def rewrite(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Replaces a log as a whole: after a crash the file has its old content or the new."""
-    from mass_jax.runtime.workdir import write_atomically  # imports JAX, which readers of JSON do without
+    """Replaces the contents of a log atomically: after a crash, the file has either the old contents or the new."""
+    from mass_jax.runtime.workdir import write_atomically  # imports JAX, which readers do not need
 
     write_atomically(path, "".join(map(dumps, rows)))
 
 
 def _text(path: pathlib.Path) -> str:
-    """The text of a file, with "\\n" between lines and with bytes that are not UTF-8 as lone surrogates."""
+    """Returns the text of a file, with "\\n" line ends and with invalid UTF-8 bytes as lone surrogates."""
     data = _bytes(path)
     encoding = "utf-8-sig" if data[:4] == bytes(4) else json.detect_encoding(data)
     try:
@@ -194,7 +199,7 @@ def _bytes(path: pathlib.Path) -> bytes:
 
 
 def _row(number: int, line: str, exact: bool) -> Row | Damaged:
-    """A line as a row; a comma at its end, as between the elements of an array, is ignored."""
+    """Parses a line; a trailing comma, as between the elements of an array, is ignored."""
     if escaped := _NOT_UTF8.search(line):
         return Damaged(number, _not_utf8(escaped))
     try:
@@ -204,10 +209,13 @@ def _row(number: int, line: str, exact: bool) -> Row | Damaged:
 
 
 def _values(text: str, exact: bool) -> list[Row]:
-    """The elements of the one array that the text is, or else the values that follow one another in it.
+    """Parses a text as one array, or else as a sequence of values.
+
+    Returns:
+        The elements of the array, or the values.
 
     Raises:
-        BadJson: something in between is not JSON; the reason is that of the likelier reading.
+        BadJson: If the text is neither; the reason is that of the likelier reading.
     """
     if escaped := _NOT_UTF8.search(text):
         raise BadJson(_not_utf8(escaped), escaped.start())
@@ -234,7 +242,7 @@ def _array(text: str, start: int, end: int, exact: bool) -> list[Row]:
 
 
 def _sequence(text: str, start: int, end: int, exact: bool) -> list[Row]:
-    """The values between two places, separated by whitespace or commas."""
+    """Parses the values between two positions, separated by whitespace or commas."""
     rows: list[Row] = []
     line, counted = 1, 0
     while (start := _skip(text, start)) < end:

@@ -1,4 +1,4 @@
-"""A lock that keeps a second run out of a workdir, also where several hosts share the file system."""
+"""Workdir lock, which prevents two runs from using one workdir, also across hosts with a shared file system."""
 
 import contextlib
 import os
@@ -14,24 +14,24 @@ from mass_jax.runtime.distributed import agreed_maximum, is_first
 from mass_jax.runtime.signals import Stop
 
 LOCK_NAME = ".lock"
-LEASE_SECONDS = 60.0  # without a heartbeat for this long, an owner that cannot be looked up on this host is dead
+LEASE_SECONDS = 60.0  # after this long without a heartbeat, an owner on another host counts as dead
 HEARTBEAT_SECONDS = 5.0
 
 
 @contextlib.contextmanager
 def lock_workdir(workdir: pathlib.Path, stop: Stop | None = None) -> Iterator[None]:
-    """Holds a workdir for this run; process 0 holds it for all processes, which must all call this.
+    """Locks a workdir for this run. All processes must call this; process 0 holds the lock.
 
-    The lock is a file with the owner's host and process id, created exclusively and touched by a heartbeat. A lock
-    whose owner has died is taken over: at once if the owner ran on this host, else after `LEASE_SECONDS` without a
-    heartbeat. The same thread may hold a workdir several times over. Directories that stay empty are removed again.
+    The lock is a file `.lock` with the host and process id of its owner, touched by a heartbeat. The lock of a dead
+    owner is taken over: at once if the owner ran on this host, otherwise after `LEASE_SECONDS` without a heartbeat.
+    The lock is reentrant within a thread. Directories that were created for it are removed if they stay empty.
 
     Args:
-        workdir: the directory, created if absent.
-        stop: raises a `UserError` at its next poll if the lock is lost, as when someone removes the file.
+        workdir: directory to lock, created if absent.
+        stop: if given, its polls raise a `UserError` once the lock is lost, for example because its file was removed.
 
     Raises:
-        UserError: another run holds the workdir, or it cannot be written.
+        UserError: If another run holds the workdir, or if it cannot be written.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as parent, lock_workdir(pathlib.Path(parent) / "run"):
@@ -62,19 +62,15 @@ def lock_workdir(workdir: pathlib.Path, stop: Stop | None = None) -> Iterator[No
 
 
 def _missing(directory: pathlib.Path) -> list[pathlib.Path]:
-    """The directory and its parents that do not exist, innermost first."""
+    """Returns the directory and its parents that do not exist, innermost first."""
     return [path for path in (directory, *directory.parents) if not path.exists()]
 
 
 def _acquire(lock: filelock.SoftFileLease, workdir: pathlib.Path) -> str:
-    """Acquires the lock.
-
-    Returns:
-        Why it cannot be acquired; "" on success.
-    """
+    """Acquires the lock; returns why that is impossible, or "" on success."""
     try:
         pathlib.Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-        # An owner of another version of this package may have another lease.
+        # Other versions of this package may use other lease settings.
         with contextlib.suppress(filelock.Timeout, filelock.LeaseSettingsMismatch):
             lock.acquire(timeout=0)
             return ""
@@ -89,14 +85,14 @@ def _acquire(lock: filelock.SoftFileLease, workdir: pathlib.Path) -> str:
 
 
 def _wait_for_silence(lock: filelock.SoftFileLease, workdir: pathlib.Path) -> None:
-    """Waits until the owner has shown no heartbeat for as long as a lease lasts, and takes the lock over.
+    """Takes the lock over once its owner has shown no heartbeat for the length of a lease.
 
     Raises:
-        filelock.Timeout: the owner is alive.
+        filelock.Timeout: If the owner is alive.
     """
     first = _heartbeat(lock)
     logging.warning(
-        "--workdir=%s is locked by %s; waiting up to %d s for a sign of life from it",
+        "--workdir=%s is locked by %s; waiting up to %d s for its heartbeat",
         *(workdir, _describe(lock.owner), LEASE_SECONDS),
     )
     lock.acquire(
@@ -107,7 +103,7 @@ def _wait_for_silence(lock: filelock.SoftFileLease, workdir: pathlib.Path) -> No
 
 
 def _heartbeat(lock: filelock.SoftFileLease) -> tuple[int, int] | None:
-    """The lock file and when its owner last touched it; None without a file."""
+    """Returns the inode of the lock file and the time of its last heartbeat; None without a file."""
     try:
         status = os.stat(lock.lock_file)
     except FileNotFoundError:
@@ -116,12 +112,12 @@ def _heartbeat(lock: filelock.SoftFileLease) -> tuple[int, int] | None:
 
 
 def _runs_here(owner: Any) -> bool:
-    """Whether an owner is a live process of this host, by its process id and start time; a zombie is not alive."""
+    """Returns whether an owner is a live process of this host, by process id and start time; zombies count as dead."""
     try:
         status = pathlib.Path(f"/proc/{owner.pid}/stat").read_bytes()
     except OSError:
         return False
-    state, *fields = status[status.rindex(b")") + 1 :].split()  # the command's name may hold spaces
+    state, *fields = status[status.rindex(b")") + 1 :].split()  # the command name may contain spaces
     return state not in (b"Z", b"X") and owner.start is not None and int(fields[18]) == owner.start % 2**64
 
 
@@ -130,8 +126,10 @@ def _describe(owner: Any) -> str:
 
 
 def _loss(lock: filelock.SoftFileLease, workdir: pathlib.Path) -> str:
-    """Why the lock is lost; "" while it holds. A heartbeat that cannot be written is no loss yet."""
+    """Returns why the lock was lost, or "" while it is held. A failed heartbeat alone does not count as a loss."""
     lost = lock.compromise
     if lost is None or lost.reason == "refresh-failed":
         return ""
-    return f"--workdir={workdir} was taken over by {_describe(lock.owner)} or its {LOCK_NAME} was removed; stopped here"
+    return (
+        f"--workdir={workdir} was taken over by {_describe(lock.owner)} or its {LOCK_NAME} was removed; this run stops"
+    )

@@ -1,4 +1,4 @@
-"""The one place where device meshes are built, over devices that are here or only described."""
+"""Construction of device meshes, over attached devices or over those of a TPU topology."""
 
 import math
 from collections.abc import Sequence
@@ -9,22 +9,22 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 AXES = ("data", "fsdp", "tensor")
-MOST_TENSOR = 4  # heads and kv heads of every published Llama divide by it, and it is one ring of a TPU's links
+MOST_TENSOR = 4  # divides the heads and kv heads of every published Llama; one ring of a TPU's interconnect
 
 
 def make_mesh(layout: str = "auto", devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh with the axes data (tasks), fsdp (weights, and rows of a task) and tensor (heads, features).
+    """Builds a mesh with the axes data (problems), fsdp (weights, and rows of a problem) and tensor (heads, features).
 
     Args:
-        layout: sizes like "data:2,fsdp:4,tensor:2" (an axis that is not named has size 1), or "auto": CPUs all on
-            data; accelerators with up to 4 on tensor and the rest of a slice on fsdp, slices on data.
-        devices: None takes all devices of all processes; or those of a described TPU.
+        layout: axis sizes such as "data:2,fsdp:4,tensor:2", where omitted axes have size 1; or "auto", which puts CPUs
+            on data, and of each slice of accelerators up to 4 on tensor and the rest on fsdp, with slices on data.
+        devices: devices of the mesh; None means all devices of all processes.
 
     Returns:
-        A mesh of Auto axes, in an order of devices that suits their links.
+        A mesh with Auto axes, whose device order suits the interconnect.
 
     Raises:
-        ValueError: unknown axis, bad size, or sizes that do not multiply to the number of devices.
+        ValueError: If an axis is unknown, a size is invalid, or the sizes do not multiply to the number of devices.
 
     >>> dict(make_mesh("fsdp:1", jax.devices()[:1]).shape)
     {'data': 1, 'fsdp': 1, 'tensor': 1}
@@ -43,7 +43,13 @@ def make_mesh(layout: str = "auto", devices: Sequence[Any] | None = None) -> Mes
 
 
 def parse(layout: str) -> tuple[int, int, int]:
-    """Sizes of the axes, in the order of `AXES`.
+    """Parses axis sizes such as "data:2,fsdp:4,tensor:2".
+
+    Returns:
+        The sizes in the order of `AXES`; omitted axes have size 1.
+
+    Raises:
+        ValueError: If an axis is unknown or repeated, or a size is invalid.
 
     >>> parse("fsdp:4,data:2")
     (2, 4, 1)
@@ -56,14 +62,14 @@ def parse(layout: str) -> tuple[int, int, int]:
                 f"--mesh={layout}: {part!r} is not an axis with its size; write it like data:2,fsdp:4,tensor:2"
             )
         if axis in sizes:
-            raise ValueError(f"--mesh={layout}: {axis} is named twice; give it one size")
+            raise ValueError(f"--mesh={layout}: {axis} is given twice; give it one size")
         sizes[axis] = int(size)
     data, fsdp, tensor = (sizes.get(axis, 1) for axis in AXES)
     return data, fsdp, tensor
 
 
 def describe(mesh: Mesh) -> str:
-    """A mesh in the form that `--mesh` takes.
+    """Formats a mesh in the syntax of `--mesh`.
 
     >>> describe(make_mesh("auto", jax.devices()[:1]))
     'data:1,fsdp:1,tensor:1'
@@ -80,7 +86,7 @@ def _auto(count: int, slices: int, cpu: bool) -> tuple[int, int, int]:
 
 
 def _arrange(sizes: tuple[int, int, int], devices: list[Any], slices: int, layout: str) -> Any:
-    """Devices in an array; between slices, whose links are slow, lies the data axis only."""
+    """Arranges devices in an array; only the data axis crosses the slow links between slices."""
     if slices == 1:
         return _by_process(mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True))
     data, fsdp, tensor = sizes
@@ -96,6 +102,6 @@ def _arrange(sizes: tuple[int, int, int], devices: list[Any], slices: int, layou
 
 
 def _by_process(devices: Any) -> Any:
-    """The data axis in an order in which the tasks of each process lie side by side: it feeds them as one slice."""
+    """Orders the data axis so that each process feeds one contiguous slice of problems."""
     order = sorted(range(len(devices)), key=lambda i: sorted({device.process_index for device in devices[i].flat}))
     return devices[order]

@@ -1,4 +1,4 @@
-"""Metrics as JSON Lines that survive a kill, and progress that suits a terminal or a log file."""
+"""Training metrics as JSON Lines, and progress reports for terminals and log files."""
 
 import math
 import pathlib
@@ -17,13 +17,13 @@ LOG_EVERY_SECONDS = 10.0
 
 
 class MetricsLog:
-    """Appends one JSON object per step to `path`; of several processes the first one writes.
+    """Log of training metrics, one JSON object per step, written by process 0.
 
     Args:
-        path: the file, created if absent.
-        next_step: first step that will be written. Rows of that step and later ones come from work that a kill lost and
-            that will be redone to the same numbers; they are dropped, as are a cut last line, damaged lines and
-            repeated steps. A warning names earlier steps that the file lacks.
+        path: file of the log, created if absent.
+        next_step: first step that will be written. Rows of this step and later ones are dropped: the run was killed
+            after it wrote them but before it saved a checkpoint, and will compute the same values again. Also dropped
+            are a cut-off last line, damaged lines and repeated steps. A warning names missing earlier steps.
     """
 
     def __init__(self, path: pathlib.Path, next_step: int):
@@ -32,20 +32,22 @@ class MetricsLog:
             jsonl.rewrite(path, [row for row in read_metrics(path, next_step) if row["step"] < next_step])
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Appends the metrics of one step; numbers that are not finite become null, since JSON lacks them."""
+        """Appends the metrics of one step; non-finite values become null, since JSON cannot represent them."""
         if is_first():
             jsonl.append(self._path, [{"step": step, **{name: _json_number(value) for name, value in metrics.items()}}])
 
 
 def read_metrics(path: pathlib.Path, steps: int = 0) -> list[dict[str, Any]]:
-    """Reads the rows of a metrics file that are intact, in the order of their steps; an absent file has none.
+    """Reads the intact rows of a metrics file; an absent file has none.
+
+    Warnings name the first damaged line, repeated steps and missing steps.
 
     Args:
-        path: the file.
-        steps: how many steps are finished; those of them that the file lacks are named in a warning.
+        path: file of the log.
+        steps: number of finished steps, all of which the file should contain.
 
     Returns:
-        One row per step, the last that was written. A warning names the file and the first line that is damaged.
+        The last row of each step, ordered by step.
     """
     log = jsonl.read_log(path)
     faulty = [jsonl.Damaged(line, fault) for line, row in log.rows if (fault := _fault(row))]
@@ -61,21 +63,26 @@ def read_metrics(path: pathlib.Path, steps: int = 0) -> list[dict[str, Any]]:
 
 
 def _fault(row: Mapping[str, Any]) -> str:
-    """Why a row is not one of `MetricsLog`; empty if it is."""
+    """Returns why a row is not a valid row of `MetricsLog`, or "" if it is."""
     step = row.get("step")
     if isinstance(step, bool) or not isinstance(step, int) or step < 0:
         return "no step"
     for name, value in row.items():
         if isinstance(value, bool) or not isinstance(value, int | float | None):
-            return f"{name!r} is {jsonl.kind(value)} in place of a number"
+            return f"{name!r} is {jsonl.kind(value)} instead of a number"
     return ""
 
 
 def progress(label: str, start: int, stop: int) -> Iterator[tuple[int, "Reporter"]]:
-    """Counts from `start` to `stop` with a bar on a terminal and a log line every few seconds elsewhere.
+    """Counts from `start` to `stop`, with a progress bar on a terminal or a log line every few seconds elsewhere.
+
+    Args:
+        label: name of the work.
+        start: first step.
+        stop: end of the steps, exclusive.
 
     Yields:
-        (i, report); call `report(name=value, ...)` to show figures of this step.
+        (i, report); call `report(name=value, ...)` to show values of this step.
     """
     terminal = sys.stderr.isatty() and is_first()
     with tqdm.tqdm(total=stop, initial=start, desc=label, disable=not terminal, dynamic_ncols=True) as bar:
@@ -87,7 +94,7 @@ def progress(label: str, start: int, stop: int) -> Iterator[tuple[int, "Reporter
 
 
 class Reporter:
-    """Shows the figures of the latest step."""
+    """Shows values of the latest step."""
 
     def __init__(self, label: str, stop: int, bar: tqdm.tqdm | None):
         self._label, self._stop, self._bar = label, stop, bar
@@ -95,11 +102,13 @@ class Reporter:
         self._last_line = time.monotonic()
 
     def __call__(self, **figures: float) -> None:
+        """Sets the values to show."""
         self._figures = figures
         if self._bar is not None:
             self._bar.set_postfix({name: f"{value:.3g}" for name, value in figures.items()})
 
     def step_done(self, done: int) -> None:
+        """Logs the latest values every few seconds, unless a progress bar shows them."""
         if self._bar is not None:
             return
         if is_first() and (done == self._stop or time.monotonic() - self._last_line > LOG_EVERY_SECONDS):

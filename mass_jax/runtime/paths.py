@@ -1,27 +1,27 @@
-"""Paths under which orbax can save checkpoints and read them back."""
+"""Checks for paths under which orbax cannot save checkpoints or read them back."""
 
 import os
 import pathlib
 
 from mass_jax.errors import UserError
 
-# When orbax merges what the processes wrote it looks for their files by an unescaped glob pattern, which `*?[` change.
-# It normalizes backslashes, and takes ":/" for the scheme of a URL.
+# Orbax finds the files of each process by an unescaped glob pattern, in which `*?[` are special. It also normalizes
+# backslashes and parses ":/" as the scheme of a URL.
 _SAVING = ("[", "*", "?")
 _ALWAYS = ("\\", ":/")
 
 
 def check_checkpoint_path(directory: str | pathlib.Path, *, saving: bool = True) -> None:
-    """Checks that checkpoints under a directory can be written and read back; touches no file.
+    """Checks that checkpoints under a directory can be written and read back; accesses no files.
 
-    A symbolic link with an ordinary name to such a directory works.
+    For a refused directory, a symbolic link with an ordinary name works.
 
     Args:
-        directory: absolute, or relative to the working directory.
-        saving: also refuse what can only be read.
+        directory: absolute path, or path relative to the working directory.
+        saving: whether checkpoints will be saved; some paths can be read from but not saved to.
 
     Raises:
-        UserError: names the part of the path that is at fault.
+        UserError: If orbax cannot handle the path; the message names the offending part.
 
     >>> check_checkpoint_path("runs/tiny")
     >>> check_checkpoint_path("runs/lr=[0.1]")
@@ -29,7 +29,7 @@ def check_checkpoint_path(directory: str | pathlib.Path, *, saving: bool = True)
     ...
     mass_jax.errors.UserError: runs/lr=[0.1]: checkpoints under a path with '[' cannot be read back; use another path
     """
-    path = f"{pathlib.Path(directory).absolute()}/"  # more parts follow
+    path = f"{pathlib.Path(directory).absolute()}/"  # orbax appends further parts
     for part in (*(_SAVING if saving else ()), *_ALWAYS):
         if part in path:
             raise UserError(

@@ -1,7 +1,7 @@
-"""Meeting point of the processes of a run, before JAX connects them.
+"""Rendezvous of the processes of a run, before JAX connects them.
 
-When a process does not come in time, JAX's own client ends the others from C++ with a stack trace. So process 0 first
-waits here, on the coordinator's port, until all processes have come, and then frees the port for JAX.
+When a process does not connect in time, JAX's client aborts the others from C++ with a stack trace. Process 0 therefore
+waits on the coordinator's port until all processes have connected, and then frees the port for JAX.
 """
 
 import asyncio
@@ -16,25 +16,25 @@ import time
 from mass_jax.errors import UserError
 
 _HOST_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-_.")
-_GREETING_SECONDS = 5.0  # for a connection to say who it is
+_GREETING_SECONDS = 5.0  # for a connection to send its greeting
 _BIND_SECONDS = 5.0  # for an earlier run to free the port
 _LINE_LIMIT = 4096
-# raised by a line that is no greeting or reply, such as a port scanner's
+# Raised while parsing a line that is not a greeting or reply, such as a port scanner's.
 _STRANGE = (OSError, ValueError, TypeError, KeyError, TimeoutError, RecursionError)
 
 
 class Absent(Exception):
-    """Processes that did not come in time, in words."""
+    """Raised if processes do not connect in time."""
 
 
 def parse_address(coordinator: str) -> tuple[str, int]:
-    """Splits host:port; the host is a name, an IPv4 address, or an IPv6 address in brackets.
+    """Splits host:port, where the host is a name, an IPv4 address, or an IPv6 address in brackets.
 
     Returns:
         The host, without brackets, and the port.
 
     Raises:
-        UserError: the text is no such address; names the value and the right form.
+        UserError: If the address is malformed; the message names the value and shows the correct form.
 
     >>> parse_address("[2001:db8::2]:12345")
     ('2001:db8::2', 12345)
@@ -72,7 +72,7 @@ def _is_address(text: str, kind: type[ipaddress.IPv4Address] | type[ipaddress.IP
 
 
 def _is_host(text: str) -> bool:
-    """Whether a text can be a host name, or is an IPv4 address."""
+    """Returns whether a text is an IPv4 address or a valid host name."""
     labels = text.removesuffix(".").split(".")
     if labels[-1].isdecimal():
         return _is_address(text, ipaddress.IPv4Address)
@@ -80,11 +80,17 @@ def _is_host(text: str) -> bool:
 
 
 def meet(host: str, port: int, num_processes: int, process_id: int, timeout: float) -> None:
-    """Returns in every process once all processes of the run have come.
+    """Waits until all processes of the run have connected.
+
+    Args:
+        host, port: address of process 0.
+        num_processes: number of processes.
+        process_id: index of this process.
+        timeout: seconds to wait.
 
     Raises:
-        Absent: they did not come within `timeout` seconds.
-        UserError: the port is taken, or the processes contradict each other.
+        Absent: If they do not connect within `timeout` seconds.
+        UserError: If the port is in use, or the processes contradict each other.
     """
     if process_id == 0:
         asyncio.run(_receive(port, num_processes, timeout))
@@ -93,7 +99,7 @@ def meet(host: str, port: int, num_processes: int, process_id: int, timeout: flo
 
 
 async def _receive(port: int, num_processes: int, timeout: float) -> None:
-    """Process 0's part: waits for the others, frees the port, and tells them to go on."""
+    """Waits as process 0 for the others, frees the port and tells them to proceed."""
     present: dict[int, asyncio.StreamWriter] = {}
     complete = asyncio.Event()
     connections: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
@@ -104,13 +110,13 @@ async def _receive(port: int, num_processes: int, timeout: float) -> None:
             peer, theirs = _read_greeting(await asyncio.wait_for(reader.readline(), _GREETING_SECONDS))
             if theirs != num_processes or not 0 < peer < num_processes:
                 counts = f"process 0 has --num_processes={num_processes}, this process {theirs}"
-                return await _reply(writer, f"{counts}; give all the same")
+                return await _reply(writer, f"{counts}; give all processes the same")
             if peer in present:
-                await _reply(present[peer], f"another process came with --process_id={peer}; give each its own")
+                await _reply(present[peer], f"another process connected with --process_id={peer}; give each its own")
             present[peer] = writer
             if len(present) == num_processes - 1:
                 complete.set()
-            await reader.read()  # returns when the peer leaves
+            await reader.read()  # returns when the peer disconnects
             if present.get(peer) is writer and not complete.is_set():
                 del present[peer]
         except _STRANGE:
@@ -126,12 +132,12 @@ async def _receive(port: int, num_processes: int, timeout: float) -> None:
     except TimeoutError:
         missing = ", ".join(str(i) for i in range(1, num_processes) if i not in present)
         refusal = f"missing after {timeout:g} s: process {missing}"
-    server.close()  # JAX takes the port over before the others look for it
+    server.close()  # JAX must bind the port before the others connect to it
     for writer in list(present.values()):
         await _reply(writer, refusal)
     pending = [task for task in connections if task is not None]
     for writer in connections.values():
-        writer.close()  # ends its task
+        writer.close()  # ends the task of the connection
     if pending:
         await asyncio.wait(pending, timeout=1)
     if refusal:
@@ -139,7 +145,7 @@ async def _receive(port: int, num_processes: int, timeout: float) -> None:
 
 
 async def _listen(port: int) -> socket.socket:
-    """A socket that listens on all addresses, as JAX will."""
+    """Opens a socket that listens on all addresses, as JAX will."""
     deadline, ipv6 = time.monotonic() + _BIND_SECONDS, socket.has_dualstack_ipv6()
     while True:
         try:
@@ -159,20 +165,20 @@ async def _listen(port: int) -> socket.socket:
 
 
 def _read_greeting(line: bytes) -> tuple[int, int]:
-    """Process id and number of processes; raises on anything that is no greeting."""
+    """Returns the process id and number of processes of a greeting; raises one of `_STRANGE` on any other line."""
     said = json.loads(line)
     return int(said["process_id"]), int(said["num_processes"])
 
 
 async def _reply(writer: asyncio.StreamWriter, refusal: str) -> None:
-    """Answers a process: go on, or why not."""
+    """Sends the reason of a refusal, or "" to proceed."""
     with contextlib.suppress(OSError):
         writer.write((json.dumps({"mass_jax": refusal}) + "\n").encode())
         await writer.drain()
 
 
 def _visit(host: str, port: int, num_processes: int, process_id: int, deadline: float) -> None:
-    """The part of the others: come to process 0, and come again until it answers."""
+    """Connects to process 0, repeatedly until it answers."""
     greeting = (json.dumps({"process_id": process_id, "num_processes": num_processes}) + "\n").encode()
     while (left := deadline - time.monotonic()) > 0:
         refusal = _ask(host, port, greeting, left)
@@ -185,7 +191,7 @@ def _visit(host: str, port: int, num_processes: int, process_id: int, deadline: 
 
 
 def _ask(host: str, port: int, greeting: bytes, timeout: float) -> str | None:
-    """Process 0's reply, once it has one; None where there is no process 0."""
+    """Waits for the reply of process 0; None if process 0 cannot be reached."""
     try:
         with socket.create_connection((host, port), timeout=min(_GREETING_SECONDS, timeout)) as connection:
             connection.sendall(greeting)
@@ -197,7 +203,7 @@ def _ask(host: str, port: int, greeting: bytes, timeout: float) -> str | None:
 
 
 def _await_port(host: str, port: int, deadline: float) -> None:
-    """Waits until JAX's service of process 0 listens; JAX's client ends the process if it does not."""
+    """Waits until JAX's coordinator in process 0 listens; otherwise JAX's client would abort this process."""
     while time.monotonic() < deadline:
         try:
             return socket.create_connection((host, port), timeout=_GREETING_SECONDS).close()

@@ -1,7 +1,7 @@
-"""Which axis of which array is split over which axis of the mesh: one table, for everything a run holds.
+"""Sharding rules: a table that maps the logical axes of every array of a run to mesh axes.
 
-The leaves of every tree are known by their paths, whose names are Hugging Face's, so that the same table places base
-weights, adapters, optimizer states that repeat the tree, and checkpoints.
+Leaves are identified by their paths, whose names follow Hugging Face. The same table therefore covers base weights,
+adapters, optimizer states with the structure of either, and checkpoints.
 """
 
 import contextlib
@@ -13,12 +13,20 @@ import flax.linen as nn
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mass_jax import projections
 from mass_jax.llama import LlamaConfig
 from mass_jax.llama.model import ScannedBlock
+from mass_jax.types import PyTree
 
 
 class Rule(NamedTuple):
-    """One row of the table."""
+    """One row of the table.
+
+    Attributes:
+        axis: logical axis.
+        mesh_axis: mesh axis that splits it; None if it is not split.
+        why: reason.
+    """
 
     axis: str
     mesh_axis: str | None
@@ -26,35 +34,37 @@ class Rule(NamedTuple):
 
 
 TABLE = (
-    Rule("tasks", "data", "tasks meet only in the outer gradients, so their links may be slow; adapters go with them"),
-    Rule("rows", "fsdp", "examples and attempts of a task: where weights are gathered for, each chip has its own rows"),
+    Rule("tasks", "data", "problems interact only in the outer gradients, so links may be slow; includes adapters"),
+    Rule("rows", "fsdp", "examples and attempts of a problem: the chips that gather weights split the rows"),
     Rule("tokens", None, "attention mixes positions, and 2,048 of them fit"),
-    Rule("layers", None, "a scan takes one layer at a time, which must not lie on one chip"),
-    Rule("embed", "fsdp", "the width of weights, their gradients, adapters and optimizer states: gathered when used"),
-    Rule("heads", "tensor", "heads never mix before the output projection, which sums over chips"),
-    Rule("kv_heads", "tensor", "with their query heads; caches of keys and values too"),
+    Rule("layers", None, "a scan processes one layer at a time, which must not be on one chip only"),
+    Rule("embed", "fsdp", "width of weights, their gradients, adapters and optimizer states; gathered when used"),
+    Rule("heads", "tensor", "heads are independent until the output projection, which sums over chips"),
+    Rule("kv_heads", "tensor", "stay with their query heads; also for key-value caches"),
     Rule("mlp", "tensor", "inner features of the MLP are independent until its output projection sums over chips"),
     Rule("vocab", "tensor", "128,256 rows: logits, the largest activation, are split and never gathered"),
     Rule("rank", None, "16 columns are too few to split"),
     Rule("norm", None, "kilobytes"),
-    Rule("features", "tensor", "between blocks only: what is saved for the backward pass is split on all chips"),
-    Rule("scorer_embed", "fsdp", "the scorer's width; with its optimizer state it is the second largest thing held"),
-    Rule("scorer", None, "the scorer's few heads and its vocabulary need no second split"),
-    Rule("decode_rows", None, "one token a row is little: rows stay together, so that weights stay where they are"),
-    Rule("decode_embed", "fsdp", "activations move to the weights when decoding, not weights to activations"),
+    Rule("features", "tensor", "only between blocks: activations saved for the backward pass are split over all chips"),
+    Rule("scorer_embed", "fsdp", "width of the scorer, which with its optimizer state takes the second most memory"),
+    Rule("scorer", None, "the scorer's few heads and its vocabulary do not need a second split"),
+    Rule("decode_rows", None, "one token per row is little work: rows stay together, so that weights need not move"),
+    Rule("decode_embed", "fsdp", "when decoding, activations move to the weights instead of weights to activations"),
 )
 
 _MESH_AXIS = {rule.axis: rule.mesh_axis for rule in TABLE}
-_INPUTS = {"o_proj": "heads", "down_proj": "mlp"}
-_OUTPUTS = {"q_proj": "heads", "k_proj": "kv_heads", "v_proj": "kv_heads", "gate_proj": "mlp", "up_proj": "mlp"}
 _LEADING: tuple[tuple[str, ...], ...] = ((), ("layers",), ("tasks", "layers"))
 
 
 def axes_of(names: tuple[str, ...], ndim: int) -> tuple[str, ...]:
-    """Logical axes of one leaf, from the names on its path.
+    """Returns the logical axes of a leaf.
+
+    Args:
+        names: names on the path of the leaf.
+        ndim: number of its axes.
 
     Raises:
-        ValueError: a leaf that the table does not know; it would be held whole on every chip without anyone noticing.
+        ValueError: If the table does not cover the leaf, which would otherwise silently be replicated on every chip.
 
     >>> axes_of(("layers", "self_attn", "q_proj", "kernel"), 3)
     ('layers', 'embed', 'heads')
@@ -74,8 +84,9 @@ def axes_of(names: tuple[str, ...], ndim: int) -> tuple[str, ...]:
 
 
 def _own_axes(parent: str, name: str) -> tuple[str, ...] | None:
-    """Axes of a leaf without those of layers and tasks."""
-    inputs, outputs = _INPUTS.get(parent, "embed"), _OUTPUTS.get(parent, "embed")
+    """Returns the axes of a leaf without those of layers and tasks; None for an unknown leaf."""
+    projection = projections.TABLE.get(parent)
+    inputs, outputs = (projection.inputs, projection.outputs) if projection else ("embed", "embed")
     if name == "embedding":
         return "vocab", "embed"
     if name == "kernel":
@@ -84,7 +95,7 @@ def _own_axes(parent: str, name: str) -> tuple[str, ...] | None:
 
 
 def spec(*axes: str) -> PartitionSpec:
-    """Logical axes as axes of the mesh.
+    """Maps logical axes to mesh axes.
 
     >>> tuple(spec("tasks", "rows", "tokens"))
     ('data', 'fsdp', None)
@@ -92,24 +103,27 @@ def spec(*axes: str) -> PartitionSpec:
     return PartitionSpec(*(_MESH_AXIS[axis] for axis in axes))
 
 
-def shardings(mesh: Mesh, tree: Any) -> Any:
-    """Where each leaf of a tree of weights, adapters or states lies.
+def shardings(mesh: Mesh, tree: PyTree) -> PyTree:
+    """Returns the sharding of each leaf of a tree of parameters, adapters or states.
 
     Args:
-        mesh: from `make_mesh`.
-        tree: arrays or shapes; paths end in the names of parameters ("q_proj", "kernel"), scalars are everywhere.
+        mesh: device mesh from `make_mesh`.
+        tree: arrays or shapes whose paths end in parameter names such as ("q_proj", "kernel"). Scalars are replicated.
 
     Returns:
-        `NamedSharding`s, structured like the tree.
+        A tree of `NamedSharding` with the same structure.
 
     Raises:
-        ValueError: an axis does not divide; the message names the leaf, the axis and the fix.
+        ValueError: If an axis size is not divisible by its mesh axis; the message names the leaf, the axis and the fix.
     """
     return jax.tree_util.tree_map_with_path(lambda path, leaf: _sharding(mesh, path, leaf), tree)
 
 
-def constrain(tree: Any) -> Any:
-    """Inside jit, under `use_mesh`: the leaves of a tree of weights or states where the table says; else unchanged."""
+def constrain(tree: PyTree) -> PyTree:
+    """Constrains a tree of parameters or states to the shardings of the table, in jit under `use_mesh`.
+
+    Without a mesh, returns the tree unchanged.
+    """
     mesh: Any = jax.sharding.get_abstract_mesh()
     return tree if mesh.empty else jax.lax.with_sharding_constraint(tree, shardings(mesh, tree))
 
@@ -123,10 +137,16 @@ def _sharding(mesh: Mesh, path: Any, leaf: Any) -> NamedSharding:
 
 
 def check_divides(mesh: Mesh, axis: str, size: int, what: str) -> None:
-    """Refuses to split what does not divide.
+    """Checks that the size of a logical axis is divisible by its mesh axis.
+
+    Args:
+        mesh: device mesh from `make_mesh`.
+        axis: logical axis.
+        size: its size.
+        what: name of the array or setting, for the error message.
 
     Raises:
-        ValueError: names what, the axis and the fix.
+        ValueError: If it is not divisible; the message names the axis and the fix.
     """
     mesh_axis = _MESH_AXIS[axis]
     if mesh_axis is None or size % mesh.shape[mesh_axis] == 0:
@@ -140,10 +160,10 @@ def check_divides(mesh: Mesh, axis: str, size: int, what: str) -> None:
 
 
 def check_layout(mesh: Mesh, config: LlamaConfig) -> None:
-    """Refuses a mesh that would cut through a head, whose parts mean nothing alone, or does not divide a width.
+    """Checks that a mesh splits a model evenly and into whole heads.
 
     Raises:
-        ValueError: names the axis and the fix.
+        ValueError: If it does not; the message names the axis and the fix.
     """
     sizes = {
         "heads": config.num_attention_heads,
@@ -158,15 +178,15 @@ def check_layout(mesh: Mesh, config: LlamaConfig) -> None:
 
 @contextlib.contextmanager
 def use_mesh(mesh: Mesh) -> Iterator[Mesh]:
-    """Within it, computations run on the mesh and activations are split as the table says."""
+    """Context in which computations run on a mesh, with activations split according to the table."""
     with jax.set_mesh(mesh), nn.intercept_methods(_split_rows):
         yield mesh
 
 
 def _split_rows(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-    """What enters a block has its rows split; from there on the compiler finds the rest.
+    """Splits the rows that enter a block; the compiler propagates this sharding.
 
-    Without this it splits the width instead, keeps all rows on every chip, and sums activations between chips.
+    Without it, the compiler splits the width, keeps all rows on every chip, and sums activations between chips.
     """
     if isinstance(context.module, ScannedBlock) and context.method_name == "__call__":
         rows, *rest = args

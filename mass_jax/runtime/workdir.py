@@ -1,4 +1,4 @@
-"""Workdirs: one configuration each, and files that are whole or absent."""
+"""Workdirs, which belong to one configuration each, and atomic writes."""
 
 import json
 import os
@@ -18,34 +18,34 @@ def workdir_path(given: str) -> pathlib.Path:
     """Returns the path of `--workdir`.
 
     Raises:
-        UserError: a URL, which `pathlib` would take for a directory of that name on the disk of each host; or a path
-            from which checkpoints cannot be read back.
+        UserError: If the value is a URL, which `pathlib` would treat as a local directory, or a path from which
+            checkpoints cannot be read back.
 
     >>> workdir_path("runs/tiny").name
     'tiny'
     """
     if "://" in given:
         raise UserError(
-            f"--workdir={given} is no directory of this machine; mount the bucket, or a disk that all hosts share, "
-            f"and give the path where it is"
+            f"--workdir={given} is not a local directory; mount the bucket, or a disk that all hosts share, and give "
+            f"the path of the mount"
         )
     check_checkpoint_path(given)
     return pathlib.Path(given)
 
 
 def check_workdir(workdir: pathlib.Path, settings_json: str, free: Collection[str] = (), replace: bool = False) -> None:
-    """Checks that results of these settings may be written into a workdir; writes nothing.
+    """Checks that a run with these settings may write into a workdir; writes nothing.
 
-    It must be empty or absent, but for hidden files, or have these settings in its config.json.
+    The workdir must be absent, empty except for hidden files, or contain these settings in its config.json.
 
     Args:
-        workdir: the directory.
-        settings_json: the settings, a JSON object.
+        workdir: directory to check.
+        settings_json: settings of the run, as a JSON object.
         free: names of settings that may differ.
-        replace: whether any may differ while the workdir holds no results.
+        replace: whether all settings may differ while the workdir contains no results.
 
     Raises:
-        UserError: the workdir belongs to other settings, or nobody knows to which; names the first that differs, both
+        UserError: If the workdir belongs to other or unknown settings; the message names the first difference, both
             values and the fix.
     """
     if workdir.exists() and not workdir.is_dir():
@@ -71,10 +71,10 @@ def read_settings(path: pathlib.Path) -> dict[str, Any] | None:
     """Reads the settings of a workdir.
 
     Returns:
-        The settings by name; None where there is no such file.
+        The settings by name, or None if the file does not exist.
 
     Raises:
-        UserError: the file cannot be read or is no JSON object.
+        UserError: If the file cannot be read or does not contain a JSON object.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -91,7 +91,7 @@ def read_settings(path: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _first_difference(before: dict[str, Any], now: dict[str, Any], free: Collection[str]) -> str:
-    """The first setting by name that differs, with both values; "" if none does."""
+    """Describes the first setting that differs, in alphabetical order, with both values; "" if none does."""
     for name in sorted({*before, *now} - {*free}):
         if before.get(name) != now.get(name):
             return f"{name}={before.get(name)!r}, now it is {now.get(name)!r}"
@@ -99,7 +99,7 @@ def _first_difference(before: dict[str, Any], now: dict[str, Any], free: Collect
 
 
 def holds_results(workdir: pathlib.Path) -> bool:
-    """Whether anything in a workdir would be lost with its settings: any file with content, but for hidden ones.
+    """Returns whether a workdir contains results: any non-empty file other than config.json and hidden files.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as name:
@@ -115,7 +115,7 @@ def holds_results(workdir: pathlib.Path) -> bool:
 
 
 def _listed(directory: pathlib.Path) -> list[pathlib.Path]:
-    """The content of a directory; an absent one has none."""
+    """Lists a directory; an absent one counts as empty."""
     try:
         return list(directory.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -131,19 +131,20 @@ def claim_workdir(
     replace: bool = False,
     patience: float = 90.0,
 ) -> None:
-    """Writes the settings into a workdir, by one process for all. Call it when nothing else can be refused.
+    """Writes the settings of a run into its workdir. All processes must call this; process 0 writes.
 
-    Settings that differ in `free` only stay as they are. The caller holds the lock of the workdir.
+    Call this once all other input has been validated, with the workdir locked. Existing settings that differ only in
+    `free` are kept.
 
     Args:
-        workdir: of this run.
-        settings_json: its settings, a JSON object.
-        free, replace: as in `check_workdir`.
-        patience: seconds in which the other processes are to see them; disks on a network show new files late.
+        workdir: directory of the run.
+        settings_json: settings of the run, as a JSON object.
+        free, replace: see `check_workdir`.
+        patience: seconds to wait until the other processes see the file, since network file systems may be slow.
 
     Raises:
-        UserError: `check_workdir` refuses it, it cannot be written, or another process does not find it: the hosts do
-            not share it.
+        UserError: If `check_workdir` refuses the workdir, it cannot be written, or another process does not see it
+            because the hosts do not share it.
     """
     path, failure = workdir / CONFIG_NAME, ""
     if is_first():
@@ -168,7 +169,13 @@ def claim_workdir(
 
 
 def write_atomically(path: pathlib.Path, text: str, mode: int = 0o666) -> None:
-    """Writes a file so that a kill leaves the old content or the new, never a part; its mode is under the umask."""
+    """Writes a file atomically: after a kill it has either its old contents or the new.
+
+    Args:
+        path: file to write; its parent directories are created.
+        text: new contents.
+        mode: permissions of the file, subject to the umask.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:

@@ -1,7 +1,9 @@
-"""Drawing a token from logits: temperature, truncation, and one uniform number per row.
+"""Drawing of a token from logits: temperature, truncation, and one uniform number per row.
 
-No sort: a threshold on probabilities is found by bisection, exactly and in the same way whatever the vocabulary.
-Shapes: V vocabulary; all functions work on one row and are mapped over rows.
+Truncation finds a threshold on probabilities by bisection, which is exact and needs no sort of the vocabulary. All
+functions work on one row; use `jax.vmap` for more.
+
+Shape suffixes: V vocabulary.
 """
 
 import dataclasses
@@ -14,17 +16,19 @@ _GREEDY = 0.0
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How tokens are drawn; hashable, a static argument.
+    """Sampling settings; hashable, so they can be a static argument.
 
-    Truncations apply one after the other, in this order, to the tempered probabilities.
+    Truncations apply to the tempered probabilities, in the order of the attributes. Tokens tied with the least likely
+    kept token are kept too.
 
     Attributes:
-      temperature: logits are divided by it; 0 is greedy.
-      top_k: only the k most likely tokens; 0 is off.
-      top_p: only the smallest set of likeliest tokens with this much probability together; 1 is off.
-      min_p: only tokens at least this fraction as likely as the likeliest; 0 is off.
+        temperature: divisor of the logits; 0 is greedy.
+        top_k: keep the k most likely tokens; 0 is off.
+        top_p: keep the smallest set of most likely tokens with at least this total probability; 1 is off.
+        min_p: keep tokens at least this fraction as likely as the most likely one; 0 is off.
 
-    Tokens exactly as likely as the last one kept are kept too.
+    Raises:
+        ValueError: a setting is out of range.
 
     >>> Settings(temperature=0.7, top_p=0.95)
     Settings(temperature=0.7, top_k=0, top_p=0.95, min_p=0.0)
@@ -50,13 +54,13 @@ def choose(key: jax.Array, logits_V: jax.Array, settings: Settings) -> tuple[jax
     """Draws a token.
 
     Args:
-      key: random key of this row and step.
-      logits_V: the model's logits.
-      settings: how to draw.
+        key: random key of this row and step.
+        logits_V: the model's logits.
+        settings: sampling settings.
 
     Returns:
-      The token (int32), and its log-probability under softmax(logits / temperature) before truncation: the policy
-      whose ratio a policy gradient forms. Greedy reports the model's own log-probability, temperature 1.
+        The token (int32), and its log-probability under softmax(logits / temperature) before truncation, as a policy
+        gradient's ratio requires. Greedy decoding returns the log-probability at temperature 1.
 
     >>> token, _ = choose(jax.random.key(0), jnp.array([0.0, 3.0, 1.0]), Settings(temperature=0.0))
     >>> int(token)
@@ -72,7 +76,15 @@ def choose(key: jax.Array, logits_V: jax.Array, settings: Settings) -> tuple[jax
 
 
 def truncate(weights_V: jax.Array, settings: Settings) -> jax.Array:
-    """Sets to zero the weights (unnormalized probabilities, at most 1) that the settings exclude."""
+    """Sets the weights of excluded tokens to zero.
+
+    Args:
+        weights_V: unnormalized probabilities, at most 1.
+        settings: sampling settings.
+
+    Returns:
+        The weights, [V].
+    """
     if 0 < settings.top_k < weights_V.shape[-1]:
         enough = jnp.asarray(settings.top_k, weights_V.dtype)
         weights_V = _keep_likeliest(weights_V, jnp.ones_like(weights_V), enough)
@@ -84,15 +96,15 @@ def truncate(weights_V: jax.Array, settings: Settings) -> jax.Array:
 
 
 def _keep_likeliest(weights_V: jax.Array, mass_V: jax.Array, enough: jax.Array) -> jax.Array:
-    """Keeps the weights above the highest threshold over which `enough` mass lies.
+    """Keeps the weights at or above the highest threshold with at least `enough` mass at or above it.
 
-    Bisects on bit patterns, which order like the non-negative floats they are: as many passes as bits, exact.
+    Bisects on bit patterns, which order like non-negative floats do; this is exact, and takes one pass per bit.
     """
     integer = jnp.int64 if weights_V.dtype == jnp.float64 else jnp.int32
     bits_V = jax.lax.bitcast_convert_type(weights_V, integer)
 
     def narrow(_, bounds):
-        low, high = bounds  # enough mass lies at or above `low`, too little at or above `high`
+        low, high = bounds  # there is enough mass at or above `low`, and too little at or above `high`
         middle = low + (high - low) // 2
         suffices = jnp.sum(jnp.where(bits_V >= middle, mass_V, 0)) >= enough
         return jnp.where(suffices, middle, low), jnp.where(suffices, high, middle)
@@ -105,14 +117,22 @@ def _keep_likeliest(weights_V: jax.Array, mass_V: jax.Array, enough: jax.Array) 
 def draw(key: jax.Array, weights_V: jax.Array, block: int = 256) -> jax.Array:
     """Draws an index with probability proportional to its weight, by inverting the cumulative sum.
 
-    One uniform number a row, where the Gumbel trick takes one a token; the sum is inverted in two levels, blocks and
-    then tokens in the block.
+    This takes one uniform number per row, where the Gumbel trick takes one per token. The sum is inverted in two
+    levels: blocks, then tokens within a block.
+
+    Args:
+        key: random key.
+        weights_V: non-negative weights, not all zero.
+        block: tokens per block.
+
+    Returns:
+        The index, int32.
     """
     count = -(-weights_V.shape[0] // block)
     table = jnp.pad(weights_V, (0, count * block - weights_V.shape[0])).reshape(count, block)
     sums = jnp.cumsum(jnp.sum(table, axis=1))
     target = jax.random.uniform(key, (), weights_V.dtype) * sums[-1]
-    # The last block of positive weight bounds the search: rounding must not run past it.
+    # Rounding must not move the search past the last block with a positive weight.
     row = jnp.minimum(jnp.sum(sums <= target), _last_positive(jnp.sum(table, axis=1)))
     before = jnp.where(row > 0, sums[row - 1], 0)
     column = jnp.sum(jnp.cumsum(table[row]) <= target - before)
@@ -121,4 +141,5 @@ def draw(key: jax.Array, weights_V: jax.Array, block: int = 256) -> jax.Array:
 
 
 def _last_positive(values: jax.Array) -> jax.Array:
+    """Returns the index of the last positive value."""
     return values.shape[0] - 1 - jnp.argmax(values[::-1] > 0)

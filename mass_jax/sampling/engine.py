@@ -1,6 +1,6 @@
-"""This package's sampler: requests of any size from the host, few compiled programs.
+"""Sampler for requests of any size from the host, with few compiled programs.
 
-Shapes: N prompts, M samples of each, P prompt slots, T tokens of a sample.
+Shape suffixes: N prompts, M samples per prompt, P prompt slots, T tokens per sample.
 """
 
 import bisect
@@ -13,26 +13,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mass_jax.llama import Llama, decode
+from mass_jax.llama import Llama, decode, lora
 from mass_jax.sampling.choose import Settings
-from mass_jax.sampling.sample import DecodeState, Request, advance, start
+from mass_jax.sampling.loop import DecodeState, Request, Samples, advance, start
 from mass_jax.sampling.sampler import Continuation
+from mass_jax.types import Adapter, Params, PyTree
 
-_LEAST = 16  # tokens of the smallest bucket
+_LEAST = 16  # tokens in the smallest bucket
 
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """The `Sampler` of this package.
+    """`Sampler` for a `Llama`.
 
-    Prompt lengths, the number of prompts and the limit on new tokens are rounded up to powers of two, so that a
-    program is compiled once for all requests within such a bucket (and for each M and `settings`). `sample` draws the
-    same tokens from arrays, inside of jitted code, without rounding up.
+    Prompt lengths, the number of prompts and `max_new_tokens` are rounded up to powers of two, so that requests in the
+    same bucket share a compiled program (one for each M and `settings`). `sample` draws the same tokens from arrays
+    inside jitted code, without rounding.
 
     Attributes:
-      model: the model.
-      tokenizer: decodes tokens, as `tokenizer.load` gives it.
-      check_every: tokens between two looks for stop strings; what is drawn past one is dropped.
+        model: the model.
+        tokenizer: decodes tokens; from `tokenizer.load`.
+        check_every: tokens between checks for stop strings; tokens drawn after a stop string are dropped.
+
+    >>> import mass_jax.llama
+    >>> model, params, tokenizer = mass_jax.llama.load("tiny")
+    >>> prompts = [tokenizer("solve 4 kabo 3 =")["input_ids"]]
+    >>> keys_N = jax.random.split(jax.random.key(0), 1)
+    >>> samples = Engine(model, tokenizer)(params, prompts, keys_N, num_samples=2, max_new_tokens=4)
+    >>> [[sample.finish for sample in row] for row in samples]
+    [['length', 'length']]
     """
 
     model: Llama
@@ -41,7 +50,7 @@ class Engine:
 
     def __call__(
         self,
-        params: Any,
+        params: Params,
         prompts: Sequence[Sequence[int]],
         keys_N: jax.Array,
         *,
@@ -50,9 +59,16 @@ class Engine:
         settings: Settings = Settings(),  # noqa: B008 (frozen)
         stop_tokens: tuple[int, ...] = (),
         stop_strings: tuple[str, ...] = (),
-        adapters: Any = None,
+        adapters: Adapter | None = None,
     ) -> list[list[Continuation]]:
-        """See `Sampler`. Parameters of `decode.unstack` spare each call a copy of the blocks."""
+        """Draws `num_samples` continuations of each prompt; see `Sampler`.
+
+        Parameters from `unstack` save a copy of the blocks in each call.
+
+        Raises:
+            ValueError: a prompt is empty or out of the vocabulary, the numbers of prompts, keys and adapters differ, a
+                count is below 1, a stop string is empty, or dynamic RoPE would depend on the batch.
+        """
         self._check_prompts(prompts)
         _check(prompts, keys_N, num_samples, max_new_tokens, stop_strings, adapters)
         request = Request(num_samples, bucket(max_new_tokens, _LEAST), settings, tuple(stop_tokens), 0)
@@ -60,7 +76,7 @@ class Engine:
         self._check_rope(prompts_NP.shape[1] + request.max_new_tokens)
         params = decode.unstack(params)
         state = _start(self.model, params, prompts_NP, lengths_N, keys_N, request, adapters)
-        state = _finish(state, np.arange(len(lengths_N))[:, None] >= len(prompts))  # rows that fill the bucket
+        state = _finish(state, np.arange(len(lengths_N))[:, None] >= len(prompts))  # rows that pad the bucket
         every = self.check_every if stop_strings else max_new_tokens
         for until in (*range(every, max_new_tokens, every), max_new_tokens):
             state = _advance(self.model, params, state, request, adapters, np.int32(until))
@@ -79,20 +95,20 @@ class Engine:
                 raise ValueError(f"prompt {n} is empty: give at least one token, such as bos")
             for token in (min(prompt), max(prompt)):
                 if not 0 <= token < vocabulary:
-                    raise ValueError(f"prompt {n} has token {token}: the vocabulary ends at {vocabulary - 1}")
+                    raise ValueError(f"prompt {n} has token {token}: use ids from 0 to {vocabulary - 1}")
 
     def _check_rope(self, positions: int) -> None:
         config = self.model.config
         if config.rope.rope_type == "dynamic" and positions > config.max_position_embeddings:
             raise ValueError(
-                f"dynamic RoPE turns by the length of the batch past {config.max_position_embeddings} positions, and "
+                f"dynamic RoPE depends on the length of the batch past {config.max_position_embeddings} positions, and "
                 f"this request is rounded up to {positions}: shorten it, or use `sample`"
             )
 
     def _stopped_NM(self, state: DecodeState, stop_strings: tuple[str, ...]) -> np.ndarray:
-        """Which running samples have met a stop string, as far as their newest tokens tell."""
+        """Returns which samples have ended or contain a stop string; only the newest tokens are searched."""
         tokens_NMT, ends_NM = np.asarray(state.samples.tokens_NMT), np.asarray(state.samples.lengths_NM)
-        # A token is a byte at least, so a string that has ended since the last look began among these.
+        # A token is at least one byte, so a string that ended since the last check started within this window.
         window = self.check_every + max(len(string.encode()) for string in stop_strings)
         stopped_NM = np.array(state.samples.finished_NM)
         for n, m in np.argwhere(~stopped_NM):
@@ -101,9 +117,9 @@ class Engine:
             stopped_NM[n, m] = any(string in text for string in stop_strings)
         return stopped_NM
 
-    def _continuation(self, samples: Any, row: tuple[int, int], stop_strings: tuple[str, ...]) -> Continuation:
-        """A sample of `Samples`, on the host, cut where it ended."""
-        tokens_T, logprobs_T = samples.tokens_NMT[row], samples.logprobs_NMT[row]
+    def _continuation(self, samples: Samples, row: tuple[int, int], stop_strings: tuple[str, ...]) -> Continuation:
+        """Returns the sample in row (n, m), truncated where it ended."""
+        tokens_T, logprobs_T = np.asarray(samples.tokens_NMT)[row], np.asarray(samples.logprobs_NMT)[row]
 
         def met(count: int) -> bool:
             text = self._decode(tokens_T[:count])
@@ -125,7 +141,7 @@ class Engine:
 
 
 def bucket(count: int, least: int = 1) -> int:
-    """The power of two to which a size is rounded up.
+    """Rounds a size up to a power of two, at least `least`.
 
     >>> bucket(12), bucket(3, least=16)
     (16, 16)
@@ -134,27 +150,32 @@ def bucket(count: int, least: int = 1) -> int:
 
 
 def _check(
-    prompts: Any, keys_N: Any, num_samples: int, max_new_tokens: int, stop_strings: Sequence[str], adapters: Any
+    prompts: Any,
+    keys_N: Any,
+    num_samples: int,
+    max_new_tokens: int,
+    stop_strings: Sequence[str],
+    adapters: Adapter | None,
 ) -> None:
     if not len(prompts) or len(prompts) != len(keys_N):
         raise ValueError(f"there are {len(prompts)} prompts and {len(keys_N)} keys: give one key per prompt")
-    if decode.per_prompt(adapters):
+    if lora.is_batched(adapters):
         count = len(jax.tree.leaves(adapters)[0])
         if count != len(prompts):
             raise ValueError(
-                f"there are {len(prompts)} prompts and {count} adapters: give one for each, or one for all"
+                f"there are {len(prompts)} prompts and {count} adapters: give one per prompt, or one for all"
             )
     for name, value in (("num_samples", num_samples), ("max_new_tokens", max_new_tokens)):
         if value < 1:
             raise ValueError(f"{name} is {value}: it must be at least 1")
     if "" in stop_strings:
-        raise ValueError("a stop string is empty: leave it out")
+        raise ValueError("a stop string is empty: remove it")
 
 
 def _pad(
-    prompts: Sequence[Sequence[int]], keys_N: jax.Array, adapters: Any
-) -> tuple[np.ndarray, np.ndarray, jax.Array, Any]:
-    """Prompts as one array, and all that comes by prompt, filled up to a bucket."""
+    prompts: Sequence[Sequence[int]], keys_N: jax.Array, adapters: Adapter | None
+) -> tuple[np.ndarray, np.ndarray, jax.Array, Adapter | None]:
+    """Pads prompts, keys and batched adapters to a bucket; returns prompts_NP, lengths_N, keys_N and adapters."""
     rows = bucket(len(prompts))
     prompts_NP = np.zeros((rows, bucket(max(map(len, prompts)), _LEAST)), np.int32)
     lengths_N = np.ones(rows, np.int32)
@@ -162,19 +183,19 @@ def _pad(
         prompts_NP[n, : len(prompt)], lengths_N[n] = prompt, len(prompt)
     if rows > len(prompts):
         keys_N = _repeat(keys_N, rows)
-        adapters = _repeat(adapters, rows) if decode.per_prompt(adapters) else adapters
+        adapters = _repeat(adapters, rows) if lora.is_batched(adapters) else adapters
     return prompts_NP, lengths_N, keys_N, adapters
 
 
 def _finish(state: DecodeState, finished_NM: np.ndarray) -> DecodeState:
-    """Ends samples, beside those that have ended."""
+    """Marks further samples as finished."""
     samples = state.samples
     return state._replace(samples=samples._replace(finished_NM=np.asarray(samples.finished_NM) | finished_NM))
 
 
 @functools.partial(jax.jit, static_argnames="rows")
-def _repeat(tree: Any, rows: int) -> Any:
-    """Leading axes filled up with copies from the start."""
+def _repeat(tree: PyTree, rows: int) -> PyTree:
+    """Extends leading axes to `rows` by repeating them from the start."""
     return jax.tree.map(lambda leaf: leaf[jnp.arange(rows) % leaf.shape[0]], tree)
 
 

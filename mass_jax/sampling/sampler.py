@@ -1,25 +1,26 @@
-"""What any engine that samples looks like from the host: prompts of any lengths in, texts out.
+"""Protocol of samplers called from the host: they take prompts of any length and return tokens and texts.
 
-Shapes: N prompts, M samples of each, T tokens of a sample, L blocks.
+Shape suffixes: N prompts, M samples per prompt, T tokens per sample, L blocks.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
 from mass_jax.sampling.choose import Settings
+from mass_jax.types import Adapter, Params
 
 
 class Continuation(NamedTuple):
-    """One sample.
+    """One sampled continuation.
 
     Attributes:
-      tokens_T: all that were drawn, int32: up to and with the stop token, or the token that completed a stop string.
-      logprobs_T: their log-probabilities, see `choose`.
-      text: the tokens decoded, without special tokens; it ends before the stop string.
-      finish: "stop", or "length" at the limit on new tokens.
+        tokens_T: generated tokens, int32, including the stop token or the token that completed a stop string.
+        logprobs_T: their log-probabilities, see `choose`.
+        text: the decoded tokens, without special tokens; it ends before the stop string.
+        finish: "stop", or "length" if the sample hit `max_new_tokens`.
     """
 
     tokens_T: np.ndarray
@@ -29,16 +30,16 @@ class Continuation(NamedTuple):
 
 
 class Sampler(Protocol):
-    """What continues prompts: `Engine`, or a wrapper around an external engine.
+    """Protocol for sampling continuations of prompts, implemented by `Engine` or a wrapper of an external engine.
 
-    Whoever implements it keeps two promises: a sample depends on its own prompt, adapter and key only, and its
-    log-probabilities are those of the tempered, untruncated policy. An engine with weights of its own loads `params`
-    when they have changed, and derives its integer seeds from the keys.
+    An implementation must ensure that a sample depends only on its own prompt, adapter and key, and that its
+    log-probabilities are those of the tempered, untruncated policy. An engine that holds its own copy of the weights
+    must reload `params` when they change, and derive its integer random seeds from the keys.
     """
 
     def __call__(
         self,
-        params: Any,
+        params: Params,
         prompts: Sequence[Sequence[int]],
         keys_N: jax.Array,
         *,
@@ -47,21 +48,21 @@ class Sampler(Protocol):
         settings: Settings = Settings(),  # noqa: B008 (frozen)
         stop_tokens: tuple[int, ...] = (),
         stop_strings: tuple[str, ...] = (),
-        adapters: Any = None,
+        adapters: Adapter | None = None,
     ) -> list[list[Continuation]]:
         """Draws `num_samples` continuations of each prompt.
 
         Args:
-          params: the model's parameters.
-          prompts: tokens, at least one each.
-          keys_N: one random key per prompt.
-          num_samples: M.
-          max_new_tokens: longest sample.
-          settings: how tokens are drawn.
-          stop_tokens: a sample ends with the first of these.
-          stop_strings: a sample ends with the token that completes the first of these in its text.
-          adapters: None, one "lora" tree for all [L, ...], or one for each prompt [N, L, ...].
+            params: the model's parameters.
+            prompts: token ids of each prompt, at least one.
+            keys_N: one random key per prompt.
+            num_samples: M.
+            max_new_tokens: largest number of tokens per sample.
+            settings: sampling settings.
+            stop_tokens: a sample ends with the first of these.
+            stop_strings: a sample ends with the token that completes the first of these in its text.
+            adapters: None, one adapter for all prompts [L, ...], or one per prompt [N, L, ...].
 
         Returns:
-          N lists of M samples.
+            N lists of M samples.
         """

@@ -1,6 +1,7 @@
-"""What an update does, measured: inner losses, size against the weights, bytes, and losses of texts under it.
+"""Adaptation with measurements: inner losses, update size relative to the weights, hashes, and suite scores.
 
-Letters: N tasks, M examples of a task, R texts of a suite, K inner steps, T tokens, B rows, L layers.
+Shape suffixes: N problems, M examples of a problem, R texts of the suite, K inner steps, T tokens, B rows, L layers,
+V vocabulary.
 """
 
 import functools
@@ -16,25 +17,26 @@ from mass_jax.llama import lora
 from mass_jax.method.adapt import LoraLoop
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Text
+from mass_jax.types import Adapter, Params, PyTree
 
 
 class Measured(NamedTuple):
-    """Adapted adapters and what is known of them.
+    """Adapted adapters with their losses and norms.
 
-    Args:
-        adapters: as `method.adapt.adapt` makes them, leading axis N.
-        losses_NK: inner loss in nats a token, summed over examples: before each step and after the last (K + 1).
-        norms: relative norm of the update, by projection and in all ("all"), each [N].
+    Attributes:
+        adapters: as returned by `method.adapt.adapt`, leading axis N.
+        losses_NK: inner loss in nats per token, summed over examples, before each step and after the last (K + 1).
+        norms: relative norm of the update for each projection and in total ("all"), each [N].
     """
 
-    adapters: Any
+    adapters: Adapter
     losses_NK: jax.Array
     norms: dict[str, jax.Array]
 
 
 @functools.partial(jax.jit, static_argnames="loop")
-def measured_adapt(loop: LoraLoop, weights: Weights, adapters: Any, kept_NM: jax.Array, examples: Text) -> Measured:
-    r"""`method.adapt.adapt`, which also tells the losses on the way and the size of the result.
+def measured_adapt(loop: LoraLoop, weights: Weights, adapters: Adapter, kept_NM: jax.Array, examples: Text) -> Measured:
+    r"""Runs `method.adapt.adapt` and also returns the inner losses and the size of the update.
 
     .. math:: \phi_{t+1} = \Upsilon(\nabla_\phi \sum_i s_i \ell_i(\phi_t), \phi_t)
 
@@ -48,7 +50,7 @@ def measured_adapt(loop: LoraLoop, weights: Weights, adapters: Any, kept_NM: jax
     Source: the paper, section 2.1, L_inner.
     """
 
-    def one(adapter: Any, kept_M: jax.Array, text: Text) -> tuple[Any, jax.Array]:
+    def one(adapter: Adapter, kept_M: jax.Array, text: Text) -> tuple[Adapter, jax.Array]:
         loss, seen = loop.loss(weights), loop.solver.read(weights, text)
         found = mg.adapt(loss, adapter, kept_M, seen, optimizer=loop.optimizer, num_steps=loop.num_steps)
         return found.params, jnp.append(found.losses_K, loss(found.params, kept_M, seen))
@@ -59,17 +61,17 @@ def measured_adapt(loop: LoraLoop, weights: Weights, adapters: Any, kept_NM: jax
     return Measured(adapted, losses_NK, norms)
 
 
-def relative_norms(params: Any, adapter: Any) -> dict[str, jax.Array]:
-    r"""Size of an adapter's effect against the weights that it acts on, by projection and in all.
+def relative_norms(params: Params, adapter: Adapter) -> dict[str, jax.Array]:
+    r"""Returns the size of an adapter's update relative to the weights it acts on.
 
     .. math:: \frac{\|A B\|_F}{\|W\|_F}, \qquad \|A B\|_F^2 = \operatorname{tr}\left((A^T A)(B B^T)\right)
 
     Args:
         params: parameters under the adapter.
-        adapter: with its scale applied, leaves [L, ...]; of the last L blocks, if the model has more.
+        adapter: with its scale applied, leaves [L, ...]; it covers the last L blocks if the model has more.
 
     Returns:
-        One number for each projection over all layers, and "all".
+        One number per projection, over all layers, and the total as "all".
     """
     pairs = {(parent, name): pair for parent, node in adapter["layers"].items() for name, pair in node.items()}
     updates = {where: _product_square(pair["a"], pair["b"]) for where, pair in pairs.items()}
@@ -92,34 +94,39 @@ def _product_square(a_LIR: jax.Array, b_LRO: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="solver")
 def example_nll(solver: Solver, weights: Weights, examples: Text) -> jax.Array:
-    """Loss of each example [N, M] under the unadapted model, in nats a token; 0 for a masked row."""
+    """Returns the loss of each example [N, M] under the unadapted model, in nats per token; 0 for masked rows."""
     N, M, _ = examples.tokens_BT.shape
     rows = jax.tree.map(lambda leaf: leaf.reshape(N * M, -1), examples)
     return solver.completion_nll(weights, rows).reshape(N, M)
 
 
 class SuiteScore(NamedTuple):
-    """How a model does on a suite of texts: loss in nats a token, and whether greedy decoding would write them."""
+    """A model's score on the regression suite.
+
+    Attributes:
+        nll: loss of each text, in nats per token.
+        right: 1 where greedy decoding reproduces the completion.
+    """
 
     nll: jax.Array
     right: jax.Array
 
 
 @functools.partial(jax.jit, static_argnames="solver")
-def score_suite(solver: Solver, weights: Weights, adapters: Any, suite: Text) -> SuiteScore:
-    """Scores each adapter on every text of a suite, one adapter at a time, so that memory is that of one.
+def score_suite(solver: Solver, weights: Weights, adapters: Adapter | None, suite: Text) -> SuiteScore:
+    """Scores each adapter on every text of a suite, one adapter at a time to bound memory.
 
     Args:
         solver: the language model (static).
         weights: the generator's weights.
-        adapters: leading axis N; None scores the unadapted model, as N = 1.
+        adapters: leading axis N; None scores the unadapted model, with N = 1.
         suite: rows [R, T].
 
     Returns:
-        [N, R] each; `right` is 1 where every token of the completion is the likeliest one after those before it.
+        Scores [N, R]; `right` is 1 where every completion token has the highest probability given its predecessors.
     """
 
-    def one(adapter: Any) -> SuiteScore:
+    def one(adapter: Adapter | None) -> SuiteScore:
         variables = lora.variables(solver.params(weights), solver.adapter(weights, adapter))
         logits_BTV: Any = solver.model.apply(variables, suite.tokens_BT, suite.mask_BT)
         logprobs_BTV = jax.nn.log_softmax(logits_BTV[:, :-1].astype(jnp.float32))
@@ -134,8 +141,8 @@ def score_suite(solver: Solver, weights: Weights, adapters: Any, suite: Text) ->
     return jax.lax.map(one, adapters)
 
 
-def tree_sha256(tree: Any) -> str:
-    """SHA-256 of every leaf's place, dtype, shape and bytes; the same tree gives the same, wherever it is.
+def tree_sha256(tree: PyTree) -> str:
+    """Returns the SHA-256 of every leaf's path, dtype, shape and bytes; it does not depend on devices or sharding.
 
     >>> tree_sha256({"a": np.zeros(2)}) == tree_sha256({"a": np.zeros(2)}) != tree_sha256({"b": np.zeros(2)})
     True
@@ -148,6 +155,6 @@ def tree_sha256(tree: Any) -> str:
     return digest.hexdigest()
 
 
-def take(tree: Any, slot: int) -> Any:
-    """One task's part of a tree with leading axis N, on the host."""
+def take(tree: PyTree, slot: int) -> PyTree:
+    """Returns one problem's slice of a tree with leading axis N, on the host."""
     return jax.tree.map(lambda leaf: np.asarray(leaf)[slot], tree)

@@ -1,6 +1,6 @@
-"""One batch from questions to outcomes: what was written, what passed, what came of it.
+"""Answers one batch of questions, from the synthetic examples to the outcomes.
 
-Nothing is recorded or released here. Letters: N questions, M examples of a question.
+Nothing is recorded or released here. Shape suffixes: N questions, M examples of a question.
 """
 
 import dataclasses
@@ -10,32 +10,34 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from mass_jax.evaluation.evaluate import filled
 from mass_jax.method.text import Text
-from mass_jax.serving import adaptation, costs, stages
+from mass_jax.serving import adaptation, candidates, costs, stages
 from mass_jax.serving.events import Outcome
 from mass_jax.serving.guards import gates, regression
 from mass_jax.serving.guards.bounds import Judged
 from mass_jax.serving.guards.policy import Policy
 from mass_jax.tasks.base import Problem
+from mass_jax.training.rollout import filled
 
 Writer = Callable[[stages.Model, Sequence[Problem], jax.Array], list[list[str]]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """All that stays the same from batch to batch.
+    """Everything that stays the same from batch to batch.
 
-    Args:
-        model: what answers and adapts.
-        policy: the operator's.
-        refused: why the settings are outside of the policy's limits; "" if they are not.
-        suite, suite_before: the regression suite, and the unadapted model's score on it.
-        identity: hashes, for every record.
-        label: which model it is, in words.
-        user, task_name: who asks, and of what.
-        seed: of everything drawn.
-        writer: what writes the practice; `stages.write` is the model itself.
+    Attributes:
+        model: the model that answers and adapts.
+        policy: the operator's policy.
+        refused: why the settings exceed the policy's limits; "" if they do not.
+        suite: the regression suite.
+        suite_before: the unadapted model's score on it.
+        identity: hashes that every record carries.
+        label: description of the model.
+        user: who asks.
+        task_name: name of the task.
+        seed: random seed.
+        writer: writes the synthetic examples; `stages.write` uses the model itself.
     """
 
     model: stages.Model
@@ -52,27 +54,29 @@ class Setup:
 
     @property
     def suite_tokens(self) -> int:
+        """Number of tokens of the regression suite."""
         return int(np.asarray(self.suite.mask_BT).sum())
 
     @property
     def worst_tokens(self) -> int:
-        """Most tokens that adapting to one question may take."""
+        """Largest number of tokens that adapting to one question can use."""
         check = self.model.needs(gates.AnswerCheck)
         return costs.worst_case(self.model.parts.config, check.samples if check else 0, self.suite_tokens)
 
 
 @dataclasses.dataclass(frozen=True)
-class Practised:
-    """The batch's practice, judged.
+class CheckedExamples:
+    """Synthetic examples of a batch with the gates' verdicts.
 
-    Args:
-        looked: examples with what the gates knew.
-        verdicts_NM: what they said.
-        passed_NM: what every gate passed and fits a row.
-        used_NM: what is trained on: all that passed, of questions that have enough and may be adapted to.
+    Attributes:
+        measured: examples with the measurements that the gates used.
+        verdicts_NM: verdicts by gate.
+        passed_NM: True for examples that pass every gate and fit a row.
+        used_NM: True for examples to train on: those that passed, of questions that have enough of them and may be
+            adapted to.
     """
 
-    looked: stages.Looked
+    measured: candidates.MeasuredCandidates
     verdicts_NM: list[list[dict[str, gates.GateResult]]]
     passed_NM: np.ndarray
     used_NM: np.ndarray
@@ -80,12 +84,12 @@ class Practised:
 
 @dataclasses.dataclass(frozen=True)
 class Changed:
-    """The batch's updates with what they did.
+    """Updates of a batch with their effects.
 
-    Args:
+    Attributes:
         made: the updates.
-        suite: score of each on the suite.
-        answers: of the adapted model.
+        suite: score of each on the regression suite.
+        answers: answers of the adapted model.
     """
 
     made: stages.Update
@@ -97,10 +101,10 @@ def solve_batch(setup: Setup, questions: Sequence[Problem], size: int, refusals:
     """Answers one batch.
 
     Args:
-        setup: what stays the same.
-        questions: at most `size`, each fit to be asked.
-        size: of the batch, which is filled up by its last question.
-        refusals: why a question may not be adapted to; "" if it may.
+        setup: what stays the same between batches.
+        questions: at most `size` questions that fit the model.
+        size: batch size; the last question is repeated to fill the batch.
+        refusals: for each question, why it may not be adapted to; "" if it may.
     """
     began = time.monotonic()
     tasks = filled(questions, size)
@@ -113,36 +117,43 @@ def solve_batch(setup: Setup, questions: Sequence[Problem], size: int, refusals:
     ]
     if not all(refusals):
         allowed_N = np.array([*(refusal == "" for refusal in refusals), *[False] * (size - len(questions))])
-        practised = practise(setup, tasks, keys, allowed_N)
-        changed = change(setup, tasks, keys, practised)
+        checked = check_examples(setup, tasks, keys, allowed_N)
+        changed = change(setup, tasks, keys, checked)
         outcomes = [
-            _concluded(setup, outcome, practised, changed) if refusals[n] == "" else outcome
+            _concluded(setup, outcome, checked, changed) if refusals[n] == "" else outcome
             for n, outcome in enumerate(outcomes)
         ]
     shares = ((answered - began) / len(questions), (time.monotonic() - answered) / len(questions))
     return [_with_cost(setup, outcome, *shares) for outcome in outcomes]
 
 
-def practise(setup: Setup, tasks: Sequence[Problem], keys: np.ndarray, allowed_N: np.ndarray) -> Practised:
-    """Examples are written, and the gates judge them."""
+def check_examples(setup: Setup, tasks: Sequence[Problem], keys: np.ndarray, allowed_N: np.ndarray) -> CheckedExamples:
+    """Writes synthetic examples and runs the gates on them.
+
+    Args:
+        setup: what stays the same between batches.
+        tasks: the questions, padded to the batch size.
+        keys: random keys of each question.
+        allowed_N: True for questions that may be adapted to.
+    """
     model = setup.model
     texts_NM = setup.writer(model, tasks, stages.keys_named(keys, "write"))
     practice = stages.parse(model, tasks, texts_NM)
-    looked = stages.look(model, tasks, practice, stages.keys_named(keys, "check"))
+    measured = candidates.measure_candidates(model, tasks, practice, stages.keys_named(keys, "check"))
     verdicts_NM = [
-        gates.run_gates(model.gates, task.problem, row) for task, row in zip(tasks, looked.candidates_NM, strict=True)
+        gates.run_gates(model.gates, task.problem, row) for task, row in zip(tasks, measured.candidates_NM, strict=True)
     ]
     passed_NM = np.array([[all(verdict.passed for verdict in each.values()) for each in row] for row in verdicts_NM])
     passed_NM &= practice.kept_NM.astype(bool)
-    # real examples alone are no practice for the question
+    # Real examples do not count: alone, they say nothing about this question.
     enough_N = passed_NM[:, : model.num_written].sum(1) >= setup.policy.min_examples
-    return Practised(looked, verdicts_NM, passed_NM, passed_NM & (enough_N & allowed_N)[:, None])
+    return CheckedExamples(measured, verdicts_NM, passed_NM, passed_NM & (enough_N & allowed_N)[:, None])
 
 
-def change(setup: Setup, tasks: Sequence[Problem], keys: np.ndarray, practised: Practised) -> Changed:
-    """Adapters are trained on what passed, and tried on the suite and on the question."""
+def change(setup: Setup, tasks: Sequence[Problem], keys: np.ndarray, checked: CheckedExamples) -> Changed:
+    """Trains adapters on the selected examples, then scores the suite and answers the questions with them."""
     model, limits = setup.model, setup.policy.limits
-    practice, used_NM = practised.looked.practice, practised.used_NM
+    practice, used_NM = checked.measured.practice, checked.used_NM
     made = stages.update(model, practice, used_NM, stages.keys_named(keys, "adapter"), limits)
     suite = adaptation.score_suite(model.parts.solver, model.weights, made.adapters, setup.suite)
     answers = stages.answer(model, made.adapters, tasks, stages.keys_named(keys, "answer"))
@@ -150,32 +161,32 @@ def change(setup: Setup, tasks: Sequence[Problem], keys: np.ndarray, practised: 
 
 
 def decide(judged: Judged, compared: regression.Regression, tolerance: regression.Tolerance) -> tuple[str, str]:
-    """The decision on a finished update, and its reason."""
+    """Returns the decision on a finished update, and its reason."""
     if not judged.used:
         return "stopped", judged.reason
     reason = regression.worse(compared, tolerance)
     return ("rolled_back", reason) if reason else ("adapted", "")
 
 
-def _concluded(setup: Setup, outcome: Outcome, practised: Practised, changed: Changed) -> Outcome:
-    """One question's outcome, after everything."""
+def _concluded(setup: Setup, outcome: Outcome, checked: CheckedExamples, changed: Changed) -> Outcome:
+    """The final outcome of one question."""
     n, config = outcome.slot, setup.model.parts.config
     outcome = dataclasses.replace(
         outcome,
         decision="too_few",
         reason=_too_few(
-            practised.verdicts_NM[n][: setup.model.num_written],
-            practised.passed_NM[n, : setup.model.num_written],
+            checked.verdicts_NM[n][: setup.model.num_written],
+            checked.passed_NM[n, : setup.model.num_written],
             setup.policy.min_examples,
         ),
-        candidates=practised.looked.candidates_NM[n],
-        verdicts=practised.verdicts_NM[n],
-        used=practised.used_NM[n].tolist(),
+        candidates=checked.measured.candidates_NM[n],
+        verdicts=checked.verdicts_NM[n],
+        used=checked.used_NM[n].tolist(),
         steps=config.inner_steps,
         rate=config.inner_lr,
-        tokens=_practice_tokens(setup, practised, n),
+        tokens=_adaptation_tokens(setup, checked, n),
     )
-    if not practised.used_NM[n].any():
+    if not checked.used_NM[n].any():
         return outcome
     before, after = setup.suite_before, changed.suite
     compared = regression.Regression(
@@ -196,7 +207,7 @@ def _concluded(setup: Setup, outcome: Outcome, practised: Practised, changed: Ch
 
 
 def _too_few(verdicts_M: Sequence[Mapping[str, gates.GateResult]], passed_M: np.ndarray, least: int) -> str:
-    """How many written examples passed, and how many each gate held back."""
+    """States how many written examples passed and how many each gate held back."""
     failed = {name: sum(not each[name].passed for each in verdicts_M) for name in verdicts_M[0]}
     held = ", ".join(f"{name} {count}" for name, count in failed.items() if count)
     return f"{int(passed_M.sum())} of {len(passed_M)} examples passed, fewer than {least}" + (
@@ -204,28 +215,28 @@ def _too_few(verdicts_M: Sequence[Mapping[str, gates.GateResult]], passed_M: np.
     )
 
 
-def _practice_tokens(setup: Setup, practised: Practised, n: int) -> dict[str, int]:
-    """Tokens of one question's adaptation; those of the update count once a step, and once for its last loss."""
-    looked, used_M = practised.looked, practised.used_NM[n]
-    written = sum(candidate.tokens + 1 for candidate in looked.candidates_NM[n] if candidate.source == "written")
-    trained = int((np.asarray(looked.practice.examples.mask_BT)[n].sum(-1) * used_M).sum())
+def _adaptation_tokens(setup: Setup, checked: CheckedExamples, n: int) -> dict[str, int]:
+    """Tokens of one question's adaptation; update tokens count once per step and once more for the final loss."""
+    measured, used_M = checked.measured, checked.used_NM[n]
+    written = sum(candidate.tokens + 1 for candidate in measured.candidates_NM[n] if candidate.source == "written")
+    trained = int((np.asarray(measured.practice.examples.mask_BT)[n].sum(-1) * used_M).sum())
     return {
-        "examples": int(looked.prompts_N[n]) + written,
-        "gates": int(looked.checked_N[n]),
+        "examples": int(measured.prompts_N[n]) + written,
+        "gates": int(measured.checked_N[n]),
         "update": trained * (setup.model.parts.config.inner_steps + 1),
         "regression": setup.suite_tokens if used_M.any() else 0,
     }
 
 
 def _with_cost(setup: Setup, outcome: Outcome, answering: float, adapting: float) -> Outcome:
-    """The outcome with tokens, operations and seconds of all phases."""
+    """Adds tokens, operations and seconds of all phases to an outcome."""
     dialogue, task = setup.model.parts.dialogue, Problem("", outcome.problem, "", "")
     prompt = int(dialogue.solver_prompts([task])[1][0])
 
-    def spoken(text: str | None) -> int:
+    def tokens_of(text: str | None) -> int:
         return 0 if text is None else prompt + stages.count_tokens(dialogue, text) + 1
 
-    tokens = {"answer": spoken(outcome.before), **outcome.tokens, "second_answer": spoken(outcome.after)}
+    tokens = {"answer": tokens_of(outcome.before), **outcome.tokens, "second_answer": tokens_of(outcome.after)}
     seconds = {"answer": answering, "adaptation": adapting}
     operations = costs.flops(setup.model.parts.solver.config, setup.model.parts.config, tokens)
     return dataclasses.replace(outcome, tokens=tokens, flops=operations, seconds=seconds)

@@ -1,4 +1,4 @@
-"""What adapting to a question may take, and what it took. Pure."""
+"""Token budgets and floating-point operations of adapting to one question. Pure functions."""
 
 from collections.abc import Mapping
 
@@ -9,12 +9,12 @@ from mass_jax.llama.flops import flops as model_flops
 
 
 def worst_case(config: Config, samples: int, suite_tokens: int) -> int:
-    """Most tokens that adapting to one question can take, the plain answer left out.
+    """Returns the most tokens that adapting to one question can use, excluding the unadapted answer.
 
     Args:
-        config: the settings.
-        samples: answers that the answer gate samples for each example; 0 without that gate.
-        suite_tokens: of the regression suite.
+        config: settings.
+        samples: answers that the answer gate samples per example; 0 without that gate.
+        suite_tokens: tokens of the regression suite.
 
     >>> worst_case(Config(), samples=16, suite_tokens=270)
     1082
@@ -26,12 +26,12 @@ def worst_case(config: Config, samples: int, suite_tokens: int) -> int:
 
 
 def flops(model: LlamaConfig, config: Config, tokens: Mapping[str, int]) -> int:
-    """Floating-point operations of one question, see `mass_jax.llama.flops`.
+    """Returns the floating-point operations of one question; see `mass_jax.llama.flops`.
 
     Args:
         model: the language model.
-        config: the settings.
-        tokens: by phase; "update" counts each trained token once a step, and once for the loss after the last.
+        config: settings.
+        tokens: tokens by phase; "update" counts each trained token once per step and once more for the final loss.
     """
     each = tokens.get("update", 0) / (config.inner_steps + 1)
     read = sum(count for phase, count in tokens.items() if phase != "update") + each

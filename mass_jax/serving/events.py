@@ -1,4 +1,4 @@
-"""What the log gets of a question: one record that says all that was done and why. Pure."""
+"""Event records: one per question, with everything that was done and why. Pure functions."""
 
 import dataclasses
 import datetime
@@ -18,23 +18,32 @@ DECISIONS = ("adapted", "too_few", "stopped", "rolled_back", "refused")
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Everything found out about one question.
+    """The full result for one question.
 
-    Args:
+    Attributes:
         name: the question's id.
-        problem: its text.
-        slot, size: its place in its batch.
-        keys: its four keys, [4, 2].
-        candidates, verdicts, used: its examples, what the gates said, and which were trained on.
-        steps, rate: of the inner loop in effect.
-        losses, norms, factor: of its update; None without one.
-        adapter: SHA-256 of the adapter; None without an update.
-        regression: figures before and after; None if it did not come to that.
+        problem: the question's text.
+        slot: index in the batch.
+        size: batch size.
+        keys: the question's random keys, [4, 2].
         decision: one of `DECISIONS`.
-        reason: why it is not "adapted".
-        before, after: answer of the unadapted and the adapted model; None where there is none.
-        prompts: under which practice is written and the question answered, by the name of their key.
-        tokens, flops, seconds: cost, by phase or in all.
+        reason: why the decision is not "adapted".
+        candidates: synthetic and real examples.
+        verdicts: gate results of each example.
+        used: True for examples that were trained on.
+        steps: inner steps in effect.
+        rate: inner learning rate in effect.
+        losses: inner losses in nats per token; None without an update.
+        norms: relative norms by projection; None without an update.
+        factor: factor that scaled the update.
+        adapter: SHA-256 of the adapter; None without an update.
+        regression: suite scores before and after; None without an update.
+        before: answer of the unadapted model.
+        after: answer of the adapted model.
+        prompts: prompts by the name of their random key.
+        tokens: tokens by phase.
+        flops: floating-point operations.
+        seconds: seconds by phase.
     """
 
     name: str
@@ -63,18 +72,18 @@ class Outcome:
 
     @property
     def answer(self) -> str | None:
-        """What is released."""
+        """The released answer."""
         return self.after if self.decision == "adapted" else self.before
 
 
 def event(outcome: Outcome, texts: Texts, identity: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of one question.
+    """Returns the log record of one question.
 
     Args:
-        outcome: what was found.
-        texts: how the log keeps texts.
-        identity: hashes of weights, tokenizer, code, settings, policy, platform.
-        context: run, user, task, request, weights after.
+        outcome: the result for the question.
+        texts: how the log stores texts.
+        identity: hashes of weights, tokenizer, code, settings, policy and platform.
+        context: run, user, task, request and the hash of the weights afterwards.
     """
 
     def kept(text: str | None) -> Any:
@@ -129,7 +138,7 @@ def _example(candidate: Candidate, verdicts: Mapping[str, GateResult], used: boo
 
 
 def _verdict(name: str, verdict: GateResult, texts: Texts) -> dict[str, Any]:
-    """One verdict; the reason of a gate of anyone's may hold the text that it judged."""
+    """One gate result; the reason of a user's gate may quote the text, so it is stored like a text."""
     return {
         "passed": bool(verdict.passed),
         "value": number(verdict.value),
@@ -139,7 +148,7 @@ def _verdict(name: str, verdict: GateResult, texts: Texts) -> dict[str, Any]:
 
 
 def number(value: Any) -> float | str | None:
-    """A number as JSON can hold it: the shortest spelling of its own precision; what is not finite by its name.
+    """Converts a number for JSON: the shortest decimal of its own precision; non-finite values by name.
 
     >>> number(np.float32(0.1)), number(float("nan")), number(None)
     (0.1, 'nan', None)
@@ -152,5 +161,5 @@ def number(value: Any) -> float | str | None:
 
 
 def now() -> str:
-    """The time in UTC, to the millisecond."""
+    """Returns the current time in UTC, to the millisecond."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""What an update was made with: weights, tokenizer, code, settings and platform, each as a hash."""
+"""Identity of an update: hashes of weights, tokenizer files, code, settings, policy and platform."""
 
 import functools
 import hashlib
@@ -15,16 +15,18 @@ from mass_jax.method.models import Weights
 from mass_jax.serving.adaptation import tree_sha256
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "transformers", "tokenizers")
+# Files beside the weights that decide prompts and where completions end.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 
 
 def identity(weights: Weights, directory: pathlib.Path, settings_json: str, policy_json: str) -> dict[str, Any]:
-    """Hashes of all that decides an adapter's bits, beside the question.
+    """Returns hashes of everything that decides an adapter's bits, besides the question.
 
     Args:
-        weights: what is adapted.
-        directory: of the tokenizer.
-        settings_json: of the run.
-        policy_json: of the operator.
+        weights: base weights and trained parameters.
+        directory: directory of the tokenizer.
+        settings_json: settings of the run.
+        policy_json: the operator's policy.
     """
     return {
         "weights": tree_sha256(weights),
@@ -37,8 +39,9 @@ def identity(weights: Weights, directory: pathlib.Path, settings_json: str, poli
 
 
 def tokenizer_sha256(directory: pathlib.Path) -> str:
+    """Returns the SHA-256 of those `TOKENIZER_FILES` that a directory has, with their names."""
     digest = hashlib.sha256()
-    for name in ("tokenizer.json", "tokenizer_config.json"):
+    for name in TOKENIZER_FILES:
         if (directory / name).is_file():
             digest.update(name.encode() + b"\0" + (directory / name).read_bytes())
     return digest.hexdigest()
@@ -46,7 +49,7 @@ def tokenizer_sha256(directory: pathlib.Path) -> str:
 
 @functools.cache
 def code_sha256() -> str:
-    """Of every source file of this package, by name."""
+    """Returns the SHA-256 of every source file of this package, with their names."""
     root = pathlib.Path(mass_jax.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
@@ -55,7 +58,7 @@ def code_sha256() -> str:
 
 
 def platform_of() -> dict[str, Any]:
-    """What bits may depend on: the device and the libraries."""
+    """Returns the device and library versions, on which bits may depend."""
     device = jax.devices()[0]
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     return {
@@ -68,7 +71,7 @@ def platform_of() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """XLA compiles for the very processor, where its name is told."""
+    """Name of the processor; XLA compiles for the exact model."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,11 +1,11 @@
-"""Answers better by adapting to each question, and lets no answer out before the log holds what was done for it.
+"""Loads the adaptation service: model, policy, gates, regression suite and audit log.
 
-    solver = mass_jax.serving.loading.load("runs/tiny")
-    answers = solver(["4 kabo 3"])
+    service = mass_jax.serving.load("runs/tiny")
+    answers = service(["4 kabo 3"])
 
-A question is answered as it is, practice is written for it, gates judge the practice, an adapter is trained on what
-passed, bounds and a regression suite judge the adapter; its answer is released if all held, the plain one if not. The
-stages are in `mass_jax.audit`; this is what puts them together.
+For each question the service answers without adaptation, writes synthetic examples, checks them with the gates, trains
+an adapter on those that pass, and checks the adapter with bounds and the regression suite. It releases the adapted
+answer if every check passes, else the unadapted one, and logs the event first.
 """
 
 import dataclasses
@@ -20,11 +20,13 @@ import jax
 from mass_jax.audit.log import EventLog
 from mass_jax.audit.texts import Mode, Texts
 from mass_jax.errors import UserError
-from mass_jax.serving import adaptation, identity, source, stages
+from mass_jax.method.models import Weights
+from mass_jax.serving import adaptation, candidates, identity, source, stages
 from mass_jax.serving.batch import Setup, Writer
-from mass_jax.serving.guards import gates, policy, regression
+from mass_jax.serving.guards import gates, policy, policy_file, regression
 from mass_jax.serving.service import AdaptationService, Answer, Question, WeightsChanged, as_questions
 from mass_jax.tasks.base import Example, Task
+from mass_jax.training.components import Components
 
 __all__ = ["AdaptationService", "Answer", "Question", "WeightsChanged", "as_questions", "load", "make_model"]
 
@@ -46,27 +48,28 @@ def load(
     writer: Writer = stages.write,
     adapt: bool = True,
 ) -> AdaptationService:
-    """A solver of questions.
+    """Loads a service that answers questions by adapting to each of them.
 
     Args:
         model: a workdir of `experiments.train`, "tiny", or a directory or hub id with Hugging Face files.
-        run, train_seed: which training run of the workdir, see `serving.source.load_model`.
-        policy_file: the operator's policy, or its file; WORKDIR/policy.json. There is none by default.
-        log: the event log; WORKDIR/audit/events.jsonl.
+        run: training run of the workdir; see `serving.source.load_model`.
+        train_seed: meta-training seed of the workdir.
+        policy_file: the operator's policy or its file; the default is WORKDIR/policy.json, which must exist.
+        log: the event log; the default is WORKDIR/audit/events.jsonl.
         log_text: "full", or "hash" to keep texts out of the log.
-        seed: of everything drawn.
-        batch: most questions at a time.
-        suite: JSONL file of the regression suite; None takes the embedded one, posed by the model's own task.
-        real: examples known to be real; None takes training problems of the model's own task.
-        task: another domain: the methods of `tasks.base.Task`, and perhaps that of `gates.Recomputes`; None is the
+        seed: random seed.
+        batch: largest number of questions per batch.
+        suite: JSONL file of the regression suite; the default is embedded and posed by the model's own task.
+        real: real examples; the default is training problems of the model's own task.
+        task: another domain, a `tasks.base.Task` that may also implement `gates.Recomputes`; the default is the
             model's own.
-        more_gates: gates beside the policy's.
-        writer: what writes the practice.
-        adapt: False answers plainly, without policy and log.
+        more_gates: gates in addition to the policy's.
+        writer: writes the synthetic examples.
+        adapt: False answers without adaptation, policy or log.
 
     Raises:
-        UserError: something is missing or contradictory, in one line.
-        audit.chain.Broken: the log does not hold.
+        UserError: an argument or file is missing, invalid or contradicts another.
+        audit.chain.Broken: the log fails verification.
     """
     permitted = policy.Policy(gates={}) if not adapt else _policy(model, policy_file)
     found = source.load_model(model, run, train_seed)
@@ -77,7 +80,7 @@ def load(
     if task is not None:
         parts = dataclasses.replace(parts, dialogue=dataclasses.replace(parts.dialogue, task=task))
     chosen = make_model(parts, found.weights, permitted, real or (), more_gates)
-    # the model's own suite has problems of its own task
+    # The embedded suite has problems of the model's own task.
     suite_file, poser = (None, found.parts) if suite is None else (pathlib.Path(suite), parts)
     pairs = regression.read_suite(suite_file, parts.directory, poser.dialogue.task)
     texts = regression.encode_suite(parts.dialogue, pairs)
@@ -102,30 +105,42 @@ def load(
 
 
 def make_model(
-    parts: Any, weights: Any, permitted: policy.Policy, real: Sequence[Example], more: Sequence[gates.Gate] = ()
+    parts: Components,
+    weights: Weights,
+    permitted: policy.Policy,
+    real: Sequence[Example],
+    more: Sequence[gates.Gate] = (),
 ) -> stages.Model:
-    """The model behind the gates of a policy.
+    """Combines a model with the gates of a policy.
+
+    Args:
+        parts: components of the run.
+        weights: base weights and trained parameters.
+        permitted: the policy.
+        real: real examples.
+        more: gates in addition to the policy's.
 
     Raises:
-        UserError: real examples are asked for, and there are none or too few.
+        UserError: the policy can never be met, or needs more real examples than there are.
     """
     num_real = round(permitted.real_share * parts.config.num_test_examples)
     if num_real >= parts.config.num_test_examples:
-        raise UserError(f"real_share={permitted.real_share} leaves nothing of num_test_examples to write; lower it")
+        raise UserError(f"real_share={permitted.real_share} leaves no synthetic examples; lower it")
     if permitted.min_examples > parts.config.num_test_examples - num_real:
         raise UserError(
-            f"min_examples={permitted.min_examples} of the policy can never pass: "
-            f"{parts.config.num_test_examples - num_real} are written; lower it or real_share"
+            f"min_examples={permitted.min_examples} of the policy exceeds the "
+            f"{parts.config.num_test_examples - num_real} synthetic examples per question; lower it or real_share"
         )
     if len(real) < max(num_real, "calibration" in permitted.gates):
-        raise UserError(f"the policy asks for real examples, and there are {len(real)}; give some with real=")
+        raise UserError(f"the policy needs real examples, but there are {len(real)}; pass more with real=")
     model = stages.Model(parts, weights, (), real, num_real)
     made = []
     for name, settings in permitted.gates.items():
-        known = {
-            "calibration": lambda: {"real_nll": stages.real_nll(model)},
-            "length": lambda: {"max_tokens": parts.config.max_example_tokens},
-        }.get(name, dict)()
+        known: dict[str, Any] = {}
+        if name == "calibration":
+            known = {"real_nll": candidates.real_nll(model)}
+        elif name == "length":
+            known = {"max_tokens": parts.config.max_example_tokens}
         made.append(gates.SHIPPED[name](**{**known, **settings}))
     return dataclasses.replace(model, gates=(*made, *more))
 
@@ -133,20 +148,20 @@ def make_model(
 def _policy(model: str, given: str | pathlib.Path | policy.Policy | None) -> policy.Policy:
     if isinstance(given, policy.Policy):
         return given
-    return policy.read_policy(_beside(model, given, "policy.json", "--policy"))
+    return policy_file.read_policy(_beside(model, given, "policy.json", "--policy"))
 
 
 def _beside(model: str, given: str | pathlib.Path | None, name: str, flag: str) -> pathlib.Path:
-    """The path that was given, or the usual one in a workdir."""
+    """The given path, or the default one in a workdir."""
     if given is not None:
         return pathlib.Path(given)
     if not (pathlib.Path(model) / "config.json").is_file() or (pathlib.Path(model) / "tokenizer.json").is_file():
-        raise UserError(f"{flag} is missing; {model!r} is no workdir that could hold {name}")
+        raise UserError(f"{flag} is missing; {model!r} is not a workdir with a default {name}")
     return pathlib.Path(model) / name
 
 
 def _user() -> str:
-    """Who asks: the name of the account, or its number where it has none, as in some containers."""
+    """Name of the account, or its number if it has no name, as in some containers."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

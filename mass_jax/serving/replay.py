@@ -1,4 +1,4 @@
-"""An event's adapter, made again from its record."""
+"""Replay: recomputes the adapter of an event from its log record and compares its bits."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,44 +11,45 @@ from mass_jax.errors import UserError
 from mass_jax.serving import adaptation, stages
 from mass_jax.serving.events import number
 from mass_jax.tasks.base import Example, Problem, Rejected
+from mass_jax.types import Adapter
 
 
 class Replayed(NamedTuple):
-    """An adapter made again.
+    """A recomputed adapter.
 
-    Args:
-        adapter: its leaves, on the host.
-        same: whether its bits are those of the record.
-        differs: what else is not as it was: parts of the identity, losses, the answer.
+    Attributes:
+        adapter: leaves on the host.
+        same: True if its bits match the record.
+        differs: other differences from the record: parts of the identity, "losses", "answer".
     """
 
-    adapter: Any
+    adapter: Adapter
     same: bool
     differs: list[str]
 
 
 def replay(model: stages.Model, identity: Mapping[str, str], record: Mapping[str, Any], problem: str) -> Replayed:
-    """Makes an event's adapter again, in the batch size and slot that it had.
+    """Recomputes an event's adapter at its recorded batch size and slot.
 
-    XLA compiles for shapes, and sums in an order that hangs on them; so the batch has the recorded size, and the
-    event's slot its own examples. What stands in the other slots changes nothing, so this event stands there too.
+    XLA's order of summation depends on the shapes, so the batch has the recorded size. The contents of the other slots
+    do not matter; they repeat this event.
 
     Args:
-        model: of the workdir or model that the event names.
-        identity: of that model.
+        model: the model that made the event.
+        identity: identity of that model.
         record: the event.
-        problem: its text.
+        problem: text of the event's problem.
 
     Raises:
-        UserError: the event has no update to make again, or is of other weights.
+        UserError: the event made no adapter, or was made with other weights.
     """
     _check_made(record)
     if record["identity"]["weights"] != identity["weights"]:
         raise UserError(
-            f"record {record['number']} is of weights {record['identity']['weights'][:16]}, "
-            f"these are {identity['weights'][:16]}; give the --workdir or --model that it was made with"
+            f"record {record['number']} was made with weights {record['identity']['weights'][:16]}, "
+            f"not {identity['weights'][:16]}; give the same --workdir or --model"
         )
-    model = _as_it_was(model, record)
+    model = _with_recorded_loop(model, record)
     size, slot = record["batch"]["size"], record["batch"]["slot"]
     tasks = [Problem(record["question"], problem, "", "")] * size
     keys = np.stack([_keys(record)] * size)
@@ -74,18 +75,23 @@ def replay(model: stages.Model, identity: Mapping[str, str], record: Mapping[str
 
 
 def problem_of(record: Mapping[str, Any], texts: Texts, given: str | None) -> str:
-    """The text of an event's problem: from the record, or given where the log keeps no texts.
+    """Returns the text of an event's problem.
+
+    Args:
+        record: the event.
+        texts: how the log stores texts.
+        given: the problem, for logs that store no texts.
 
     Raises:
-        UserError: the event has no update, the log does not have its text, or another was given.
+        UserError: the event made no adapter, its text is neither logged nor given, or another text was given.
     """
     _check_made(record)
     if given is None and not isinstance(record["problem"], dict):
         return record["problem"]
     if given is None:
-        raise UserError(f"record {record['number']} keeps no texts; give its problem with --problem")
+        raise UserError(f"record {record['number']} stores no texts; give its problem with --problem")
     if not texts.matches(record["problem"], given):
-        raise UserError(f"record {record['number']} is of another problem than {given[:60]!r}")
+        raise UserError(f"record {record['number']} is not about the problem {given[:60]!r}")
     return given
 
 
@@ -96,7 +102,7 @@ def _check_made(record: Mapping[str, Any]) -> None:
         )
 
 
-def _as_it_was(model: stages.Model, record: Mapping[str, Any]) -> stages.Model:
+def _with_recorded_loop(model: stages.Model, record: Mapping[str, Any]) -> stages.Model:
     """The model with the inner loop of the event."""
     inner = record["inner"]
     parts = stages.with_loop(model.parts, inner["steps"], inner["rate"])
@@ -112,7 +118,7 @@ def _keys(record: Mapping[str, Any]) -> np.ndarray:
 def _examples(
     model: stages.Model, record: Mapping[str, Any], tasks: list[Problem], keys: np.ndarray
 ) -> tuple[list[str], list[Example | Rejected]]:
-    """Texts and examples of the record; written again from the keys where it keeps no texts."""
+    """Texts and examples of the record; regenerated from the keys if it stores no texts."""
     if any(isinstance(example["text"], dict) for example in record["examples"]):
         texts_NM = stages.write(model, tasks, stages.keys_named(keys, "write"))
         practice, slot = stages.parse(model, tasks, texts_NM), record["batch"]["slot"]

@@ -1,4 +1,4 @@
-"""Puts questions to a model: grants the adaptation, records it, and only then releases the answer."""
+"""The adaptation service: checks permission, adapts, records the event, and only then releases the answer."""
 
 import contextlib
 import dataclasses
@@ -22,22 +22,25 @@ Question = str | Mapping[str, Any] | Problem
 
 
 class WeightsChanged(RuntimeError):
-    """The base weights are not what they were; no answer of that batch was released."""
+    """The base weights changed during a batch; none of its answers were released."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a question gets.
+    """The answer to a question.
 
-    Args:
-        id, problem: the question.
+    Attributes:
+        id: the question's id.
+        problem: the question's text.
         text: the answer; None if the question could not be put to the model.
         before: answer of the unadapted model.
-        decision: one of `audit.events.DECISIONS`, or "plain" where nothing was to be adapted.
-        reason: why it is the unadapted model's; "" if it is not.
+        decision: one of `events.DECISIONS`, or "plain" with `adapt=False`.
+        reason: why the unadapted model's answer was released; "" if the adapted one was.
         event: number of its record in the log.
-        tokens, flops, seconds: what it took; tokens and seconds by phase.
-        request: digest of the question and of all settings that it was put under.
+        tokens: tokens by phase.
+        flops: floating-point operations.
+        seconds: seconds by phase.
+        request: digest of the question and all settings that decide its answer.
     """
 
     id: str
@@ -54,14 +57,14 @@ class Answer:
 
 
 class AdaptationService(contextlib.AbstractContextManager):
-    """Answers questions; made by `mass_jax.serving.loading.load`.
+    """Answers questions by adapting to each of them; created by `mass_jax.serving.load`.
 
     Args:
-        setup: model, policy and what else stays the same.
-        log: the event log, opened; None answers plainly, without adapting.
-        texts: how the log keeps texts.
-        ledger: what the log's users were granted.
-        batch: most questions at a time.
+        setup: model, policy and other state shared by all batches.
+        log: the opened event log; None answers without adapting.
+        texts: how the log stores texts.
+        ledger: permissions granted to the log's users.
+        batch: largest number of questions per batch.
     """
 
     def __init__(self, setup: Setup, log: EventLog | None, texts: Texts | None, ledger: policy.Ledger, batch: int):
@@ -80,20 +83,20 @@ class AdaptationService(contextlib.AbstractContextManager):
         """Answers all questions, in order.
 
         Args:
-            problems: texts, `Problem`s, or objects with "problem" and perhaps "id". The id decides what is drawn for a
-                question; where there is none it is the place in the list.
+            problems: strings, `Problem`s, or mappings with "problem" and optionally "id". The id seeds the question's
+                random numbers and defaults to the index in the list.
         """
         return list(self.stream(problems))
 
     def stream(
         self, problems: Sequence[Question], stop: runtime.Stop | None = None, resume: bool = False
     ) -> Iterator[Answer]:
-        """Answers as they come, batch by batch; the event of each is on the disk before it.
+        """Yields answers batch by batch; the event of each answer is on disk before it is yielded.
 
         Args:
             problems: as for a call.
             stop: polled between batches.
-            resume: whether the log answers the questions that it holds an answer to, given under the same settings.
+            resume: return answers that the log already holds for the same question and settings.
         """
         questions = as_questions(problems)
         recorded = self._recorded(questions) if resume else {}
@@ -106,7 +109,7 @@ class AdaptationService(contextlib.AbstractContextManager):
             yield from (recorded.get(question.id) or fresh[question.id] for question in chunk)
 
     def _answer(self, questions: Sequence[Problem], size: int) -> list[Answer]:
-        """Answers of one batch, with their events on the disk."""
+        """Answers one batch and writes its events to disk."""
         if not questions:
             return []
         outcomes, fit = [], []
@@ -123,7 +126,7 @@ class AdaptationService(contextlib.AbstractContextManager):
         return self._record(self._log, outcomes)
 
     def _record(self, log: EventLog, outcomes: Sequence[events.Outcome]) -> list[Answer]:
-        """Puts what was done into the log, after a look at the base weights."""
+        """Appends the outcomes to the log after checking that the base weights are unchanged."""
         weights = adaptation.tree_sha256(self.setup.model.weights)
         if weights != self.setup.identity["weights"]:
             log.append(
@@ -162,7 +165,7 @@ class AdaptationService(contextlib.AbstractContextManager):
         return events.event(outcome, self._texts, self.setup.identity, context)
 
     def _refusals(self, asked: int) -> list[str]:
-        """Why each question may not be adapted to; "" for those that may, whose grant is then in the log."""
+        """Why each question may not be adapted to; "" for those that may, whose grant is then logged."""
         setup = self.setup
         if self._log is None or setup.refused:
             return [setup.refused or "not asked for"] * asked
@@ -180,17 +183,17 @@ class AdaptationService(contextlib.AbstractContextManager):
         return [""] * granted + [reason] * (asked - granted)
 
     def request(self, name: str, problem: str) -> str:
-        """One name for a question put to this model under these settings; as silent on texts as the log is."""
+        """Returns the digest of a question and all settings that decide its answer; keyed like the texts of the log."""
         same = {key: self.setup.identity[key] for key in ("weights", "tokenizer", "settings", "policy")}
         asked = {"id": name, "problem": problem, "seed": self.setup.seed, "adapted": self._log is not None}
         return self._digest(canonical(asked | self._domain | same).decode())
 
     def _digest(self, text: str) -> str:
-        """Under the log's key, or by SHA-256 where there is no log."""
+        """Keyed digest of the log, or SHA-256 without a log."""
         return sha256(text.encode()) if self._texts is None else self._texts.digest(text)
 
     def _recorded(self, questions: Sequence[Problem]) -> dict[str, Answer]:
-        """Answers that the log holds, by the question's id; a log without texts holds none."""
+        """Answers in the log by question id; a log without texts has none."""
         if self._log is None:
             return {}
         wanted = {self.request(question.id, question.problem): question for question in questions}
@@ -212,27 +215,27 @@ def as_questions(problems: Sequence[Question]) -> list[Problem]:
     ['0', 'b']
     """
     if isinstance(problems, str):
-        raise UserError(f"problems={problems!r} is one text; give a list")
+        raise UserError(f"problems={problems!r} is a string; give a list of questions")
     found: dict[str, Problem] = {}
     for i, given in enumerate(problems):
         data = {"problem": given} if isinstance(given, str) else given
         data = {"problem": data.problem, "id": data.id} if isinstance(data, Problem) else data
         if not isinstance(data, Mapping) or not isinstance(data.get("problem"), str):
-            raise UserError(f'question {i + 1} has no text "problem": {str(given)[:60]!r}')
+            raise UserError(f'question {i + 1} has no string "problem": {str(given)[:60]!r}')
         given_id = data.get("id")
         if isinstance(given_id, bool) or not isinstance(given_id, str | int | None):
             raise UserError(f"question {i + 1} has the id {str(given_id)[:60]!r}; give a string or an integer, or none")
         name = str(i if given_id is None else given_id)
         if name in found:
-            raise UserError(f"question {i + 1} has the id {name!r} of another; give each its own, or none")
+            raise UserError(f"question {i + 1} repeats the id {name!r}; give unique ids, or none")
         if len(data["problem"]) > stages.MOST_CHARS:
-            raise UserError(f"question {i + 1} has {len(data['problem'])} characters; the most is {stages.MOST_CHARS}")
+            raise UserError(f"question {i + 1} has {len(data['problem'])} characters; the limit is {stages.MOST_CHARS}")
         found[name] = Problem(name, data["problem"], "", "")
     return list(found.values())
 
 
 def _run_record(setup: Setup, log_text: Mode) -> dict[str, Any]:
-    """What one process works with, for all of its events."""
+    """The record of a process, shared by all of its events."""
     return {
         "kind": "run",
         "time": events.now(),
@@ -248,7 +251,7 @@ def _run_record(setup: Setup, log_text: Mode) -> dict[str, Any]:
 
 
 def _domain(setup: Setup, digest: Callable[[str], str]) -> dict[str, Any]:
-    """What decides an answer beside the settings and the policy: the task, and what its updates are judged by."""
+    """What decides an answer besides settings and policy: task, gates, regression suite and real examples."""
     real = canonical({"real": [dataclasses.astuple(example) for example in setup.model.real]})
     return {
         "task": setup.task_name,
@@ -259,7 +262,7 @@ def _domain(setup: Setup, digest: Callable[[str], str]) -> dict[str, Any]:
 
 
 def _plain(outcome: events.Outcome) -> events.Outcome:
-    """An outcome where nothing was to be adapted; the reason stays where even the plain model has no answer."""
+    """The outcome without adaptation; keeps the reason if even the unadapted model has no answer."""
     return dataclasses.replace(outcome, decision="plain", reason="" if outcome.before is not None else outcome.reason)
 
 

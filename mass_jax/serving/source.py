@@ -1,4 +1,4 @@
-"""Where a model comes from: a workdir's settings and newest checkpoint, or a model by itself. Changes nothing there."""
+"""Loads a model from a workdir's newest checkpoint or from Hugging Face files; writes nothing there."""
 
 import pathlib
 from typing import Any, NamedTuple
@@ -13,34 +13,42 @@ from mass_jax.method import meta_step
 from mass_jax.method.models import Weights
 from mass_jax.runtime.checkpoints import abstract_of, check_checkpoint
 from mass_jax.runtime.paths import check_checkpoint_path
-from mass_jax.training.components import Parts, assemble
+from mass_jax.training.components import Components, assemble
+from mass_jax.training.learners import mass_learner
 
 RUNS = ("mass", "mass_gold")
 
 
 class LoadedModel(NamedTuple):
-    """A model ready to adapt, and a line that says which it is."""
+    """A model ready to adapt.
 
-    parts: Parts
+    Attributes:
+        parts: components of the run.
+        weights: base weights and trained parameters.
+        label: one-line description.
+    """
+
+    parts: Components
     weights: Weights
     label: str
 
 
 def load_model(model: str, run: str | None = None, seed: int | None = None) -> LoadedModel:
-    """A workdir's trained generator, or a model as it is.
+    """Loads a workdir's trained generator, or a pretrained model.
 
     Args:
         model: a workdir of `experiments.train`, "tiny", or a directory or hub id with Hugging Face files.
-        run: training run of the workdir, or "pretrained"; None takes "mass", else "mass_gold", else the pretrained.
-        seed: meta-training seed; None takes the workdir's first.
+        run: training run of the workdir, or "pretrained". The default is the first that exists of "mass", "mass_gold"
+            and "pretrained".
+        seed: meta-training seed; the default is the workdir's first.
 
     Raises:
-        UserError: a workdir that lacks what is asked of it, in one line.
+        UserError: the workdir lacks the requested run, or its checkpoints cannot be read.
     """
     workdir = pathlib.Path(model)
     if not (workdir / "config.json").is_file() or (workdir / "tokenizer.json").is_file():
         if run not in (None, "pretrained"):
-            raise UserError(f"--run={run} needs a workdir of experiments.train, and {model!r} is none")
+            raise UserError(f"--run={run} needs a workdir of experiments.train, which {model!r} is not")
         parts = _assemble(Config(model=model))
         return LoadedModel(parts, parts.pretrained(), f"{model}, pretrained")
     check_checkpoint_path(workdir, saving=False)
@@ -52,12 +60,12 @@ def load_model(model: str, run: str | None = None, seed: int | None = None) -> L
         return LoadedModel(parts, parts.pretrained(), f"{model}, pretrained")
     if not found.get(chosen):
         trained = ", ".join([*(name for name in RUNS if found[name]), "pretrained"])
-        raise UserError(f"--run={chosen}: {workdir}/seed{seed} has no checkpoint of it; there are: {trained}")
+        raise UserError(f"--run={chosen}: {workdir}/seed{seed} has no such checkpoint; available: {trained}")
     step, weights = _restore(parts, workdir / f"seed{seed}" / chosen / "checkpoints", found[chosen])
     return LoadedModel(parts, weights, f"{model}, {chosen}, seed {seed}, step {step}")
 
 
-def _assemble(config: Config) -> Parts:
+def _assemble(config: Config) -> Components:
     try:
         return assemble(config)
     except (ValueError, OSError) as error:
@@ -68,19 +76,19 @@ def _read_config(path: pathlib.Path) -> Config:
     try:
         return Config.from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} holds no settings of a run ({error}); give a workdir of experiments.train") from None
+        raise UserError(f"{path} is not the settings of a run ({error}); give a workdir of experiments.train") from None
 
 
 def _steps(directory: pathlib.Path) -> list[int]:
-    """Steps that have a checkpoint, newest first."""
+    """Steps with a checkpoint, newest first."""
     names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
     return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
 
-def _restore(parts: Parts, directory: pathlib.Path, steps: list[int]) -> tuple[int, Weights]:
-    """Loads the newest sound checkpoint; the directory may be another process's, so nothing is repaired in it."""
+def _restore(parts: Components, directory: pathlib.Path, steps: list[int]) -> tuple[int, Weights]:
+    """Loads the newest intact checkpoint; repairs nothing, since another process may own the directory."""
     start = parts.fresh_weights(jax.random.key(0))
-    learner = parts.learner("verifier")
+    learner = mass_learner(parts.config, parts.loop, parts.scorer, "verifier")
     template = meta_step.init_state(jax.random.key(0), learner, start.policy)
     abstract: Any = jax.tree.map(abstract_of, jax.device_put(template, jax.devices()[0]))
     reason = ""
@@ -93,4 +101,4 @@ def _restore(parts: Parts, directory: pathlib.Path, steps: list[int]) -> tuple[i
         except Exception as error:  # orbax and tensorstore have no common error for damaged files
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             logging.warning("checkpoint %s cannot be used (%s)", path, reason)
-    raise UserError(f"no checkpoint in {directory} can be read ({reason}); train anew, or give --run=pretrained")
+    raise UserError(f"no checkpoint in {directory} can be read ({reason}); train again, or give --run=pretrained")

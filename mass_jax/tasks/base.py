@@ -1,7 +1,7 @@
-"""What a task is: problems, prompts, parsing and verification, as plain Python (no JAX).
+"""The `Task` protocol and its data types: problems, synthetic examples, verdicts. Plain Python, no JAX.
 
-A `Task` is all that the method knows of a domain. The testbed in `mass_jax.tasks.testbed` is one; a domain of yours
-is another class with these methods.
+The method sees a domain only through a `Task`. To add a domain, write a class with these methods and register it in
+`mass_jax.tasks.registry`; `mass_jax.tasks.testbed` is a complete example.
 """
 
 import dataclasses
@@ -15,18 +15,19 @@ from typing import Protocol, runtime_checkable
 class Problem:
     """One problem with its gold solution.
 
-    Args:
-        id: unique name, kept in every record of this problem.
-        problem: the text put before the solver.
-        solution: the gold solution as the solver should write it.
-        answer: what the verifier compares with.
-        subject: group for per-subject tables (the paper's Figure 2).
-        level: difficulty, or None where the source has none.
-        cluster: problems of one cluster share what is to be learned, so intervals resample clusters, not problems;
-            empty: the problem is its own cluster.
+    Attributes:
+        id: Unique name, kept in every record of this problem.
+        problem: Problem text shown to the solver.
+        solution: Gold solution in the form that the solver should generate.
+        answer: Gold answer that the verifier compares with.
+        subject: Group for per-subject tables (the paper's Figure 2).
+        level: Difficulty, or None if the source has none.
+        cluster: Name shared by problems that test the same skill; confidence intervals resample clusters, not problems.
+            If empty, the problem is its own cluster.
 
-    >>> Problem("a", "1 + 1", "2", "2").cluster_key
-    'a'
+    Example:
+        >>> Problem("a", "1 + 1", "2", "2").cluster_key
+        'a'
     """
 
     id: str
@@ -39,12 +40,18 @@ class Problem:
 
     @property
     def cluster_key(self) -> str:
+        """The cluster, or the id if the problem is its own cluster."""
         return self.cluster or self.id
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A practice example (p_i, a_i) that a generator wrote for a target problem."""
+    """A synthetic example (p_i, a_i): a problem and its solution, generated for a target problem.
+
+    Attributes:
+        problem: Problem text p_i.
+        solution: Solution text a_i.
+    """
 
     problem: str
     solution: str
@@ -52,12 +59,13 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Problems:
-    """The problem sets of one seed.
+    """Training and evaluation problems for one random seed.
 
-    Args:
-        train: meta-training problems.
-        columns: evaluation sets by the name of their column in the table; the first is the headline.
-        oracle: examples that a perfect generator could write (problem, count) -> examples; None where nobody knows.
+    Attributes:
+        train: Meta-training problems.
+        columns: Evaluation sets, keyed by column name in the results table; the first one is the headline result.
+        oracle: Function (problem, count) -> correct, useful examples, the upper reference for a generator; None if the
+            domain has no such function.
     """
 
     train: list[Problem]
@@ -67,13 +75,17 @@ class Problems:
 
 @dataclasses.dataclass(frozen=True)
 class Rejected:
-    """Why a generated text gave no practice example; such a text weighs 0 in the inner loss and is counted."""
+    """A generated text without a usable example; it has weight 0 in the inner loss.
+
+    Attributes:
+        reason: Short reason, counted in the metrics.
+    """
 
     reason: str
 
 
 class Verdict(enum.Enum):
-    """Outcome of checking one response. Only RIGHT earns reward; the rest are counted apart."""
+    """Outcome of checking one response. Only `RIGHT` earns reward; the others are counted separately."""
 
     RIGHT = "right"
     WRONG = "wrong"
@@ -82,25 +94,27 @@ class Verdict(enum.Enum):
 
 
 class Task(Protocol):
-    """A domain: how to ask, what to keep of what was written, and when an answer is right."""
+    """Protocol of a domain: prompts, a parser for synthetic examples, and a verifier."""
 
     def solver_prompt(self, problem: str, shots: Sequence[Example] = ()) -> str:
-        """Prompt under which the model answers `problem`; practice examples are trained in the same form.
+        """Returns the prompt for solving a problem; the inner loop trains on examples in the same form.
 
-        `shots` are solved problems to put before it, for the few-shot baseline.
+        Args:
+            problem: Problem text.
+            shots: Solved problems that precede it, for the few-shot baseline.
         """
         ...
 
     def generator_prompt(self, problem: str) -> str:
-        """Prompt x_i under which the model writes one practice example for `problem`."""
+        """Returns the prompt x_i for generating one synthetic example for a target problem."""
         ...
 
     def scorer_text(self, problem: str, example: Example) -> str:
-        """What the scorer s_eta(T, p_i, a_i) reads."""
+        """Returns the input text of the scorer s_eta(T, p_i, a_i)."""
         ...
 
     def parse_example(self, text: str, problem: str) -> Example | Rejected:
-        """Finds (p_i, a_i) in generated text; copies of the target problem are rejected. Never raises."""
+        """Extracts the example (p_i, a_i) from generated text; rejects copies of the target problem. Never raises."""
         ...
 
     def verify(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
@@ -108,28 +122,37 @@ class Task(Protocol):
         ...
 
     def final_answer(self, response: str) -> str | None:
-        """The answer in a response, by which votes are counted; None where there is none. Never raises."""
+        """Returns the answer in a response, used for majority votes, or None if there is none. Never raises."""
         ...
 
     def useful(self, problem: Problem, example: Example) -> bool | None:
-        """Whether an example teaches what the problem needs, where the domain knows; None where it does not.
+        """Returns whether an example helps with a target problem, or None if the domain cannot tell.
 
-        Only reported, never trained on.
+        Reported only, never trained on.
         """
         ...
 
 
 @runtime_checkable
 class Submits(Protocol):
-    """A task whose verdicts may take long: it starts checking at once and answers later."""
+    """Optional protocol of a task with slow verification, which runs asynchronously."""
 
     def submit(self, problem: Problem, response: str) -> "Future[Verdict]":
-        """Like `verify`, for one response, without waiting: so that verifying overlaps sampling."""
+        """Starts verifying one response and returns immediately, so that verification overlaps sampling."""
         ...
 
 
 def start_verifying(task: Task, problems: Sequence[Problem], responses: Sequence[str]) -> Callable[[], list[Verdict]]:
-    """Starts checking `responses[i]` against `problems[i]`; what is returned waits for the verdicts."""
+    """Starts checking `responses[i]` against `problems[i]`.
+
+    Args:
+        task: Task that verifies, asynchronously if it implements `Submits`.
+        problems: Problems.
+        responses: One response per problem.
+
+    Returns:
+        A function that waits for the verdicts and returns them in order.
+    """
     if isinstance(task, Submits):
         futures = [task.submit(problem, response) for problem, response in zip(problems, responses, strict=True)]
         return lambda: [future.result() for future in futures]

@@ -1,7 +1,7 @@
-"""Conversations, and the text of them that a model continues.
+"""Chat messages and their rendering as prompt text.
 
-A chat template is tried out once, in a process with limits of time and memory, and then rendered in this process. The
-trial covers conversations like its own; for all others, the steps of loops and the length of the text are bounded.
+A chat template is first tried in a subprocess with time and memory limits, then rendered in this process. The trial
+covers typical conversations only, so every later rendering also bounds loop steps and text length.
 """
 
 import contextlib
@@ -16,14 +16,25 @@ from mass_jax.llama.tokenizer import adds_bos
 from mass_jax.tasks import template
 
 Message = dict[str, str]
+"""One turn of a conversation, with the keys "role" and "content"."""
+
 Render = Callable[[Sequence[Message]], str]
+"""Function from messages to prompt text."""
 
 
 def dialogue(turns: Sequence[tuple[str, str]], question: str) -> list[Message]:
-    """Returns questions with their answers, and then a question.
+    """Builds a conversation that ends in a question.
 
-    >>> [message["role"] for message in dialogue([("1 + 1?", "2")], "2 + 2?")]
-    ['user', 'assistant', 'user']
+    Args:
+        turns: Earlier (question, answer) pairs.
+        question: Content of the last user message.
+
+    Returns:
+        Messages with alternating roles.
+
+    Example:
+        >>> [message["role"] for message in dialogue([("1 + 1?", "2")], "2 + 2?")]
+        ['user', 'assistant', 'user']
     """
     messages = []
     for asked, answered in turns:
@@ -35,17 +46,18 @@ def renderer(tokenizer: Any, system: Message | None = None) -> Render:
     """Checks a tokenizer's chat template and returns the function that applies it.
 
     Args:
-        tokenizer: of `llama.tokenizer.load`.
-        system: the first message of the conversations that will be rendered, if it is a system message.
+        tokenizer: Tokenizer from `llama.tokenizer.load`.
+        system: System message that will start the rendered conversations, if any.
 
     Returns:
-        `render` with the tokenizer bound.
+        `render` bound to the tokenizer.
 
     Raises:
-        UserError: the template is unusable; names its file and the reason.
+        UserError: If the template is unusable; the message names its file and the reason.
 
-    >>> renderer(None)([{"role": "user", "content": "1 + 1?"}])
-    '1 + 1?\\n\\n'
+    Example:
+        >>> renderer(None)([{"role": "user", "content": "1 + 1?"}])
+        '1 + 1?\\n\\n'
     """
     if getattr(tokenizer, "chat_template", None) is not None:
         _check(_source(tokenizer), _file(tokenizer), _tokens(tokenizer), system is not None)
@@ -53,20 +65,22 @@ def renderer(tokenizer: Any, system: Message | None = None) -> Render:
 
 
 def render(tokenizer: Any, messages: Sequence[Message]) -> str:
-    """Renders messages as the text that the model continues.
+    """Renders messages as prompt text.
 
     Args:
-        tokenizer: of `llama.tokenizer.load`, or None. Without a chat template, the contents stand one below another.
-        messages: turns with "role" and "content"; the last is the user's.
+        tokenizer: Tokenizer from `llama.tokenizer.load`, or None. Without a chat template, the message contents are
+            joined by blank lines.
+        messages: Turns with "role" and "content"; the last one is from the user.
 
     Returns:
-        The text up to where the answer starts. A leading bos of the template is removed if encoding adds one.
+        The text up to the start of the answer. A leading bos token of the template is removed if encoding adds one.
 
     Raises:
-        UserError: the template is unusable; names its file and the reason.
+        UserError: If the template is unusable; the message names its file and the reason.
 
-    >>> render(None, [{"role": "user", "content": "1 + 1?"}])
-    '1 + 1?\\n\\n'
+    Example:
+        >>> render(None, [{"role": "user", "content": "1 + 1?"}])
+        '1 + 1?\\n\\n'
     """
     if getattr(tokenizer, "chat_template", None) is None:
         return "".join(message["content"] + "\n\n" for message in messages)
@@ -83,21 +97,21 @@ def _starts_with(text: str, bos: str) -> bool:
 
 
 def _source(tokenizer: Any) -> str:
-    """The template of conversations without tools; transformers has several as a dict."""
+    """Returns the default template; a tokenizer with several templates has a dict."""
     source, file = tokenizer.chat_template, _file(tokenizer)
     if isinstance(source, dict):
         if "default" not in source:
-            raise UserError(f"{file}: none of the chat templates {sorted(source)} is named 'default': name one so")
+            raise UserError(f"{file}: none of the chat templates {sorted(source)} is named 'default'; rename one")
         source = source["default"]
     if not isinstance(source, str):
-        raise UserError(f"{file}: the chat template is {reprlib.repr(source)}: give a text, or remove it")
+        raise UserError(f"{file}: the chat template is {reprlib.repr(source)}, not a string; correct it, or remove it")
     if not source.strip():
-        raise UserError(f"{file}: the chat template is empty: remove it to have plain prompts")
+        raise UserError(f"{file}: the chat template is empty; remove it to use plain prompts")
     return source
 
 
 def _file(tokenizer: Any) -> str:
-    """The file that transformers took the template from."""
+    """Returns the file from which transformers read the template."""
     directory = pathlib.Path(getattr(tokenizer, "name_or_path", "") or "nowhere")
     for pattern in ("chat_template.jinja", "additional_chat_templates/*.jinja", "tokenizer_config.json"):
         for path in sorted(directory.glob(pattern)):
@@ -111,25 +125,26 @@ def _tokens(tokenizer: Any) -> tuple[tuple[str, str], ...]:
 
 @contextlib.contextmanager
 def _named(file: str) -> Iterator[None]:
-    """Names the file in what a template fails with."""
+    """Converts template failures to errors that name the file."""
     try:
         yield
     except template.TemplateFailure as failure:
         raise UserError(
-            f"{file}: the chat template does not render ({failure}): correct it, or remove it to have plain prompts"
+            f"{file}: the chat template does not render ({failure}); correct it, or remove it to use plain prompts"
         ) from None
 
 
 @functools.lru_cache(maxsize=64)
 def _check(source: str, file: str, tokens: tuple[tuple[str, str], ...], system: bool) -> None:
-    """Renders a question and a dialogue under limits, and a longer dialogue that only has to end in time."""
+    """Checks that a question and a dialogue render, and that a long dialogue stays within the limits."""
     first = [{"role": "system", "content": "the rules"}] if system else []
     words = "a word and 1 + 1 " * 100
     chats = [[*first, *dialogue([("one", "two")] * turns, "the question")] for turns in (0, 1)]
     with _named(file):
         texts = template.try_out(source, chats, [*first, *dialogue([(words, words)] * 8, words)], dict(tokens))
     if not all("the question" in text for text in texts):
-        raise UserError(f"{file}: the chat template leaves out the last message: correct it, or remove it")
+        raise UserError(f"{file}: the chat template omits the last message; correct it, or remove it")
 
 
-plain: Render = functools.partial(render, None)  # for a model without a chat template
+plain: Render = functools.partial(render, None)
+"""Renders messages for a model without a chat template."""

@@ -1,8 +1,8 @@
-"""Near-duplicates among short problems, which shingles of five tokens miss.
+"""Containment similarity, which finds near-duplicates among short problems.
 
-In a short text, a changed word or a moved clause takes away most of the shared shingles. Two texts, one of them with
-fewer than 20 tokens that tell something, are also compared by what they hold: all numbers, signs and variables must be
-the same, and the words of the one must be among the words of the other.
+In a short text, one changed word or moved clause removes most of the shared five-token shingles. If one of two texts
+has fewer than 20 content tokens, they are therefore also compared by content: all numbers, signs and variables must
+agree, and the words of the shorter text must occur in the longer one.
 """
 
 import collections
@@ -10,10 +10,10 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-SHORT = 20  # tokens, without marks and idle words
+SHORT = 20  # content tokens
 MIN_CONTENT = 2
 _MARKS = frozenset(".?,:;'\"")
-# Words that only ask, and articles and prepositions; they tell no two problems apart.
+# Question words, articles and prepositions, which do not distinguish problems.
 _IDLE_WORDS = frozenset(
     "a an the of is are was be in on at to for what which how many much find compute evaluate calculate determine "
     "simplify express give state solve write does do did if then that this there it its and as your answer value "
@@ -22,12 +22,12 @@ _IDLE_WORDS = frozenset(
 
 
 class Content(NamedTuple):
-    """What tells a problem from others.
+    """Content tokens of a problem.
 
-    Args:
-        tokens: without marks and idle words, in order.
-        values: numbers, commands, signs and single letters among them, sorted.
-        counted: in prose, each number with the word after it, sorted; None in a text with formulas.
+    Attributes:
+        tokens: Tokens in order, without punctuation and stop words.
+        values: Numbers, commands, signs and single letters among them, sorted.
+        counted: In prose, each number with the word after it, sorted; None in a text with formulas.
     """
 
     tokens: tuple[str, ...]
@@ -36,10 +36,11 @@ class Content(NamedTuple):
 
 
 def content(tokens: Sequence[str]) -> Content:
-    """What a tokenized problem holds.
+    """Returns the content of a tokenized problem.
 
-    >>> content("what is 2 + 2 ?".split()).tokens
-    ('2', '+', '2')
+    Example:
+        >>> content("what is 2 + 2 ?".split()).tokens
+        ('2', '+', '2')
     """
     kept = tuple(token for token in tokens if token not in _MARKS and token not in _IDLE_WORDS)
     values = tuple(sorted(token for token in kept if not _is_word(token)))
@@ -50,14 +51,22 @@ def content(tokens: Sequence[str]) -> Content:
 
 
 def containment(a: Content, b: Content) -> float:
-    """How much of the longer content the shorter one is, in [0, 1]; 0 if it is not contained or both texts are long.
+    """Computes the containment similarity of two contents.
 
-    The shorter is contained if its tokens come in the same order in the longer. In prose without formulas, clauses may
-    change places: there it is enough that each number counts the same thing and no token is missing.
+    The shorter content is contained in the longer one if its tokens occur there in the same order. In prose without
+    formulas, clauses may change places: no token may be missing, and each number must precede the same word.
 
-    >>> tokens = [text.split() for text in ("compute 2 + 2 .", "what is 2 + 2 ?", "what is 2 + 3 ?")]
-    >>> containment(content(tokens[0]), content(tokens[1])), containment(content(tokens[0]), content(tokens[2]))
-    (1.0, 0.0)
+    Args:
+        a: Content of one problem.
+        b: Content of the other.
+
+    Returns:
+        The ratio of the token counts, in [0, 1]; 0 if neither content contains the other or both texts are long.
+
+    Example:
+        >>> tokens = [text.split() for text in ("compute 2 + 2 .", "what is 2 + 2 ?", "what is 2 + 3 ?")]
+        >>> containment(content(tokens[0]), content(tokens[1])), containment(content(tokens[0]), content(tokens[2]))
+        (1.0, 0.0)
     """
     short, long = sorted((a, b), key=lambda each: len(each.tokens))
     if not MIN_CONTENT <= len(short.tokens) < SHORT or short.values != long.values:

@@ -1,21 +1,22 @@
-"""Helpers for matching text that a model wrote.
+"""Helpers for matching model output.
 
-Such text only meets patterns of `re2`, whose running time is linear, or plain string methods, which
-`tests/tasks/test_patterns.py` checks. `re2` matches UTF-8, so text goes through `encodable` first.
+Model output is only matched with `re2`, whose running time is linear, or with string methods;
+`tests/tasks/test_patterns.py` checks this. `re2` matches UTF-8, so pass text through `encodable` first.
 """
 
 
 def encodable(text: str) -> str:
-    r"""Replaces surrogates that stand alone, which UTF-8 cannot encode, by question marks.
+    r"""Replaces lone surrogates, which UTF-8 cannot encode, with question marks.
 
     Args:
-        text: any string.
+        text: Any string.
 
     Returns:
-        The text itself if it can be encoded, else a copy.
+        The text itself if it can be encoded, otherwise a copy of the same length.
 
-    >>> encodable("x"), encodable("\ud800")
-    ('x', '?')
+    Example:
+        >>> encodable("x"), encodable("\ud800")
+        ('x', '?')
     """
     try:
         text.encode()
@@ -25,9 +26,11 @@ def encodable(text: str) -> str:
 
 
 def lower_in_place(text: str) -> str:
-    """Lowers a text so that every character keeps its position; only the capital dotted I would take two.
+    """Converts a text to lower case without moving any character.
 
-    >>> lower_in_place("ABC İ")
-    'abc i'
+    Example:
+        >>> lower_in_place("ABC İ")
+        'abc i'
     """
+    # The capital dotted I is the only character whose lower case has two characters.
     return text.replace("İ", "i").lower()

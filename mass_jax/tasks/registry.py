@@ -1,4 +1,15 @@
-"""From a task's name to all that a run needs of it. A task of yours is one function more in `CATALOGUE`."""
+"""The tasks that `--task` can name. To register your own, add a function to `CATALOGUE`.
+
+Example:
+    >>> from mass_jax.tasks.base import Problem
+    >>> def open_mine(config, directory, tokenizer):
+    ...     problem = Problem("p", "1 + 1", solution="2", answer="2")
+    ...     return Chosen(families.FamiliesTask(), lambda seed: Problems([problem], {"test": [problem]}, None))
+    >>> CATALOGUE["mine"] = open_mine
+    >>> open_task(Config(task="mine"), pathlib.Path(), tokenizer=None).problems(0).train[0].answer
+    '2'
+    >>> del CATALOGUE["mine"]
+"""
 
 import dataclasses
 import functools
@@ -13,38 +24,43 @@ from mass_jax.tasks import chat, families, testbed
 from mass_jax.tasks.base import Problems, Task
 from mass_jax.tasks.families.task import SYSTEM
 
+__all__ = ["CATALOGUE", "Chosen", "open_task"]
 
-def _nothing() -> None:
-    """Nothing to close."""
+
+def _close_nothing() -> None:
+    """Default of `Chosen.close`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-    """A task with its problems.
+    """A task with its problems, as a registered function returns it.
 
-    Args:
-        task: prompts, parsing, verification.
-        problems: the problem sets of a seed.
-        end: text of one token that ends every completion; None is the model's own end token.
-        close: frees what the task holds (worker processes).
+    Attributes:
+        task: Prompts, parser and verifier.
+        problems: Function from a random seed to the training and evaluation problems.
+        end: Text of the single token that ends every completion; None selects the model's end-of-sequence token.
+        close: Function that releases the task's resources, such as worker processes.
     """
 
     task: Task
     problems: Callable[[int], Problems]
     end: str | None = None
-    close: Callable[[], None] = _nothing
+    close: Callable[[], None] = _close_nothing
 
 
 def open_task(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
-    """The task that `--task` names.
+    """Opens the task that `config.task` names.
 
     Args:
-        config: the settings.
-        directory: the model's files.
-        tokenizer: the model's.
+        config: Run configuration.
+        directory: Directory of the model's files.
+        tokenizer: Tokenizer of the model, from `llama.tokenizer.load`.
+
+    Returns:
+        The task with its problems. Call its `close` when done.
 
     Raises:
-        ValueError: for an unknown task, or data that is missing or unusable, in one line.
+        ValueError: If the task is unknown, or its data is missing or unusable; the message has one line.
     """
     if config.task not in CATALOGUE:
         raise ValueError(f"--task={config.task!r} is unknown; {nearest(config.task, CATALOGUE)}")
@@ -53,11 +69,11 @@ def open_task(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen
 
 def _testbed(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
     if config.num_shots:
-        raise ValueError(f"--num_shots={config.num_shots} is for --task=families and --task=math; leave it out")
+        raise ValueError(f"--num_shots={config.num_shots} only applies to --task=families and --task=math; remove it")
     domain = testbed.Domain.load(directory / "domain.json")
     known = tokenizer.get_vocab()
     if unknown := [word for word in testbed.vocabulary(domain) if word not in known]:
-        raise ValueError(f"{directory}: the tokenizer lacks {unknown[0]!r} of domain.json; take both from one model")
+        raise ValueError(f"{directory}: the tokenizer lacks {unknown[0]!r} of domain.json; use files of one model")
 
     def problems(seed: int) -> Problems:
         draw = functools.partial(testbed.draw_problems, domain, seed=seed)
@@ -80,23 +96,25 @@ def _families(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen
 
 
 def _math(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
-    from mass_jax.tasks import math  # here, so that a run of another task does without math-verify
+    from mass_jax.tasks import math  # imported here, so that other tasks do not need math-verify
 
     render = chat.renderer(tokenizer)
     load = functools.partial(math.load, strict=config.bad_rows == "error")
     evaluation, train = load(config.eval_data, "test"), load(config.train_data, "train")
     for name, loaded in (("train_data", train), ("eval_data", evaluation)):
         for reason, count in loaded.skipped.items():
-            logging.warning("--%s: %d rows left out: %s (first in %s)", name, count, reason, loaded.first[reason])
+            logging.warning("--%s: skipped %d rows: %s (first in %s)", name, count, reason, loaded.first[reason])
     kept, dropped = math.disjoint(train.problems, evaluation.problems)
-    logging.info("%d training problems left out: --eval_data has them, or nearly so", len(dropped))
+    logging.info("dropped %d training problems that duplicate problems of --eval_data", len(dropped))
     for duplicate in dropped:
-        logging.info("%s is like %s (%.2f)", duplicate.problem.id, duplicate.partner.id, duplicate.similarity)
+        logging.info(
+            "%s duplicates %s (similarity %.2f)", duplicate.problem.id, duplicate.partner.id, duplicate.similarity
+        )
     shots, kept = math.take_shots(kept, config.num_shots, seed=0)
     for flag, problems in (("num_train_problems", kept), ("num_eval_problems", evaluation.problems)):
         if (asked := getattr(config, flag)) > len(problems):
-            raise ValueError(f"--{flag}={asked} is more than the {len(problems)} usable problems; lower it")
-    test = math.sample(evaluation.problems, config.num_eval_problems, seed=0)  # the same for every seed
+            raise ValueError(f"--{flag}={asked} exceeds the {len(problems)} usable problems; lower it")
+    test = math.sample(evaluation.problems, config.num_eval_problems, seed=0)  # shared by all random seeds
 
     def draw(seed: int) -> Problems:
         return Problems(math.sample(kept, config.num_train_problems, seed), {"test": test}, None)
@@ -111,3 +129,8 @@ CATALOGUE: dict[str, Callable[[Config, pathlib.Path, Any], Chosen]] = {
     "families": _families,
     "math": _math,
 }
+"""Functions that open a task, keyed by the value of `--task`.
+
+Each function takes the run configuration, the directory of the model's files and its tokenizer, and returns a `Chosen`.
+It raises `ValueError` with a one-line message if a setting or the data is unusable.
+"""

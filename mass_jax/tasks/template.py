@@ -1,8 +1,8 @@
-"""A sandbox for chat templates, which are programs of unknown authors.
+"""Sandboxed, deterministic rendering of chat templates, which are untrusted code.
 
-It has the names that templates of the Hugging Face hub use, as transformers gives them, but no clock and no chance: a
-template renders the same text today and tomorrow. `try_out` renders in a process of its own that has limits of time and
-memory. This module imports no more than jinja2, so that such a process starts quickly.
+The sandbox provides the names that transformers gives to templates of the Hugging Face hub, without a clock or a source
+of randomness. `try_out` renders in a subprocess with time and memory limits. This module imports only jinja2, so that
+the subprocess starts quickly.
 """
 
 import contextlib
@@ -26,11 +26,11 @@ import jinja2.sandbox
 import jinja2.utils
 
 Message = Mapping[str, str]
-NOW = datetime.datetime(2024, 7, 26)  # the day that Llama 3's templates write where they are given none
+NOW = datetime.datetime(2024, 7, 26)  # default date of Llama 3's templates
 MAX_CHARS = 1_000_000
-MAX_STEPS = 1_000_000  # of all loops together
+MAX_STEPS = 1_000_000  # total over all loops
 SECONDS, MEMORY_BYTES = 3, 1 << 30
-_WALL_SECONDS = 120  # for a machine that has no time for the process
+_WALL_SECONDS = 120  # generous, since a loaded machine may not schedule the subprocess
 _steps: contextvars.ContextVar[Iterator[int]] = contextvars.ContextVar("steps")
 
 
@@ -43,12 +43,13 @@ class _Exceeded(TemplateFailure):
 
 
 class _Generation(jinja2.ext.Extension):
-    """The block {% generation %}, which marks what an assistant wrote; here it is no more than its content."""
+    """The block {% generation %}, which marks assistant tokens; rendered as its content."""
 
     tags = {"generation"}  # noqa: RUF012 (as the base class has it)
 
     def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
         line = next(parser.stream).lineno
+        """Parses the block as its body."""
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return jinja2.nodes.Scope(body, lineno=line)
 
@@ -81,7 +82,7 @@ def _dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
 
 
 def _metered(items: Iterable[Any]) -> Iterator[Any]:
-    """What a loop of a template goes through; all loops of one rendering share a budget."""
+    """Yields the items of a template loop; all loops of one rendering share a budget of steps."""
     steps = _steps.get()
     for item in items:
         if next(steps) >= MAX_STEPS:
@@ -112,23 +113,24 @@ def _compile(source: str) -> jinja2.Template:
 
 
 def render(source: str, messages: Sequence[Message], tokens: Mapping[str, Any]) -> str:
-    """Renders a conversation up to where the model's answer starts.
+    """Renders a conversation up to the start of the model's answer.
 
     Args:
-        source: the template.
-        messages: turns with "role" and "content".
-        tokens: special tokens by name, such as "bos_token".
+        source: Template source.
+        messages: Turns with "role" and "content".
+        tokens: Special tokens by name, such as "bos_token".
 
     Returns:
-        The text.
+        The rendered text.
 
     Raises:
-        TemplateFailure: the template does not parse, raises, loops for more than `MAX_STEPS` steps, or writes more than
-            `MAX_CHARS` characters.
+        TemplateFailure: If the template does not parse, raises, loops for more than `MAX_STEPS` steps, or writes more
+            than `MAX_CHARS` characters.
 
-    >>> render("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}",
-    ...        [{"role": "user", "content": "1 + 1?"}], {"eos_token": "</s>"})
-    '1 + 1?</s>'
+    Example:
+        >>> render("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}",
+        ...        [{"role": "user", "content": "1 + 1?"}], {"eos_token": "</s>"})
+        '1 + 1?</s>'
     """
     given = {
         **tokens,
@@ -148,7 +150,7 @@ def render(source: str, messages: Sequence[Message], tokens: Mapping[str, Any]) 
                 raise _Exceeded(f"it writes more than {MAX_CHARS} characters")
     except TemplateFailure:
         raise
-    except Exception as error:  # a template is a program, and may fail in every way that one can
+    except Exception as error:  # a template is a program and may raise anything
         reason = " ".join(str(error).split())[:200]
         raise TemplateFailure(f"{type(error).__name__}: {reason}") from None
     return "".join(pieces)
@@ -157,19 +159,19 @@ def render(source: str, messages: Sequence[Message], tokens: Mapping[str, Any]) 
 def try_out(
     source: str, conversations: Sequence[Sequence[Message]], long: Sequence[Message], tokens: Mapping[str, Any]
 ) -> list[str]:
-    """Renders conversations in a process that may take 3 s of computing and 1 GiB of memory.
+    """Renders conversations in a subprocess that is limited to 3 s of CPU time and 1 GiB of memory.
 
     Args:
-        source: the template.
-        conversations: must all render.
-        long: may fail to render, but not exceed the limits.
-        tokens: special tokens by name.
+        source: Template source.
+        conversations: Conversations that must all render.
+        long: A conversation that may fail to render, but must not exceed the limits.
+        tokens: Special tokens by name.
 
     Returns:
         The texts of `conversations`.
 
     Raises:
-        TemplateFailure: the template fails or exceeds the limits.
+        TemplateFailure: If the template fails or exceeds the limits.
     """
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     chats = [[dict(message) for message in messages] for messages in (*conversations, long)]
@@ -185,9 +187,9 @@ def try_out(
     except subprocess.TimeoutExpired:
         raise TemplateFailure(f"it runs longer than {SECONDS} s") from None
     if done.returncode < 0:
-        raise TemplateFailure(f"it runs longer than {SECONDS} s, or needs more than {MEMORY_BYTES >> 30} GiB")
+        raise TemplateFailure(f"it runs longer than {SECONDS} s or needs more than {MEMORY_BYTES >> 30} GiB")
     if done.returncode:
-        raise RuntimeError(f"the process that tries out a chat template failed: {done.stderr.decode(errors='replace')}")
+        raise RuntimeError(f"the subprocess for chat templates failed: {done.stderr.decode(errors='replace')}")
     *replies, last = json.loads(done.stdout)
     for reply in (*replies, last) if last.get("exceeded") else replies:
         if "failure" in reply:
@@ -196,13 +198,14 @@ def try_out(
 
 
 def _limit() -> None:
+    """Applies the resource limits to this process."""
     for name, value in (("RLIMIT_CPU", SECONDS), ("RLIMIT_AS", MEMORY_BYTES), ("RLIMIT_CORE", 0)):
-        with contextlib.suppress(AttributeError, ValueError, OSError):  # not every system has all of them
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # not available on every system
             resource.setrlimit(getattr(resource, name), (value, value))
 
 
 def main() -> None:
-    """Serves `try_out`: a task as JSON on stdin, texts or failures as JSON on stdout."""
+    """Runs the subprocess of `try_out`: a JSON request on stdin, texts or failures as JSON on stdout."""
     task = json.load(sys.stdin)
     _limit()
     replies: list[dict[str, Any]] = []

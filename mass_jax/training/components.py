@@ -1,4 +1,4 @@
-"""From a configuration to the parts of a run: model, tokenizer, task, problems, inner loop."""
+"""Components of a run, assembled from a `Config`: model, tokenizer, task, problems and inner loop."""
 
 import dataclasses
 import pathlib
@@ -10,26 +10,27 @@ import jax.numpy as jnp
 from mass_jax import runtime
 from mass_jax.config import Config
 from mass_jax.llama import Llama, LlamaConfig, loading, lora, tokenizer, weights
-from mass_jax.method import adapt, meta_step, objective, policy_gradient, score, solver_grpo
+from mass_jax.method import adapt, score
 from mass_jax.method.generate import Dialogue
 from mass_jax.method.models import Solver, Weights
 from mass_jax.tasks.base import Problems
 from mass_jax.tasks.registry import Chosen, open_task
+from mass_jax.types import Params
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
-    """What every run of a configuration shares.
+class Components:
+    """Components shared by training, evaluation and serving. Learners are built by `mass_jax.training.learners`.
 
-    Args:
+    Attributes:
         config: the settings.
         chosen: the task with its problems.
-        dialogue: prompts, parsing, verification.
-        loop: inner loop, with the solver model and the adjoint.
+        dialogue: encodes prompts, decodes and parses samples.
+        loop: inner loop, with the solver and the adjoint.
         scorer: the scorer's trunk.
         params: pretrained parameters.
-        directory: where the model's files are.
-        feed: what puts this process's tasks on the mesh.
+        directory: directory of the model files.
+        feed: moves the problems of this process to the mesh and back.
     """
 
     config: Config
@@ -37,75 +38,52 @@ class Parts:
     dialogue: Dialogue
     loop: adapt.LoraLoop
     scorer: Llama
-    params: Any
+    params: Params
     directory: pathlib.Path
     feed: runtime.Feed
 
     @property
     def solver(self) -> Solver:
+        """The language model."""
         return self.loop.solver
 
     def pretrained(self) -> Weights:
-        """The model as it was loaded, with nothing trained on top."""
-        return self.fresh_weights(jax.random.key(0))  # a fresh adapter changes nothing, whatever its key
+        """Returns the pretrained weights, with a fresh generator adapter where one is configured."""
+        return self.fresh_weights(jax.random.key(0))  # B = 0, so the key does not matter
 
     def fresh_weights(self, key: jax.Array) -> Weights:
-        """The generator before meta-training; a copy where it will be trained, since training donates its buffers."""
+        """Returns the generator's weights before meta-training.
+
+        With --generator=full they are a copy of the parameters, because training donates its buffers.
+        """
         if self.solver.generator == "full":
             return Weights({}, jax.tree.map(jnp.copy, self.params))
         rank, targets = self.config.generator_lora_rank, self.config.lora_targets
         return Weights(self.params, lora.init(key, self.solver.config, rank, targets))
 
     def problems(self, seed: int) -> Problems:
-        """The problem sets of one meta-training seed."""
+        """Returns the training and evaluation problems of a meta-training seed."""
         return self.chosen.problems(seed)
 
-    def on_every_process(self) -> "Parts":
-        """The same, where every process handles all tasks on its host: for evaluation, of which one keeps records."""
+    def on_every_process(self) -> "Components":
+        """Returns components with which every process handles all problems, as evaluation requires."""
         return dataclasses.replace(self, feed=dataclasses.replace(self.feed, whole=True))
 
     def close(self) -> None:
-        """Frees what the task holds, such as worker processes."""
+        """Releases the resources of the task, such as worker processes."""
         self.chosen.close()
 
-    def learner(self, outer: str, control: str | None = None) -> meta_step.Learner:
-        """What meta-trains; `control` is None, "shuffled" or "unrewarded"."""
-        config = self.config
-        reinforce = self._surrogate()
-        decay = config.steps - config.warmup_steps if config.lr_schedule == "linear" else None
-        return meta_step.Learner(
-            loop=self.loop,
-            scorer=self.scorer,
-            objective=objective.GeneratorObjective(
-                reinforce, gold=outer == "gold", gamma=config.gamma, reward_examples=control != "unrewarded"
-            ),
-            policy_optimizer=meta_step.outer_optimizer(config.generator_lr, config.grad_clip, decay),
-            scorer_optimizer=meta_step.outer_optimizer(config.scorer_lr, config.grad_clip),
-            warmup_steps=config.warmup_steps,
-            shuffle_rewards=control == "shuffled",
-        )
 
-    def solver_grpo(self) -> solver_grpo.SolverGrpo:
-        """What trains the Solver GRPO baseline; its rate stays constant, which serves it better."""
-        optimizer = meta_step.outer_optimizer(self.config.solver_grpo_lr, self.config.grad_clip)
-        return solver_grpo.SolverGrpo(self._surrogate(), optimizer)
-
-    def _surrogate(self) -> objective.Surrogate:
-        config = self.config
-        level: policy_gradient.RatioLevel = "token" if config.ratio_level == "token" else "sequence"
-        return objective.Surrogate(self.solver, config.clip_ratio, config.advantage_eps, level)
-
-
-def assemble(config: Config, mesh: jax.sharding.Mesh | None = None) -> Parts:
-    """Loads the model and builds the parts.
+def assemble(config: Config, mesh: jax.sharding.Mesh | None = None) -> Components:
+    """Loads the model and the task, and builds the components.
 
     Args:
         config: the settings.
-        mesh: from `runtime.make_mesh`; None is one device. Each process reads its devices' slices of the weights.
+        mesh: from `runtime.make_mesh`; None uses one device. Each process reads its devices' slices of the weights.
 
     Raises:
-        FileNotFoundError, ValueError: model files are missing, damaged or contradict each other; one line that names
-            the file and the fix.
+        FileNotFoundError, ValueError: model files are missing, damaged or inconsistent; one line that names the file
+            and the fix.
     """
     directory = model_directory(config.model)
     llama_config = execution(config, LlamaConfig.from_directory(directory))
@@ -132,11 +110,11 @@ def assemble(config: Config, mesh: jax.sharding.Mesh | None = None) -> Parts:
         end_token,
     )
     loop, scorer = models(config, llama_config)
-    return Parts(config, chosen, dialogue, loop, scorer, params, directory, runtime.Feed(mesh))
+    return Components(config, chosen, dialogue, loop, scorer, params, directory, runtime.Feed(mesh))
 
 
 def models(config: Config, llama_config: LlamaConfig) -> tuple[adapt.LoraLoop, Llama]:
-    """The inner loop with the solver's model, and the scorer's trunk; a planner needs no more than these."""
+    """Returns the inner loop with the solver, and the scorer's trunk, without loading any weights."""
     solver = Solver(
         Llama(llama_config),
         "lora" if config.generator == "lora" else "full",
@@ -155,34 +133,36 @@ def models(config: Config, llama_config: LlamaConfig) -> tuple[adapt.LoraLoop, L
 
 
 def execution(config: Config, llama_config: LlamaConfig) -> LlamaConfig:
-    """An architecture with the settings of how to run it."""
+    """Returns an architecture with the configured rematerialization and loss chunks."""
     return dataclasses.replace(llama_config, remat=config.remat, loss_chunk=config.loss_chunk)
 
 
 def _token_of(encoder: Any, text: str) -> int:
-    """The one token that a text is.
-
-    Raises:
-        ValueError: if it is none or several.
-    """
+    """Returns the id of a text that must encode to exactly one token."""
     tokens = encoder(text, add_special_tokens=False)["input_ids"]
     if len(tokens) != 1:
         raise ValueError(f"{text!r} ends a completion of this task, but is {len(tokens)} tokens of the model, not one")
     return int(tokens[0])
 
 
-def _inner_blocks(asked: int, llama_config: LlamaConfig) -> int:
+def _inner_blocks(requested: int, llama_config: LlamaConfig) -> int:
+    """Returns how many last blocks carry inner adapters, where 0 stands for all."""
     blocks = llama_config.num_hidden_layers
-    if asked > blocks:
-        raise ValueError(f"--lora_blocks={asked} is more than the model's {blocks}; give at most {blocks}, or 0: all")
-    return asked % blocks
+    if requested > blocks:
+        raise ValueError(
+            f"--lora_blocks={requested} is more than the model's {blocks}; give at most {blocks}, or 0: all"
+        )
+    return requested % blocks
 
 
 def model_directory(model: str) -> pathlib.Path:
-    """A directory with the model's files: the embedded "tiny", a local one, or a snapshot of a hub id.
+    """Returns the directory with a model's files.
+
+    Args:
+        model: "tiny" (embedded), a local directory, or a hub id whose snapshot is downloaded.
 
     Raises:
-        FileNotFoundError: no such directory, and the hub cannot be reached for such an id.
+        FileNotFoundError: there is no such directory, and the hub has no such id or cannot be reached.
     """
     try:
         return loading.model_directory(model)

@@ -1,6 +1,6 @@
-"""What is known of sampled texts beyond their reward: kept, useful, cut off, and how scores and rewards rank them.
+"""Metrics of sampled texts: acceptance, usefulness, truncation, and how well scores and rewards rank examples.
 
-Letters: N tasks, M examples of a task.
+Shape suffixes: N problems, M examples per problem, B examples of all problems.
 """
 
 import collections
@@ -13,16 +13,27 @@ from mass_jax.method import generate, meta_step
 from mass_jax.method.text import Rollout, cut_off
 from mass_jax.stats import auc
 from mass_jax.tasks.base import Example, Problem, Rejected
-from mass_jax.training.components import Parts
+from mass_jax.training.components import Components
 
 
-def judge(
-    parts: Parts, tasks: Sequence[Problem], practice: generate.Practice, found: meta_step.StepOutput
+def example_metrics(
+    components: Components, tasks: Sequence[Problem], practice: generate.Practice, output: meta_step.StepOutput
 ) -> dict[str, float]:
-    """What is known of the examples beyond their reward: kept, useful, and how well scores and rewards rank."""
-    count, rows = len(tasks), parts.feed.rows(len(tasks))
-    scores_NM, rewards_NM = parts.feed.get((found.scores_NM, found.rewards_NM), count)
-    useful_NM = useful_examples(parts, tasks[rows], practice)
+    """Returns the metrics of one step's synthetic examples, over all processes.
+
+    Args:
+        components: the components of the run.
+        tasks: the problems of all processes.
+        practice: the examples of this process's problems.
+        output: scores and rewards of the step.
+
+    Returns:
+        The share of accepted examples, the count of each reason for rejection and, where the task can tell, the share
+        of useful examples and the AUC at which scores and rewards rank them.
+    """
+    count, rows = len(tasks), components.feed.rows(len(tasks))
+    scores_NM, rewards_NM = components.feed.get((output.scores_NM, output.rewards_NM), count)
+    useful_NM = useful_examples(components, tasks[rows], practice)
     reasons_NM = [[p.reason if isinstance(p, Rejected) else None for p in row] for row in practice.parsed_NM]
     known_NM = [[None] * len(row) for row in reasons_NM] if useful_NM is None else useful_NM.tolist()
     own = zip(practice.kept_NM.tolist(), reasons_NM, known_NM, scores_NM.tolist(), rewards_NM.tolist(), strict=True)
@@ -31,8 +42,8 @@ def judge(
         for column in zip(*runtime.gather_rows(runtime.mine(rows, list(own))), strict=True)
     )
     metrics = {"kept_share": float(np.mean(kept))}
-    counted = collections.Counter(reason for reason in reasons if reason is not None)
-    metrics |= {f"rejected/{reason}": float(number) for reason, number in counted.items()}
+    counts = collections.Counter(reason for reason in reasons if reason is not None)
+    metrics |= {f"rejected/{reason}": float(number) for reason, number in counts.items()}
     if None in useful:
         return metrics
     metrics["useful_share"] = float(np.mean(useful))
@@ -44,19 +55,21 @@ def judge(
     return metrics
 
 
-def cut_off_shares(parts: Parts, tasks: Sequence[Problem], sampled: Mapping[str, Rollout]) -> dict[str, float]:
-    """Share of what was sampled that the limits on tokens ended."""
-    rows, stops = parts.feed.rows(len(tasks)), parts.solver.config.stop_tokens
+def cut_off_shares(
+    components: Components, tasks: Sequence[Problem], sampled: Mapping[str, Rollout]
+) -> dict[str, float]:
+    """Returns the share of completions that reached their token limit, for each kind of rollout."""
+    rows, stops = components.feed.rows(len(tasks)), components.solver.config.stop_tokens
     shares_N = {name: cut_off(rollout, stops).mean(-1) for name, rollout in sampled.items()}
     own = [list(row) for row in zip(*(share_N.tolist() for share_N in shares_N.values()), strict=True)]
     means = np.mean(runtime.gather_rows(runtime.mine(rows, own)), axis=0)
     return {f"{name}_cut_off": float(mean) for name, mean in zip(shares_N, means, strict=True)}
 
 
-def useful_examples(parts: Parts, tasks: Sequence[Problem], practice: generate.Practice) -> np.ndarray | None:
-    """Which examples [N, M] teach what their task needs (False if not parsed); None if the domain cannot tell."""
+def useful_examples(components: Components, tasks: Sequence[Problem], practice: generate.Practice) -> np.ndarray | None:
+    """Returns which examples [N, M] are useful (False if not parsed); None if the task cannot tell."""
     useful = [
-        [isinstance(e, Example) and parts.dialogue.task.useful(task, e) for e in row]
+        [isinstance(e, Example) and components.dialogue.task.useful(task, e) for e in row]
         for task, row in zip(tasks, practice.parsed_NM, strict=True)
     ]
     return None if any(label is None for row in useful for label in row) else np.array(useful, bool)

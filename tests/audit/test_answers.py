@@ -1,4 +1,4 @@
-"""The file of answers: a torn one goes on, a foreign one is left as it is."""
+"""Answer files: incomplete lines are cut off, other files are left unchanged."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ class Given:
 
 
 @pytest.mark.parametrize("cut", [1, 4, 20, len(LINE) - 2, len(LINE) - 1])
-def test_what_a_kill_tore_off_is_cut_and_done_again(tmp_path, cut):
+def test_answer_file_cuts_incomplete_line(tmp_path, cut):
     path = tmp_path / "out.jsonl"
     path.write_text(LINE + LINE.replace('"a"', '"b"')[:cut])
     questions = [Problem("a", "4 kabo 3", "", ""), Problem("b", "4 kabo 3", "", "")]
@@ -47,10 +47,10 @@ def test_what_a_kill_tore_off_is_cut_and_done_again(tmp_path, cut):
         LINE + "9" * 5000 + "\n",
     ],
 )
-def test_another_file_given_by_mistake_is_left_as_it_is(tmp_path, text):
+def test_answer_file_refuses_other_files(tmp_path, text):
     path = tmp_path / "out.jsonl"
     path.write_text(text)
-    with pytest.raises(UserError, match="something else than answers"):
+    with pytest.raises(UserError, match="holds lines other than answers"):
         AnswerFile(path)
     assert path.read_text() == text
 
@@ -59,19 +59,19 @@ def test_another_file_given_by_mistake_is_left_as_it_is(tmp_path, text):
     ("problem", "request_", "message"),
     [("5 kabo 5", "r", "another problem with id 'a'"), ("4 kabo 3", "s", "another model")],
 )
-def test_answers_of_another_problem_or_setting_are_not_taken(tmp_path, problem, request_, message):
+def test_left_refuses_other_problems_and_settings(tmp_path, problem, request_, message):
     path = tmp_path / "out.jsonl"
     path.write_text(LINE)
     with AnswerFile(path) as file, pytest.raises(UserError, match=message):
         file.left([Problem("a", problem, "", "")], lambda name, problem: request_)
 
 
-def test_a_directory_that_cannot_be_made_costs_one_line(tmp_path):
+def test_answer_file_names_unwritable_path(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         AnswerFile(tmp_path / "file" / "out.jsonl")
 
 
-def test_a_file_has_one_writer(tmp_path):
-    with AnswerFile(tmp_path / "out.jsonl"), pytest.raises(UserError, match="another run writes"):
+def test_answer_file_has_one_writer(tmp_path):
+    with AnswerFile(tmp_path / "out.jsonl"), pytest.raises(UserError, match="another run is writing"):
         AnswerFile(tmp_path / "out.jsonl")

@@ -1,4 +1,4 @@
-"""No byte of a chain can change, go or move without being found."""
+"""Hash chain: every changed, removed or moved byte is detected."""
 
 import io
 
@@ -25,7 +25,7 @@ def follow_all(data):
     return list(walk(io.BytesIO(data)))
 
 
-def test_records_come_back_as_they_were():
+def test_walk_returns_sealed_records():
     found = follow_all(b"".join(lines_of(RECORDS)))
     assert [{k: record[k] for k in original} for (record, _), original in zip(found, RECORDS, strict=True)] == RECORDS
     assert [head.number for _, head in found] == [1, 2, 3]
@@ -33,7 +33,7 @@ def test_records_come_back_as_they_were():
 
 
 @pytest.mark.parametrize("flip", [1, 2, 16, 32, 128])
-def test_an_edit_of_any_byte_is_found(flip):
+def test_walk_detects_any_edited_byte(flip):
     data = b"".join(lines_of(RECORDS))
     for i in range(len(data)):
         edited = data[:i] + bytes([data[i] ^ flip]) + data[i + 1 :]
@@ -41,11 +41,11 @@ def test_an_edit_of_any_byte_is_found(flip):
             found = follow_all(edited)
         except Broken:
             continue
-        # the last newline gone leaves a line that is not whole, which a log counts as missing
+        # Without its newline the last line is incomplete, which the log treats as missing.
         assert (i, len(found), type(found[-1][0])) == (len(data) - 1, 3, bytes)
 
 
-def test_an_edit_of_any_field_is_found_even_with_its_own_hash_made_anew():
+def test_walk_detects_recomputed_hash():
     lines = lines_of(RECORDS)
     for name in RECORDS[1]:
         edited = RECORDS[1] | {name: "changed"}
@@ -56,7 +56,7 @@ def test_an_edit_of_any_field_is_found_even_with_its_own_hash_made_anew():
 
 
 @pytest.mark.parametrize("order", [(0, 2, 1), (1, 0, 2), (0, 2), (1, 2), (0, 0, 1, 2), (0, 1, 1, 2)])
-def test_a_removed_moved_or_repeated_record_is_found(order):
+def test_walk_detects_reordered_records(order):
     lines = lines_of(RECORDS)
     with pytest.raises(Broken):
         follow_all(b"".join(lines[i] for i in order))
@@ -65,11 +65,11 @@ def test_a_removed_moved_or_repeated_record_is_found(order):
 @pytest.mark.parametrize(
     "line", [b"{}\n", b"[]\n", b"null\n", b"\n", b"[" * 100_000 + b"\n", b"1" * 5000 + b"\n", b"\xff\n", b'{"a":NaN}\n']
 )
-def test_hostile_lines_break_the_chain_and_nothing_else(line):
+def test_walk_rejects_hostile_lines(line):
     with pytest.raises(Broken):
         follow_all(line)
 
 
-def test_what_is_not_finite_cannot_be_written():
+def test_canonical_rejects_non_finite_numbers():
     with pytest.raises(ValueError, match="JSON"):
         canonical({"loss": float("nan")})

@@ -1,4 +1,4 @@
-"""The log on a real disk, with real processes that are really killed."""
+"""Event log on disk, with writers that are killed."""
 
 import json
 import os
@@ -36,8 +36,8 @@ def written(path, count=4):
     return path.read_bytes()
 
 
-def test_killed_writers_lose_nothing_that_they_released(path, tmp_path):
-    """Ten rounds of two writers of one log, each round ended by SIGKILL."""
+def test_killed_writers_lose_no_record(path, tmp_path):
+    """Ten rounds of two writers of one log, each ended by SIGKILL."""
     rng, released = random.Random(0), [tmp_path / "a", tmp_path / "b"]
     for _ in range(10):
         before = path.stat().st_size if path.exists() else 0
@@ -51,7 +51,7 @@ def test_killed_writers_lose_nothing_that_they_released(path, tmp_path):
         for writer in writers:
             writer.send_signal(signal.SIGKILL)
             writer.wait()
-    written(path, 1)  # mends what the last kill left
+    written(path, 1)  # repairs the last kill's damage
     checked = verify(path)
     assert checked.notes == []
     hashes = {record["number"]: record["hash"] for record, _ in records(path)}
@@ -65,7 +65,7 @@ def test_killed_writers_lose_nothing_that_they_released(path, tmp_path):
 
 
 @pytest.mark.parametrize("cut", [1, 5, 60])
-def test_a_torn_last_line_is_moved_aside_and_noted(path, cut):
+def test_log_moves_torn_line_aside(path, cut):
     whole = written(path)
     torn = b'{"kind":"adaptation","x":"' + b"y" * 60
     path.write_bytes(whole + torn[:cut])
@@ -78,19 +78,19 @@ def test_a_torn_last_line_is_moved_aside_and_noted(path, cut):
     assert path.with_name("events.jsonl.torn").read_bytes() == torn[:cut] + b"\n"
 
 
-def test_a_crash_between_log_and_head_is_mended(path):
+def test_log_repairs_outdated_head(path):
     written(path, 2)
     head = path.with_name("events.jsonl.head")
     before = head.read_bytes()
     written(path, 2)
     head.write_bytes(before)
-    assert "2 behind" in verify(path).notes[0]
+    assert "2 records behind" in verify(path).notes[0]
     written(path, 1)
     assert verify(path).notes == []
 
 
 @pytest.mark.parametrize("lines", [0, 1, 3])
-def test_a_lost_tail_is_found_and_not_written_to(path, lines):
+def test_log_detects_lost_tail(path, lines):
     whole = written(path)
     path.write_bytes(b"".join(whole.splitlines(keepends=True)[:lines]))
     for use in (verify, EventLog):
@@ -99,7 +99,7 @@ def test_a_lost_tail_is_found_and_not_written_to(path, lines):
     assert path.read_bytes().count(b"\n") == lines
 
 
-def test_every_byte_counts_the_last_newline_too(path):
+def test_log_detects_any_edited_byte(path):
     whole = written(path)
     for i in range(len(whole)):
         path.write_bytes(whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :])
@@ -109,7 +109,7 @@ def test_every_byte_counts_the_last_newline_too(path):
             EventLog(path)
 
 
-def test_a_chain_made_anew_is_found_by_a_hash_noted_down(path):
+def test_verify_detects_recomputed_chain(path):
     written(path)
     noted = next(record["hash"] for record, _ in records(path) if record["number"] == 3)
     assert verify(path, (3, noted)).head.number == 4
@@ -118,21 +118,21 @@ def test_a_chain_made_anew_is_found_by_a_hash_noted_down(path):
     with EventLog(path) as log:
         log.append(*({"kind": "forged", "i": i} for i in range(4)))
     assert verify(path).head.number == 4
-    with pytest.raises(Broken, match="remade"):
+    with pytest.raises(Broken, match="recomputed"):
         verify(path, (3, noted))
     with pytest.raises(Broken, match="tail is lost"):
         verify(path, (9, noted))
 
 
 @pytest.mark.parametrize("name", ["events.jsonl.head", "events.jsonl"])
-def test_a_missing_file_is_no_new_log(path, name):
+def test_log_refuses_missing_files(path, name):
     written(path)
     path.with_name(name).unlink()
     with pytest.raises(Broken):
         EventLog(path)
 
 
-def test_a_log_replaced_while_in_use_is_not_written_to(path):
+def test_log_detects_replacement_while_open(path):
     with EventLog(path) as log:
         log.append({"kind": "note"})
         other = path.with_name("other")
@@ -142,8 +142,8 @@ def test_a_log_replaced_while_in_use_is_not_written_to(path):
             log.append({"kind": "note"})
 
 
-def test_a_full_disk_leaves_the_log_as_it_was(path):
-    """In a process whose files may not grow past a limit."""
+def test_full_disk_leaves_log_unchanged(path):
+    """Runs in a process with a limit on file size."""
     written(path)
     before = path.read_bytes()
     code = (
@@ -163,14 +163,14 @@ def test_a_full_disk_leaves_the_log_as_it_was(path):
     assert verify(path).notes == []
 
 
-def test_a_record_that_json_cannot_hold_leaves_the_log_as_it_was(path):
+def test_invalid_record_leaves_log_unchanged(path):
     before = written(path)
     with EventLog(path) as log, pytest.raises(ValueError, match="JSON"):
         log.append({"kind": "note"}, {"loss": float("inf")})
     assert path.read_bytes() == before
 
 
-def test_others_cannot_read_it(path):
+def test_log_is_private_to_its_owner(path):
     written(path)
     assert {file.name: oct(file.stat().st_mode & 0o777) for file in path.parent.iterdir()} == {
         "events.jsonl": "0o600",
@@ -178,20 +178,20 @@ def test_others_cannot_read_it(path):
     }
 
 
-def test_no_log_is_the_users_to_mend(tmp_path):
+def test_verify_names_missing_log(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         verify(tmp_path / "nothing.jsonl")
 
 
-def test_a_log_that_cannot_be_made_costs_one_line(tmp_path):
+def test_log_names_unwritable_path(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "events.jsonl", tmp_path):
         with pytest.raises(UserError, match="cannot be written"):
             EventLog(path)
 
 
-def test_verifying_holds_one_line_at_a_time(path):
-    """In a process that may not take the memory of the whole log."""
+def test_verify_uses_constant_memory(path):
+    """Measures memory in a separate process."""
     with EventLog(path) as log:
         for _ in range(20):
             log.append(*({"text": "x" * 100_000} for _ in range(40)))
@@ -207,7 +207,7 @@ def test_verifying_holds_one_line_at_a_time(path):
     assert int(done.stdout) < 8_000  # KiB
 
 
-def test_what_others_add_is_seen_before_one_decides(path):
+def test_transact_sees_records_of_others(path):
     seen = []
     with EventLog(path, lambda record: seen.append(record["kind"])) as one, EventLog(path) as other:
         one.append({"kind": "a"})
@@ -219,7 +219,7 @@ def test_what_others_add_is_seen_before_one_decides(path):
 
 
 @pytest.mark.parametrize("head", ["[" * 100_000, '{"number": 1e999, "size": 0, "hash": ""}', "[1]", "9" * 5000, "\xff"])
-def test_damaged_head_costs_one_line(path, head):
+def test_verify_names_damaged_head(path, head):
     written(path)
     path.with_name("events.jsonl.head").write_bytes(head.encode("latin-1"))
     with pytest.raises(Broken, match="head is damaged"):
@@ -227,7 +227,7 @@ def test_damaged_head_costs_one_line(path, head):
 
 
 def test_records_keep_their_bytes(path):
-    """Hashes of a log depend on every byte of its lines."""
+    """Old logs verify only if the encoding stays the same."""
     with EventLog(path) as log:
         log.append({"text": "é\u2028\ud800", "loss": -0.0, "big": 10**20, "list": [1e-12, None, True]})
     line, hashed = path.read_bytes(), json.loads(path.read_bytes())["hash"]

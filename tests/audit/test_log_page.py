@@ -1,4 +1,4 @@
-"""The audit page from a log that was written by hand; no model runs."""
+"""The audit page of a log with constructed records."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""Records outlive kills: what is torn is redone, what is whole is kept."""
+"""Evaluation records after kills: complete batches are kept, incomplete ones are evaluated again."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def write(path, batches):
         start += size
 
 
-def test_what_is_written_is_read_back(tmp_path):
+def test_record_log_round_trips(tmp_path):
     path = tmp_path / "evaluation" / "base.jsonl"
     assert read_records(path) == []
     write(path, 3)
@@ -26,7 +26,7 @@ def test_what_is_written_is_read_back(tmp_path):
 
 
 @pytest.mark.parametrize("cut", range(0, 170, 7))
-def test_a_file_cut_anywhere_is_mended_and_completed_to_the_same_bytes(tmp_path, cut):
+def test_record_log_repairs_truncated_file(tmp_path, cut):
     whole, path = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
     write(whole, 3)
     path.write_bytes(whole.read_bytes()[:cut])
@@ -36,7 +36,7 @@ def test_a_file_cut_anywhere_is_mended_and_completed_to_the_same_bytes(tmp_path,
     assert path.read_bytes() == whole.read_bytes()
 
 
-def test_records_before_damage_are_kept(tmp_path, caplog):
+def test_record_log_keeps_records_before_damage(tmp_path, caplog):
     path = tmp_path / "base.jsonl"
     write(path, 3)
     lines = path.read_text().split("\n")
@@ -49,12 +49,12 @@ def test_records_before_damage_are_kept(tmp_path, caplog):
     assert read_records(path) == RECORDS[:2]
 
 
-def test_records_of_two_runs_count_once(tmp_path, caplog):
+def test_record_log_drops_repeated_records(tmp_path, caplog):
     path = tmp_path / "base.jsonl"
     keyed = [record | {"seed": 0, "column": "test", "seconds": 0.1} for record in RECORDS]
     later = [record | {"seconds": 0.2} for record in keyed]
     jsonl.rewrite(path, [*keyed[:2], *later[:2], *keyed[2:4], *later[2:], keyed[4]])
     assert read_records(path) == [*keyed[:4], later[4]]
-    assert "5 records are there more than once" in caplog.text
+    assert "5 records are repeated" in caplog.text
     assert RecordLog(path, BATCHES).done == 3
     assert len(path.read_text().splitlines()) == 5

@@ -1,4 +1,4 @@
-"""Studies started from Python guard their workdirs as the commands do."""
+"""Studies started from Python check and lock their workdirs as the commands do."""
 
 import contextlib
 import json
@@ -18,8 +18,8 @@ SMALL |= {"warmup_steps": 1, "tasks_per_step": 2, "num_examples": 2, "num_attemp
 
 def run(workdir, start=study.run_study, **changes):
     config = Config(**(SMALL | changes))
-    with contextlib.closing(assemble(config)) as parts:
-        start(parts, workdir, Stop())
+    with contextlib.closing(assemble(config)) as components:
+        start(components, workdir, Stop())
     return config
 
 
@@ -40,26 +40,26 @@ def test_run_study_writes_and_guards_settings(tmp_path):
         study.write_report(Config(**SMALL, lora_rank=2), workdir)
 
 
-def test_run_study_claims_only_what_it_can_run(tmp_path):
+def test_run_study_claims_workdir_after_checks(tmp_path):
     workdir = tmp_path / "run"
     with pytest.raises(UserError, match="raise --max_prompt_tokens to 6 or more"):
         run(workdir, max_prompt_tokens=5)
     assert not workdir.exists()
     workdir.mkdir()
-    (workdir / "config.json").write_text(Config(**SMALL, inner_lr=7.0).to_json())  # of a run killed before any result
+    (workdir / "config.json").write_text(Config(**SMALL, inner_lr=7.0).to_json())  # a run killed before any result
     config = run(workdir, max_prompt_tokens=6)
     assert settings_in(workdir) == config
 
 
 @pytest.mark.parametrize("start", [study.run_study, study.run_evaluation])
-def test_study_refuses_workdir_without_settings(start, tmp_path):
+def test_study_rejects_workdir_without_settings(start, tmp_path):
     (tmp_path / "seed0" / "evaluation").mkdir(parents=True)
     with pytest.raises(UserError, match=r"holds 'seed0' but no config\.json, so its settings are unknown"):
         run(tmp_path, start)
 
 
 @pytest.mark.parametrize("start", [study.run_study, study.run_evaluation])
-def test_study_refuses_workdir_in_use(start, tmp_path):
+def test_study_rejects_workdir_in_use(start, tmp_path):
     holder = pytest.importorskip("filelock").SoftFileLease(tmp_path / ".lock", lease_duration=60.0)
     with holder, pytest.raises(UserError, match="is in use by process"):
         run(tmp_path, start)
@@ -78,19 +78,22 @@ def test_study_refuses_workdir_in_use(start, tmp_path):
     ],
 )
 def test_check_lengths_names_setting(rows, lengths, message):
-    with contextlib.closing(assemble(Config(**(SMALL | lengths)))) as parts, pytest.raises(UserError, match=message):
-        study.check_lengths(parts, rows, seed=0)
+    with (
+        contextlib.closing(assemble(Config(**(SMALL | lengths)))) as components,
+        pytest.raises(UserError, match=message),
+    ):
+        study.check_lengths(components, rows, seed=0)
 
 
 def test_check_lengths_ignores_unused_prompts():
     config = Config(**SMALL, max_generator_prompt_tokens=2)
-    with contextlib.closing(assemble(config)) as parts:
-        study.check_lengths(parts, ["base", "few_shot", "ttt", "solver_grpo"], seed=0)
-        study.check_lengths(parts, ["solver_grpo"], seed=0, training=False)
+    with contextlib.closing(assemble(config)) as components:
+        study.check_lengths(components, ["base", "few_shot", "ttt", "solver_grpo"], seed=0)
+        study.check_lengths(components, ["solver_grpo"], seed=0, training=False)
 
 
 @pytest.mark.parametrize("text", ["[1]", '"tiny"', "null", "7"])
-def test_run_study_refuses_settings_of_other_json(text, tmp_path):
+def test_run_study_rejects_non_object_settings(text, tmp_path):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match=r"config\.json holds .* instead of an object of settings"):
         run(tmp_path)

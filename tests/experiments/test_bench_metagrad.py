@@ -1,4 +1,4 @@
-"""The benchmark writes what it promises; its peers agree with us."""
+"""Tests for experiments.bench_metagrad and its peers."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ from third_party.peers import plain_jax, problem
 SIZE = problem.Size(2, 16, 24, 4, 2, 32, 2, 4, 8, 2)
 
 
-def test_every_case_is_its_own_row():
+def test_cases_have_distinct_keys():
     for preset in bench.PRESETS.values():
         keys = [
             row_key(bench.row_of(case, dataclasses.replace(preset.size, examples=case.examples or 3), "float32"))
@@ -41,7 +41,7 @@ def test_torch_peers_agree_with_plain_jax():
     assert np.linalg.norm(found - reference) < 1e-4 * np.linalg.norm(reference)
 
 
-def test_it_writes_json_table_and_figure_and_resumes(tmp_path, monkeypatch, capsys):
+def test_run_writes_results_and_resumes(tmp_path, monkeypatch, capsys):
     preset = bench.Preset(SIZE, rounds=1, loss_chunk=4, chunk=2, wide=8)
     monkeypatch.setitem(bench.PRESETS, "tiny", preset)
     monkeypatch.setattr(bench, "cases", lambda preset: [bench.Case("WeightedMixedMode"), bench.Case("FirstOrder")])
@@ -82,7 +82,7 @@ def rows_in(out):
 
 
 def run_small(out, number=None, reached=None):
-    """Runs the command; sends a signal once the rows on the disk are as wanted. Returns status and stderr."""
+    """Runs the command, sends a signal once `reached` holds for the saved rows, and returns status and stderr."""
     command = [sys.executable, "-c", SMALL_COMMAND, "--preset=tiny", f"--out={out}", "--machine=a test"]
     environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -98,7 +98,7 @@ def run_small(out, number=None, reached=None):
 
 
 def test_interrupted_run_keeps_finished_measurements(tmp_path):
-    """Killed while it compiles, stopped while it takes times, and resumed."""
+    """Kills the run while it compiles, stops it during timing, and resumes it."""
     status, _ = run_small(tmp_path, signal.SIGKILL, lambda rows: len(rows) >= 1)
     assert status == -signal.SIGKILL
     compiled = rows_in(tmp_path)
@@ -118,16 +118,16 @@ def test_interrupted_run_keeps_finished_measurements(tmp_path):
     assert all(row["rel_error"] is not None for row in finished)
 
 
-def test_damaged_results_cost_one_line(tmp_path):
+def test_damaged_results_are_refused(tmp_path):
     (tmp_path / "metagrad.json").write_text("[]")
     status, errors = run_small(tmp_path)
     assert status == 2
     assert errors.strip().splitlines()[-1].startswith(f"error: {tmp_path}/metagrad.json is damaged; remove it")
 
 
-def test_problem_of_all_parameters_draws_no_adapter():
+def test_problem_without_rank_has_no_adapter():
     data = problem.draw(jax.random.key(0), dataclasses.replace(SIZE, rank=0, tied=True))
     assert data.base == {}
     losses_M = problem.example_losses(dataclasses.replace(SIZE, rank=0, tied=True), {})(data.params, data.tokens_MT)
-    # Tokens are random and weights small: every loss is near log of the vocabulary.
+    # Tokens are random and weights small, so every loss is close to the log of the vocabulary size.
     np.testing.assert_allclose(losses_M, jnp.full(4, np.log(32.0)), atol=0.2)

@@ -1,4 +1,4 @@
-"""The sampling benchmark on the embedded model, against real transformers and peft; no time is asserted."""
+"""Tests for experiments.bench_sampling on the embedded model, with real transformers and peft."""
 
 import importlib.resources
 import json
@@ -14,9 +14,9 @@ MODEL = pathlib.Path(str(importlib.resources.files("mass_jax") / "data" / "tiny"
 SIZES = {"repeats": 2, "new": 4, "samples": 2, "rank": 2}
 
 
-# peft asks transformers by an old name.
+# peft uses a deprecated name of transformers.
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-def test_every_case_is_measured_and_a_second_run_measures_nothing_anew(tmp_path):
+def test_run_measures_every_case_once(tmp_path):
     result = bench_sampling.run(MODEL, tmp_path, "a machine", **SIZES)
     bench_sampling.write(result, tmp_path)
     kept = json.loads((tmp_path / "sampling.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Chaos itself is minutes long and run by hand; here, that its comparison sees what it should."""
+"""Tests for experiments.chaos: its comparison of runs. The command itself takes minutes and is run by hand."""
 
 import json
 
@@ -12,7 +12,7 @@ from mass_jax.runtime import Checkpoints
 
 @pytest.fixture
 def run(tmp_path):
-    """A run's files: two steps of warm-up done and saved."""
+    """Factory of the files of a run with two finished and saved warm-up steps."""
 
     def make(name, value=1.0, seconds=3.0, reward=0.5):
         workdir = tmp_path / name
@@ -25,17 +25,17 @@ def run(tmp_path):
     return make
 
 
-def test_equal_runs_are_equal_whatever_their_times(run):
+def test_fingerprint_ignores_times(run):
     assert fingerprint(run("a")) == fingerprint(run("b", seconds=9.0))
 
 
-def test_one_bit_of_state_or_metrics_shows(run):
+def test_fingerprint_detects_one_bit(run):
     reference = fingerprint(run("a"))
     assert fingerprint(run("b", value=float(np.nextafter(np.float32(1), np.float32(2))))) != reference
     assert fingerprint(run("c", reward=0.5000001)) != reference
 
 
-def test_phases_are_told_from_files(run, tmp_path):
+def test_phase_of_reads_files(run, tmp_path):
     assert phase_of(tmp_path / "nothing") == "start"
     workdir = run("a")
     assert phase_of(workdir) == "training"
@@ -44,7 +44,7 @@ def test_phases_are_told_from_files(run, tmp_path):
     assert phase_of(workdir, unfinished(workdir)) == "training"
 
 
-def test_what_was_reported_is_gone_on_from(tmp_path):
+def test_read_inverts_report(tmp_path):
     kills = [Kill(1, "SIGKILL", 7.59, "training", -9), Kill(1, "SIGTERM", 9.0, "saving", 143)]
     report(tmp_path, kills, 1, 1)
     assert read(tmp_path) == (kills, 1, 1)

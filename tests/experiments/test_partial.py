@@ -1,4 +1,4 @@
-"""Finished parts of a measurement survive every kind of end."""
+"""Tests for experiments.benchmarks.partial: finished parts survive every kind of exit."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def test_damaged_parts_are_refused(tmp_path, text):
         Parts(tmp_path / "parts.json", {})
 
 
-def test_finished_parts_leave_nothing(tmp_path):
+def test_finish_removes_file(tmp_path):
     parts = Parts(tmp_path / "parts.json", {})
     parts.keep("a", 1)
     parts.finish()

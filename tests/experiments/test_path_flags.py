@@ -1,4 +1,4 @@
-"""Every flag that is a path expands `~`."""
+"""Path flags: every flag whose value is a path expands `~`."""
 
 import ast
 import os
@@ -20,7 +20,7 @@ PATH_NAMES = {
 
 
 def defined_flags():
-    """(file, function, flag, help) of every flag that a command defines, by its source."""
+    """Yields (file, function, flag, help text) of every flag definition in the sources of the commands."""
     for path in sorted((ROOT / "experiments").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
@@ -36,10 +36,10 @@ def is_path(name, help_text):
     return name in PATH_NAMES or first.startswith(("directory", "jsonl file", "file", "path", "a hugging face llama"))
 
 
-def test_every_path_flag_is_a_path_flag():
-    found = [(file, name) for file, function, name, text in defined_flags() if is_path(name, text)]
-    assert len(found) > 20
-    assert {name for _, name in found} >= {"workdir", "out", "log", "model", "policy", "suite", "join", "wheel"}
+def test_paths_are_path_flags():
+    defined = [(file, name) for file, function, name, text in defined_flags() if is_path(name, text)]
+    assert len(defined) > 20
+    assert {name for _, name in defined} >= {"workdir", "out", "log", "model", "policy", "suite", "join", "wheel"}
     wrong = [
         (file, name)
         for file, function, name, text in defined_flags()
@@ -61,7 +61,7 @@ def test_config_paths_are_path_flags():
 
 @pytest.fixture
 def values(monkeypatch):
-    """Flags of a program, apart from those of the test's process."""
+    """Flags that are independent of the global ones."""
     monkeypatch.setenv("HOME", "/home/someone")
     values = flags.FlagValues()
     DEFINE_path("out", None, "Where.", flag_values=values)
@@ -96,12 +96,12 @@ def test_path_flag_is_none_by_default(values):
 
 
 @pytest.mark.parametrize(("given", "message"), [("", "an empty path"), ("~nobody-here/x", "names no home directory")])
-def test_path_flag_refuses_what_is_no_path(values, given, message):
+def test_path_flag_rejects_invalid_path(values, given, message):
     with pytest.raises(flags.IllegalFlagValueError, match=message):
         values(["program", f"--out={given}"])
 
 
-def test_path_list_flag_expands_each(monkeypatch):
+def test_path_list_flag_expands_home(monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     values = flags.FlagValues()
     flags.DEFINE_integer("n", 1, "Another.", flag_values=values)

@@ -1,4 +1,4 @@
-"""The planner on this machine's device; TPUs need their compiler, and minutes (see docs/results/plan)."""
+"""Tests for experiments.plan on local devices; docs/results/plan holds plans for TPUs."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ def plan(*flags):
     return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
-def test_a_phase_is_compiled_and_a_directory_holds_one_plan(tmp_path):
+def test_plan_compiles_phase_and_refuses_other_plan(tmp_path):
     done = plan("--preset=tiny", "--phases=score", f"--out={tmp_path}")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "plan.json").read_text())
@@ -47,7 +47,7 @@ def test_a_phase_is_compiled_and_a_directory_holds_one_plan(tmp_path):
         read_rows(tmp_path / "plan.json", wider)
 
 
-def test_a_damaged_plan_is_named(tmp_path):
+def test_plan_refuses_damaged_file(tmp_path):
     (tmp_path / "plan.json").write_text('{"rows":')
     for flags in ([f"--out={tmp_path}"], [f"--join={tmp_path}", f"--out={tmp_path}"]):
         done = plan("--preset=tiny", "--phases=score", *flags)
@@ -63,15 +63,14 @@ def test_a_damaged_plan_is_named(tmp_path):
         (["--mesh=data:3"], "takes 3 devices"),
     ],
 )
-def test_what_a_user_mistypes_costs_one_line(flags, message, tmp_path):
+def test_plan_refuses_mistyped_flags(flags, message, tmp_path):
     done = plan(*flags, f"--out={tmp_path}")
     assert done.returncode == 2
     assert message in done.stderr.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize("module", [llama31_8b_verifier, llama31_8b_gold, llama31_70b_verifier])
-def test_published_settings_lie_on_their_mesh_in_equal_parts(module):
-    """Shapes only: no weight is made."""
+def test_presets_split_evenly_over_mesh(module):
     config = module.config()
     iteration = Iteration(config, shapes.shape_of(config.model), make_mesh("fsdp:2,tensor:4"))
     state, base = iteration.state()
@@ -82,8 +81,8 @@ def test_published_settings_lie_on_their_mesh_in_equal_parts(module):
     assert iteration.batch().examples.tokens_BT.shape == (1, 12, 2048)
 
 
-def test_what_is_planned_last_is_the_program_that_training_runs():
-    """It holds no less than its parts do when they are compiled alone."""
+def test_plan_includes_program_of_training():
+    """Also checks that it needs at least the memory of its parts."""
     config = Config(num_examples=2, num_attempts=2, tasks_per_step=8)
     iteration = Iteration(config, shapes.shape_of(config.model), make_mesh("data:8"))
     both = {phase.name: phase for phase in measure.all_phases(iteration, ("outer update", "meta-step"))}
@@ -92,7 +91,7 @@ def test_what_is_planned_last_is_the_program_that_training_runs():
     assert rows["meta-step"]["total"] > rows["outer update"]["total"]
 
 
-def test_a_refusal_keeps_the_compilers_words_and_says_what_to_change():
+def test_refused_phase_shows_message_and_advice():
     text = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 138.80G of 15.75G hbm. Exceeded by ..."
     assert measure.refused(text, HELD) == {"temporaries": None, "total": int(138.8 * GIB)}
     newer = (
@@ -109,12 +108,12 @@ def test_a_refusal_keeps_the_compilers_words_and_says_what_to_change():
     assert "--adjoint=weighted" in shown
 
 
-def test_what_a_chip_is_is_said_where_jax_counts_its_halves():
+def test_table_explains_tpu7x_devices():
     assert "are for one of them" in plan_page.table(HEADER | {"topology": "tpu7x:2x2x1"}, [])
     assert "are for one of them" not in plan_page.table(HEADER, [])
 
 
-def test_plans_of_the_same_work_are_put_side_by_side(tmp_path):
+def test_join_compares_plans_of_same_work(tmp_path):
     work = {
         "adjoint": "weighted",
         "rows": [HELD | {"phase": "score", "temporaries": GIB, "total": 4 * GIB, "refused": None}],
@@ -133,7 +132,7 @@ def test_plans_of_the_same_work_are_put_side_by_side(tmp_path):
     assert "has no phase 'adapt + meta-gradient'" in done.stderr
 
 
-def test_plans_that_were_all_refused_have_a_table_and_a_figure(tmp_path):
+def test_chips_figure_draws_refused_plans(tmp_path):
     refused = [{"topology": "v5e:2x4", "chips": 8, "mesh": "fsdp:8", "num_slices": 1, "phase": "ReverseUnroll"}]
     refused[0] |= {"temporaries": None, "total": 138 * GIB, "refused": "RESOURCE_EXHAUSTED"}
     assert "| v5e:2x4 | 8 | fsdp:8 |  | 138.00 |" in plan_page.chips_table(refused)
@@ -141,7 +140,7 @@ def test_plans_that_were_all_refused_have_a_table_and_a_figure(tmp_path):
     assert (tmp_path / "chips.png").stat().st_size > 1000
 
 
-def test_the_roofline_grows_with_the_work():
+def test_roofline_grows_with_problems():
     shape = shapes.shape_of("meta-llama/Llama-3.1-8B-Instruct")
     config, mesh = llama31_8b_verifier.config(), make_mesh("fsdp:2,tensor:4")
     for phase in ("prefill", "prefill + decode", measure.META_GRADIENT, "outer update"):
@@ -153,7 +152,7 @@ def test_the_roofline_grows_with_the_work():
     assert measure.roofline("score", Iteration(Config(), shape, mesh), CHIPS["v5e"]) is None
 
 
-def test_decoding_reads_the_model_and_neither_scorer_nor_optimizer():
+def test_roofline_of_decoding_ignores_scorer():
     shape, mesh = shapes.shape_of("meta-llama/Llama-3.1-8B-Instruct"), make_mesh("fsdp:2,tensor:4")
     narrow, wide = (
         measure.roofline(
@@ -166,14 +165,14 @@ def test_decoding_reads_the_model_and_neither_scorer_nor_optimizer():
     assert narrow == wide
 
 
-def test_local_devices_are_these():
+def test_devices_of_local_topology():
     assert devices_of("local") == list(jax.devices())
 
 
 HOSTILE_MODEL = "/models/v[1]_a|b<i>$x_{$ ü"
 
 
-def test_page_escapes_a_model_path(tmp_path):
+def test_page_escapes_model_path(tmp_path):
     header = {"preset": "tiny", "topology": "local", "num_slices": 1, "mesh": "data:1", "model": HOSTILE_MODEL}
     header |= {"tasks": 1, "m": 2, "k": 3, "tokens": 4, "K": 5, "rank": 6, "dtype": "float32"}
     text = plan_page.table(header, [])

@@ -1,4 +1,4 @@
-"""What is common to all commands: which errors end in one line."""
+"""Error handling shared by all commands."""
 
 import pathlib
 
@@ -7,13 +7,14 @@ import pytest
 from experiments import settings
 
 
-def test_a_full_disk_ends_in_one_line(capsys):
+def test_full_disk_exits_with_one_line(capsys):
     with pytest.raises(SystemExit) as caught:
         settings.guarded(lambda _: pathlib.Path("/dev/full").write_text("x"))
     assert caught.value.code == 2
-    assert "No space left on device: where this run writes; free some" in capsys.readouterr().err
+    expected = "error: No space left on device: output directory; free disk space and rerun the same command\n"
+    assert capsys.readouterr().err == expected
 
 
-def test_another_error_of_the_system_is_no_fault_of_the_user():
+def test_other_system_error_is_raised():
     with pytest.raises(IsADirectoryError):
         settings.guarded(lambda _: pathlib.Path("/").read_text())

@@ -1,4 +1,4 @@
-"""The commands as a user runs them: real processes, killed and resumed, and the page in a real browser."""
+"""The solve and audit commands as processes: killed and resumed, with the page in a browser."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from experiments import audit as audit_command
 from mass_jax.audit import log
 from mass_jax.audit.chain import Broken
 from mass_jax.audit.log_page import write_page
@@ -21,14 +22,14 @@ QUESTIONS = 40
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """Processes of this module share compiled code, which changes no number."""
+    """Environment with a compilation cache shared by the processes of this module."""
     cache = str(tmp_path_factory.mktemp("compiled"))
     return os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 
 @pytest.fixture(scope="module")
 def killed(environment, tmp_path_factory):
-    """A run that was killed once it had recorded something, and then given again."""
+    """Directory of a run that was killed after its first events and then rerun."""
     where = tmp_path_factory.mktemp("solve")
     (where / "policy.json").write_text(Policy().to_json())
     rows = [{"id": f"q{i}", "problem": f"{i % 10} kabo {i // 10}"} for i in range(QUESTIONS)]
@@ -49,7 +50,7 @@ def killed(environment, tmp_path_factory):
     assert {answer["event"] for answer in answers} <= {event["number"] for event in events}
     assert 0 < len(events) < QUESTIONS
     with (where / "out.jsonl").open("ab") as file:
-        file.write(b'{"id": "q7", "prob')  # a kill in the middle of an answer
+        file.write(b'{"id": "q7", "prob')  # as if killed in the middle of an answer
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     return where
@@ -59,7 +60,7 @@ def answers_in(path):
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
-def test_a_killed_run_goes_on_and_loses_nothing(killed):
+def test_killed_run_resumes_without_loss(killed):
     assert log.verify(killed / "log.jsonl").notes == []
     events = {record["number"]: record for record, _ in log.records(killed / "log.jsonl")}
     adaptations = [event for event in events.values() if event["kind"] == "adaptation"]
@@ -72,7 +73,7 @@ def test_a_killed_run_goes_on_and_loses_nothing(killed):
             answer["text"],
             answer["decision"],
         )
-    assert len(adaptations) == QUESTIONS  # what the log held was released, and not done again
+    assert len(adaptations) == QUESTIONS  # logged answers were reused
     before = json.loads((killed / "before.json").read_text())
     assert set(before) <= {event["hash"] for event in adaptations}
 
@@ -82,7 +83,7 @@ def audit(environment, *arguments):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
 
 
-def test_an_event_is_made_again_by_a_process_that_did_not_make_it(killed, environment, tmp_path):
+def test_export_replays_event_of_another_process(killed, environment, tmp_path):
     path = killed / "log.jsonl"
     event = next(record for record, _ in log.records(path) if record.get("adapter"))
     done = audit(
@@ -92,7 +93,18 @@ def test_an_event_is_made_again_by_a_process_that_did_not_make_it(killed, enviro
     assert {file.name for file in (tmp_path / "peft").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
 
 
-def test_the_command_finds_an_edit(killed, environment, tmp_path):
+def test_export_copies_tokenizer_files(tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    for directory in (source, target):
+        directory.mkdir()
+    present = ["chat_template.jinja", "generation_config.json", "tokenizer.json"]
+    for name in [*present, "model.safetensors"]:
+        (source / name).write_text(name)
+    audit_command.copy_tokenizer(source, target)
+    assert sorted((file.name, file.read_text()) for file in target.iterdir()) == [(name, name) for name in present]
+
+
+def test_verify_command_detects_an_edit(killed, environment, tmp_path):
     for name in ("log.jsonl", "log.jsonl.head"):
         shutil.copy(killed / name, tmp_path / name)
     path = tmp_path / "log.jsonl"
@@ -107,12 +119,12 @@ def test_the_command_finds_an_edit(killed, environment, tmp_path):
 @pytest.mark.parametrize(
     ("module", "arguments", "message"),
     [
-        ("solve", ["--model=tiny", "--problem=x", "--policy=nowhere.json"], "there is no policy nowhere.json"),
+        ("solve", ["--model=tiny", "--problem=x", "--policy=nowhere.json"], "policy nowhere.json does not exist"),
         ("audit", ["verfy", "--log=x"], "did you mean 'verify'?"),
         ("audit", ["show", "--log=nowhere.jsonl"], "cannot be read"),
     ],
 )
-def test_mistakes_cost_one_line(environment, module, arguments, message):
+def test_commands_report_errors_in_one_line(environment, module, arguments, message):
     command = [sys.executable, "-m", f"experiments.{module}", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert (done.returncode, done.stdout) == (2, "")
@@ -124,7 +136,7 @@ def test_mistakes_cost_one_line(environment, module, arguments, message):
 
 @pytest.fixture
 def small_log(tmp_path):
-    """A run, and an event of a task that no model has as its own."""
+    """A log with a run and an event of a task that no model has."""
     event = {"kind": "adaptation", "adapter": "0" * 64, "task": "Sums", "problem": "4 + 3"}
     with log.EventLog(tmp_path / "log.jsonl") as opened:
         opened.append({"kind": "run"}, event)
@@ -140,13 +152,13 @@ def small_log(tmp_path):
         (["verify", "1"], "unexpected argument '1'; verify takes none"),
     ],
 )
-def test_what_cannot_be_done_with_a_record_costs_one_line(small_log, environment, arguments, message):
+def test_audit_reports_unusable_records(small_log, environment, arguments, message):
     done = audit(environment, *arguments, f"--log={small_log}")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.strip().split("\n")[-1].startswith(f"error: {message}")
 
 
-def test_a_page_that_cannot_be_written_costs_one_line(environment, tmp_path):
+def test_report_names_unwritable_page(environment, tmp_path):
     with log.EventLog(tmp_path / "log.jsonl") as opened:
         opened.append({"kind": "run"})
     done = audit(environment, "report", f"--log={tmp_path / 'log.jsonl'}", "--out=/dev/null/page.html")
@@ -159,9 +171,9 @@ CHROMIUM = next(
 )
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine to show the page in")
-def test_the_page_in_a_browser(killed, tmp_path):
-    """All events are in the document that the browser built, and nothing but them."""
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_page_in_a_browser_shows_every_event(killed, tmp_path):
+    """The browser's document holds all events and no scripts."""
     path = tmp_path / "page.html"
     shown = write_page(killed / "log.jsonl", path)
     profile = f"--user-data-dir={tmp_path / 'profile'}"

@@ -1,4 +1,4 @@
-"""Standard streams as shells set them up: real processes with closed, full and ASCII-only output."""
+"""Standard streams of real processes with closed, full and ASCII-only output."""
 
 import json
 import os
@@ -34,20 +34,20 @@ def test_closed_pipe_ends_quietly(tmp_path):
     assert (tmp_path / "status").read_text() == "141\n"
 
 
-def test_closed_pipe_is_noticed_at_the_end(tmp_path):
-    """A short text waits in a buffer until the interpreter ends."""
+def test_closed_pipe_is_detected_at_exit(tmp_path):
+    """A short text stays in a buffer until the interpreter exits."""
     done = shell(f"cd {tmp_path}; (sleep 0.2; {STATUS}) | true", "print('short')", PYTHONUNBUFFERED="")
     assert (done.stderr, (tmp_path / "status").read_text()) == ("", "141\n")
 
 
-def test_closed_pipe_keeps_status_of_an_error(tmp_path):
+def test_closed_pipe_keeps_error_status(tmp_path):
     done = shell(
         f"cd {tmp_path}; (sleep 0.2; {STATUS}) | true", "print('short')\nraise SystemExit(3)", PYTHONUNBUFFERED=""
     )
     assert (done.stderr, (tmp_path / "status").read_text()) == ("", "3\n")
 
 
-def test_closed_pipe_passes_handlers_of_file_errors(tmp_path):
+def test_closed_pipe_bypasses_file_error_handlers(tmp_path):
     code = "import sys\ntry:\n    print('x', flush=True)\nexcept OSError:\n    print('caught', file=sys.stderr)"
     done = shell(f"cd {tmp_path}; (sleep 0.2; {STATUS}) | true", code)
     assert (done.stderr, (tmp_path / "status").read_text()) == ("", "141\n")
@@ -59,15 +59,15 @@ def test_own_broken_pipe_is_not_hidden():
     assert "BrokenPipeError: of a worker" in done.stderr
 
 
-def test_full_output_costs_one_line():
+def test_full_output_prints_one_line():
     done = shell('"$PYTHON" -c "$PROGRAM" > /dev/full', "print('x')")
     assert done.returncode == 2
-    assert done.stderr == "error: standard output: No space left on device; what was saved is kept\n"
+    assert done.stderr == "error: standard output: No space left on device; files already written are kept\n"
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
-def test_closed_descriptor_is_not_reused_by_a_file(closed, tmp_path):
-    """The next file to be opened would take its number, and with it all messages of compiled code."""
+def test_closed_descriptor_is_not_reused(closed, tmp_path):
+    """Without the repair, the next opened file would get the number and receive the messages of compiled code."""
     code = (
         "import os, sys\n"
         f"with open({str(tmp_path / 'file')!r}, 'wb', 0) as file:\n"
@@ -83,7 +83,7 @@ def test_closed_descriptor_is_not_reused_by_a_file(closed, tmp_path):
     assert (tmp_path / "file").read_bytes() == b"data"
 
 
-def test_closed_descriptor_of_a_child_is_open():
+def test_closed_descriptor_is_open_in_child():
     code = "import subprocess\nraise SystemExit(subprocess.run(['bash', '-c', 'echo x; echo y >&2']).returncode)"
     assert shell('"$PYTHON" -c "$PROGRAM" >&- 2>&-', code).returncode == 0
 
@@ -113,7 +113,7 @@ def test_command_survives_closed_pipe(tmp_path):
 
 
 def test_solve_keeps_answers_without_reader(tmp_path):
-    """Nobody reads either stream; the answers are in --out."""
+    """Both streams are closed; the answers are in --out."""
     rows = [{"id": f"ü{i}", "problem": f"{i} kabo 1"} for i in range(3)]
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = '"$PYTHON" -m experiments.solve --model=tiny --no_adapt --input=q.jsonl --batch=1 --out=a.jsonl'
@@ -123,7 +123,7 @@ def test_solve_keeps_answers_without_reader(tmp_path):
     assert [answer["id"] for answer in answers] == ["ü0", "ü1", "ü2"]
 
 
-def test_solve_stops_when_its_reader_leaves(tmp_path):
+def test_solve_stops_when_reader_exits(tmp_path):
     rows = [{"problem": f"{i % 10} obak {i // 10}"} for i in range(24)]
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = '"$PYTHON" -m experiments.solve --model=tiny --no_adapt --input=q.jsonl --batch=2'
@@ -133,7 +133,7 @@ def test_solve_stops_when_its_reader_leaves(tmp_path):
     assert (tmp_path / "status").read_text() == "141\n"
 
 
-def test_argument_outside_encoding_costs_one_line():
+def test_argument_outside_encoding_prints_one_line():
     done = shell('"$PYTHON" -m experiments.train --workdir="$NAME"', NAME="läufe", **ASCII)
     assert done.returncode == 2
     assert done.stderr.endswith("is not ascii text; set PYTHONUTF8=1 or LC_ALL=C.UTF-8\n")

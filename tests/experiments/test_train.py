@@ -1,4 +1,4 @@
-"""The command as a user runs it: real processes, real signals, real files."""
+"""End-to-end tests of experiments.train with real processes, signals and files."""
 
 import json
 import os
@@ -32,14 +32,14 @@ def run(*flags, **kwargs):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """Processes of this module share compiled code, which changes no number."""
+    """Processes of this module share a compilation cache, which does not change results."""
     cache = str(tmp_path_factory.mktemp("compiled"))
     return os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 
 @pytest.fixture(scope="module")
-def undisturbed(environment, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("undisturbed")
+def uninterrupted(environment, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
     done = run(*SMALL, f"--workdir={workdir}", env=environment)
     assert done.returncode == 0, done.stderr
     assert "| MASS_gold |" in done.stdout
@@ -83,28 +83,28 @@ def stop_after(lines, number, flags, environment):
     return process.returncode, errors
 
 
-def test_stopped_and_killed_runs_end_with_the_numbers_of_an_undisturbed_one(undisturbed, environment, tmp_path):
+def test_train_resumes_to_identical_results(uninterrupted, environment, tmp_path):
     flags = [*SMALL, f"--workdir={tmp_path}"]
     status, errors = stop_after(1, signal.SIGTERM, flags, environment)
     assert status in (128 + signal.SIGTERM, 0)
     if status:
-        assert "run the same command to go on" in errors
+        assert "rerun the same command to resume" in errors
         assert "Traceback" not in errors
     assert "stopping at the next safe point" in errors
     stop_after(3, signal.SIGKILL, flags, environment)
     done = run(*flags, env=environment)
     assert done.returncode == 0, done.stderr
-    assert without_times(tmp_path) == without_times(undisturbed)
-    assert table_of(tmp_path) == table_of(undisturbed)
+    assert without_times(tmp_path) == without_times(uninterrupted)
+    assert table_of(tmp_path) == table_of(uninterrupted)
 
 
-def test_what_the_limits_on_tokens_cut_off_is_in_the_metrics(undisturbed):
-    lines = (undisturbed / "seed0" / "mass_gold" / "metrics.jsonl").read_text().splitlines()
+def test_train_metrics_include_cut_off_shares(uninterrupted):
+    lines = (uninterrupted / "seed0" / "mass_gold" / "metrics.jsonl").read_text().splitlines()
     assert all(0 <= json.loads(line)["examples_cut_off"] < 1 for line in lines)
 
 
-def test_the_report_is_whole(undisturbed):
-    written = {path.name for path in (undisturbed / "report").iterdir()}
+def test_train_writes_complete_report(uninterrupted):
+    written = {path.name for path in (uninterrupted / "report").iterdir()}
     assert written == {
         "table1.json",
         "table1.md",
@@ -116,14 +116,14 @@ def test_the_report_is_whole(undisturbed):
     }
 
 
-def test_a_workdir_of_other_settings_is_refused(undisturbed, environment):
-    done = run(*SMALL, "--gamma=0.7", f"--workdir={undisturbed}", env=environment)
+def test_train_rejects_workdir_with_other_settings(uninterrupted, environment):
+    done = run(*SMALL, "--gamma=0.7", f"--workdir={uninterrupted}", env=environment)
     assert (done.returncode, done.stdout) == (2, "")
     assert "gamma" in done.stderr
     assert "choose another --workdir" in done.stderr
 
 
-def test_train_refuses_workdir_in_use(tmp_path):
+def test_train_rejects_workdir_in_use(tmp_path):
     with lock_workdir(tmp_path):
         done = run(*SMALL, f"--workdir={tmp_path}")
         assert done.returncode == 2
@@ -132,8 +132,8 @@ def test_train_refuses_workdir_in_use(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_train_falls_back_from_corrupt_checkpoint(undisturbed, environment, tmp_path):
-    workdir = pathlib.Path(shutil.copytree(undisturbed, tmp_path / "run"))
+def test_train_falls_back_from_corrupt_checkpoint(uninterrupted, environment, tmp_path):
+    workdir = pathlib.Path(shutil.copytree(uninterrupted, tmp_path / "run"))
     newest = workdir / "seed0" / "mass_gold" / "checkpoints" / "6"
     largest = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     data, draw = bytearray(largest.read_bytes()), random.Random(0)
@@ -144,7 +144,7 @@ def test_train_falls_back_from_corrupt_checkpoint(undisturbed, environment, tmp_
     done = run(*SMALL, f"--workdir={workdir}", env=environment)
     assert done.returncode == 0, done.stderr
     assert f"checkpoint {newest} cannot be used" in done.stderr
-    assert without_times(workdir) == without_times(undisturbed)
+    assert without_times(workdir) == without_times(uninterrupted)
 
 
 @pytest.mark.parametrize(
@@ -160,14 +160,14 @@ def test_train_falls_back_from_corrupt_checkpoint(undisturbed, environment, tmp_
         ([], "--workdir is missing"),
     ],
 )
-def test_what_a_user_mistypes_costs_one_line(flags, message):
+def test_train_reports_invalid_flags_in_one_line(flags, message):
     done = run(*flags)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_print_config_prints_settings_and_stops():
+def test_train_prints_config_and_exits():
     done = run("--print_config", "--gamma=0.7")
     assert done.returncode == 0
     assert json.loads(done.stdout)["gamma"] == 0.7
@@ -200,7 +200,7 @@ def break_tokenizer(model):
 
 
 def break_index(model):
-    (model / "model.safetensors").unlink()  # where both are, as in Hugging Face's loader, the single file is taken
+    (model / "model.safetensors").unlink()  # the single file takes precedence, as in Hugging Face's loader
     (model / "model.safetensors.index.json").write_text("{")
 
 
@@ -224,7 +224,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_missing_or_corrupt_model_files_are_named_in_one_line(fault, tmp_path):
+def test_assemble_names_damaged_model_file(fault, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(model_directory("tiny"), model)
     fault(model)
@@ -234,7 +234,7 @@ def test_missing_or_corrupt_model_files_are_named_in_one_line(fault, tmp_path):
     assert str(model) in str(caught.value) or fault is mistype_config
 
 
-def test_a_start_that_fails_is_one_line_and_claims_no_workdir(tmp_path):
+def test_train_failing_at_start_leaves_no_workdir(tmp_path):
     model = tmp_path / "model"
     shutil.copytree(model_directory("tiny"), model)
     cut_weights(model)
@@ -247,14 +247,14 @@ def test_a_start_that_fails_is_one_line_and_claims_no_workdir(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_train_refusal_leaves_workdir_unclaimed(tmp_path):
+def test_train_rejecting_prompts_leaves_workdir_empty(tmp_path):
     done = run(*SMALL, "--max_prompt_tokens=4", f"--workdir={tmp_path}")
     assert done.returncode == 2
     assert "raise --max_prompt_tokens to 6" in done.stderr.strip().splitlines()[-1]
     assert not list(tmp_path.iterdir())
 
 
-def test_diverging_updates_stop_the_run_and_keep_the_checkpoint(environment, tmp_path):
+def test_train_stops_after_non_finite_updates(environment, tmp_path):
     flags = ("--methods=base,mass_gold", "--inner_lr=1e30", "--max_skipped_steps=2", f"--workdir={tmp_path}")
     done = run(*SMALL, *flags, env=environment)
     assert done.returncode == 2
@@ -262,8 +262,8 @@ def test_diverging_updates_stop_the_run_and_keep_the_checkpoint(environment, tmp
 
 
 @pytest.mark.slow
-def test_the_order_of_the_methods(tmp_path):
-    """The whole command, on paired differences; about 8 minutes on 2 cores."""
+def test_tiny_preset_orders_methods(tmp_path):
+    """Paired differences of the whole command; takes about 8 minutes on 2 cores."""
     done = subprocess.run(command("--preset=tiny", f"--workdir={tmp_path}"), timeout=3600, check=False)
     assert done.returncode == 0
     paired = json.loads((tmp_path / "report" / "table1.json").read_text())["paired"]["unseen"]

@@ -1,4 +1,4 @@
-"""A Llama small enough for every test, and its parameters."""
+"""Fixtures: a small Llama, its parameters and adapters."""
 
 import jax
 import jax.numpy as jnp
@@ -30,15 +30,15 @@ def tokens_BT():
 
 @pytest.fixture
 def make_params(tokens_BT):
-    """Random parameters of a configuration, biases and norms too; drawn by NumPy, which compiles nothing."""
+    """Returns a function that draws all parameters of a configuration, in NumPy to avoid compilation."""
 
     def make(config: LlamaConfig):
         shapes = jax.eval_shape(Llama(config).init, jax.random.key(0), tokens_BT)["params"]
         rng = np.random.default_rng(0)
 
         def draw(path, leaf):
-            centre = 1.0 if path[-1].key == "weight" else 0.0
-            return jnp.asarray(centre + config.initializer_range * rng.standard_normal(leaf.shape), leaf.dtype)
+            center = 1.0 if path[-1].key == "weight" else 0.0
+            return jnp.asarray(center + config.initializer_range * rng.standard_normal(leaf.shape), leaf.dtype)
 
         return jax.tree_util.tree_map_with_path(draw, shapes)
 
@@ -47,7 +47,7 @@ def make_params(tokens_BT):
 
 @pytest.fixture
 def make_adapter():
-    """An adapter that changes something: B is not zero; drawn by NumPy too."""
+    """Returns a function that draws an adapter with nonzero B, in NumPy to avoid compilation."""
 
     def make(config: LlamaConfig, rank: int = 2, seed: int = 3, **kwargs):
         shapes = jax.eval_shape(lambda: lora.init(jax.random.key(seed), config, rank, **kwargs))
@@ -59,14 +59,14 @@ def make_adapter():
 
 @pytest.fixture
 def assert_close():
-    """Equality of trees to rounding, relative to the largest element of each leaf."""
+    """Returns a check that trees are equal up to a tolerance, relative to the largest element of each leaf."""
 
-    def check(found, wanted, tolerance: float):
+    def check(actual, expected, tolerance: float):
         def leaf(x, y):
             x, y = np.asarray(x), np.asarray(y)
             assert x.shape == y.shape
             assert np.max(np.abs(x - y)) < tolerance * max(np.max(np.abs(y)), 1e-30)
 
-        jax.tree.map(leaf, found, wanted)
+        jax.tree.map(leaf, actual, expected)
 
     return check

@@ -1,4 +1,4 @@
-"""Blockwise attention is attention, in every derivative, in memory linear in the length."""
+"""Blockwise attention: equal to plain attention in every derivative, with memory linear in the length."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ def _inputs(length: int, rows: int = 2):
 
 
 @pytest.mark.parametrize(("length", "block", "masked"), [(8, 4, True), (9, 4, True), (7, 3, False), (3, 1, False)])
-def test_blockwise_equals_naive_in_every_derivative(x64, assert_close, length, block, masked):
+def test_blockwise_matches_naive_derivatives(x64, assert_close, length, block, masked):
     inputs = _inputs(length)
     mask_BT = jnp.arange(length) < jnp.array([[length], [length - 2]]) if masked else None
     positions_T = jnp.arange(length)
@@ -25,7 +25,7 @@ def test_blockwise_equals_naive_in_every_derivative(x64, assert_close, length, b
     def blockwise(*qkv):
         return jnp.sum(jnp.sin(attention.blockwise(*qkv, mask_BT, block=block)))
 
-    def derivatives(f):  # value, gradient, and the forward derivative of both
+    def derivatives(f):  # value, gradient, and forward derivatives of both
         return jax.jit(lambda *p: jax.jvp(jax.value_and_grad(f, (0, 1, 2)), p, p))(*inputs)
 
     assert_close(derivatives(blockwise), derivatives(naive), 1e-12)
@@ -43,7 +43,7 @@ def _temporaries(length: int) -> int:
     return jax.jit(step).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
 
 
-def test_memory_grows_linearly_with_the_length():
+def test_blockwise_memory_is_linear_in_length():
     lengths = [1024, 2048, 4096, 8192]
     exponent = np.polyfit(np.log(lengths), np.log([_temporaries(length) for length in lengths]), 1)[0]
     assert exponent < 1.2

@@ -1,4 +1,4 @@
-"""What a config.json may say, and the error for what it may not."""
+"""Parsing of config.json and generation_config.json, and the errors for unsupported settings."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ from mass_jax.llama import LlamaConfig
         ),
     ],
 )
-def test_a_setting_it_cannot_honour_is_named(settings, words):
+def test_unsupported_setting_is_named(settings, words):
     with pytest.raises(ValueError, match=words):
         LlamaConfig.from_dict(settings)
 
@@ -43,23 +43,23 @@ def test_a_setting_it_cannot_honour_is_named(settings, words):
 @pytest.mark.parametrize(
     "changes", [{"remat": "all"}, {"attention": "flash"}, {"loss_chunk": -1}, {"attention_block": 0}, {"unroll": 0}]
 )
-def test_an_unknown_execution_setting_is_named(config, changes):
+def test_unknown_execution_setting_is_named(config, changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
         dataclasses.replace(config, **changes)
 
 
-def test_settings_that_are_off_are_no_error():
+def test_settings_that_are_off_load():
     assert LlamaConfig.from_dict({"sliding_window": None, "rope_interleaved": False, "pruned_heads": {}})
 
 
-def test_both_spellings_of_rope_say_the_same():
+def test_rope_formats_are_equivalent():
     scaling = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     old = {"rope_theta": 5e5, "rope_scaling": {**scaling, "type": "llama3"}}
     new = {"rope_parameters": {**scaling, "rope_theta": 5e5, "rope_type": "llama3"}}
     assert LlamaConfig.from_dict(old) == LlamaConfig.from_dict(new)
 
 
-def test_a_written_config_is_read_the_same_by_us_and_by_transformers(config, tmp_path):
+def test_config_round_trips_through_transformers(config, tmp_path):
     config = dataclasses.replace(config, eos_token_id=(2, 0))
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     assert LlamaConfig.from_directory(tmp_path) == config
@@ -69,7 +69,7 @@ def test_a_written_config_is_read_the_same_by_us_and_by_transformers(config, tmp
     assert again == config
 
 
-def test_a_directory_without_a_config_is_named(tmp_path):
+def test_missing_config_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config\.json does not exist"):
         LlamaConfig.from_directory(tmp_path)
     (tmp_path / "config.json").write_text("{")
@@ -88,7 +88,7 @@ _SIZES = {
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a config.json with changed settings; a value of `...` removes the setting."""
+    """Returns a function that writes a config.json with changes; a value of `...` removes the setting."""
 
     def write(generation=None, **changes):
         settings = {**_SIZES, "model_type": "llama", "bos_token_id": 1, "eos_token_id": 2, **changes}
@@ -145,9 +145,9 @@ def test_mistyped_setting_is_named(write, key, value, words):
 
 
 @pytest.mark.parametrize("content", ["[1]", "null", "3", '"x"', "[" * 100_000, "\xff{}"])
-def test_config_of_other_json_is_named(tmp_path, content):
+def test_malformed_config_is_named(tmp_path, content):
     (tmp_path / "config.json").write_text(content, encoding="latin-1")
-    with pytest.raises(UserError, match=r"config\.json (is not JSON|holds a JSON)") as caught:
+    with pytest.raises(UserError, match=r"config\.json (is not JSON|contains a JSON)") as caught:
         LlamaConfig.from_directory(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -172,7 +172,7 @@ def test_config_with_byte_order_mark_loads(write, encoding):
         (2, None, (2,)),
     ],
 )
-def test_stop_tokens_are_of_both_files(write, config_eos, generation_eos, stops):
+def test_stop_tokens_combine_both_files(write, config_eos, generation_eos, stops):
     path = write(generation={"eos_token_id": generation_eos}, eos_token_id=config_eos)
     assert LlamaConfig.from_directory(path).stop_tokens == stops
 

@@ -1,4 +1,4 @@
-"""Decoding with cached keys and values gives the logits of the full forward pass."""
+"""Decoding with cached keys and values, compared with the full forward pass."""
 
 import dataclasses
 
@@ -12,8 +12,8 @@ from mass_jax.llama.rope import Rope
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_cached_logits_are_those_of_the_full_forward_pass(tied, config, make_params, make_adapter, tokens_BT):
-    """Ragged prompts, two continuations each, an adapter for each prompt, positions past the knee of the scaling."""
+def test_cached_logits_match_full_forward_pass(tied, config, make_params, make_adapter, tokens_BT):
+    """Ragged prompts, two continuations per prompt, one adapter per prompt, and positions that RoPE scaling affects."""
     scaling = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 4}
     config = dataclasses.replace(config, rope=Rope("llama3", **scaling), tie_word_embeddings=tied)
     model, params = Llama(config), make_params(config)

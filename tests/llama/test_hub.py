@@ -1,4 +1,4 @@
-"""A hub id is found in the hub client's own cache; no network is asked."""
+"""Hub ids, read from the hub client's cache without network access."""
 
 import pathlib
 import subprocess
@@ -18,8 +18,8 @@ print(len(tokenizer.load(path)))
 """
 
 
-def cached(home: pathlib.Path) -> None:
-    """The files of the tiny model as the hub's client keeps those of someone/small."""
+def write_cache(home: pathlib.Path) -> None:
+    """Writes the files of the tiny model to a hub cache, under the id someone/small."""
     repository, commit = home / "hub" / "models--someone--small", "0123456789abcdef0123456789abcdef01234567"
     snapshot = repository / "snapshots" / commit
     snapshot.mkdir(parents=True)
@@ -29,22 +29,22 @@ def cached(home: pathlib.Path) -> None:
         (snapshot / file.name).symlink_to(file)
 
 
-def test_a_hub_id_is_read_from_the_hubs_cache(tmp_path):
-    cached(tmp_path)
+def test_hub_id_loads_from_cache(tmp_path):
+    write_cache(tmp_path)
     offline = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PATH": "", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", CODE], env=offline, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == len(tokenizer.load(TINY))
 
 
-def test_a_directory_is_itself():
+def test_directory_resolves_to_itself():
     assert hub.model_directory(TINY) == TINY
     assert LlamaConfig.from_directory(TINY).num_hidden_layers
     assert weights.load(TINY, LlamaConfig.from_directory(TINY))
 
 
 @pytest.mark.parametrize("model", ["no such directory", "a/b/c"])
-def test_what_is_neither_is_named_in_one_line(model):
-    with pytest.raises(FileNotFoundError, match=f"--model: model '{model}' is no directory") as caught:
+def test_unknown_model_is_named(model):
+    with pytest.raises(FileNotFoundError, match=f"--model: model '{model}' is not a directory") as caught:
         of_flag(model)
     assert "\n" not in str(caught.value)

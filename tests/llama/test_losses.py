@@ -1,4 +1,4 @@
-"""Chunked cross-entropy is cross-entropy, in every derivative, in little memory."""
+"""Chunked cross-entropy: equal to plain cross-entropy in every derivative, with less memory."""
 
 import dataclasses
 
@@ -11,12 +11,12 @@ from mass_jax.llama import Llama, LlamaConfig, lora, losses
 
 
 @pytest.mark.parametrize(("chunk", "tied"), [(1, True), (5, False), (100, False)])
-def test_chunked_equals_naive_in_every_derivative(x64, config, make_params, tokens_BT, assert_close, chunk, tied):
+def test_chunked_loss_matches_naive_derivatives(x64, config, make_params, tokens_BT, assert_close, chunk, tied):
     config = dataclasses.replace(config, tie_word_embeddings=tied)
     params = {name: leaf for name, leaf in make_params(config).items() if name != "layers"}
     hidden_BTD = jnp.asarray(np.random.default_rng(0).standard_normal((*tokens_BT.shape, config.hidden_size)))
 
-    def derivatives(config):  # value, gradient, and the forward derivative of both
+    def derivatives(config):  # value, gradient, and forward derivatives of both
         def loss(params, hidden_BTD):
             nll_BT = losses.head_nll(Llama(config), {"params": params}, hidden_BTD, tokens_BT)
             return jnp.sum(jnp.sin(nll_BT))
@@ -27,7 +27,7 @@ def test_chunked_equals_naive_in_every_derivative(x64, config, make_params, toke
     assert_close(derivatives(dataclasses.replace(config, loss_chunk=chunk)), derivatives(config), 1e-11)
 
 
-def test_it_is_the_log_softmax_of_the_logits(x64, config, make_params, tokens_BT):
+def test_token_nll_matches_log_softmax(x64, config, make_params, tokens_BT):
     variables = {"params": make_params(config)}
     found, logits_BTV = jax.jit(
         lambda v: (losses.token_nll(Llama(config), v, tokens_BT), Llama(config).apply(v, tokens_BT))
@@ -38,7 +38,7 @@ def test_it_is_the_log_softmax_of_the_logits(x64, config, make_params, tokens_BT
 
 
 def _inner_step_temporaries(chunk: int) -> int:
-    """Of jvp(grad) of the loss in an adapter, with the vocabulary of Llama 3 and 512 tokens."""
+    """Returns the temporary memory of jvp(grad) of an adapter's loss, with the vocabulary of Llama 3 and 512 tokens."""
     config = LlamaConfig(
         vocab_size=128256, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
     )
@@ -56,5 +56,5 @@ def _inner_step_temporaries(chunk: int) -> int:
     return jax.jit(step).lower(params, adapter, adapter, tokens).compile().memory_analysis().temp_size_in_bytes
 
 
-def test_chunks_take_a_tenth_of_the_memory_at_most():
+def test_chunked_loss_takes_tenth_of_memory():
     assert _inner_step_temporaries(chunk=16) <= _inner_step_temporaries(chunk=0) / 10

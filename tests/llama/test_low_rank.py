@@ -1,4 +1,4 @@
-"""The product with B: equal to the plain product in every mode of differentiation and under vmap, and lean."""
+"""Product with B: equal to the plain product in every mode of differentiation and under vmap."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def scalar(product):
 
 
 def everything(product, hidden, b, tangents):
-    """Value, gradient, forward over reverse, reverse over reverse."""
+    """Returns the value, the gradient, forward over reverse, and reverse over reverse."""
     loss = scalar(product)
     gradient = jax.grad(loss, argnums=(0, 1))
 
@@ -42,13 +42,13 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize(("lead", "each"), [((), ()), ((5,), ()), ((2, 5), ()), ((2, 5), (2,))])
-def test_equals_the_plain_product_in_every_mode(x64, lead, each):
+def test_times_b_matches_plain_product(x64, lead, each):
     hidden, b, *tangents = draw(*[(*lead, 3), (*each, 3, 7)] * 2)
     assert_same(everything(times_b, hidden, b, tangents), everything(plain, hidden, b, tangents))
 
 
 @pytest.mark.parametrize("dims", [(0, 0), (0, 1), (1, 0), (0, None), (1, None), (None, 0), (None, 1)])
-def test_vmap_in_every_mode(x64, dims):
+def test_times_b_supports_vmap(x64, dims):
     shapes = [[5, 3], [3, 7]]
     for shape, dim in zip(shapes, dims, strict=True):
         if dim is not None:
@@ -58,14 +58,14 @@ def test_vmap_in_every_mode(x64, dims):
     assert_same(*(function(hidden, b) for function in both))
 
 
-def test_nested_vmap(x64):
+def test_times_b_supports_nested_vmap(x64):
     hidden, b = draw((2, 4, 5, 3), (2, 3, 7))
     nested = [jax.vmap(jax.vmap(p, (0, None))) for p in (times_b, plain)]
     assert_same(*(function(hidden, b) for function in nested))
 
 
 @pytest.mark.parametrize("tasks", [False, True])
-def test_the_gradient_of_b_has_the_narrow_operand_on_the_left(tasks):
+def test_gradient_of_b_puts_narrow_operand_left(tasks):
     gradient = jax.grad(scalar(times_b), argnums=1)
     hidden, b = draw((5, 2), (2, 7))
     if tasks:
@@ -75,7 +75,7 @@ def test_the_gradient_of_b_has_the_narrow_operand_on_the_left(tasks):
     assert dots[-1].invars[0].aval.shape == hidden.shape
 
 
-def test_the_gradient_inside_shard_map():
+def test_gradient_works_inside_shard_map():
     mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
     hidden, b = draw((4, 3), (3, 7))
     rows, whole = jax.sharding.PartitionSpec("d"), jax.sharding.PartitionSpec()
@@ -88,6 +88,6 @@ def test_the_gradient_inside_shard_map():
 
 
 @pytest.mark.parametrize("b", [np.ones((4, 7), np.float32), np.ones((3, 7), np.float16)])
-def test_operands_that_do_not_fit_are_refused(b):
+def test_mismatched_operands_are_refused(b):
     with pytest.raises(TypeError, match="rank, leading axes or dtype differ"):
         jax.jit(times_b)(np.ones((2, 3), np.float32), b)

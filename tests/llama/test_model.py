@@ -1,4 +1,4 @@
-"""Properties of the model itself."""
+"""Llama module: causality, padding, execution settings and dtypes."""
 
 import dataclasses
 
@@ -9,9 +9,9 @@ import numpy as np
 from mass_jax.llama import Llama, lora, losses
 
 
-def test_no_logit_depends_on_a_later_token(config, make_params):
+def test_logits_are_causal(config, make_params):
     model, params = Llama(config), make_params(config)
-    tokens_BT = jnp.arange(13)[None]  # all different, so that the gradient by row is the gradient by position
+    tokens_BT = jnp.arange(13)[None]  # distinct, so that each embedding row belongs to one position
 
     def at_5(embedding_VD):
         logits_BTV = model.apply({"params": {**params, "embed_tokens": {"embedding": embedding_VD}}}, tokens_BT)
@@ -23,7 +23,7 @@ def test_no_logit_depends_on_a_later_token(config, make_params):
     assert (size_T[6:] == 0).all()
 
 
-def test_padding_changes_no_real_token(config, make_params, tokens_BT):
+def test_padding_does_not_affect_real_tokens(config, make_params, tokens_BT):
     model, params = Llama(config), make_params(config)
     length = 8
     apply = jax.jit(model.apply)
@@ -33,7 +33,7 @@ def test_padding_changes_no_real_token(config, make_params, tokens_BT):
     np.testing.assert_allclose(padded, alone, atol=1e-5)
 
 
-def test_a_row_of_padding_only_has_finite_derivatives(config, make_params, make_adapter, tokens_BT):
+def test_padding_row_has_finite_derivatives(config, make_params, make_adapter, tokens_BT):
     model, params, adapter = Llama(config), make_params(config), make_adapter(config)
     mask_BT = jnp.ones(tokens_BT.shape, bool).at[1].set(False)
 
@@ -44,7 +44,7 @@ def test_a_row_of_padding_only_has_finite_derivatives(config, make_params, make_
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tangent))
 
 
-def test_execution_settings_change_no_derivative(x64, config, make_params, make_adapter, tokens_BT, assert_close):
+def test_execution_settings_preserve_derivatives(x64, config, make_params, make_adapter, tokens_BT, assert_close):
     params, adapter = make_params(config), make_adapter(config, targets=("v_proj", "up_proj"))
 
     def derivatives(**changes):
@@ -60,7 +60,7 @@ def test_execution_settings_change_no_derivative(x64, config, make_params, make_
     assert_close(derivatives(remat="block", unroll=2), plain, 1e-12)
 
 
-def test_narrow_activations_keep_a_wide_adapter_wide(config, make_params, make_adapter, tokens_BT):
+def test_bfloat16_activations_keep_float32_adapter(config, make_params, make_adapter, tokens_BT):
     adapter = make_adapter(config, targets=("v_proj", "up_proj"))
     narrow = jax.tree.map(lambda x: np.asarray(x).astype(jnp.bfloat16), make_params(config))
 

@@ -1,4 +1,4 @@
-"""The same numbers as transformers on torch, over everything that a config.json can say."""
+"""Parity with transformers on torch, over random configurations."""
 
 import random
 
@@ -12,9 +12,9 @@ import transformers
 from mass_jax.llama import Llama, LlamaConfig, weights
 from mass_jax.llama.names import entries
 
-torch.set_num_threads(1)  # tests run side by side; torch's threads wait for a core by spinning
+torch.set_num_threads(1)  # tests run in parallel, and torch's threads spin while they wait for a core
 
-_POSITIONS = 48  # every scaling below has its knee at fewer
+_POSITIONS = 48  # more than the original context length of every RoPE scaling below
 
 
 def _rope(rng: random.Random, kind: str) -> dict:
@@ -64,7 +64,7 @@ def _random_settings(seed: int) -> dict:
 
 
 @pytest.mark.parametrize("seed", range(32))
-def test_logits_are_those_of_transformers(seed, tmp_path, make_params):
+def test_logits_match_transformers(seed, tmp_path, make_params):
     config = LlamaConfig.from_dict(_random_settings(seed))
     params = make_params(config)
     weights.save(tmp_path, params, config)
@@ -87,7 +87,7 @@ _META = {
 
 
 @pytest.mark.parametrize("name", _META)
-def test_real_configurations_have_the_names_and_counts_of_hugging_face(name):
+def test_real_configurations_match_hugging_face(name):
     (width, inner, layers, heads, groups, vocabulary, tied), count = _META[name]
     settings = {
         "hidden_size": width,
@@ -106,7 +106,7 @@ def test_real_configurations_have_the_names_and_counts_of_hugging_face(name):
         theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings))
     wanted = {key: tuple(value.shape) for key, value in theirs.state_dict().items()}
     if tied:
-        del wanted["lm_head.weight"]  # tied: the same tensor again
+        del wanted["lm_head.weight"]  # tied to the embeddings
     assert {entry.name: entry.shape for entry in entries(config)} == wanted
     for entry in entries(config):
         leaf = params

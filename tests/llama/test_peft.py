@@ -1,4 +1,4 @@
-"""Adapters of ours act the same in peft, and peft's in ours."""
+"""Adapter files: exchange with peft in both directions, and errors."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from mass_jax.errors import UserError
 from mass_jax.llama import Llama, adapter_config, lora, peft, weights
 
 theirs = pytest.importorskip("peft")
-# Of peft about transformers, not of ours.
+# Raised by peft about transformers.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
 
@@ -31,7 +31,7 @@ def _torch_logits(model, tokens_BT):
 
 
 @pytest.mark.parametrize("rslora", [False, True])
-def test_ours_gives_the_same_logits_in_peft(
+def test_saved_adapter_matches_in_peft(
     config, make_params, make_adapter, tokens_BT, base, tmp_path, rslora, assert_close
 ):
     adapter = make_adapter(config, rank=4, targets=("q_proj", "o_proj", "down_proj"))
@@ -47,7 +47,7 @@ def test_ours_gives_the_same_logits_in_peft(
     assert float(jnp.max(jnp.abs(found - bare))) > 1e-2
 
 
-def test_theirs_gives_the_same_logits_here(config, make_params, tokens_BT, base, tmp_path):
+def test_adapter_from_peft_matches(config, make_params, tokens_BT, base, tmp_path):
     settings = theirs.LoraConfig(r=2, lora_alpha=8, target_modules=["v_proj", "up_proj"], init_lora_weights=False)
     model = theirs.get_peft_model(base, settings)
     model.save_pretrained(tmp_path / "adapter")
@@ -59,7 +59,7 @@ def test_theirs_gives_the_same_logits_here(config, make_params, tokens_BT, base,
 
 @pytest.fixture
 def edit_config(config, make_adapter, tmp_path):
-    """Writes an adapter with changed settings; a value of `...` removes the setting."""
+    """Returns a function that writes an adapter with changed settings; a value of `...` removes the setting."""
 
     def edit(**changes):
         peft.save(tmp_path, make_adapter(config, rank=4, targets=("q_proj", "v_proj")), alpha=6.0)
@@ -86,7 +86,7 @@ def edit_config(config, make_adapter, tmp_path):
         ("init_lora_weights", "loftq", False),
         ("init_lora_weights", "lora_ga", False),
         ("init_lora_weights", "mica", False),
-        ("init_lora_weights", "of_next_year", False),
+        ("init_lora_weights", "from_the_future", False),
         ("lora_dropout", 0.3, True),
         ("inference_mode", False, True),
         ("base_model_name_or_path", "some/model", True),
@@ -129,9 +129,9 @@ def edit_config(config, make_adapter, tmp_path):
         ("monteclora_config", {"num_samples": 2}, False),
         ("corda_config", {"corda_method": "kpm"}, False),
         ("peft_type", "IA3", False),
-        ("a_key_of_next_year", 0, False),
-        ("a_key_of_next_year", "", False),
-        ("a_key_of_next_year", {}, True),
+        ("a_key_from_the_future", 0, False),
+        ("a_key_from_the_future", "", False),
+        ("a_key_from_the_future", {}, True),
     ],
 )
 def test_setting_matches_peft_or_fails(config, make_params, base, tokens_BT, edit_config, key, value, loads):
@@ -143,7 +143,7 @@ def test_setting_matches_peft_or_fails(config, make_params, base, tokens_BT, edi
         return
     adapter, factor = peft.load(path, config)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # peft warns of keys that it does not know
+        warnings.simplefilter("ignore")  # peft warns about unknown keys
         wanted = _torch_logits(theirs.PeftModel.from_pretrained(base, path), tokens_BT)
     found = jax.jit(Llama(config).apply)(lora.variables(make_params(config), lora.scaled(adapter, factor)), tokens_BT)
     np.testing.assert_allclose(found, wanted, atol=1e-4)
@@ -151,8 +151,8 @@ def test_setting_matches_peft_or_fails(config, make_params, base, tokens_BT, edi
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("init", ["pissa", "olora"])
-def test_converted_adapter_loads_and_original_is_refused(config, make_params, base, tokens_BT, tmp_path, init):
-    """As peft trains, saves and converts an adapter that changes the base weights."""
+def test_pissa_loads_only_if_converted(config, make_params, base, tokens_BT, tmp_path, init):
+    """Follows peft in training, saving and converting an adapter that changes the base weights."""
     settings = theirs.LoraConfig(r=2, lora_alpha=2, target_modules=["q_proj", "v_proj"], init_lora_weights=init)
     model = theirs.get_peft_model(base, settings)
     model.peft_config["default"].init_lora_weights = True
@@ -174,12 +174,12 @@ def test_converted_adapter_loads_and_original_is_refused(config, make_params, ba
 
 
 def test_every_peft_field_is_known_or_refused(config, edit_config):
-    """A field that a later version of peft adds is refused as soon as it is used."""
+    """A field that a later version of peft adds is refused once it is set."""
     defaults = theirs.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM").to_dict()
     peft.load(edit_config(**{**defaults, "target_modules": ["q_proj", "v_proj"]}), config)
     for key in set(defaults) - set(adapter_config.READ) - set(adapter_config.WITHOUT_EFFECT):
         with pytest.raises(UserError, match=repr(key)):
-            peft.load(edit_config(**{key: "of next year"}), config)
+            peft.load(edit_config(**{key: "from the future"}), config)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_every_peft_field_is_known_or_refused(config, edit_config):
         ("r", True, "'r' is True"),
         ("r", -4, "'r' is -4"),
         ("r", None, "'r' is None"),
-        ("r", 8, r"has shape \(4, 16\), the model and the config ask for \(8, 16\)"),
+        ("r", 8, r"has shape \(4, 16\), but the model and adapter_config\.json require \(8, 16\)"),
         ("lora_alpha", ..., "'lora_alpha' is missing"),
         ("lora_alpha", "8", "'lora_alpha' is '8'"),
         ("lora_alpha", float("nan"), "'lora_alpha' is nan"),
@@ -217,7 +217,7 @@ def test_mistyped_setting_is_named(config, edit_config, key, value, words):
 def test_unreadable_adapter_config_is_named(config, edit_config, content):
     path = edit_config()
     (path / "adapter_config.json").write_text(content, encoding="latin-1")
-    with pytest.raises(UserError, match=r"adapter_config\.json (is not JSON|holds a JSON)") as caught:
+    with pytest.raises(UserError, match=r"adapter_config\.json (is not JSON|contains a JSON)") as caught:
         peft.load(path, config)
     assert "\n" not in str(caught.value)
 
@@ -231,7 +231,7 @@ def test_pickled_weights_are_refused(config, edit_config):
         peft.load(path, config)
 
 
-def test_an_adapter_of_another_model_is_named(config, make_adapter, tmp_path):
+def test_adapter_of_other_model_is_named(config, make_adapter, tmp_path):
     peft.save(tmp_path, make_adapter(config))
     with pytest.raises(ValueError, match=r"layers\.0\.mlp\.down_proj\.lora_A\.weight has shape \(2, 24\)"):
         peft.load(tmp_path, dataclasses.replace(config, intermediate_size=28))

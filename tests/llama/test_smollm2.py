@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct, a real model, against transformers; -m slow: minutes, and the network if it is not at hand."""
+"""Parity of SmolLM2-135M-Instruct with transformers; -m slow: takes minutes, and downloads the model if needed."""
 
 import os
 import pathlib
@@ -41,7 +41,7 @@ _NEW = 32
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    """MASS_JAX_SMOLLM2, or fetched anew."""
+    """Returns the directory in MASS_JAX_SMOLLM2, or downloads the model."""
     if "MASS_JAX_SMOLLM2" in os.environ:
         return pathlib.Path(os.environ["MASS_JAX_SMOLLM2"])
     pytest.importorskip("gguf")
@@ -67,7 +67,7 @@ def _prompts(words):
     return [words.apply_chat_template(turn, add_generation_prompt=True)["input_ids"] for turn in turns]
 
 
-def test_logits_are_those_of_transformers(ours, theirs):
+def test_smollm2_logits_match_transformers(ours, theirs):
     model, params, words = ours
     tokens_BT = np.array([(prompt * 3)[:96] for prompt in _prompts(words)[:4]], np.int32)
     with torch.no_grad():
@@ -76,7 +76,7 @@ def test_logits_are_those_of_transformers(ours, theirs):
     np.testing.assert_allclose(found, wanted, atol=1e-3, rtol=0)
 
 
-def test_greedy_text_is_that_of_transformers(ours, theirs):
+def test_smollm2_greedy_text_matches_transformers(ours, theirs):
     model, params, words = ours
     prompts = _prompts(words)
     wanted = []

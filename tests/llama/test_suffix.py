@@ -1,4 +1,4 @@
-"""The last blocks on their own are the whole model with adapters there only, at a lower price."""
+"""Suffix of a model: equal to the whole model with adapters in the last blocks, at a lower cost."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from mass_jax.llama import Llama, lora, losses, suffix
 
 
 def _both(config, params, tokens_BT, mask_BT=None):
-    """The loss of a suffix's adapter, given the prefix's output, and the same by the whole model."""
+    """Returns the loss of an adapter on the suffix and on the whole model, and both parts."""
     model = Llama(config)
     first, second = suffix.split(model, params, last=1)
 
@@ -25,24 +25,22 @@ def _both(config, params, tokens_BT, mask_BT=None):
     return of_suffix, of_whole, first, second
 
 
-def test_a_suffix_has_the_loss_and_derivatives_of_the_whole(
-    x64, config, make_params, make_adapter, tokens_BT, assert_close
-):
+def test_suffix_matches_whole_model(x64, config, make_params, make_adapter, tokens_BT, assert_close):
     config = dataclasses.replace(config, num_hidden_layers=3, tie_word_embeddings=True)
     mask_BT = jnp.arange(tokens_BT.shape[1]) < jnp.array([[13], [9], [11]])
     of_suffix, of_whole, first, second = _both(config, make_params(config), tokens_BT, mask_BT)
     adapter, direction = (make_adapter(second.model.config, targets=("v_proj",), seed=seed) for seed in (3, 8))
     prefix_BTD = jax.jit(lambda: suffix.prefix(first, tokens_BT, mask_BT))()
 
-    def derivatives(f):  # value, gradient, and the forward derivative of both
+    def derivatives(f):  # value, gradient, and forward derivatives of both
         return jax.jit(lambda a, v: jax.jvp(jax.value_and_grad(f), (a,), (v,)))(adapter, direction)
 
     assert_close(derivatives(lambda a: of_suffix(a, prefix_BTD)), derivatives(of_whole), 1e-12)
 
 
-def test_an_inner_step_on_a_suffix_costs_fewer_operations(config, make_params, tokens_BT):
+def test_suffix_gradient_costs_fewer_operations(config, make_params, tokens_BT):
     layers = 3
-    config = dataclasses.replace(config, num_hidden_layers=layers, unroll=layers)  # XLA counts a loop's body once
+    config = dataclasses.replace(config, num_hidden_layers=layers, unroll=layers)  # XLA counts the body of a loop once
     of_suffix, of_whole, first, second = _both(config, make_params(config), tokens_BT)
     adapter = jax.eval_shape(lambda: lora.init(jax.random.key(0), second.model.config, 2, ("q_proj", "up_proj")))
     prefix_BTD = jax.eval_shape(lambda: suffix.prefix(first, tokens_BT))
@@ -54,6 +52,6 @@ def test_an_inner_step_on_a_suffix_costs_fewer_operations(config, make_params, t
 
 
 @pytest.mark.parametrize("last", [0, 2])
-def test_a_suffix_of_no_block_or_all_is_refused(config, make_params, last):
+def test_split_refuses_empty_part(config, make_params, last):
     with pytest.raises(ValueError, match=f"suffix of {last} blocks"):
         suffix.split(Llama(config), make_params(config), last)

@@ -1,4 +1,4 @@
-"""Prompts and completions with tokenizers in hub format that treat bos and eos differently."""
+"""Encoding of prompts and completions, with tokenizers that add bos and eos differently."""
 
 import importlib.resources
 import json
@@ -17,17 +17,17 @@ SPECIAL = {"<s>": 1, "</s>": 2}
 
 @pytest.fixture
 def make(tmp_path):
-    """Loads the tiny tokenizer with another frame of special tokens around a text and other settings."""
+    """Returns a function that loads the tiny tokenizer with other special tokens around a text and other settings."""
 
     def make(front=("<s>",), back=(), **settings):
         shutil.copytree(TINY, tmp_path, dirs_exist_ok=True)
         file, config = tmp_path / "tokenizer.json", tmp_path / "tokenizer_config.json"
-        said = json.loads(file.read_text())
+        contents = json.loads(file.read_text())
         frame = [{"SpecialToken": {"id": token, "type_id": 0}} for token in (*front, *back)]
         frame.insert(len(front), {"Sequence": {"id": "A", "type_id": 0}})
         ids = {token: {"id": token, "ids": [SPECIAL[token]], "tokens": [token]} for token in (*front, *back)}
-        said["post_processor"] = {**said["post_processor"], "single": frame, "special_tokens": ids}
-        file.write_text(json.dumps(said))
+        contents["post_processor"] = {**contents["post_processor"], "single": frame, "special_tokens": ids}
+        file.write_text(json.dumps(contents))
         config.write_text(json.dumps({**json.loads(config.read_text()), **settings}))
         return tokenizer.load(tmp_path)
 
@@ -45,7 +45,7 @@ FRAMES = [
 
 @pytest.mark.parametrize(("front", "back", "added"), FRAMES)
 @pytest.mark.parametrize("text", ["solve 1 2", "1 </s> 2", "1 </s>"])
-def test_encode_leaves_out_what_is_appended(make, front, back, added, text):
+def test_encode_removes_appended_tokens(make, front, back, added, text):
     encoder = make(front, back)
     words = encoder(text, add_special_tokens=False)["input_ids"]
     assert tokenizer.encode(encoder, text) == added + words
@@ -74,7 +74,7 @@ def test_training_pair_ends_with_one_eos(make, front, back, added, completion):
     assert too_long == 0
 
 
-def test_completion_ends_with_the_task_token(make):
+def test_completion_ends_with_end_token(make):
     encoder = make()
     assert encode_completion(encoder, "1 2", end_token=9) == [10, 11, 9]
     assert encode_completion(encoder, "1 2 0 </s>", end_token=9) == [10, 11, 9]
@@ -90,7 +90,7 @@ def test_tokenizer_without_eos_uses_model_end_token(make):
     assert pad_id(encoder) == 0
     with pytest.raises(UserError, match="no eos token: set 'eos_token'"):
         encode_pairs(encoder, [("3", "1")], 4)
-    with pytest.raises(UserError, match="no file of the model names an end token"):
+    with pytest.raises(UserError, match="the model's files define no end token"):
         tokenizer.end_token(encoder, LlamaConfig(vocab_size=228, eos_token_id=None))
 
 
@@ -102,7 +102,7 @@ def test_prompt_without_tokens_is_refused(make):
 
 def test_larger_tokenizer_than_model_is_refused(make):
     encoder = make(eos_token="<|new|>")
-    with pytest.raises(UserError, match=r"ids to 228, the model 228 tokens \(vocab_size\)"):
+    with pytest.raises(UserError, match=r"ids up to 228, but vocab_size is 228"):
         tokenizer.check_vocabulary(encoder, LlamaConfig(vocab_size=228), TINY)
     tokenizer.check_vocabulary(make(), LlamaConfig(vocab_size=228), TINY)
 
@@ -110,11 +110,11 @@ def test_larger_tokenizer_than_model_is_refused(make):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("tokenizer_config.json", "[1]", r"tokenizer_config\.json holds a JSON list"),
+        ("tokenizer_config.json", "[1]", r"tokenizer_config\.json contains a JSON list"),
         ("tokenizer_config.json", "{", r"tokenizer_config\.json is not JSON"),
-        ("tokenizer_config.json", '{"eos_token": 2}', r"tokenizer_config\.json do not load \(.*eos_token"),
-        ("tokenizer_config.json", '{"chat_template": [{"name": "x"}]}', r"tokenizer_config\.json: 'chat_template'"),
-        ("tokenizer.json", "{}", r"tokenizer\.json and .* do not load"),
+        ("tokenizer_config.json", '{"eos_token": 2}', r"tokenizer_config\.json cannot be loaded \(.*eos_token"),
+        ("tokenizer_config.json", '{"chat_template": [{"name": "x"}]}', r"tokenizer_config\.json: .*'chat_template'"),
+        ("tokenizer.json", "{}", r"tokenizer\.json and .* cannot be loaded"),
     ],
 )
 def test_damaged_tokenizer_file_is_named(tmp_path, name, content, words):

@@ -1,4 +1,4 @@
-"""Model directories: exact round trips, sharded reading, and an error that names what is wrong."""
+"""Model directories: exact round trips, sharded reading, and errors."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ def _edit(directory, change):
 
 @pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": True}, {"attention_bias": True, "mlp_bias": True}])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_a_round_trip_is_bit_identical(config, make_params, tmp_path, changes, dtype):
+def test_round_trip_is_bit_identical(config, make_params, tmp_path, changes, dtype):
     config = dataclasses.replace(config, **changes)
     params = jax.tree.map(lambda x: x.astype(dtype), make_params(config))
     weights.save(tmp_path, params, config)
@@ -49,7 +49,7 @@ def test_shards_written_by_transformers_load(config, directory, make_params):
     assert len(list((directory / "shards").glob("*.safetensors"))) > 2
     again = weights.load(directory / "shards", LlamaConfig.from_directory(directory / "shards"))
     jax.tree.map(np.testing.assert_array_equal, again, make_params(config))
-    # A model saved where shards lie is what both load from then on.
+    # Both libraries prefer a model saved next to shards.
     zeros = jax.tree.map(jnp.zeros_like, again)
     weights.save(directory / "shards", zeros, config)
     jax.tree.map(np.testing.assert_array_equal, weights.load(directory / "shards", config), zeros)
@@ -75,25 +75,25 @@ def test_each_device_reads_its_slices(config, directory, make_params):
         (lambda t: t.update({"model.norm.weight": np.zeros(16, np.int8)}), r"model\.norm\.weight is stored as I8"),
     ],
 )
-def test_a_wrong_tensor_is_named(config, directory, change, words):
+def test_wrong_tensor_is_named(config, directory, change, words):
     _edit(directory, change)
     with pytest.raises(ValueError, match=words):
         weights.load(directory, config)
 
 
-def test_a_file_cut_short_is_named(config, directory):
+def test_truncated_file_is_named(config, directory):
     file = directory / "model.safetensors"
     content = file.read_bytes()
     for length in (len(content) - 1, 100, 4):
         file.write_bytes(content[:length])
-        with pytest.raises(ValueError, match=r"model\.safetensors is cut short"):
+        with pytest.raises(ValueError, match=r"model\.safetensors is truncated"):
             weights.load(directory, config)
     file.write_bytes(content[:8] + b"x" + content[9:])
     with pytest.raises(ValueError, match="damaged header"):
         weights.load(directory, config)
 
 
-def test_a_missing_file_is_named(config, tmp_path):
+def test_missing_file_is_named(config, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors does not exist"):
         weights.load(tmp_path, config)
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "b.safetensors"}}))
@@ -112,9 +112,9 @@ def memory(name):
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
 
 config = LlamaConfig.from_directory(sys.argv[1])
-jax.block_until_ready(jax.numpy.zeros(3))  # what the runtime takes is not the model's
+jax.block_until_ready(jax.numpy.zeros(3))  # initialize the runtime, whose memory does not count
 with open("/proc/self/clear_refs", "w") as file:
-    file.write("5")  # the peak so far is forgotten
+    file.write("5")  # reset the peak
 before = memory("VmRSS")
 params = jax.block_until_ready(weights.load(sys.argv[1], config))
 size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
@@ -122,9 +122,9 @@ print(size, memory("VmHWM") - before)
 """
 
 
-@pytest.mark.skipif(not pathlib.Path("/proc/self/clear_refs").exists(), reason="peak memory is asked of Linux")
-def test_loading_peaks_below_1_3_times_the_model(tmp_path):
-    """In a process of its own, with the proportions of Llama-3.1-8B at a sixteenth of its widths: 125 MB."""
+@pytest.mark.skipif(not pathlib.Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc")
+def test_load_memory_stays_near_model_size(tmp_path):
+    """Loads 125 MB, with the proportions of Llama-3.1-8B at a sixteenth of its widths, in a separate process."""
     config = LlamaConfig(
         vocab_size=8016, hidden_size=256, intermediate_size=896, num_attention_heads=32, num_key_value_heads=8
     )
@@ -132,17 +132,17 @@ def test_loading_peaks_below_1_3_times_the_model(tmp_path):
     safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     root = pathlib.Path(weights.__file__).parents[2]
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", _LOAD, tmp_path], cwd=root, capture_output=True, text=True, check=True
     ).stdout
-    size, peak = map(int, told.split())
+    size, peak = map(int, output.split())
     assert size > 100e6
     assert size < peak < 1.3 * size
 
 
 @pytest.fixture
 def tied(config, make_params, tmp_path):
-    """A model whose head is its embedding, and a change of its tensors."""
+    """Returns the configuration and directory of a model with tied embeddings."""
     config = dataclasses.replace(config, tie_word_embeddings=True)
     weights.save(tmp_path, make_params(config), config)
     return config, tmp_path
@@ -154,7 +154,7 @@ def test_tied_head_with_own_values_is_refused(tied):
     with pytest.raises(UserError, match=r"lm_head\.weight differs .*: set tie_word_embeddings to false") as caught:
         weights.load(directory, config)
     assert "\n" not in str(caught.value)
-    # The advised fix gives what transformers makes of the original file.
+    # The advised fix gives the parameters that transformers reads from the original file.
     theirs = transformers.LlamaForCausalLM.from_pretrained(directory)
     ours = weights.load(directory, dataclasses.replace(config, tie_word_embeddings=False))
     np.testing.assert_array_equal(ours["lm_head"]["kernel"], theirs.lm_head.weight.detach().numpy().T)
@@ -174,7 +174,7 @@ def test_last_row_of_tied_head_is_compared(tied, monkeypatch):
         weights.load(directory, config)
 
 
-def test_tied_head_of_another_shape_is_refused(tied):
+def test_tied_head_of_other_shape_is_refused(tied):
     config, directory = tied
     _edit(directory, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"][:-1].copy()}))
     with pytest.raises(UserError, match="differs"):
@@ -197,11 +197,11 @@ def test_tied_head_that_is_a_copy_loads(tied, dtype):
             r"unexpected model\.layers\.1\..*: num_hidden_layers is 1 in config\.json, raise it",
         ),
         ({"num_hidden_layers": 3}, r"lacks model\.layers\.2\."),
-        ({"attention_bias": True}, r"lacks .*_proj\.bias.*: attention_bias is True"),
-        ({"mlp_bias": True}, r"lacks .*_proj\.bias.*: mlp_bias is True"),
-        ({"vocab_size": 60}, r"model\.embed_tokens\.weight has shape \(61, 16\), config\.json asks for \(60, 16\)"),
-        ({"num_key_value_heads": 4}, r"k_proj\.weight has shape \(8, 16\), config\.json asks for \(16, 16\)"),
-        ({"head_dim": 8}, r"q_proj\.weight has shape \(16, 16\), config\.json asks for \(32, 16\)"),
+        ({"attention_bias": True}, r"lacks .*_proj\.bias.*: attention_bias is true"),
+        ({"mlp_bias": True}, r"lacks .*_proj\.bias.*: mlp_bias is true"),
+        ({"vocab_size": 60}, r"model\.embed_tokens\.weight has shape \(61, 16\), config\.json requires \(60, 16\)"),
+        ({"num_key_value_heads": 4}, r"k_proj\.weight has shape \(8, 16\), config\.json requires \(16, 16\)"),
+        ({"head_dim": 8}, r"q_proj\.weight has shape \(16, 16\), config\.json requires \(32, 16\)"),
     ],
 )
 def test_contradiction_with_config_is_named(config, directory, changes, words):
@@ -213,10 +213,10 @@ def test_contradiction_with_config_is_named(config, directory, changes, words):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("model.layers.0.self_attn.q_proj.bias", "attention_bias is False in config.json, set it to the opposite"),
-        ("model.layers.1.mlp.down_proj.bias", "mlp_bias is False in config.json, set it to the opposite"),
-        ("model.layers.0.self_attn.q_norm.weight", "check config.json against it"),
-        ("model.layers.x.weight", "check config.json against it"),
+        ("model.layers.0.self_attn.q_proj.bias", "attention_bias is false in config.json, set it to true"),
+        ("model.layers.1.mlp.down_proj.bias", "mlp_bias is false in config.json, set it to true"),
+        ("model.layers.0.self_attn.q_norm.weight", "check that config.json belongs to these weights"),
+        ("model.layers.x.weight", "check that config.json belongs to these weights"),
     ],
 )
 def test_extra_tensor_is_named(config, directory, name, words):

@@ -1,4 +1,4 @@
-"""A small adaptation problem whose every derivative can be checked: a tanh layer with LoRA, or adapted whole."""
+"""A small adaptation problem with derivatives that can be checked: a tanh layer, adapted by LoRA or as a whole."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-# Compilation dominates these tests; what LLVM makes of the program is not what they are about.
+# Compilation dominates these tests, and they do not depend on LLVM's optimizations.
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 @dataclasses.dataclass(frozen=True)
 class Toy:
-    """Losses and data; `lora` has B = 0, `whole` is the layer itself."""
+    """Losses and data; `lora` is an adapter with B = 0, `whole` is the layer itself."""
 
     examples: Callable[[Any, Any], jax.Array]
     outer: Callable[[Any, Any], jax.Array]
@@ -32,7 +32,7 @@ def toy(x64) -> Toy:
 
 @pytest.fixture
 def fast() -> Callable[..., Any]:
-    """`jax.jit` that compiles quickly."""
+    """Returns a variant of `jax.jit` that compiles quickly."""
     return lambda function: jax.jit(function, compiler_options=FAST)
 
 

@@ -1,4 +1,4 @@
-"""The guard and the table of optimizers tell the truth."""
+"""Tests of check_optimizer and the table of optimizers."""
 
 import pathlib
 
@@ -11,9 +11,9 @@ from mass_jax import metagrad as mg
 from mass_jax.errors import UserError
 from mass_jax.metagrad import support
 
-EXACT = [name for name, support in mg.SUPPORT.items() if support.exact]
-REFUSED = [name for name, support in mg.SUPPORT.items() if not support.exact]
-NEEDY = [name for name, support in mg.SUPPORT.items() if support.settings]
+EXACT = [name for name, entry in mg.SUPPORT.items() if entry.exact]
+REFUSED = [name for name, entry in mg.SUPPORT.items() if not entry.exact]
+WITH_SETTINGS = [name for name, entry in mg.SUPPORT.items() if entry.settings]
 
 
 def build(name):
@@ -24,7 +24,7 @@ def build(name):
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_optimizers_of_the_table_are_exact_at_lora_zero(name, toy, fast):
+def test_supported_optimizers_are_exact_at_lora_start(name, toy, fast):
     def gradient(adjoint):
         return mg.meta_gradient(
             mg.WeightedLoss(toy.examples), toy.outer, toy.lora, toy.weights, toy.batch, toy.outer_batch,
@@ -41,13 +41,13 @@ COUNTS = (1, 2, 3, 5, 8)
 
 
 @pytest.mark.parametrize("name", mg.SUPPORT)
-def test_support_agrees_with_measured_table(name):
+def test_support_equals_measured_table(name):
     (row,) = mg.support_table(COUNTS, [name])
     assert row.exact == mg.SUPPORT[name].exact
     assert _line(row) in PAGE
     if not row.exact:
         assert "exact" not in row.verdicts.values()
-        with pytest.raises(UserError, match="is refused"):
+        with pytest.raises(UserError, match="is rejected"):
             mg.make_optimizer(name, 1e-2)
 
 
@@ -58,7 +58,7 @@ def _line(row):
     return support.page([row]).splitlines()[-1]
 
 
-def test_page_lists_every_optax_factory():
+def test_page_lists_all_optax_factories():
     names = [line.split("`")[1] for line in PAGE if line.startswith("| `")]
     assert names == sorted(names)
     if f"optax {optax.__version__} " in "\n".join(PAGE):
@@ -67,12 +67,12 @@ def test_page_lists_every_optax_factory():
 
 
 @pytest.mark.slow
-def test_page_is_what_the_command_prints():
+def test_page_equals_command_output():
     assert support.page(mg.support_table(COUNTS)).splitlines() == PAGE
 
 
-@pytest.mark.parametrize("name", [name for name in NEEDY if mg.SUPPORT[name].settings == {"eps_root": 1e-8}])
-def test_guard_names_eps_root(name):
+@pytest.mark.parametrize("name", [name for name in WITH_SETTINGS if mg.SUPPORT[name].settings == {"eps_root": 1e-8}])
+def test_check_optimizer_suggests_eps_root(name):
     with pytest.raises(UserError, match="eps_root=1e-8"):
         mg.check_optimizer(build(name)(1e-2))
 
@@ -94,7 +94,7 @@ def test_guard_names_eps_root(name):
         (lambda rate: optax.sgd(rate), "got a function"),
     ],
 )
-def test_guard_refuses_with_a_fix(optimizer, message):
+def test_check_optimizer_error_suggests_fix(optimizer, message):
     with pytest.raises(UserError, match=message) as caught:
         mg.check_optimizer(optimizer)
     assert "\n" not in str(caught.value)
@@ -110,12 +110,12 @@ def test_guard_refuses_with_a_fix(optimizer, message):
     ],
     ids=["MultiSteps", "pair", "clip", "bfloat16 momentum"],
 )
-def test_guard_passes_near_optimizers_and_clips(optimizer):
+def test_check_optimizer_accepts_wrappers_and_clips(optimizer):
     mg.check_optimizer(optimizer, num_steps=3)
 
 
 def _nan_from_step_four():
-    """NaN in the derivative, not in the value, from the fourth step on."""
+    """Builds an optimizer whose derivative, but not its value, is NaN from the fourth step on."""
 
     def update(grads, count, params=None):
         late = jnp.where(count < 3, 1.0, 0.0)
@@ -125,14 +125,14 @@ def _nan_from_step_four():
     return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
 
 
-def test_guard_checks_the_steps_in_use():
+def test_check_optimizer_covers_given_num_steps():
     params, grads = ({"w": leaf} for leaf in (jnp.ones(3), jnp.arange(1.0, 4.0)))
     mg.check_optimizer(_nan_from_step_four(), params, grads, num_steps=3)
     with pytest.raises(UserError, match=r"NaN at \['w'\]"):
         mg.check_optimizer(_nan_from_step_four(), params, grads, num_steps=4)
 
 
-def test_guard_on_a_real_adapter_and_gradient():
+def test_check_optimizer_accepts_params_and_grads():
     params = {"layer": {"a": jnp.ones((3, 2)), "b": jnp.zeros((2, 3))}}
     grads = {"layer": {"a": jnp.zeros((3, 2)), "b": jnp.ones((2, 3))}}
     with pytest.raises(ValueError, match=r"\['layer'\]\['a'\]"):
@@ -140,15 +140,17 @@ def test_guard_on_a_real_adapter_and_gradient():
     mg.check_optimizer(optax.adamw(1e-3), params, jax.tree.map(jnp.ones_like, grads))
     with pytest.raises(ValueError, match="without grads"):
         mg.check_optimizer(optax.adamw(1e-3), params)
+    with pytest.raises(UserError, match="grads must have the structure and shapes of params"):
+        mg.check_optimizer(optax.adamw(1e-3), params, params["layer"])
 
 
-def test_warmup_from_rate_zero_needs_a_second_step():
+def test_check_optimizer_rejects_zero_rate_warmup():
     optimizer = optax.sgd(optax.linear_schedule(0.0, 0.1, 1))
     mg.check_optimizer(optimizer, num_steps=2)
     with pytest.raises(ValueError, match="identically zero"):
         mg.check_optimizer(optimizer, num_steps=1)
 
 
-def test_unknown_optimizer():
+def test_make_optimizer_rejects_unknown_name():
     with pytest.raises(ValueError, match="'sdg' is unknown"):
         mg.make_optimizer("sdg", 0.1)

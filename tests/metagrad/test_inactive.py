@@ -1,4 +1,4 @@
-"""Derivatives at a zero gradient: those of the active branch, equal to finite differences where they exist."""
+"""Tests of derivatives at a zero gradient: those of the active branch, equal to finite differences."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from mass_jax.metagrad.inactive import differentiate_active_branch
 
 
 def scale_down(limit):
-    """A clip that multiplies by limit / norm instead of dividing by the norm."""
+    """Clips by multiplying with limit / norm instead of dividing by the norm."""
 
     def update(grads, params):
         norm = jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(grads)))
@@ -46,7 +46,7 @@ def problem():
 
 @pytest.mark.parametrize("clip", CLIPS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_rejected_examples_match_finite_difference(clip, optimizer, x64, fast):
+def test_meta_gradient_at_zero_weights_matches_differences(clip, optimizer, x64, fast):
     params, batch, examples, outer = problem()
     clipping = CLIPS[clip]()
     chain = optax.chain(getattr(clipping, "gradient_transformation", lambda: clipping)(), OPTIMIZERS[optimizer]())
@@ -69,7 +69,7 @@ def test_rejected_examples_match_finite_difference(clip, optimizer, x64, fast):
     np.testing.assert_allclose(reverse.meta, mixed.meta, rtol=1e-10)
 
 
-def test_one_rejected_task_of_several_is_finite(x64):
+def test_meta_gradient_is_finite_for_rejected_problem(x64):
     params, batch, examples, outer = problem()
     optimizer = optax.chain(optax.clip_by_global_norm(0.3), optax.sgd(0.1))
 
@@ -86,7 +86,7 @@ def test_one_rejected_task_of_several_is_finite(x64):
         np.testing.assert_allclose(row, gradient(alone), rtol=1e-9)
 
 
-def test_clipped_derivative_stays_that_of_jax(x64):
+def test_active_branch_keeps_derivative_of_clip(x64):
     clip = optax.clip_by_global_norm(0.5)
 
     def of(wrap):
@@ -97,7 +97,7 @@ def test_clipped_derivative_stays_that_of_jax(x64):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-14), ours, plain)
 
 
-def test_function_without_norms_is_untouched():
+def test_active_branch_skips_functions_without_norms():
     optimizer = optax.adamw(1e-2)
     params = {"w": jnp.ones(3)}
     state = optimizer.init(params)

@@ -1,4 +1,4 @@
-"""Compiled memory, so that no later change loses what the lean adjoints are for."""
+"""Tests of compiled memory: mixed mode stays close to first order and far below reverse mode."""
 
 import dataclasses
 import functools
@@ -27,7 +27,7 @@ def temporaries(fast, adjoint, remat="block", num_steps=2, examples=8, **chunks)
     return fast(gradient).lower(shapes).compile().memory_analysis().temp_size_in_bytes
 
 
-def test_weighted_mixed_mode_against_reverse_unroll_and_first_order(fast):
+def test_weighted_mixed_mode_needs_little_memory(fast):
     of = functools.partial(temporaries, fast)
     lean = of(mg.WeightedMixedMode(), product_chunk=4)
     assert lean < 1.7 * of(mg.FirstOrder())
@@ -35,14 +35,14 @@ def test_weighted_mixed_mode_against_reverse_unroll_and_first_order(fast):
     assert lean < of(mg.ReverseUnroll(), remat="none") / 20
 
 
-def test_chunked_memory_grows_neither_with_examples_nor_with_steps(fast):
+def test_chunked_memory_is_constant_in_examples_and_steps(fast):
     of = functools.partial(temporaries, fast, mg.WeightedMixedMode(), chunk=4, product_chunk=2)
     base = of()
     assert of(examples=32) < 1.15 * base
     assert of(num_steps=8) < 1.3 * base
 
 
-def test_long_unrolls_keep_square_root_many_states(fast):
+def test_recursive_remat_stores_square_root_many_states(fast):
     params = jax.ShapeDtypeStruct((50_000,), jnp.float32)
 
     def gradient(params, adjoint):
@@ -56,6 +56,6 @@ def test_long_unrolls_keep_square_root_many_states(fast):
         lowered = fast(functools.partial(gradient, adjoint=adjoint)).lower(params)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
-    # 100 parameters (momentum is linear: nothing else is needed backward) against 11 states and 9 parameters.
+    # Momentum is linear, so the sweep stores 100 parameters; "recursive" stores 11 states and 9 parameters.
     assert temp(mg.WeightedMixedMode("recursive")) < temp(mg.WeightedMixedMode("save_grads")) / 2.5
     assert temp(mg.ReverseUnroll("recursive")) < temp(mg.ReverseUnroll("none")) / 3

@@ -1,4 +1,4 @@
-"""All exact adjoints are one answer, and it is the derivative."""
+"""Tests of meta_gradient: exact adjoints agree with each other and with finite differences."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ CHAINS = {
     "adam": (3, lambda: optax.adam(0.05, eps_root=1e-8)),
     "adamw clipped": (4, lambda: optax.chain(optax.clip_by_global_norm(0.1), optax.adamw(0.05, eps_root=1e-8))),
     "rmsprop scheduled": (6, lambda: optax.rmsprop(optax.cosine_decay_schedule(0.05, 9))),
-    # At a leaf that is all zero (LoRA) its trust ratio has no derivative in the initial parameters.
+    # Its trust ratio has no derivative with respect to a zero leaf of the initial parameters, as in LoRA.
     "lamb": (5, lambda: optax.lamb(0.05, eps_root=1e-4)),
     "injected": (7, lambda: optax.inject_hyperparams(optax.sgd)(learning_rate=0.2, momentum=0.5)),
     "decayed, masked": (8, lambda: optax.chain(optax.add_decayed_weights(0.1, mask=_only_first), optax.yogi(0.05))),
@@ -40,7 +40,7 @@ def close(left, right, tolerance=1e-10):
 
 
 @pytest.mark.parametrize("name", CHAINS)
-def test_exact_adjoints_and_policies_agree(name, toy, fast):
+def test_exact_adjoints_agree_for_all_policies(name, toy, fast):
     num_steps, build = CHAINS[name]
     params = toy.whole if num_steps % 2 else toy.lora
 
@@ -68,7 +68,7 @@ def test_exact_adjoints_and_policies_agree(name, toy, fast):
 
 
 @pytest.mark.parametrize("which", ["lora", "whole"])
-def test_central_finite_differences(which, toy, fast):
+def test_meta_gradient_matches_finite_differences(which, toy, fast):
     params = getattr(toy, which)
     optimizer = optax.adamw(0.05, eps_root=1e-3)
     loss = mg.WeightedLoss(toy.examples)
@@ -94,7 +94,7 @@ def test_central_finite_differences(which, toy, fast):
     close(optax.tree.vdot(got.params, direction), slope, 1e-6)
 
 
-def test_learning_rate_and_scorer_as_meta_parameters(toy, fast):
+def test_meta_gradient_covers_learning_rate_and_scorer(toy, fast):
     def optimizer(meta):
         return optax.chain(
             optax.trace(meta["decay"]), optax.inject_hyperparams(optax.sgd)(learning_rate=jnp.exp(meta["log_rate"]))
@@ -124,7 +124,7 @@ def test_learning_rate_and_scorer_as_meta_parameters(toy, fast):
         assert each["steps"].dtype == meta["steps"].dtype
 
 
-def test_one_batch_a_step(toy, fast):
+def test_meta_gradient_with_batch_per_step(toy, fast):
     batches = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf[::-1], jnp.roll(leaf, 1, 0)]), toy.batch)
 
     @fast
@@ -142,7 +142,7 @@ def test_one_batch_a_step(toy, fast):
         close(each, reference)
 
 
-def test_masked_examples_get_exactly_zero(toy, fast):
+def test_masked_examples_have_zero_meta_gradient(toy, fast):
     batch = {**toy.batch, "real": jnp.array([1, 0, 1, 0])}
     got = _simple(toy, fast, batch=batch)(toy.weights)
     np.testing.assert_array_equal(got.meta == 0, [False, True, False, True])
@@ -160,7 +160,7 @@ def _simple(toy, fast, adjoint=None, num_steps=2, optimizer=None, **changes):
     )  # fmt: skip
 
 
-def test_vmap_over_tasks_is_a_loop_over_tasks(toy, fast):
+def test_vmap_equals_loop_over_problems(toy, fast):
     def gradient(weights, params, batch, outer_batch):
         return mg.meta_gradient(
             mg.WeightedLoss(toy.examples, chunk=2), toy.outer, params, weights, batch, outer_batch,
@@ -191,7 +191,7 @@ def _count(jaxpr, name, times=1):
 
 @pytest.mark.parametrize(("adjoint", "products"), [(mg.WeightedMixedMode(), 3), (mg.FirstOrder(), 0)])
 @pytest.mark.parametrize("remat", ["save_grads", "recursive"])
-def test_number_of_hessian_products(adjoint, products, remat):
+def test_adjoint_computes_expected_hessian_products(adjoint, products, remat):
     # lgamma's derivative is digamma, digamma's is polygamma: only a second derivative evaluates it.
     def examples(params, batch):
         return jax.lax.lgamma(params * batch)
@@ -208,13 +208,13 @@ def test_number_of_hessian_products(adjoint, products, remat):
     assert _count(jaxpr.jaxpr, "polygamma") == products
 
 
-def test_biased_adjoints_are_what_they_say(toy, fast):
+def test_biased_adjoints_match_their_definition(toy, fast):
     exact = _simple(toy, fast, num_steps=3)(toy.weights)
     last = _simple(toy, fast, mg.Truncated(1), num_steps=3)(toy.weights)
     close(last.meta, exact.aux.alignment_KM[-1])
     assert last.aux.losses_K.shape == (3,)
     first = _simple(toy, fast, mg.FirstOrder(), num_steps=3)(toy.weights)
-    # With SGD every step's cotangent is then -rate times the outer gradient.
+    # With SGD, the cotangent of every step is -rate times the outer gradient.
     outer = jax.grad(toy.outer)(first.aux.params, toy.outer_batch)
     direction = jax.tree.map(lambda leaf: -0.3 * leaf, outer)
     _, start = jax.jvp(lambda p: toy.examples(p, toy.batch), (toy.lora,), (direction,))
@@ -223,7 +223,7 @@ def test_biased_adjoints_are_what_they_say(toy, fast):
     close(_simple(toy, fast, mg.FirstOrder(), 1)(toy.weights).meta, _simple(toy, fast, None, 1)(toy.weights).meta)
 
 
-def test_outer_auxiliary_output_and_one_compilation(toy, fast):
+def test_meta_gradient_with_aux_compiles_once(toy, fast):
     traces = []
 
     @fast
@@ -241,7 +241,7 @@ def test_outer_auxiliary_output_and_one_compilation(toy, fast):
     assert first.params is None
 
 
-def test_weights_without_a_derivative_are_refused():
+def test_meta_gradient_rejects_integer_weights():
     loss = mg.WeightedLoss(lambda params, batch: (params - batch) ** 2)
     with pytest.raises(ValueError, match="weights are int32, which has no derivative"):
         mg.meta_gradient(
@@ -255,13 +255,13 @@ def test_weights_without_a_derivative_are_refused():
     [
         ({"num_steps": 0}, "num_steps=0"),
         ({"adjoint": mg.WeightedMixedMode()}, "needs inner_loss=WeightedLoss"),
-        ({"adjoint": mg.FirstOrder}, "is no adjoint; give an instance"),
-        ({"adjoint": "first_order"}, "adjoint='first_order' is no adjoint"),
+        ({"adjoint": mg.FirstOrder}, "is not an adjoint; pass an instance"),
+        ({"adjoint": "first_order"}, "adjoint='first_order' is not an adjoint"),
         ({"adjoint": mg.Truncated(1), "wrt_params": True}, "cuts off the initial parameters"),
         ({"batch_per_step": True}, r"leading axis of num_steps=2.*\(4,\)"),
     ],
 )
-def test_mistakes_are_named(settings, message):
+def test_meta_gradient_names_invalid_argument(settings, message):
     with pytest.raises(ValueError, match=message):
         mg.meta_gradient(
             lambda params, meta, batch: params * jnp.sum(meta * batch), lambda p, b: p, jnp.float32(1.0), jnp.ones(4),
@@ -273,10 +273,10 @@ def test_mistakes_are_named(settings, message):
     ("build", "message"),
     [
         (lambda: mg.ReverseUnroll("blocks"), "remat='blocks' is not one of 'none', 'step'"),
-        (lambda: mg.MixedMode("offload"), "'offload' is not offered"),
+        (lambda: mg.MixedMode("offload"), "'offload' is not supported"),
         (lambda: mg.Truncated(0), "give at least 1"),
     ],
 )
-def test_policies_that_do_not_exist(build, message):
+def test_adjoint_rejects_invalid_settings(build, message):
     with pytest.raises(ValueError, match=message):
         build()

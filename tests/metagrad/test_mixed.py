@@ -1,4 +1,4 @@
-"""mixed_grad against jax.grad, wherever it may stand."""
+"""Tests of mixed_grad against jax.grad under other transformations."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def problem(x64):
 
 
 def unrolled(gradient, wrap=lambda step: step):
-    """Three steps whose loss shares a matrix, uses integers, returns aux, and closes over a tracer."""
+    """Builds three steps with a loss that reuses a matrix, has integers and aux, and closes over a tracer."""
 
     def loss(params, batch, scale):
         hidden = jnp.tanh(batch["x"] @ params["w"] * scale)
@@ -56,7 +56,7 @@ def derivative(gradient, wrap):
 
 
 @pytest.mark.parametrize("wrap", [lambda step: step, jax.checkpoint], ids=["plain", "checkpoint"])
-def test_equals_reverse_over_reverse_under_jit_and_vmap(wrap, problem, fast):
+def test_mixed_grad_equals_grad_under_jit_and_vmap(wrap, problem, fast):
     args = arguments(problem)
     reference = fast(derivative(plain, wrap))(*args)
     close(fast(derivative(mg.mixed_grad, wrap))(*args), reference)
@@ -65,7 +65,7 @@ def test_equals_reverse_over_reverse_under_jit_and_vmap(wrap, problem, fast):
     close(jax.tree.map(lambda leaf: leaf[1], fast(batched)(*many)), reference)
 
 
-def test_derivative_of_a_vmap_with_integers_closed_over(x64):
+def test_mixed_grad_in_vmap_with_captured_integers(x64):
     rows = jnp.array([[0, 1], [2, 3]])
 
     def total(gradient):
@@ -78,7 +78,7 @@ def test_derivative_of_a_vmap_with_integers_closed_over(x64):
     close(jax.grad(total(mg.mixed_grad))(w), jax.grad(total(plain))(w))
 
 
-def test_several_arguments_value_and_static_objects(x64):
+def test_mixed_value_and_grad_with_static_arguments(x64):
     def loss(x, power, y, mode="exp"):
         return jnp.sum(x**power * getattr(jnp, mode)(y * x))
 
@@ -92,7 +92,7 @@ def test_several_arguments_value_and_static_objects(x64):
     close(of(mg.mixed_value_and_grad), of(jax.value_and_grad))
 
 
-def test_only_the_forward_derivative_of_the_gradient_is_taken():
+def test_mixed_grad_uses_forward_over_reverse():
     # lgamma' = digamma, digamma' = polygamma; reverse over reverse would need the backward pass transposed.
     def outer(x):
         return jnp.sum(mg.mixed_grad(lambda x: jnp.sum(jax.lax.lgamma(x)))(x) ** 2)
@@ -101,7 +101,7 @@ def test_only_the_forward_derivative_of_the_gradient_is_taken():
     assert text.count("polygamma") == 1
 
 
-def test_constants_that_are_not_differentiated_cost_nothing(fast):
+def test_mixed_grad_constants_need_no_memory(fast):
     # The cotangent of a big closed-over matrix would be as big as the matrix.
     big = jnp.ones((600, 600), jnp.float32)
 
@@ -121,7 +121,7 @@ def squared_gradient(gradient):
     return lambda x: jnp.sum(gradient(cubed)(x) ** 2)
 
 
-def test_third_order_reverse_mode_is_exact(x64):
+def test_mixed_grad_third_derivative_is_exact(x64):
     def third(gradient):
         return jax.grad(lambda x: jnp.sum(jax.grad(squared_gradient(gradient))(x) ** 2))(jnp.arange(1.0, 4.0))
 
@@ -142,7 +142,7 @@ def test_third_order_reverse_mode_is_exact(x64):
     ],
     ids=["jvp", "jit", "jacfwd", "hessian", "linearize", "grad of jvp", "scan", "mixed_grad"],
 )
-def test_forward_mode_is_refused_by_name(forward):
+def test_mixed_grad_rejects_forward_mode(forward):
     with pytest.raises((UserError, TypeError), match=r"mixed_grad has no forward-mode derivative.*use jax.grad"):
         forward(squared_gradient(mg.mixed_grad), jnp.ones(2))
 
@@ -158,13 +158,13 @@ def test_forward_mode_is_refused_by_name(forward):
         (0.0, "must be an int or a tuple"),
     ],
 )
-def test_wrong_argnums_are_refused(argnums, message):
+def test_mixed_grad_rejects_invalid_argnums(argnums, message):
     with pytest.raises(UserError, match=message) as caught:
         mg.mixed_grad(lambda x, y: jnp.sum(x * y), argnums)(jnp.ones(2), jnp.ones(2))
     assert isinstance(caught.value, TypeError)
 
 
-def test_argnums_may_be_negative_numpy_or_list():
+def test_mixed_grad_accepts_negative_numpy_list_argnums():
     def loss(x, y):
         return jnp.sum(x * y**2)
 

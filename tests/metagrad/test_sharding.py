@@ -1,4 +1,4 @@
-"""Meta-gradients over a mesh: examples split over devices, parameters on all of them."""
+"""Tests of meta-gradients on a mesh, with examples sharded and parameters replicated."""
 
 import chex
 import jax
@@ -27,17 +27,17 @@ def gradient(toy):
     return of
 
 
-def test_examples_split_over_devices_give_the_same_meta_gradient(x64, mesh, fast):
+def test_meta_gradient_is_equal_with_sharded_examples(x64, mesh, fast):
     toy = make(jax.random.key(0), count=8)
     split, everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
     args = jax.device_put(toy.lora, everywhere), *jax.device_put((toy.weights, toy.batch), split)
     sharded = fast(gradient(toy)).lower(*args).compile()
-    assert "all-reduce" in sharded.as_text()  # the split is real: gradients are summed over devices
+    assert "all-reduce" in sharded.as_text()  # gradients are summed over devices
     alone = fast(gradient(toy))(toy.lora, toy.weights, toy.batch)
     chex.assert_trees_all_close(sharded(*args), alone, rtol=1e-11, atol=1e-13)
 
 
-def test_mixed_grad_in_a_reverse_unroll_over_devices(x64, mesh, fast):
+def test_mixed_grad_is_equal_with_sharded_examples(x64, mesh, fast):
     toy = make(jax.random.key(0), count=8)
 
     def inner(lora, weights_M, batch):

@@ -1,4 +1,4 @@
-"""Wrong arguments of meta_gradient and adapt: one line that names the value and the fix."""
+"""Tests of invalid arguments of meta_gradient and adapt: one line that names the value and the fix."""
 
 import jax
 import jax.numpy as jnp
@@ -62,13 +62,13 @@ def gradient(inner_loss=inner, outer_loss=outer, params=PARAMS, meta=META, batch
     ],
 )
 @pytest.mark.parametrize("adjoint", [mg.MixedMode(), mg.ReverseUnroll()], ids=["mixed", "reverse"])
-def test_meta_gradient_names_wrong_arguments(changes, message, adjoint):
+def test_meta_gradient_rejects_invalid_arguments(changes, message, adjoint):
     with pytest.raises(UserError, match=message) as caught:
         gradient(**changes, adjoint=adjoint)
     assert "\n" not in str(caught.value)
 
 
-def test_weighted_loss_names_wrong_results():
+def test_weighted_loss_rejects_invalid_results():
     def of(examples, weights):
         return mg.WeightedLoss(examples)(jnp.float32(1.0), weights, jnp.ones(2))
 
@@ -78,14 +78,14 @@ def test_weighted_loss_names_wrong_results():
         of(lambda p, b: p * b, [1.0, 2.0])
 
 
-def test_adapt_names_wrong_arguments():
+def test_adapt_rejects_invalid_arguments():
     for changes in ({"optimizer": "adam"}, {"params": {"w": jnp.ones(3, jnp.int32)}}, {"num_steps": 1.5}):
         settings = {"params": PARAMS, "optimizer": optax.sgd(0.1), "num_steps": 2} | changes
         with pytest.raises(UserError):
             mg.adapt(inner, settings.pop("params"), META, None, **settings)
 
 
-def test_numbers_and_numpy_arrays_are_accepted():
+def test_meta_gradient_accepts_numbers_and_numpy():
     found = gradient(lambda p, m, b: m * p**2, lambda p, b: p**2, 1.0, 0.5)
     # p_2 = p_0 (1 - 0.2 m)^2
     np.testing.assert_allclose(found.meta, 4 * (1 - 0.2 * 0.5) ** 3 * -0.2, rtol=1e-6)
@@ -96,20 +96,20 @@ def unused(extra, **changes):
     return gradient(meta={**META, "extra": extra, "count": 3}, **changes)
 
 
-def test_unused_meta_is_refused_by_name():
+def test_meta_gradient_names_unused_meta():
     for run in (unused, jax.jit(unused), jax.vmap(unused)):
         with pytest.raises(UserError, match=r"meta\['extra'\]: neither the inner gradient nor the optimizer"):
             run(jnp.ones(2))
 
 
-def test_unused_meta_is_zero_when_asked():
+def test_unused_meta_zero_gives_zero():
     found = unused(jnp.ones(2), unused_meta="zero").meta
     np.testing.assert_array_equal(found["extra"], 0)
     assert found["count"] == 0
     assert found["decay"] != 0
 
 
-def test_meta_beside_the_gradient_counts_as_unused():
+def test_meta_outside_gradient_is_unused():
     with pytest.raises(UserError, match="extra"):
         unused(jnp.float32(1.0), inner_loss=lambda p, m, b: inner(p, m, b) + m["extra"])
     weighted = mg.WeightedLoss(lambda p, b: p["w"] * b, weights=lambda meta, batch: meta["decay"] * batch)
@@ -117,6 +117,6 @@ def test_meta_beside_the_gradient_counts_as_unused():
         gradient(weighted, batch=jnp.ones(3))
 
 
-def test_meta_used_by_optimizer_or_at_value_zero_passes():
+def test_meta_used_by_optimizer_is_accepted():
     assert unused(jnp.float32(0.1), optimizer=lambda meta: optax.sgd(meta["extra"])).meta["extra"] != 0
     assert gradient(meta={"scale": jnp.zeros(3), "decay": jnp.float32(0.0)}).meta["decay"] != 0

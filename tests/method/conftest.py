@@ -1,6 +1,6 @@
-"""Real parts at a small size: the embedded model and tokenizer, a handful of tasks.
+"""Components of the embedded model with a few problems.
 
-Parts and learners live as long as the session, so that each jitted function compiles once.
+Components and learners have session scope, so that each jitted function compiles once.
 """
 
 import functools
@@ -14,39 +14,40 @@ from mass_jax.method.meta_step import TaskBatch
 from mass_jax.method.text import Rollout
 from mass_jax.tasks.base import Example, Rejected
 from mass_jax.training.components import assemble
+from mass_jax.training.learners import mass_learner
 
 TASKS, EXAMPLES = 3, 4
 
 
 @pytest.fixture(scope="session")
-def parts():
+def components():
     return assemble(Config(num_examples=EXAMPLES, num_train_problems=20, num_eval_problems=10, num_attempts=3))
 
 
 @pytest.fixture(scope="session")
-def learner(parts):
-    """Learners by outer loss and control, one object each."""
-    return functools.lru_cache(parts.learner)
+def learner(components):
+    """Returns learners by outer loss and control, one object each."""
+    return functools.cache(functools.partial(mass_learner, components.config, components.loop, components.scorer))
 
 
 @pytest.fixture(scope="session")
-def problems(parts):
-    return parts.problems(seed=0).train[:TASKS]
+def problems(components):
+    return components.problems(seed=0).train[:TASKS]
 
 
 @pytest.fixture
-def batch(parts, problems):
-    """A batch made without sampling: right, wrong and unparsable examples, gold solutions."""
+def batch(components, problems):
+    """A batch that is not sampled: correct, incorrect and rejected examples with gold solutions."""
     parsed = []
     for problem in problems:
         x, operator, y = problem.problem.split()
         other = f"{y} {operator} {x}" if x != y else f"{x} {operator} {(int(y) + 1) % 10}"
         rows = [Example(other, "1 2"), Example(f"1 {operator} 2", "0 3"), Example(f"2 {operator} 2", "0 4")]
         parsed.append([*rows, Rejected("a test")])
-    practice = parts.dialogue.encode(problems, [[""] * EXAMPLES for _ in problems], parsed)
+    practice = components.dialogue.encode(problems, [[""] * EXAMPLES for _ in problems], parsed)
     generated = Rollout(practice.scorer_texts, np.full(practice.scorer_texts.target_BT.shape, -0.1, np.float32))
-    adapters = parts.loop.init_adapters(jax.random.split(jax.random.key(0), TASKS))
+    adapters = components.loop.init_adapters(jax.random.split(jax.random.key(0), TASKS))
     right = np.ones((TASKS, 1), np.float32)
     return TaskBatch(
-        practice.examples, practice.scorer_texts, generated, parts.dialogue.gold(problems), right, adapters
+        practice.examples, practice.scorer_texts, generated, components.dialogue.gold(problems), right, adapters
     )

@@ -1,29 +1,29 @@
-"""The mechanism that MASS rests on: the exact reward tells useful examples from others, before anything is trained."""
+"""The exact reward ranks useful examples first, before anything is trained."""
 
 import jax
 import numpy as np
 
 from mass_jax.method import meta_step
 from mass_jax.stats import auc
-from mass_jax.training import example_metrics, train
+from mass_jax.training import example_metrics, rollout
 
 STEPS, TASKS, EXAMPLES = 20, 8, 8
 
 
-def test_rewards_rank_right_examples_of_the_same_operator_first(parts, learner):
-    gold, start = learner("gold"), parts.pretrained()
-    problems = parts.problems(seed=0).train
+def test_rewards_rank_useful_examples_first(components, learner):
+    gold, start = learner("gold"), components.pretrained()
+    problems = components.problems(seed=0).train
     gradients = jax.jit(meta_step.score_gradients, static_argnames="learner")
     rewards, useful = [], []
     for i in range(STEPS):
         key = jax.random.fold_in(jax.random.key(0), i)
         tasks = [problems[(i * TASKS + j) % len(problems)] for j in range(TASKS)]
-        practice, _ = train.write_examples(parts, start, tasks, jax.random.split(key, TASKS), EXAMPLES)
+        practice, _ = rollout.write_examples(components, start, tasks, jax.random.split(key, TASKS), EXAMPLES)
         adapters = gold.loop.init_adapters(jax.random.split(jax.random.fold_in(key, 1), TASKS))
-        solutions, right_NJ = parts.dialogue.gold(tasks), np.ones((TASKS, 1), np.float32)
+        solutions, right_NJ = components.dialogue.gold(tasks), np.ones((TASKS, 1), np.float32)
         batch = meta_step.TaskBatch(practice.examples, practice.scorer_texts, None, solutions, right_NJ, adapters)
         found = gradients(gold, start, np.full((TASKS, EXAMPLES), 0.5, np.float32), batch)
         kept = practice.kept_NM.astype(bool)
         rewards.append(-np.asarray(found.meta)[kept])
-        useful.append(example_metrics.useful_examples(parts, tasks, practice)[kept])
+        useful.append(example_metrics.useful_examples(components, tasks, practice)[kept])
     assert auc(np.concatenate(rewards), np.concatenate(useful)) > 0.65

@@ -1,4 +1,4 @@
-"""The real meta-step of the real model: exactness, independence of tasks, warm-up, faults."""
+"""Meta-step of the embedded model: exactness, independence of problems, warm-up and faults."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ gradients = jax.jit(meta_step.score_gradients, static_argnames="learner")
 
 
 def widen(tree):
-    """Floating leaves in float64; the caller runs under x64."""
+    """Casts floating-point leaves to float64; requires x64."""
 
     def one(leaf):
         return jnp.asarray(leaf, jnp.float64) if jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating) else leaf
@@ -35,10 +35,10 @@ def with_loop(learner, **changes):
 
 
 @pytest.fixture
-def wide(parts, batch):
+def wide(components, batch):
     """Weights, scores and a batch in float64."""
     scores = np.random.default_rng(0).uniform(0.2, 0.8, (batch.right_NJ.shape[0], 4))
-    return Weights({}, widen(parts.params)), jnp.asarray(scores), widen(batch)
+    return Weights({}, widen(components.params)), jnp.asarray(scores), widen(batch)
 
 
 @functools.partial(jax.jit, static_argnames="learner")
@@ -53,7 +53,7 @@ def test_score_gradients_equal_reverse_over_reverse(x64, learner, wide):
     exact = gradients(with_loop(learner("gold"), adjoint=mg.ReverseUnroll()), *wide)
     assert relative(found.meta, exact.meta) < 1e-10
     np.testing.assert_allclose(found.value, exact.value, rtol=1e-12)
-    assert (found.meta[:, 3] == 0).all()  # the example that did not parse
+    assert (found.meta[:, 3] == 0).all()  # the rejected example
     assert (jnp.abs(found.meta[:, :3]) > 0).all()
 
 
@@ -67,17 +67,17 @@ def test_score_gradients_equal_central_differences(x64, learner, wide):
         np.testing.assert_allclose(exact[:, m], (above - below) / (2 * step), rtol=1e-6, atol=1e-9)
 
 
-def test_sharing_a_batch_does_not_change_a_task(x64, learner, wide):
+def test_score_gradients_are_independent_of_batch(x64, learner, wide):
     weights, scores, batch = wide
     together = gradients(learner("gold"), weights, scores, batch).meta
     for n in range(scores.shape[0]):
-        # the same task with the other tasks replaced by copies of it: same shapes, other company
+        # the same shapes, with the other problems replaced by copies of this one
         alone = jax.tree.map(lambda leaf, n=n: jnp.stack([leaf[n]] * leaf.shape[0]), (scores, batch))
         np.testing.assert_allclose(gradients(learner("gold"), weights, *alone).meta[0], together[n], rtol=1e-12)
 
 
-def test_the_scorer_gradient_is_that_of_the_whole_objective(x64, learner, wide):
-    """VJP of the scorer outside the unroll = gradient of the mean outer loss through scorer and inner loop at once."""
+def test_scorer_gradient_equals_whole_objective_gradient(x64, learner, wide):
+    """The VJP of the scorer outside the unroll equals the gradient through the scorer and the inner loop at once."""
     weights, _, batch = wide
     gold = learner("gold")
     eta = widen(score.init(jax.random.key(1), gold.scorer))
@@ -92,13 +92,13 @@ def test_the_scorer_gradient_is_that_of_the_whole_objective(x64, learner, wide):
     assert relative(*(jax.flatten_util.ravel_pytree(tree)[0] for tree in (by_parts, whole))) < 1e-10
 
 
-def test_a_generator_with_its_own_adapter_acts_as_the_merged_one(x64, parts, learner, wide):
-    """Generator adapter and inner adapter together = inner adapter over merged weights, to rounding."""
+def test_generator_adapter_equals_merged_weights(x64, components, learner, wide):
+    """Both adapters together equal the inner adapter over merged weights, up to rounding."""
     _, scores, batch = wide
-    base = widen(parts.params)
-    own = lora.init(jax.random.key(3), parts.solver.config, rank=2)
+    base = widen(components.params)
+    own = lora.init(jax.random.key(3), components.solver.config, rank=2)
     own = jax.tree.map(lambda leaf: 0.1 * jax.random.normal(jax.random.key(4), leaf.shape, leaf.dtype), own)
-    over_adapter = with_loop(learner("gold"), solver=dataclasses.replace(parts.solver, generator="lora"))
+    over_adapter = with_loop(learner("gold"), solver=dataclasses.replace(components.solver, generator="lora"))
     one = outer_losses(over_adapter, Weights(base, own), scores, batch)
     two = outer_losses(learner("gold"), Weights({}, lora.merge(base, own)), scores, batch)
     assert relative(one, two) < 1e-10
@@ -107,10 +107,10 @@ def test_a_generator_with_its_own_adapter_acts_as_the_merged_one(x64, parts, lea
 _step = jax.jit(meta_step.meta_step, static_argnames="learner")
 
 
-def run_step(parts, learner, batch, step, policy=None):
-    # optax's Adam raises a float to an integer count, which strict promotion refuses
+def run_step(components, learner, batch, step, policy=None):
+    # optax's Adam raises a float to an integer power, which strict promotion rejects
     with jax.numpy_dtype_promotion("standard"):
-        state = meta_step.init_state(jax.random.key(0), learner, parts.params if policy is None else policy)
+        state = meta_step.init_state(jax.random.key(0), learner, components.params if policy is None else policy)
         state = state._replace(step=jnp.asarray(step, jnp.int32))
         new, output = _step(learner, state, {}, batch, jax.random.key(1))
     return state, new, output
@@ -121,29 +121,29 @@ def moved(before, after):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_warm_up_moves_the_scorer_only_and_later_steps_move_both(parts, learner, batch, training):
+def test_meta_step_warmup_trains_scorer_only(components, learner, batch, training):
     gold = learner("gold")
-    before, after, _ = run_step(parts, gold, batch, step=gold.warmup_steps if training else 0)
+    before, after, _ = run_step(components, gold, batch, step=gold.warmup_steps if training else 0)
     assert moved(before.scorer, after.scorer)
     assert moved(before.policy, after.policy) is training
 
 
-def test_non_finite_weights_are_skipped_and_counted(parts, learner, batch):
-    broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), parts.params)
-    before, after, output = run_step(parts, learner("gold"), batch, learner("gold").warmup_steps, broken)
+def test_meta_step_skips_non_finite_weights(components, learner, batch):
+    broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), components.params)
+    before, after, output = run_step(components, learner("gold"), batch, learner("gold").warmup_steps, broken)
     assert int(output.metrics["tasks_not_finite"]) == len(output.rewards_NM)
     assert int(after.policy_opt_state.notfinite_count) == 1
     assert not moved(before.scorer, after.scorer)
 
 
 @pytest.mark.parametrize("outer", ["gold", "verifier"])
-def test_one_bad_task_does_not_spoil_the_others(parts, learner, batch, outer):
+def test_meta_step_isolates_non_finite_problem(components, learner, batch, outer):
     adapters = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), batch.adapters)
-    # What such a model samples has no probability either.
+    # Samples of a non-finite model have no log-probabilities either.
     logprobs = np.array(batch.solutions.logprobs_BT)
     logprobs[0] = np.nan
     bad = batch._replace(adapters=adapters, solutions=batch.solutions._replace(logprobs_BT=logprobs))
-    before, after, output = run_step(parts, learner(outer), bad, learner(outer).warmup_steps)
+    before, after, output = run_step(components, learner(outer), bad, learner(outer).warmup_steps)
     assert moved(before.policy, after.policy)
     assert int(output.metrics["tasks_not_finite"]) == 1
     assert (output.rewards_NM[0] == 0).all()
@@ -151,12 +151,12 @@ def test_one_bad_task_does_not_spoil_the_others(parts, learner, batch, outer):
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((after.policy, after.scorer)))
 
 
-def test_nothing_parsed_and_nothing_right_teaches_nothing_and_is_counted(parts, learner, batch):
-    """A generator whose every example fails to parse, and no verified attempt in the batch."""
+def test_meta_step_without_signal_changes_nothing(components, learner, batch):
+    """Every example is rejected, and no attempt is correct."""
     blank = jax.tree.map(np.zeros_like, batch.examples)
     batch = batch._replace(examples=blank, right_NJ=np.zeros_like(batch.right_NJ))
     verifier = learner("verifier")
-    before, after, output = run_step(parts, verifier, batch, step=verifier.warmup_steps)
+    before, after, output = run_step(components, verifier, batch, step=verifier.warmup_steps)
     assert int(output.metrics["tasks_without_signal"]) == len(output.rewards_NM)
     assert (output.rewards_NM == 0).all()
     assert not moved(before.scorer, after.scorer)
@@ -165,10 +165,10 @@ def test_nothing_parsed_and_nothing_right_teaches_nothing_and_is_counted(parts, 
 
 
 @pytest.mark.parametrize("generator", ["full", "lora"])
-def test_adapters_on_the_last_block_have_the_gradient_of_the_whole_model(x64, parts, learner, wide, generator):
-    """Meta-gradients by the suffix, against differences of losses of the whole model under wider adapters."""
+def test_last_block_adapters_match_whole_model(x64, components, learner, wide, generator):
+    """Meta-gradients of the last block match loss differences of the whole model under widened adapters."""
     weights, scores_NM, batch = wide
-    solver = dataclasses.replace(parts.solver, generator=generator, inner_blocks=1)
+    solver = dataclasses.replace(components.solver, generator=generator, inner_blocks=1)
     if generator == "lora":
         own = lora.init(jax.random.key(2), solver.config, 2, dtype=jnp.float64)
         weights = Weights(weights.policy, jax.tree.map(lambda leaf: leaf + 0.02, own))
@@ -186,7 +186,7 @@ def test_adapters_on_the_last_block_have_the_gradient_of_the_whole_model(x64, pa
 
 @dataclasses.dataclass(frozen=True)
 class _Whole(Solver):
-    """Reads nothing ahead: every inner step runs the whole model."""
+    """Runs the whole model in every inner step."""
 
     def read(self, weights, text):
         return text

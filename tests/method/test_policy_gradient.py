@@ -1,4 +1,4 @@
-"""Advantages and the clipped surrogate against their formulas."""
+"""Advantages and the clipped surrogate match their formulas."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import pytest
 from mass_jax.method.policy_gradient import clip_fraction, clipped_surrogate, group_advantages
 
 
-def test_advantages_are_centred_scaled_and_invariant_to_shift(x64):
+def test_advantages_are_normalized_and_shift_invariant(x64):
     rewards = np.random.default_rng(0).normal(size=(5, 12))
     advantages = group_advantages(jnp.asarray(rewards), eps=0.0)
     np.testing.assert_allclose(advantages.mean(-1), 0, atol=1e-12)
@@ -17,11 +17,11 @@ def test_advantages_are_centred_scaled_and_invariant_to_shift(x64):
 
 
 @pytest.mark.parametrize("eps", [0.0, 0.01])
-def test_a_group_without_differences_teaches_nothing(eps):
+def test_advantages_of_equal_rewards_are_zero(eps):
     assert (group_advantages(jnp.full((2, 6), 0.3), eps) == 0).all()
 
 
-def test_the_floor_keeps_noise_small():
+def test_advantage_floor_limits_noise():
     noise = 1e-4 * np.random.default_rng(1).normal(size=(1, 12))
     assert np.abs(group_advantages(jnp.asarray(noise), eps=0.01)).max() < 0.05
 
@@ -39,7 +39,7 @@ def surrogate_by_hand(logp, old, target, advantages, clip, level):
 
 
 @pytest.mark.parametrize("level", ["sequence", "token"])
-def test_surrogate_equals_the_formula_row_by_row(x64, level):
+def test_surrogate_equals_formula_per_row(x64, level):
     rng = np.random.default_rng(2)
     logp, old = -rng.exponential(0.4, size=(2, 8, 5))
     target = (rng.random((8, 5)) < 0.7).astype(float)
@@ -49,7 +49,7 @@ def test_surrogate_equals_the_formula_row_by_row(x64, level):
     np.testing.assert_allclose(got, surrogate_by_hand(logp, old, target, advantages, 0.2, level), rtol=1e-12)
 
 
-def test_on_policy_gradient_is_that_of_reinforce(x64):
+def test_on_policy_gradient_equals_reinforce(x64):
     rng = np.random.default_rng(3)
     logp = jnp.asarray(-rng.exponential(0.4, size=(4, 5)))
     advantages, target = jnp.asarray(rng.normal(size=4)), jnp.ones((4, 5))
@@ -62,7 +62,7 @@ def test_on_policy_gradient_is_that_of_reinforce(x64):
 
 
 @pytest.mark.parametrize(("shift", "advantage", "flows"), [(1.0, 1.0, False), (1.0, -1.0, True), (-1.0, 1.0, True)])
-def test_the_clip_stops_only_what_went_far_enough(shift, advantage, flows):
+def test_clip_stops_gradient_outside_range(shift, advantage, flows):
     old = jnp.full((1, 1), -2.0)
 
     def loss(x):

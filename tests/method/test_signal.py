@@ -1,4 +1,4 @@
-"""A training without a signal says so; real trainings of the embedded model."""
+"""Warnings for training without signal, with the embedded model."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ STEPS = 3
 
 
 class _Rejecting:
-    """The testbed's task, which accepts no example."""
+    """The testbed's task, rejecting every example."""
 
     def __init__(self, task):
         self._task = task
@@ -34,7 +34,7 @@ class _Rejecting:
 
 
 class _Failing(_Rejecting):
-    """The testbed's task, for which no answer is right."""
+    """The testbed's task, counting every answer as incorrect."""
 
     def parse_example(self, text, problem):
         return self._task.parse_example(text, problem)
@@ -44,27 +44,29 @@ class _Failing(_Rejecting):
 
 
 @pytest.fixture(scope="module")
-def small_parts():
+def small_components():
     sizes = {"steps": STEPS, "warmup_steps": 1, "tasks_per_step": 2, "num_examples": 2, "num_test_examples": 2}
     return assemble(Config(**sizes, num_attempts=2, num_train_problems=8, num_eval_problems=2))
 
 
-def with_task(parts, kind):
-    return dataclasses.replace(parts, dialogue=dataclasses.replace(parts.dialogue, task=kind(parts.dialogue.task)))
+def with_task(components, kind):
+    return dataclasses.replace(
+        components, dialogue=dataclasses.replace(components.dialogue, task=kind(components.dialogue.task))
+    )
 
 
 @pytest.fixture
 def warnings_of(caplog):
-    """Runs a training; returns its metrics and its warnings."""
+    """Returns a function that trains and returns metrics and warnings."""
 
-    def run(parts, workdir, outer):
+    def run(components, workdir, outer):
         caplog.clear()
-        problems = parts.problems(0).train
+        problems = components.problems(0).train
         with caplog.at_level(logging.WARNING, "absl"), jax.numpy_dtype_promotion("standard"):
             if outer == "grpo":
-                train.train_solver_grpo(parts, problems, seed=0, workdir=workdir, stop=runtime.Stop())
+                train.train_solver_grpo(components, problems, seed=0, workdir=workdir, stop=runtime.Stop())
             else:
-                train.train_mass(parts, problems, seed=0, outer=outer, workdir=workdir, stop=runtime.Stop())
+                train.train_mass(components, problems, seed=0, outer=outer, workdir=workdir, stop=runtime.Stop())
         lines = (workdir / "metrics.jsonl").read_text().splitlines()
         said = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING and "signal" in r.getMessage()]
         return [json.loads(line) for line in lines], said
@@ -75,14 +77,14 @@ def warnings_of(caplog):
 @pytest.mark.parametrize(
     ("kind", "outer", "advice"),
     [
-        (_Rejecting, "gold", "every example was rejected, most for 'a test'; raise --max_example_tokens"),
-        (_Failing, "verifier", "no attempt was right; raise --num_attempts"),
-        (_Failing, "grpo", "all attempts were wrong"),
+        (_Rejecting, "gold", "every example was rejected, most often for 'a test'; raise --max_example_tokens"),
+        (_Failing, "verifier", "no attempt was correct; raise --num_attempts"),
+        (_Failing, "grpo", "all attempts were incorrect"),
     ],
 )
-def test_training_without_signal_warns(small_parts, warnings_of, tmp_path, monkeypatch, kind, outer, advice):
+def test_training_without_signal_warns(small_components, warnings_of, tmp_path, monkeypatch, kind, outer, advice):
     monkeypatch.setattr(signal, "WINDOW", 2)
-    rows, said = warnings_of(with_task(small_parts, kind), tmp_path, outer)
+    rows, said = warnings_of(with_task(small_components, kind), tmp_path, outer)
     assert len(rows) == STEPS
     for row in rows:
         assert (row["tasks_without_signal"], row["frac_reward_zero_std"], row["reward_std"]) == (2, 1, 0)
@@ -93,14 +95,14 @@ def test_training_without_signal_warns(small_parts, warnings_of, tmp_path, monke
     assert advice in summary
 
 
-def test_training_with_signal_warns_of_nothing(small_parts, warnings_of, tmp_path):
-    rows, said = warnings_of(small_parts, tmp_path, "gold")
+def test_training_with_signal_does_not_warn(small_components, warnings_of, tmp_path):
+    rows, said = warnings_of(small_components, tmp_path, "gold")
     assert said == []
     assert all(row["frac_reward_zero_std"] == row["tasks_without_signal"] / 2 < 1 for row in rows)
 
 
-def test_reopened_training_repeats_its_summary(small_parts, warnings_of, tmp_path):
-    rejecting = with_task(small_parts, _Rejecting)
+def test_reopened_training_repeats_summary(small_components, warnings_of, tmp_path):
+    rejecting = with_task(small_components, _Rejecting)
     rows, _ = warnings_of(rejecting, tmp_path, "gold")
     again, said = warnings_of(rejecting, tmp_path, "gold")
     assert again == rows
@@ -116,14 +118,14 @@ def test_reopened_training_repeats_its_summary(small_parts, warnings_of, tmp_pat
         ([[1.0, 0.0, 1.0], [-1.0, 1.0, 0.0]], 0),
     ],
 )
-def test_metrics_count_one_mask(rewards, silent):
+def test_signal_metrics_match_has_signal(rewards, silent):
     found = signal_metrics(jnp.array(rewards))
     assert int(found["tasks_without_signal"]) == silent
     assert float(found["frac_reward_zero_std"]) == silent / len(rewards)
     np.testing.assert_array_equal(has_signal(jnp.array(rewards)), [len(set(row)) > 1 for row in rewards])
 
 
-def test_watch_warns_once_a_window(caplog):
+def test_watch_warns_once_per_window(caplog):
     silent, heard = {"frac_reward_zero_std": 1.0, "kept_share": 0.5}, {"frac_reward_zero_std": 0.5}
     watch = SignalWatch("mass gold", [silent] * 7)
     with caplog.at_level(logging.INFO, "absl"):
@@ -138,7 +140,7 @@ def test_watch_warns_once_a_window(caplog):
     assert "30 of 31 steps (97 %) had no signal" in caplog.text
 
 
-def test_watch_summarizes_rare_silence_as_information(caplog):
+def test_watch_logs_rare_silence_as_info(caplog):
     watch = SignalWatch("mass", [{"frac_reward_zero_std": 1.0}] + [{"frac_reward_zero_std": 0.0}] * 20)
     with caplog.at_level(logging.INFO, "absl"):
         watch.summarize()

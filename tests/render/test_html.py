@@ -40,5 +40,5 @@ def test_environment_rejects_undefined_names():
         rendered("{{ missing }}")
 
 
-def test_visible_text_always_encodes():
+def test_visible_text_encodes_to_utf8():
     visible("".join(map(chr, [*range(0x11000), *range(0xE0000, 0xE0200), 0x10FFFF]))).encode("utf-8")

@@ -1,4 +1,7 @@
-"""One of two processes that meet what they must agree on: python agree_child.py SHARED OWN COORDINATOR INDEX."""
+"""One of two processes that must agree on rows, workdirs and checkpoints.
+
+Usage: python agree_child.py SHARED OWN COORDINATOR INDEX
+"""
 
 import json
 import pathlib
@@ -17,7 +20,7 @@ def main(shared: str, own: str, coordinator: str, index: str) -> None:
         runtime.agreed_maximum(0)
         found["locked"] = (pathlib.Path(shared) / ".lock").exists()
         runtime.claim_workdir(pathlib.Path(shared), "{}")
-    runtime.claim_workdir(pathlib.Path(shared), "{}")  # as they are to stay
+    runtime.claim_workdir(pathlib.Path(shared), "{}")  # settings that exist already are kept
     try:
         with runtime.lock_workdir(pathlib.Path(f"{own[:-1]}held")):
             found["held"] = "acquired"
@@ -33,7 +36,7 @@ def main(shared: str, own: str, coordinator: str, index: str) -> None:
     with runtime.Checkpoints(checkpoints) as saved:
         for step in (1, 2):
             saved.save(step, state)
-    if runtime.is_first():  # what the second process wrote of the newest; it is more than fits in the index
+    if runtime.is_first():  # process 1's part of the newest checkpoint, too large for the index
         damaged = [path for path in (checkpoints / "2").rglob("*process_1/d/*") if path.is_file()]
         for path in damaged:
             path.write_bytes(b"")

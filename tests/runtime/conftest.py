@@ -1,4 +1,4 @@
-"""The whole meta-step at the smallest size that every mesh of 8 devices divides."""
+"""Meta-step at the smallest size that is divisible by every mesh of 8 devices."""
 
 import functools
 
@@ -47,7 +47,7 @@ def rows(seed, count):
 
 
 def problem(dtype):
-    """State and batch; the scorer's head is not zero, so that its trunk has gradients too."""
+    """Returns state and batch; the scorer's head is not zero, so that its trunk has gradients."""
     made = learner()
     params = made.solver.model.init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
     adapters = made.loop.init_adapters(jax.random.split(jax.random.key(1), TASKS))

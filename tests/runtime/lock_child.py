@@ -1,4 +1,7 @@
-"""Runs that start at the same instant: python lock_child.py WORKDIR COUNT; prints one line for each."""
+"""Processes that lock a workdir at the same instant; prints one line for each.
+
+Usage: python lock_child.py WORKDIR COUNT
+"""
 
 import os
 import pathlib
@@ -23,7 +26,7 @@ def main(workdir: str, count: str) -> None:
 
 
 def attempt(workdir: pathlib.Path) -> None:
-    """Holds the workdir for long enough that all others find it held."""
+    """Holds the lock until all other processes have tried to take it."""
     try:
         with runtime.lock_workdir(workdir):
             os.write(1, f"held by {os.getpid()}\n".encode())

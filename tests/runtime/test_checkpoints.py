@@ -1,4 +1,4 @@
-"""Checkpoints with real files: resumed, kept, damaged."""
+"""Tests for mass_jax.runtime.checkpoints, with real files."""
 
 import contextlib
 import math
@@ -19,7 +19,7 @@ def state_of(value):
 
 
 def damage(directory):
-    """Cuts every data file of a checkpoint short."""
+    """Truncates every file of a checkpoint."""
     for path in directory.rglob("*"):
         if path.is_file() and path.stat().st_size:
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -33,12 +33,12 @@ def saved(tmp_path):
     return tmp_path
 
 
-def test_nothing_to_restore(tmp_path):
+def test_restore_returns_none_without_checkpoints(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.restore(state_of(0)) is None
 
 
-def test_the_newest_is_restored_bit_for_bit_and_two_are_kept(saved):
+def test_checkpoints_keep_two_and_restore_newest(saved):
     with Checkpoints(saved) as checkpoints:
         step, state = checkpoints.restore(state_of(0))
     assert step == 3
@@ -46,7 +46,7 @@ def test_the_newest_is_restored_bit_for_bit_and_two_are_kept(saved):
     assert sorted(int(path.name) for path in saved.iterdir() if path.name.isdigit()) == [2, 3]
 
 
-def test_a_damaged_newest_one_costs_only_its_own_steps(saved):
+def test_restore_skips_damaged_newest_checkpoint(saved):
     damage(saved / "3")
     with Checkpoints(saved) as checkpoints:
         step, state = checkpoints.restore(state_of(0))
@@ -54,16 +54,16 @@ def test_a_damaged_newest_one_costs_only_its_own_steps(saved):
     assert float(state["weights"][0, 0]) == 2
 
 
-def test_if_all_are_damaged_the_error_says_what_to_do(saved):
+def test_restore_refuses_only_damaged_checkpoints(saved):
     for step in (2, 3):
         damage(saved / str(step))
-    for _ in range(2):  # a second start fails too: nothing was removed
-        with Checkpoints(saved) as checkpoints, pytest.raises(UserError, match="remove it to start anew"):
+    for _ in range(2):  # the second try fails too, since nothing was removed
+        with Checkpoints(saved) as checkpoints, pytest.raises(UserError, match="remove it to start over"):
             checkpoints.restore(state_of(0))
     assert sorted(int(path.name) for path in saved.iterdir() if path.name.isdigit()) == [2, 3]
 
 
-def test_sound_checkpoints_of_another_state_are_kept(saved):
+def test_restore_keeps_checkpoints_of_other_state(saved):
     with Checkpoints(saved) as checkpoints:
         with pytest.raises(UserError, match="can be read"):
             checkpoints.restore(state_of(0) | {"new": jnp.zeros(2)})
@@ -73,9 +73,9 @@ def test_sound_checkpoints_of_another_state_are_kept(saved):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 1 MB with a checkpoint of step 1."""
+    """Directory on a 1 MB disk, with a checkpoint of step 1."""
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", tmp_path], check=False).returncode:
-        pytest.skip("only root can make a small disk")
+        pytest.skip("mounting a small disk requires root")
     try:
         with Checkpoints(tmp_path / "saved") as checkpoints:
             checkpoints.save(1, SMALL)
@@ -88,8 +88,8 @@ SMALL = {"x": np.ones(4, np.float32)}
 LARGE = {"x": np.random.default_rng(0).random(2**20, np.float32)}
 
 
-def test_a_full_disk_is_named_and_leaves_the_last_good_checkpoint(small_disk):
-    with pytest.raises(UserError, match=r"no space left for .*saved; step 1 is saved: free some"):  # noqa: SIM117
+def test_save_reports_full_disk(small_disk):
+    with pytest.raises(UserError, match=r"no space left for .*saved; step 1 is saved: free some space"):  # noqa: SIM117
         with Checkpoints(small_disk) as checkpoints:
             checkpoints.save(2, jax.tree.map(jnp.asarray, LARGE))
     with Checkpoints(small_disk) as checkpoints:
@@ -98,20 +98,20 @@ def test_a_full_disk_is_named_and_leaves_the_last_good_checkpoint(small_disk):
     np.testing.assert_array_equal(state["x"], SMALL["x"])
 
 
-def test_a_save_that_failed_while_another_error_ends_the_run_is_logged(small_disk, caplog):
+def test_exit_logs_failed_save_after_exception(small_disk, caplog):
     with contextlib.suppress(KeyError), Checkpoints(small_disk) as checkpoints:
         checkpoints.save(2, jax.tree.map(jnp.asarray, LARGE))
         raise KeyError
     assert "the last save failed: no space left for" in caplog.text
 
 
-def test_who_stops_a_run_hears_that_its_last_save_failed(small_disk):
+def test_exit_raises_failed_save_after_interrupt(small_disk):
     with pytest.raises(UserError, match="step 1 is saved"), Checkpoints(small_disk) as checkpoints:  # noqa: PT012
         checkpoints.save(2, jax.tree.map(jnp.asarray, LARGE))
         raise Interrupted(signal.SIGTERM)
 
 
-def test_another_topology_restores_the_same_numbers(tmp_path):
+def test_restore_works_on_another_mesh(tmp_path):
     state = {"q_proj": {"kernel": jnp.arange(2 * 8 * 8.0).reshape(2, 8, 8)}}
     layouts = [("fsdp:2,tensor:4", "", 1), ("", "data:2,fsdp:4", 8), ("data:2,fsdp:4", "fsdp:2", 2)]
     for saved, restored, count in layouts:

@@ -1,4 +1,4 @@
-"""Damage to the files of a checkpoint, with real files."""
+"""Tests for mass_jax.runtime.checksums: damage to files of a checkpoint."""
 
 import json
 import logging
@@ -35,7 +35,7 @@ def saved(sound, tmp_path):
 
 
 def restored_step(directory):
-    """The step that is restored, whose arrays must be those that were saved."""
+    """Returns the restored step, after a comparison with the saved arrays."""
     with Checkpoints(directory) as checkpoints:
         step, state = checkpoints.restore(state_of(0))
     jax.tree.map(np.testing.assert_array_equal, state, state_of(step))

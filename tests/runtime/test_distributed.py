@@ -1,4 +1,4 @@
-"""Two real processes on loopback: they train, are killed, go on, and come to what one process comes to."""
+"""Tests for mass_jax.runtime.distributed, with real processes on loopback."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def weights(path):
 
 
 @pytest.mark.slow
-def test_two_processes_killed_and_resumed_equal_one(environment, tmp_path):
+def test_killed_processes_resume_to_equal_results(environment, tmp_path):
     finish(start(tmp_path / "one", 1, environment))
     two = tmp_path / "two"
     processes = start(two, 2, environment)
@@ -73,15 +73,15 @@ def test_two_processes_killed_and_resumed_equal_one(environment, tmp_path):
         assert a.keys() == b.keys()
         for name in a.keys() - {"step_time"}:
             assert a[name] == pytest.approx(b[name], rel=1e-5, abs=1e-7), name
-    finish(start(two, 1, environment))  # what two have saved, one restores
+    finish(start(two, 1, environment))  # one process restores a checkpoint of two
     exact = weights(tmp_path / "one" / "after1.npz")
     for name in ("after2.npz", "after1.npz"):
         for a, b in zip(weights(two / name), exact, strict=True):
             assert np.linalg.norm(a - b) <= 1e-5 * max(np.linalg.norm(b), 1e-3)
 
 
-def test_processes_agree_on_rows_workdir_and_checkpoint(environment, tmp_path):
-    """A row that both have, a directory that they do not share, a checkpoint that only one of them cannot read."""
+def test_processes_agree_on_shared_state(environment, tmp_path):
+    """Covers a row of both, a directory that is not shared, and a checkpoint that only one process cannot read."""
     child, address = str(pathlib.Path(__file__).parent / "agree_child.py"), f"127.0.0.1:{free_port()}"
     paths = [str(tmp_path / "shared"), str(tmp_path / "own")]
     with lock_workdir(tmp_path / "ownheld"):
@@ -108,11 +108,11 @@ def test_processes_agree_on_rows_workdir_and_checkpoint(environment, tmp_path):
 @pytest.mark.parametrize(
     ("process_id", "message"),
     [
-        (0, "not all of --num_processes=3 came to 127.0.0.1"),
+        (0, "not all of --num_processes=3 connected to 127.0.0.1"),
         (1, "process 1 of 3 found no process 0 at --coordinator=127.0.0.1"),
     ],
 )
-def test_join_alone_ends_in_one_line(process_id, message, environment):
+def test_join_reports_missing_processes(process_id, message, environment):
     code = (
         "import sys; from mass_jax.runtime import join; from mass_jax.errors import UserError\n"
         f"try: join('127.0.0.1:{free_port()}', 3, {process_id}, timeout=1)\n"
@@ -138,8 +138,8 @@ def test_join_accepts_bracketed_ipv6(environment):
     assert [process.communicate(timeout=120)[0] for process in processes] == [b"2\n"] * 2
 
 
-def test_a_signal_is_honoured_after_joining(environment):
-    """JAX listens to SIGTERM too once processes have joined, and would keep it to itself."""
+def test_stop_honors_signal_after_join(environment):
+    """JAX's preemption service would intercept SIGTERM after joining."""
     code = (
         "import os, signal, time; from mass_jax import runtime\n"
         "with runtime.stop_on_signals() as stop:\n"
@@ -166,9 +166,9 @@ def test_join_names_contradicting_flag(given, message):
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ("DEADLINE_EXCEEDED: Barrier timed out", "not all hosts of the cluster came within 300 s"),
-        ("coordinator_address should be defined.", "no cluster tells who takes part"),
+        ("DEADLINE_EXCEEDED: Barrier timed out", "not all hosts of the cluster connected within 300 s"),
+        ("coordinator_address should be defined.", "no cluster was detected"),
     ],
 )
-def test_what_a_cluster_fails_with_is_told_apart(said, message):
+def test_likely_cause_distinguishes_cluster_errors(said, message):
     assert message in likely_cause("auto", 1, 0, 300, said)

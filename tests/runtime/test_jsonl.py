@@ -1,4 +1,4 @@
-"""The JSON Lines reader: what users give, what crashes leave, and what comes back."""
+"""Tests for mass_jax.runtime.jsonl: users' files, logs after crashes, and round trips."""
 
 import contextlib
 import gzip
@@ -100,27 +100,27 @@ def test_scan_reports_damaged_lines(path, reason):
     ],
 )
 @pytest.mark.parametrize("reader", [jsonl.scan, jsonl.read])
-def test_unreadable_files_cost_one_line(path, reader, data, message):
+def test_readers_refuse_unreadable_files(path, reader, data, message):
     path.write_bytes(data)
     with pytest.raises(UserError, match=message) as error:
         reader(path)
     assert "\n" not in str(error.value)
 
 
-def test_missing_files_cost_one_line(path):
+def test_read_refuses_missing_files(path):
     for missing in (path, path.parent):
         with pytest.raises(UserError, match="cannot be read"):
             jsonl.read(missing)
 
 
-def test_gzip_bombs_are_refused(path, monkeypatch):
+def test_read_refuses_gzip_bombs(path, monkeypatch):
     monkeypatch.setattr(jsonl, "MOST_BYTES", 1000)
     path.write_bytes(gzip.compress(b" " * 1001))
     with pytest.raises(UserError, match="decompresses to more than 1000 bytes"):
         jsonl.read(path)
 
 
-def test_exact_numbers_keep_digits():
+def test_loads_keeps_exact_digits():
     text = '{"a": 0.1000, "b": 1e-7, "c": ' + "7" * 6000 + ', "d": 12345678901234567890}'
     found = jsonl.loads(text, exact=True)
     assert [str(found["a"]), found["b"], found["d"]] == ["0.1000", Decimal("1e-7"), 12345678901234567890]
@@ -143,7 +143,7 @@ OBJECTS = st.lists(st.dictionaries(st.text(), VALUES, max_size=4), max_size=6)
 
 @settings(max_examples=50, deadline=None)
 @given(rows=OBJECTS, more=OBJECTS)
-def test_written_rows_come_back(rows, more):
+def test_read_log_inverts_append(rows, more):
     with tempfile.TemporaryDirectory() as directory:
         path = pathlib.Path(directory) / "rows.jsonl"
         jsonl.rewrite(path, rows)
@@ -156,7 +156,7 @@ def test_written_rows_come_back(rows, more):
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.binary(max_size=200) | st.text("[]{},:\"'\\ \n\r\ufeff\0a1e-.tfn", max_size=60).map(str.encode))
-def test_no_bytes_raise_other_errors(data):
+def test_readers_raise_only_user_errors(data):
     with tempfile.TemporaryDirectory() as directory:
         path = pathlib.Path(directory) / "rows.jsonl"
         path.write_bytes(data)
@@ -166,7 +166,7 @@ def test_no_bytes_raise_other_errors(data):
 
 
 @pytest.mark.parametrize("cut", range(1, 30, 4))
-def test_logs_lose_only_the_cut_line(path, cut):
+def test_read_log_drops_only_torn_line(path, cut):
     jsonl.rewrite(path, [{"step": i, "loss": 0.125} for i in range(3)])
     path.write_bytes(path.read_bytes()[:-cut])
     log = jsonl.read_log(path)
@@ -175,7 +175,7 @@ def test_logs_lose_only_the_cut_line(path, cut):
     assert [damaged.line for damaged in log.torn] == ([whole + 1] if path.read_bytes()[-1:] != b"\n" else [])
 
 
-def test_logs_report_damage_inside(path, caplog):
+def test_read_log_reports_damaged_lines(path, caplog):
     path.write_bytes(b'{"step": 0}\n{"st\x00\x00\n[1]\n{"step": 3}\n')
     log = jsonl.read_log(path)
     assert [row.line for row in log.rows] == [1, 4]
@@ -190,7 +190,7 @@ def test_dumps_refuses_nan():
         jsonl.dumps({"loss": float("nan")})
 
 
-def test_reader_imports_without_jax():
+def test_jsonl_imports_without_jax():
     code = "import sys; from mass_jax.runtime import jsonl; import mass_jax.tasks.math; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -1,4 +1,4 @@
-"""One run a workdir, with real processes: held, released, taken over from the dead, lost."""
+"""Tests for mass_jax.runtime.lock, with real processes."""
 
 import os
 import pathlib
@@ -31,7 +31,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that holds a workdir."""
+    """Another process that holds the lock of a workdir."""
     with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "run"], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"held\n"
         yield process
@@ -50,7 +50,7 @@ def test_lock_refuses_second_process(holder, tmp_path):
 def test_lock_is_released_on_signal(number, holder, tmp_path):
     holder.send_signal(number)
     holder.wait()
-    assert not (tmp_path / "run").exists()  # nor does the empty directory stay
+    assert not (tmp_path / "run").exists()  # the empty directory is removed too
 
 
 def test_lock_of_killed_process_is_taken_over(holder, tmp_path):
@@ -76,7 +76,7 @@ def test_lock_of_stopped_process_is_kept(holder, tmp_path):
 
 
 def move_elsewhere(workdir):
-    """Makes the lock one of another host, where the number of its process says nothing here."""
+    """Makes the lock look like one of another host."""
     path = workdir / ".lock"
     lines = ["host=elsewhere" if line.startswith("host=") else line for line in path.read_text().splitlines()]
     path.write_text("\n".join(lines) + "\n")

@@ -1,4 +1,4 @@
-"""Meshes on the eight forced CPU devices."""
+"""Tests for mass_jax.runtime.mesh, with eight CPU devices."""
 
 import dataclasses
 import itertools
@@ -13,7 +13,7 @@ from mass_jax.runtime.mesh import AXES, _arrange, describe, make_mesh
     ("layout", "sizes"),
     [("auto", (8, 1, 1)), ("data:2,fsdp:4", (2, 4, 1)), ("tensor:8", (1, 1, 8)), ("tensor:2,fsdp:2,data:2", (2, 2, 2))],
 )
-def test_sizes_in_any_order_and_auto(layout, sizes):
+def test_make_mesh_accepts_any_axis_order(layout, sizes):
     mesh = make_mesh(layout)
     assert tuple(mesh.shape.values()) == sizes
     assert mesh.axis_names == AXES
@@ -29,17 +29,17 @@ def test_sizes_in_any_order_and_auto(layout, sizes):
         ("data:0", "'data:0' is not an axis"),
         ("data", "'data' is not an axis"),
         ("", "is not an axis"),
-        ("data:2,data:4", "data is named twice; give it one size"),
+        ("data:2,data:4", "data is given twice; give it one size"),
     ],
 )
-def test_what_cannot_be_names_the_fix(layout, message):
+def test_make_mesh_refuses_bad_layout(layout, message):
     with pytest.raises(ValueError, match=message):
         make_mesh(layout)
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What a described v4 says of itself."""
+    """Attributes of a device of a TPU v4 topology."""
 
     id: int
     coords: tuple[int, int, int]
@@ -51,8 +51,8 @@ class Chip:
 
 
 @pytest.mark.parametrize("sizes", [(16, 1, 1), (8, 2, 1), (8, 1, 2), (4, 2, 2), (2, 2, 4)])
-def test_the_tasks_of_each_process_lie_side_by_side(sizes):
-    """On four hosts of 2x2x1 chips; in the order that suits the links alone, host 0 would have tasks 0 and 4 of 8."""
+def test_mesh_keeps_process_problems_contiguous(sizes):
+    """Uses four hosts of 2x2x1 chips; ordered by links alone, host 0 would get problems 0 and 4 of 8."""
     places = itertools.product(range(4), range(2), range(2))
     chips = [Chip(i, (x, y, z), process_index=z) for i, (z, y, x) in enumerate(places)]
     rows = _arrange(sizes, chips, 1, "").reshape(sizes[0], -1)

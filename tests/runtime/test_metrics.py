@@ -1,4 +1,4 @@
-"""Metrics survive kills; progress suits where it goes."""
+"""Tests for mass_jax.runtime.metrics."""
 
 import json
 import math
@@ -9,13 +9,13 @@ from mass_jax.runtime import MetricsLog, progress
 from mass_jax.runtime.metrics import read_metrics
 
 
-def test_rows_come_back_and_nan_becomes_null(tmp_path):
+def test_metrics_write_nan_as_null(tmp_path):
     log = MetricsLog(tmp_path / "metrics.jsonl", next_step=0)
     log.write(0, {"loss": 1.5, "auc": math.nan})
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 0, "loss": 1.5, "auc": None}]
 
 
-def test_resuming_drops_lost_steps_and_a_torn_line(tmp_path):
+def test_metrics_resume_drops_unsaved_steps(tmp_path):
     path = tmp_path / "metrics.jsonl"
     log = MetricsLog(path, next_step=0)
     for step in range(5):
@@ -28,7 +28,7 @@ def test_resuming_drops_lost_steps_and_a_torn_line(tmp_path):
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
-def test_metrics_damage_is_reported(tmp_path, caplog):
+def test_read_metrics_reports_damage(tmp_path, caplog):
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": step, "loss": step / 2}) for step in range(6)]
     lines[1] = lines[1][:9]
@@ -59,7 +59,7 @@ def test_metrics_resume_keeps_one_row_per_step(tmp_path, caplog):
     assert "3 rows repeat a step" in caplog.text
 
 
-def test_progress_counts_from_where_it_resumes_and_logs_the_last_step(caplog):
+def test_progress_logs_last_step(caplog):
     logging.set_verbosity(logging.INFO)
     with caplog.at_level("INFO", logger="absl"):
         for i, report in progress("train", 3, 6):

@@ -1,4 +1,4 @@
-"""Paths of checkpoints: either they can be read back, or they are refused before anything is written."""
+"""Tests for mass_jax.runtime.paths: every path is restorable, or refused before anything is written."""
 
 import os
 
@@ -32,7 +32,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_checkpoint_path_is_restored_or_refused(name, tmp_path):
+def test_checkpoint_path_restores_or_is_refused(name, tmp_path):
     directory, state, refused = tmp_path / name / "run", {"a": jnp.arange(5.0)}, None
     try:
         with Checkpoints(directory) as checkpoints:
@@ -53,18 +53,18 @@ def test_checkpoint_path_is_restored_or_refused(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["plain", "with space", "größe", "{1,2}", "a'b", "~", "-dash"])
-def test_ordinary_path_is_accepted(name, tmp_path):
+def test_check_accepts_ordinary_path(name, tmp_path):
     check_checkpoint_path(tmp_path / name)
 
 
-def test_relative_path_counts_its_working_directory(tmp_path, monkeypatch):
+def test_check_includes_working_directory(tmp_path, monkeypatch):
     (tmp_path / "v[1]").mkdir()
     monkeypatch.chdir(tmp_path / "v[1]")
     with pytest.raises(UserError, match=r"runs: checkpoints under a path with '\['"):
         workdir_path("runs")
 
 
-def test_link_to_refused_directory_is_restored(tmp_path):
+def test_link_to_refused_directory_works(tmp_path):
     (tmp_path / "v[1]").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "v[1]")
     with Checkpoints(tmp_path / "link" / "run") as checkpoints:
@@ -73,6 +73,6 @@ def test_link_to_refused_directory_is_restored(tmp_path):
         assert checkpoints.restore({"a": jnp.zeros(2)})[0] == 1
 
 
-def test_path_outside_utf8_is_refused(tmp_path):
+def test_check_refuses_non_utf8_path(tmp_path):
     with pytest.raises(UserError, match="need a path in UTF-8"):
         check_checkpoint_path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9"))

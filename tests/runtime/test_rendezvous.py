@@ -1,4 +1,4 @@
-"""Processes meet before JAX connects them; threads stand in for processes, over real sockets."""
+"""Tests for mass_jax.runtime.rendezvous, with threads in place of processes and real sockets."""
 
 import concurrent.futures
 import contextlib
@@ -77,7 +77,7 @@ def start(pool, port, process_id, num_processes=3, timeout=20.0):
 
 
 def connect(port):
-    """A connection to process 0, which may still be about to listen."""
+    """Connects to process 0, which may not listen yet."""
     for _ in range(50):
         with contextlib.suppress(ConnectionRefusedError):
             return socket.create_connection(("127.0.0.1", port), timeout=5)
@@ -93,7 +93,7 @@ def pool():
 
 @pytest.fixture
 def service():
-    """Stands in for JAX: listens on the port that process 0 has freed."""
+    """Imitates JAX: listens on the port that process 0 has freed."""
     made = []
 
     def serve(port):
@@ -127,7 +127,7 @@ def test_meet_names_missing_processes(pool):
         present.result()
 
 
-def test_meet_refuses_contradicting_counts_and_ids(pool, service):
+def test_meet_refuses_contradicting_processes(pool, service):
     port = free_port()
     first = start(pool, port, 0)
     with pytest.raises(UserError, match="process 0 has --num_processes=3, this process 2"):
@@ -135,7 +135,7 @@ def test_meet_refuses_contradicting_counts_and_ids(pool, service):
     twin = start(pool, port, 1)
     time.sleep(0.5)
     others = [start(pool, port, 1)]
-    with pytest.raises(UserError, match="another process came with --process_id=1; give each its own"):
+    with pytest.raises(UserError, match="another process connected with --process_id=1; give each its own"):
         twin.result()
     others.append(start(pool, port, 2))
     first.result()
@@ -144,7 +144,7 @@ def test_meet_refuses_contradicting_counts_and_ids(pool, service):
         other.result()
 
 
-def test_meet_ignores_strangers_and_dropouts(pool, service, caplog):
+def test_meet_ignores_foreign_connections(pool, service, caplog):
     port = free_port()
     first = start(pool, port, 0, num_processes=2)
     for said in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100_000, b"[" * 4000 + b"\n", b'{"process_id": null}\n'):

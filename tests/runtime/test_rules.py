@@ -1,4 +1,4 @@
-"""The table of rules, and the whole meta-step under it: split over devices it finds what one device finds."""
+"""Tests for mass_jax.runtime.rules: the table, and the meta-step on several devices against one."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ MESHES = ("data:8", "fsdp:8", "tensor:8", "data:2,fsdp:2,tensor:2")
 
 
 def run(layout, adjoint, dtype):
-    """The state after a meta-step, what it found, and the compiled program."""
+    """Runs a meta-step; returns (state, outputs) and the compiled program."""
     devices = jax.devices()[:1] if layout == "data:1" else None
     feed = Feed(make_mesh(layout, devices))
     state, batch = problem(dtype)
@@ -41,7 +41,7 @@ def alone(adjoint, dtype):
 
 
 def worst(found, expected):
-    """Largest relative error of any leaf, in the norm of the leaf."""
+    """Returns the largest relative error of any leaf, in the norm of the leaf."""
 
     def one(a, b):
         a, b = (np.asarray(x, np.float64) for x in (a, b))
@@ -57,16 +57,16 @@ def check(layout, adjoint, dtype, tolerance, part=lambda found: found):
 
 
 def meta_gradients(found):
-    """What was found, and the moments, which after one step are the meta-gradients.
+    """Returns the outputs and the optimizer states, whose moments after one step are the meta-gradients.
 
-    The weights are left out: Adam's first step divides a gradient by its own size, where it is rounding too.
+    Weights are excluded, since Adam's first step amplifies rounding errors of small gradients to full size.
     """
     state, rest = found
     return state.policy_opt_state, state.scorer_opt_state, rest
 
 
-def test_split_over_every_axis_the_meta_step_is_that_of_one_device(x64):
-    """And the constraints are real on CPU: in the compiled program, and in where the new state lies."""
+def test_meta_step_matches_one_device(x64):
+    """Also checks that the constraints take effect, in the program and in the new state."""
     (state, _), step = check("data:2,fsdp:2,tensor:2", "weighted", np.float64, 1e-11)
     kernel = state.policy["layers"]["mlp"]["up_proj"]["kernel"]
     assert kernel.sharding.spec == PartitionSpec(None, "fsdp", "tensor")
@@ -79,18 +79,18 @@ def test_split_over_every_axis_the_meta_step_is_that_of_one_device(x64):
 @pytest.mark.slow
 @pytest.mark.parametrize("adjoint", ["weighted", "mixed", "reverse", "first_order"])
 @pytest.mark.parametrize("layout", MESHES)
-def test_every_mesh_and_adjoint_in_float64(x64, layout, adjoint):
+def test_meta_step_matches_in_float64(x64, layout, adjoint):
     check(layout, adjoint, np.float64, 1e-11)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("adjoint", ["weighted", "mixed", "reverse", "first_order"])
 @pytest.mark.parametrize("layout", MESHES)
-def test_every_mesh_and_adjoint_in_float32(layout, adjoint):
+def test_meta_step_matches_in_float32(layout, adjoint):
     check(layout, adjoint, np.float32, 1e-5, meta_gradients)
 
 
-def test_every_leaf_of_a_state_has_a_place_and_moments_lie_with_their_weights():
+def test_shardings_place_moments_with_weights():
     state, batch = problem(np.float32)
     places = rules.shardings(make_mesh("data:2,fsdp:2,tensor:2"), (state, batch.adapters))
     policy, moments = places[0].policy, places[0].policy_opt_state.inner_state[1][0].mu
@@ -98,7 +98,7 @@ def test_every_leaf_of_a_state_has_a_place_and_moments_lie_with_their_weights():
     assert places[1]["layers"]["mlp"]["down_proj"]["a"].spec == PartitionSpec("data", None, "tensor", None)
 
 
-def test_a_leaf_that_nobody_knows_is_refused():
+def test_shardings_refuse_unknown_leaf():
     with pytest.raises(ValueError, match="no rule places layers/mystery"):
         rules.shardings(make_mesh("data:8"), {"layers": {"mystery": jnp.zeros((2, 2))}})
 
@@ -111,16 +111,16 @@ def test_a_leaf_that_nobody_knows_is_refused():
         ("fsdp:8", {"hidden_size": 20}, "does not divide the 20 embed"),
     ],
 )
-def test_a_model_that_does_not_divide_names_axis_and_fix(layout, changes, message):
+def test_check_layout_names_axis_and_fix(layout, changes, message):
     with pytest.raises(ValueError, match=message):
         rules.check_layout(make_mesh(layout), dataclasses.replace(CONFIG, **changes))
 
 
-def test_tasks_that_do_not_divide_name_the_fix():
+def test_check_divides_names_fix():
     with pytest.raises(ValueError, match="take data:4, or a multiple of 8 tasks"):
         rules.check_divides(make_mesh("data:8"), "tasks", 12, "--tasks_per_step")
 
 
-def test_a_scorer_that_does_not_divide_is_refused_before_anything_runs():
+def test_assemble_refuses_indivisible_scorer():
     with pytest.raises(ValueError, match="fsdp:8 of --mesh does not divide the 12 scorer_embed of --scorer_width"):
         assemble(Config(scorer_width=12), make_mesh("fsdp:8"))

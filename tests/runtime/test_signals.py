@@ -1,4 +1,4 @@
-"""Real signals to this process."""
+"""Tests for mass_jax.runtime.signals, with real signals."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from mass_jax.runtime import Interrupted, stop_on_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_honoured_at_the_next_poll_with_its_exit_code(number):
+def test_poll_raises_after_signal(number):
     with stop_on_signals() as stop:
         stop.poll()
         os.kill(os.getpid(), number)
@@ -18,7 +18,7 @@ def test_a_signal_is_honoured_at_the_next_poll_with_its_exit_code(number):
     assert caught.value.exit_code == 128 + number
 
 
-def test_a_second_signal_stops_at_once_and_handlers_are_put_back():
+def test_second_signal_stops_at_once():
     before = signal.getsignal(signal.SIGINT)
     with stop_on_signals(), pytest.raises(KeyboardInterrupt):  # noqa: PT012  the first must not raise
         os.kill(os.getpid(), signal.SIGTERM)

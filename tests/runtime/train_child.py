@@ -1,4 +1,7 @@
-"""One process of a small training run: python train_child.py WORKDIR [COORDINATOR COUNT INDEX]."""
+"""One process of a small training run.
+
+Usage: python train_child.py WORKDIR [COORDINATOR COUNT INDEX]
+"""
 
 import dataclasses
 import pathlib
@@ -21,7 +24,7 @@ def main(workdir: str, coordinator: str = "", count: str = "1", index: str = "0"
     config = Config(**SETTINGS, num_train_problems=20, num_eval_problems=2, checkpoint_every=1)
     with runtime.use_mesh(mesh), runtime.stop_on_signals() as stop:
         parts = assemble(config, mesh)
-        # Adam divides each entry of a gradient by its own size, and so makes float32's rounding as large as any step.
+        # float64, since Adam's first step amplifies rounding errors of small gradients to full size.
         wide = jax.jit(lambda params: jax.tree.map(lambda leaf: leaf.astype("float64"), params))(parts.params)
         parts = dataclasses.replace(parts, params=wide)
         problems = parts.problems(0).train

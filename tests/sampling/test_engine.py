@@ -1,4 +1,4 @@
-"""The engine behind the `Sampler` protocol: the same samples as `sample`, cut at stop strings, few compilations."""
+"""Engine: agreement with `sample`, stop strings, compilations and errors."""
 
 import functools
 import itertools
@@ -36,14 +36,14 @@ def params():
 
 @pytest.fixture(scope="module")
 def engine():
-    """Its tokenizer's words are one to three letters, so that stop strings lie across tokens."""
+    """Returns an engine whose tokens are one to three letters, so that stop strings span tokens."""
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: i for i, word in enumerate(_WORDS)}, "a"))
     words.decoder = tokenizers.decoders.Fuse()
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words)
     return sampling.Engine(Llama(_CONFIG), tokenizer, check_every=4)
 
 
-def test_the_engine_draws_what_sample_draws(engine, params):
+def test_engine_matches_sample(engine, params):
     adapters = lora.init(jax.random.key(3), _CONFIG, 2)
     rng = np.random.default_rng(4)
     adapters = jax.tree.map(lambda x: jnp.asarray(0.4 * rng.standard_normal((3, *x.shape)), jnp.float32), adapters)
@@ -63,7 +63,7 @@ def test_the_engine_draws_what_sample_draws(engine, params):
 
 
 def _cut(free: sampling.Continuation) -> tuple[list[int], str, str]:
-    """What a stop string leaves of a sample, found by reading it token by token."""
+    """Returns the tokens, text and finish of a sample up to a stop string, found token by token."""
     text = ""
     for count, token in enumerate(free.tokens_T, 1):
         text += _WORDS[token]
@@ -73,7 +73,7 @@ def _cut(free: sampling.Continuation) -> tuple[list[int], str, str]:
     return free.tokens_T.tolist(), text, free.finish
 
 
-def test_a_sample_ends_with_the_token_that_completes_a_stop_string(engine, params):
+def test_engine_ends_samples_at_stop_string(engine, params):
     draw = functools.partial(engine, params, _PROMPTS, num_samples=8, max_new_tokens=30, stop_tokens=(5,))
     keys_N, seen = _KEYS(jax.random.key(5)), set()
     free, stopped = draw(keys_N), draw(keys_N, stop_strings=_STRINGS)
@@ -82,10 +82,10 @@ def test_a_sample_ends_with_the_token_that_completes_a_stop_string(engine, param
         assert (after.tokens_T.tolist(), after.text, after.finish) == (tokens, text, finish)
         np.testing.assert_array_equal(after.logprobs_T, before.logprobs_T[: len(tokens)])
         seen.add((finish, len(tokens) < len(before.tokens_T)))
-    assert seen == {("stop", True), ("stop", False), ("length", False)}  # all ways of ending
+    assert seen == {("stop", True), ("stop", False), ("length", False)}  # all ways to end occur
 
 
-def test_requests_of_one_bucket_share_their_programs(engine, params, caplog):
+def test_requests_in_bucket_share_programs(engine, params, caplog):
     draw = functools.partial(engine, params, num_samples=3)
     keys_N = jax.random.split(jax.random.key(0), 4)
 
@@ -114,13 +114,13 @@ def test_requests_of_one_bucket_share_their_programs(engine, params, caplog):
         ({"stop_strings": ("",)}, "stop string is empty"),
     ],
 )
-def test_a_wrong_request_is_named(engine, params, changes, words):
+def test_invalid_request_is_named(engine, params, changes, words):
     request = {"prompts": _PROMPTS, "keys_N": _KEYS(jax.random.key(0)), "num_samples": 1, "max_new_tokens": 2}
     with pytest.raises(ValueError, match=words):
         engine(params, **{**request, **changes})
 
 
-def test_dynamic_rope_that_would_depend_on_the_batch_is_refused(engine):
+def test_batch_dependent_dynamic_rope_is_refused(engine):
     settings = {**_CONFIG.to_dict(), "rope_parameters": {"rope_type": "dynamic", "factor": 2.0}, "rope_scaling": None}
     config = LlamaConfig.from_dict({**settings, "max_position_embeddings": 31})
     with pytest.raises(ValueError, match="past 31 positions"):

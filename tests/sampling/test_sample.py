@@ -1,4 +1,4 @@
-"""Sampling: cached decoding is the full forward pass, and each sample is its own."""
+"""Sampling loop: agreement with the full forward pass, and independence of samples."""
 
 import functools
 
@@ -39,7 +39,7 @@ def batch():
 
 @pytest.fixture(scope="module")
 def adapters():
-    """One for each prompt, with an effect."""
+    """Returns one adapter per prompt, with nonzero B."""
     shapes, rng = jax.eval_shape(lambda: lora.init(jax.random.key(3), _CONFIG, 2)), np.random.default_rng(4)
     return jax.tree.map(lambda x: jnp.asarray(0.4 * rng.standard_normal((4, *x.shape)), x.dtype), shapes)
 
@@ -51,7 +51,7 @@ def _sampler(settings=sampling.Settings(), stop_tokens=_STOP):  # noqa: B008 (fr
 
 
 def _check_logprobs(samples, params, batch, adapter_of, temperature=1.0):
-    """Against the full forward pass over prompt and continuation."""
+    """Compares log-probabilities with the full forward pass over prompt and continuation."""
     samples = jax.tree.map(np.asarray, samples)
     for n in range(4):
         length = int(batch[1][n])
@@ -67,7 +67,7 @@ def _check_logprobs(samples, params, batch, adapter_of, temperature=1.0):
 
 
 @pytest.mark.parametrize("kind", ["none", "shared", "per prompt"])
-def test_log_probabilities_are_those_of_the_full_forward_pass(params, batch, adapters, kind):
+def test_log_probabilities_match_full_forward_pass(params, batch, adapters, kind):
     each = lora.split(adapters, 4)
     given, of = {
         "none": (None, lambda n: None),
@@ -83,9 +83,9 @@ def test_log_probabilities_are_tempered(params, batch):
     _check_logprobs(samples, params, batch, lambda n: None, temperature=0.6)
 
 
-def test_a_sample_ends_with_its_stop_token(params, batch):
+def test_sample_ends_with_stop_token(params, batch):
     samples = jax.tree.map(np.asarray, _sampler()(params, *batch))
-    assert 0 < samples.finished_NM.sum() < samples.finished_NM.size  # both ways of ending are seen
+    assert 0 < samples.finished_NM.sum() < samples.finished_NM.size  # both ways to end occur
     for n, m in np.ndindex(samples.lengths_NM.shape):
         count, tokens_T = samples.lengths_NM[n, m], samples.tokens_NMT[n, m]
         assert not np.isin(tokens_T[: count - 1], _STOP).any()
@@ -95,25 +95,25 @@ def test_a_sample_ends_with_its_stop_token(params, batch):
         assert (samples.logprobs_NMT[n, m, count:] == 0).all()
 
 
-def test_a_sample_does_not_depend_on_its_company(params, batch, adapters):
+def test_sample_is_independent_of_batch(params, batch, adapters):
     prompts_NP, lengths_N, keys_N = batch
     together = _sampler()(params, *batch, adapters=adapters)
     for n in (0, 2):
         one = slice(n, n + 1)
-        # Alone, and with another width of padding.
+        # Alone, and padded to another length.
         prompt = jnp.pad(prompts_NP[one], ((0, 0), (0, 4)), constant_values=13)
         alone = _sampler()(params, prompt, lengths_N[one], keys_N[one], adapters=lora.split(adapters, 4)[n])
         np.testing.assert_array_equal(alone.tokens_NMT[0], together.tokens_NMT[n])
         np.testing.assert_allclose(alone.logprobs_NMT[0], together.logprobs_NMT[n], atol=1e-5)
 
 
-def test_samples_of_a_prompt_differ_and_repeat_with_the_key(params, batch):
+def test_samples_differ_and_repeat_with_key(params, batch):
     samples, again = _sampler()(params, *batch), _sampler()(params, *batch)
     np.testing.assert_array_equal(samples.tokens_NMT, again.tokens_NMT)
     assert len({tuple(row) for row in np.asarray(samples.tokens_NMT[1]).tolist()}) == _SAMPLES
 
 
-def test_greedy_is_the_argmax_of_the_full_forward_pass(params, batch):
+def test_greedy_matches_argmax(params, batch):
     samples = _sampler(sampling.Settings(temperature=0.0), ())(params, *batch)
     prompts_NP, lengths_N, _ = batch
     text = prompts_NP[1, : int(lengths_N[1])].tolist()
@@ -124,7 +124,7 @@ def test_greedy_is_the_argmax_of_the_full_forward_pass(params, batch):
         assert samples.tokens_NMT[1, m].tolist() == text[-_NEW:]
 
 
-def test_no_recompilation_within_a_shape(params, batch):
+def test_same_shapes_do_not_recompile(params, batch):
     sampler = jax.jit(functools.partial(sampling.sample, _MODEL, num_samples=2, max_new_tokens=3))
     prompts_NP, lengths_N, keys_N = batch
     sampler(params, *batch)
@@ -132,12 +132,12 @@ def test_no_recompilation_within_a_shape(params, batch):
     assert sampler._cache_size() == 1
 
 
-def test_unstacked_parameters_give_the_same_samples(params, batch):
+def test_unstacked_parameters_match_stacked(params, batch):
     stacked, unstacked = _sampler()(params, *batch), _sampler()(sampling.unstack(params), *batch)
     np.testing.assert_array_equal(stacked.tokens_NMT, unstacked.tokens_NMT)
 
 
-def test_it_runs_in_float64(x64, params, batch):
+def test_sample_runs_in_float64(x64, params, batch):
     wide = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     prompts_NP, lengths_N, keys_N = batch
     run = functools.partial(

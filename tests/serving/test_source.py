@@ -1,4 +1,4 @@
-"""Models of workdirs, with real checkpoints: the newest sound one is loaded."""
+"""Loading models from workdirs with real checkpoints."""
 
 import contextlib
 import logging
@@ -15,16 +15,19 @@ from mass_jax.method import meta_step
 from mass_jax.runtime import Checkpoints
 from mass_jax.serving import source
 from mass_jax.training.components import assemble
+from mass_jax.training.learners import mass_learner
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A workdir with checkpoints of steps 1 and 2, in which every weight is the step."""
+    """A workdir with checkpoints of steps 1 and 2, whose weights all equal the step."""
     workdir = tmp_path_factory.mktemp("trained")
     (workdir / "config.json").write_text(Config().to_json())
     with contextlib.closing(assemble(Config())) as parts:
         policy = parts.fresh_weights(jax.random.key(0)).policy
-        state = meta_step.init_state(jax.random.key(0), parts.learner("verifier"), policy)
+        state = meta_step.init_state(
+            jax.random.key(0), mass_learner(parts.config, parts.loop, parts.scorer, "verifier"), policy
+        )
     with Checkpoints(workdir / "seed0" / "mass" / "checkpoints") as checkpoints:
         for step in (1, 2):
             filled = jax.tree.map(lambda leaf, step=step: np.full_like(leaf, step), state.policy)
@@ -53,12 +56,12 @@ def loaded_step(workdir):
     return int(found.label.rpartition(" ")[2])
 
 
-def test_source_loads_newest_checkpoint(workdir, caplog):
+def test_load_model_takes_newest_checkpoint(workdir, caplog):
     assert loaded_step(workdir) == 2
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_source_passes_over_corrupt_checkpoint(workdir, caplog):
+def test_load_model_skips_corrupt_checkpoint(workdir, caplog):
     checkpoints = workdir / "seed0" / "mass" / "checkpoints"
     flip_bits(checkpoints / "2")
     assert loaded_step(workdir) == 1
@@ -70,8 +73,8 @@ def test_source_passes_over_corrupt_checkpoint(workdir, caplog):
 
 
 @pytest.mark.parametrize("text", ["[]", '"tiny"', "null", "[" * 100_000, '{"steps": "5"}', "\xff"])
-def test_source_refuses_damaged_settings(text, tmp_path):
+def test_load_model_refuses_damaged_settings(text, tmp_path):
     (tmp_path / "config.json").write_bytes(text.encode("latin1"))
-    with pytest.raises(UserError, match=r"config\.json holds no settings of a run") as caught:
+    with pytest.raises(UserError, match=r"config\.json is not the settings of a run") as caught:
         source.load_model(str(tmp_path))
     assert "\n" not in str(caught.value)

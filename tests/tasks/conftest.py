@@ -1,4 +1,4 @@
-"""Answer pairs, hostile answers, and one verifier pool for all tests of a process."""
+"""Fixtures: answer pairs, hostile answers, and a verifier pool shared by all tests of a process."""
 
 import json
 import pathlib
@@ -27,7 +27,7 @@ def verifier(pool):
 
 @pytest.fixture(scope="session")
 def pairs():
-    """(gold, answer, whether it is right), of every kind of answer that MATH has."""
+    """Triples (gold, answer, whether it is correct), covering all kinds of MATH answers."""
     return [(row["gold"], row["answer"], row["right"]) for row in read_lines("pairs.jsonl")]
 
 
@@ -38,13 +38,13 @@ def heldout_pairs():
 
 @pytest.fixture
 def canary(tmp_path):
-    """A file that hostile answers try to make."""
+    """A file that hostile answers try to create."""
     return tmp_path / "canary"
 
 
 @pytest.fixture
 def hostile(canary):
-    """Answers that attack: code, bombs, floods, tricks. Long ones are stored as [text, repetitions] segments."""
+    """Attacks: code, expressions that explode, floods and tricks. Long ones are stored as [text, repetitions] pairs."""
     rows = [row["answer"] for row in read_lines("hostile.jsonl")]
     texts = [row if isinstance(row, str) else "".join(text * times for text, times in row) for row in rows]
     return [text.replace("{canary}", str(canary)) for text in texts]
@@ -52,14 +52,14 @@ def hostile(canary):
 
 @pytest.fixture
 def descendants():
-    """A function: ids of the processes that a process has started, and of those that these have."""
+    """A function that returns the ids of all descendants of a process."""
 
     def find(pid):
         parents = {}
         for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
             try:
                 fields = path.read_text().rsplit(")", 1)[1].split()
-            except OSError:  # it ended meanwhile
+            except OSError:  # the process has ended
                 continue
             if fields[0] != "Z":
                 parents[int(path.parent.name)] = int(fields[1])

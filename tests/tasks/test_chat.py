@@ -1,4 +1,4 @@
-"""Chat templates as hub models have them, good and bad, on the tiny model's files."""
+"""Tests of chat templates, valid and invalid, on the tiny model's files."""
 
 import importlib.resources
 import json
@@ -39,7 +39,7 @@ LLAMA = (
 
 @pytest.fixture
 def make(tmp_path):
-    """Loads the tiny tokenizer with a chat template in tokenizer_config.json, and further files."""
+    """A function that loads the tiny tokenizer with a chat template and further files."""
 
     def make(source=None, **files):
         shutil.copytree(TINY, tmp_path, dirs_exist_ok=True)
@@ -53,9 +53,9 @@ def make(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("source", [PLAIN, CHATML, LLAMA])
-@pytest.mark.parametrize("messages", [TALK, TALK[1:], TALK[-1:]])
-def test_render_gives_the_text_of_transformers(make, source, messages):
+@pytest.mark.parametrize("source", [PLAIN, CHATML, LLAMA], ids=["plain", "chatml", "llama"])
+@pytest.mark.parametrize("messages", [TALK, TALK[1:], TALK[-1:]], ids=["system", "dialogue", "question"])
+def test_render_matches_transformers(make, source, messages):
     encoder = make(source)
     wanted = encoder.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=True, date_string="26 Jul 2024"
@@ -63,40 +63,40 @@ def test_render_gives_the_text_of_transformers(make, source, messages):
     assert chat.render(encoder, messages) == wanted.removeprefix("<s>")
 
 
-@pytest.mark.parametrize(
-    ("source", "reason"),
-    [
-        ("{{ raise_exception('No system\nmessage') }}", "does not render (TemplateError: No system message)"),
-        ("{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}", "no system"),
-        ("{% for m in messages %}{{ m.content }}", "TemplateSyntaxError: Unexpected end of template"),
-        ("{{ messages | no_such_filter }}", "No filter named 'no_such_filter'"),
-        ("{{ messages[0].no.such }}", "UndefinedError"),
-        ("{{ 1 / 0 }}", "ZeroDivisionError"),
-        ("{{ messages[0]['content'].__class__.__mro__ }}", "SecurityError"),
-        ("{% set _ = messages.append(1) %}", "SecurityError"),
-        ("{% include 'secret' %}", "does not render"),
-        ("{{ messages | random }}", "No filter named 'random'"),
-        ("{{ lipsum() }}", "'lipsum' is undefined"),
-        ("", "is empty"),
-        (" \n", "is empty"),
-        (5, "is 5: give a text"),
-        (True, "is True: give a text"),
-        ([{"name": "chat", "template": PLAIN}, {"name": "rag", "template": "x"}], "none of the chat templates ['chat'"),
-        ("always the same", "leaves out the last message"),
-        ("{{ messages[0].content }}", "leaves out the last message"),
-        ("{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}", "its loops have more than"),
-        ("{% for m in messages %}{% for a in m.content %}{% for b in m.content %}{% for c in m.content %}"
-         "{% endfor %}{% endfor %}{% endfor %}{{ m.content }}{% endfor %}", "its loops have more than"),
-        ("{% macro f(n) %}{% if n %}{% set _ = f(n - 1) ~ f(n - 1) %}{% endif %}{% endmacro %}{{ f(40) }}",
-         "runs longer than 3 s"),
-        ("{% for m in messages recursive %}{{ m.content }}{% endfor %}", "it has a recursive loop"),
-        ("{{ 'a' * 2000000 }}", "writes more than 1000000 characters"),
-        ("{% for i in range(99999) %}{{ messages[0].content * 99 }}{% endfor %}", "writes more than 1000000"),
-        ("{% set x = 'a' * 30000000000 %}", "MemoryError"),
-        ("{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
-    ],
-)  # fmt: skip
-def test_bad_template_ends_in_one_line(make, source, reason):
+BAD_TEMPLATES = [
+    ("{{ raise_exception('No system\nmessage') }}", "does not render (TemplateError: No system message)"),
+    ("{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}", "no system"),
+    ("{% for m in messages %}{{ m.content }}", "TemplateSyntaxError: Unexpected end of template"),
+    ("{{ messages | no_such_filter }}", "No filter named 'no_such_filter'"),
+    ("{{ messages[0].no.such }}", "UndefinedError"),
+    ("{{ 1 / 0 }}", "ZeroDivisionError"),
+    ("{{ messages[0]['content'].__class__.__mro__ }}", "SecurityError"),
+    ("{% set _ = messages.append(1) %}", "SecurityError"),
+    ("{% include 'secret' %}", "does not render"),
+    ("{{ messages | random }}", "No filter named 'random'"),
+    ("{{ lipsum() }}", "'lipsum' is undefined"),
+    ("", "is empty"),
+    (" \n", "is empty"),
+    (5, "is 5, not a string"),
+    (True, "is True, not a string"),
+    ([{"name": "chat", "template": PLAIN}, {"name": "rag", "template": "x"}], "none of the chat templates ['chat'"),
+    ("always the same", "omits the last message"),
+    ("{{ messages[0].content }}", "omits the last message"),
+    ("{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}", "its loops have more than"),
+    ("{% for m in messages %}{% for a in m.content %}{% for b in m.content %}{% for c in m.content %}"
+     "{% endfor %}{% endfor %}{% endfor %}{{ m.content }}{% endfor %}", "its loops have more than"),
+    ("{% macro f(n) %}{% if n %}{% set _ = f(n - 1) ~ f(n - 1) %}{% endif %}{% endmacro %}{{ f(40) }}",
+     "runs longer than 3 s"),
+    ("{% for m in messages recursive %}{{ m.content }}{% endfor %}", "it has a recursive loop"),
+    ("{{ 'a' * 2000000 }}", "writes more than 1000000 characters"),
+    ("{% for i in range(99999) %}{{ messages[0].content * 99 }}{% endfor %}", "writes more than 1000000"),
+    ("{% set x = 'a' * 30000000000 %}", "MemoryError"),
+    ("{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("source", "reason"), BAD_TEMPLATES, ids=[reason for _, reason in BAD_TEMPLATES])
+def test_renderer_reports_bad_template(make, source, reason):
     encoder = make(source)
     start = time.monotonic()
     for use in (lambda: chat.renderer(encoder, SYSTEM), lambda: chat.render(encoder, TALK)):
@@ -106,15 +106,15 @@ def test_bad_template_ends_in_one_line(make, source, reason):
         assert reason in str(caught.value)
         assert "\n" not in str(caught.value)
         if time.monotonic() - start > 4:
-            return  # once is enough for those that run into the limit
+            return  # the time limit was hit; checking it once is enough
 
 
-def test_default_of_a_list_is_used(make):
+def test_render_uses_default_template(make):
     encoder = make([{"name": "tool_use", "template": "x"}, {"name": "default", "template": PLAIN}])
     assert chat.render(encoder, TALK[-1:]) == "[user] 2 + 2? "
 
 
-def test_template_file_comes_before_the_config(make):
+def test_render_prefers_template_file(make):
     encoder = make("old", chat_template=PLAIN, additional_chat_templates__rag="{{ broken")
     assert chat.render(encoder, TALK[-1:]) == "[user] 2 + 2? "
 
@@ -126,19 +126,19 @@ def test_template_file_comes_before_the_config(make):
         ({"additional_chat_templates__rag": PLAIN}, r"additional_chat_templates/rag\.jinja: none of the .*'rag'"),
     ],
 )
-def test_bad_template_file_is_named(make, files, words):
+def test_renderer_names_bad_file(make, files, words):
     with pytest.raises(UserError, match=words):
         chat.renderer(make(None, **files))
 
 
 @pytest.mark.parametrize("task", ["families", "math"])
-def test_bad_template_fails_before_any_work(make, task):
+def test_assemble_rejects_bad_template(make, task):
     directory = make("{{ raise_exception('no') }}").name_or_path
     with pytest.raises(UserError, match=r"tokenizer_config\.json: the chat template .* no\)"):
         assemble(Config(task=task, model=directory, train_data="nowhere"))
 
 
-def test_bad_template_is_no_matter_without_chats(make):
+def test_testbed_ignores_bad_template(make):
     directory = make("{{ raise_exception('no') }}").name_or_path
     assert assemble(Config(model=directory)).problems(0).train
 
@@ -151,18 +151,18 @@ def test_bad_template_is_no_matter_without_chats(make):
         ("{% for i in range(9999) %}{{ 'a' * 999 }}{% endfor %}", "more than 1000000 characters"),
     ],
 )
-def test_failure_on_later_messages_is_named(make, body, words):
+def test_render_names_later_failure(make, body, words):
     encoder = make("{% if 'x' in messages[-1].content %}" + body + "{% endif %}" + PLAIN)
     with pytest.raises(UserError, match=rf"tokenizer_config\.json: .*{words}"):
         chat.renderer(encoder)([{"role": "user", "content": "x"}])
 
 
-def test_clock_is_pinned(make):
+def test_render_pins_clock(make):
     source = "{{ strftime_now('%Y-%m-%d %H:%M:%S') }} {{ date_string }} {{ messages[-1].content }}"
     assert chat.render(make(source), TALK) == "2024-07-26 00:00:00 26 Jul 2024 2 + 2?"
 
 
-def test_bos_is_removed_only_if_encoding_adds_it(make):
+def test_render_removes_redundant_bos(make):
     encoder = make("\n{{ bos_token }}" + PLAIN)
     text = chat.render(encoder, TALK[-1:])
     assert text == "[user] 2 + 2? "

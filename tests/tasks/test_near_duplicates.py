@@ -1,4 +1,4 @@
-"""Duplicates found by the index are those that comparing every pair finds."""
+"""Tests of near-duplicate detection."""
 
 import random
 
@@ -14,7 +14,7 @@ def problem(name, text):
 
 
 def random_texts(rng, count):
-    """Texts over few words, some of them edited copies of earlier ones."""
+    """Generates texts over a small vocabulary, some of them edited copies of earlier ones."""
     texts = []
     for _ in range(count):
         if texts and rng.random() < 0.4:
@@ -29,7 +29,7 @@ def random_texts(rng, count):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("threshold", [0.2, 0.5, 1.0])
-def test_the_index_finds_what_all_pairs_find(seed, threshold):
+def test_disjoint_matches_exhaustive_search(seed, threshold):
     rng = random.Random(seed)
     problems = [problem(i, text) for i, text in enumerate(random_texts(rng, 120))]
     train, evaluation = problems[::2], problems[1::2]
@@ -40,20 +40,20 @@ def test_the_index_finds_what_all_pairs_find(seed, threshold):
     assert all(similarity(d.problem.problem, d.partner.problem) == d.similarity for d in result.dropped)
 
 
-def test_exact_duplicates_in_another_dress():
+def test_disjoint_normalizes_latex():
     dressed = problem("a", r"What is  $\left( \dfrac{1}{2} \right)$,  rounded?")
     plain = problem("b", r"what is (\frac{1}{2}), rounded?")
     (duplicate,) = disjoint([dressed], [plain]).dropped
     assert (duplicate.partner, duplicate.similarity) == (plain, 1.0)
 
 
-def test_short_problems_compare_as_a_whole():
+def test_disjoint_compares_short_problems():
     result = disjoint([problem(1, "Compute 2+2"), problem(2, "Compute 2+3")], [problem(3, "compute $2 + 2$")])
     assert [p.id for p in result.kept] == ["2"]
 
 
-def test_the_similarity_at_the_threshold_is_dropped():
-    a, b = "a b c d e f g", "a b c d e f h"  # shingles: 3 and 3, 2 of them shared: 2/4
+def test_disjoint_drops_at_threshold():
+    a, b = "a b c d e f g", "a b c d e f h"  # 3 shingles each, 2 of them shared: 2/4
     assert jaccard(a, b) == 0.5
     assert not disjoint([problem(1, a)], [problem(2, b)]).kept
 
@@ -69,7 +69,7 @@ def test_the_similarity_at_the_threshold_is_dropped():
         ("How many vertical asymptotes does it have?", "How many vertical asymptotes are there?"),
     ],
 )
-def test_short_problem_in_other_words_is_found(one, other):
+def test_disjoint_finds_reworded_problems(one, other):
     assert jaccard(one, other) < 0.5
     assert not disjoint([problem(1, one)], [problem(2, other)]).kept
 
@@ -87,18 +87,18 @@ def test_short_problem_in_other_words_is_found(one, other):
         ("Find $x$.", "Solve for $x$."),
     ],
 )
-def test_siblings_of_one_template_are_kept(one, other):
+def test_disjoint_keeps_template_siblings(one, other):
     assert disjoint([problem(1, one)], [problem(2, other)]).kept
 
 
 @pytest.mark.parametrize(("count", "found"), [(10, 1.0), (30, 0.0)])
-def test_containment_is_for_short_problems(count, found):
+def test_containment_needs_short_problem(count, found):
     words = [f"{first}{second}" for first in "bdfgk" for second in ("al", "el", "il", "ol", "ul", "ar")][:count]
     one, other = (f"{' '.join(order)}. 5 pens" for order in (words, words[::-1]))
     assert similarity(one, other) == found
 
 
-def test_a_threshold_that_would_drop_everything():
+def test_disjoint_rejects_zero_threshold():
     with pytest.raises(ValueError, match="threshold=0"):
         disjoint([], [], 0)
 

@@ -1,9 +1,9 @@
-"""Checks that only patterns with bounded running time meet text that a model wrote.
+"""Checks that model output is only matched with patterns of bounded running time.
 
-Modules that read model text use `re2`, whose running time is linear, or plain string methods. The modules in `KEEPS_RE`
-may use `re`, each for the reason given; their patterns must pass `faults`, which proves that matching a text of n
-characters takes O(n) from each starting position, so a search takes at most O(n^2). Modules in `LINEAR` read longer
-texts; there a search takes O(n).
+Modules that parse model output use `re2`, whose running time is linear, or string methods. The modules in `KEEPS_RE`
+may use `re` for the reason given. Their patterns must pass `faults`, which proves that matching a text of n characters
+takes O(n) from each starting position, so that a search takes at most O(n^2). Modules in `LINEAR` parse longer texts;
+there a search must take O(n).
 """
 
 import ast
@@ -16,7 +16,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCOPE = ("mass_jax", "experiments")
-SHORT = "reads answers of at most 1,000 characters"
+SHORT = "parses answers of at most 1,000 characters"
 KEEPS_RE = {
     "mass_jax/tasks/grading/answer.py": SHORT,
     "mass_jax/tasks/grading/chains.py": SHORT,
@@ -27,8 +27,8 @@ KEEPS_RE = {
     "mass_jax/tasks/grading/relations.py": SHORT,
     "mass_jax/tasks/grading/symbolic.py": SHORT,
     "mass_jax/tasks/grading/units.py": SHORT,
-    "mass_jax/tasks/near_duplicates.py": "finds a token every few characters, where re2 is forty times slower",
-    "mass_jax/tasks/math/sources.py": "reads data sets, not model text",
+    "mass_jax/tasks/near_duplicates.py": "matches a token every few characters, for which re2 is forty times slower",
+    "mass_jax/tasks/math/sources.py": "reads data sets, not model output",
     "mass_jax/runtime/jsonl.py": "skips blanks and commas and looks for single characters",
     "mass_jax/metagrad/support.py": "reads messages and names of optax",
     "mass_jax/metagrad/transformations.py": "reads messages and names of optax",
@@ -39,7 +39,7 @@ LINEAR = {"mass_jax/tasks/near_duplicates.py"}
 # Functions of `re` that take a pattern first.
 _TAKES_PATTERN = {"compile", "match", "search", "fullmatch", "findall", "finditer", "split", "sub", "subn"}
 
-# Every ASCII character and some of each other kind; two character classes overlap if they share one of these.
+# All ASCII characters and some of each other category; two character classes overlap if they share one of these.
 _ALPHABET = [*map(chr, range(128)), *"é²٣中\x85\u2003\u017f\u212a\U0001d7d8"]
 _CHECK = (frozenset(_ALPHABET), True, False)  # an assertion, which may fail anywhere
 _MAX_PATHS = 2000
@@ -52,11 +52,11 @@ class Unproved(Exception):
 
 
 def faults(pattern, flags=0, linear=False):
-    """Why a pattern of `re` may take more than linear time from one starting position; "" if it does not.
+    """Returns why a pattern of `re` may take more than linear time from one starting position, or "".
 
-    Rejects unbounded repetition inside unbounded repetition, repetition of an ambiguous group such as `(?:a|aa)*`,
-    and two unbounded repetitions of overlapping characters with nothing between them that keeps them apart. With
-    `linear`, also rejects what can fail after an unbounded repetition, since a search then tries every start.
+    Rejects nested unbounded repetition, repetition of an ambiguous group such as `(?:a|aa)*`, and two unbounded
+    repetitions of overlapping characters without a separator between them. With `linear`, also rejects patterns that
+    can fail after an unbounded repetition, since a search then tries every starting position.
     """
     parsed = re._parser.parse(pattern, flags)
     try:
@@ -71,7 +71,7 @@ def faults(pattern, flags=0, linear=False):
 
 
 def _paths(items, ignore_case):
-    """Every way through a pattern, as sequences of (characters, mandatory, unbounded)."""
+    """Returns all paths through a pattern, as sequences of (characters, mandatory, unbounded)."""
     paths = [[]]
     for op, value in items:
         choices = list(_choices(op, value, ignore_case))
@@ -82,7 +82,7 @@ def _paths(items, ignore_case):
 
 
 def _choices(op, value, ignore_case):
-    """Sequences of atoms that one element of a pattern stands for."""
+    """Yields the sequences of atoms that one element of a pattern matches."""
     if op in _REPEATS:
         yield from _repeated(*value, ignore_case)
     elif op is _ops.SUBPATTERN:
@@ -96,13 +96,13 @@ def _choices(op, value, ignore_case):
     elif op is _ops.AT:
         yield [_CHECK]
     elif op in (_ops.ATOMIC_GROUP, _ops.POSSESSIVE_REPEAT, _ops.GROUPREF, _ops.GROUPREF_EXISTS):
-        raise Unproved(f"{op} is not understood")
+        raise Unproved(f"{op} is not supported")
     else:
         yield [(_characters(op, value, ignore_case), True, False)]
 
 
 def _repeated(least, most, items, ignore_case):
-    """Sequences of atoms for a repetition."""
+    """Yields the sequences of atoms of a repetition."""
     paths = list(_paths(items, ignore_case))
     inner = any(unbounded for path in paths for _, _, unbounded in path)
     if most is not _ops.MAXREPEAT:
@@ -122,7 +122,7 @@ def _repeated(least, most, items, ignore_case):
 
 
 def _flat(items):
-    """Elements of a pattern, those in groups and alternatives too."""
+    """Yields the elements of a pattern, including those in groups and alternatives."""
     for op, value in items:
         yield op, value
         if op is _ops.SUBPATTERN:
@@ -132,7 +132,7 @@ def _flat(items):
 
 
 def _characters(op, value, ignore_case):
-    """The characters of the alphabet that a single-character element matches."""
+    """Returns the characters of the alphabet that a single-character element matches."""
     code = [(op, value)] if op is not _ops.IN else value
     negated = any(each is _ops.NEGATE for each, _ in code)
     found = {char for char in _ALPHABET if any(_matches(*each, char, ignore_case) for each in code)}
@@ -156,11 +156,11 @@ def _matches(op, value, char, ignore_case):
         return True
     if op is _ops.NEGATE:
         return False
-    raise Unproved(f"{op} is not understood")
+    raise Unproved(f"{op} is not supported")
 
 
 def _check_path(path):
-    """Raises Unproved if two unbounded repetitions can share characters in many ways."""
+    """Raises Unproved if two unbounded repetitions can divide the same characters in many ways."""
     repeats = [i for i, (_, _, unbounded) in enumerate(path) if unbounded]
     for first, second in itertools.combinations(repeats, 2):
         a, b = path[first][0], path[second][0]
@@ -168,19 +168,16 @@ def _check_path(path):
         apart = any(not atom & a or not atom & b for atom in between)
         if a & b and not apart:
             shown = "".join(sorted(a & b))[:8]
-            raise Unproved(f"two unbounded repetitions can both take {shown!r}, with nothing between to part them")
-
-
-# Finding the patterns.
+            raise Unproved(f"two unbounded repetitions can both match {shown!r}, without a separator between them")
 
 
 def readers():
-    """Modules of the package and the commands, as paths from the root."""
+    """Returns the modules of the package and the commands, as paths relative to the root."""
     return [str(path.relative_to(ROOT)) for name in SCOPE for path in sorted((ROOT / name).rglob("*.py"))]
 
 
 def imports_re(tree):
-    """Whether a module imports the standard library's `re`, under any name."""
+    """Returns whether a module imports the standard library's `re`, under any name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import) and any(
             alias.name.split(".")[0] in ("re", "sre_compile") for alias in node.names
@@ -192,14 +189,14 @@ def imports_re(tree):
 
 
 def patterns_of(path):
-    """(line, pattern) of every pattern that a module gives to `re`.
+    """Yields (line, pattern) of every pattern that a module passes to `re`.
 
-    A pattern inside a function must be written there, be a constant of the module, or be an argument that every caller
-    in the same scope gives so; anything else is a fault.
+    A pattern inside a function must be a literal, a constant of the module, or an argument for which every caller
+    passes one of these.
     """
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     assert not any(isinstance(node, ast.ImportFrom) and node.module == "re" for node in ast.walk(tree)), (
-        f"{path}: write `import re`, so that its patterns can be found"
+        f"{path}: write `import re`, so that the test can find its patterns"
     )
     module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
     for function, call in _calls(tree):
@@ -208,7 +205,7 @@ def patterns_of(path):
             continue
         if target.attr not in _TAKES_PATTERN or not call.args:
             continue
-        if function is None:  # run at import: what it gave lies in the module
+        if function is None:  # evaluated at import; the result is a constant of the module
             continue
         for value in _values(call.args[0], vars(module), function):
             yield call.lineno, value.pattern if isinstance(value, re.Pattern) else value
@@ -217,7 +214,7 @@ def patterns_of(path):
 
 
 def _calls(tree):
-    """(enclosing function or None, call) of every call."""
+    """Returns (enclosing function or None, call) of every call."""
     found = []
 
     def visit(node, function):
@@ -235,7 +232,7 @@ def _calls(tree):
 
 
 def _values(expression, names, function):
-    """What a pattern's expression can be; arguments of the function around it take what its callers give."""
+    """Yields the values of a pattern's expression, with the arguments that callers pass to the enclosing function."""
     used = {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)}
     arguments = [argument.arg for argument in function.args.args]
     open_names = [name for name in arguments if name in used]
@@ -243,13 +240,13 @@ def _values(expression, names, function):
     code = compile(ast.Expression(expression), "<pattern>", "eval")
     for values in itertools.product(*given):
         try:
-            yield eval(code, {**names, **dict(zip(open_names, values, strict=True))})  # our own source
+            yield eval(code, {**names, **dict(zip(open_names, values, strict=True))})  # trusted source code
         except NameError as error:
             raise AssertionError(f"{function.name}: {error}; write the pattern as a constant of the module") from None
 
 
 def _given(name, position):
-    """What callers anywhere in the files that keep `re` pass at a position of a function."""
+    """Returns the values that callers in the modules of `KEEPS_RE` pass for an argument of a function."""
     values = []
     for path in KEEPS_RE:
         module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
@@ -262,7 +259,7 @@ def _given(name, position):
 
 
 def _compiled(value):
-    """Compiled patterns in a module's constants, those inside tuples, lists and dicts too."""
+    """Yields the compiled patterns in a module's constants, including those in tuples, lists and dicts."""
     if isinstance(value, re.Pattern):
         yield value
     elif isinstance(value, dict):
@@ -274,21 +271,18 @@ def _compiled(value):
             yield from _compiled(each)
 
 
-# The checks.
-
-
 @pytest.mark.parametrize("path", readers())
 def test_module_uses_linear_engine(path):
     if imports_re(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
         assert path in KEEPS_RE, f"{path}: use re2 or string methods instead of re"
     else:
-        assert path not in KEEPS_RE, f"{path} no longer imports re; take it out of KEEPS_RE"
+        assert path not in KEEPS_RE, f"{path} no longer imports re; remove it from KEEPS_RE"
 
 
 @pytest.mark.parametrize("path", KEEPS_RE)
 def test_kept_patterns_are_bounded(path):
     if not imports_re(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
-        pytest.skip("imports no re")  # reported by the test above
+        pytest.skip("does not import re")  # reported by the test above
     found = {}
     for line, pattern in patterns_of(path):
         text, flags = (
@@ -318,7 +312,7 @@ def test_kept_patterns_are_bounded(path):
         r"(a+)\1",
     ],
 )
-def test_slow_pattern_is_found(pattern):
+def test_faults_finds_slow_pattern(pattern):
     assert faults(pattern)
 
 
@@ -336,15 +330,15 @@ def test_slow_pattern_is_found(pattern):
         r"(?s)\$(.*)\$",
     ],
 )
-def test_linear_pattern_passes(pattern):
+def test_faults_accepts_linear_pattern(pattern):
     assert faults(pattern) == ""
 
 
 @pytest.mark.parametrize("pattern", [r"\s+$", r"<[^>]*>", r"a*b", r"[a-z]+(?=x)", r"\d+\b"])
-def test_quadratic_search_is_found(pattern):
+def test_faults_finds_quadratic_search(pattern):
     assert faults(pattern, linear=True)
     assert faults(pattern) == ""
 
 
-def test_module_constants_are_searched():
+def test_compiled_searches_module_constants():
     assert {p.pattern for p in _compiled({"a": re.compile("x"), "b": [(re.compile("y"), 1)]})} == {"x", "y"}

@@ -1,4 +1,4 @@
-"""Tasks by name: each comes with its problems, and what it holds is freed."""
+"""Tests of the task registry: problem sets, few-shot examples, errors and custom tasks."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ def rows(numbers):
 
 @pytest.fixture
 def data(tmp_path):
-    """Three of the ten training problems are evaluated too, one of them in other words."""
+    """Files in which three of ten training problems are also evaluation problems, one of them reworded."""
     train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
     moved = rows([12])[0] | {"problem": "Now: what is 12 plus 12 and then 12 more?"}
     train.write_text("".join(json.dumps(row) + "\n" for row in [*rows(range(10, 19)), moved, {"problem": "?"}]))
@@ -32,7 +32,7 @@ def data(tmp_path):
     return {"train_data": str(train), "eval_data": str(test)}
 
 
-def test_mathematics_from_files_is_disjoint_from_what_is_evaluated(data):
+def test_math_drops_evaluation_duplicates(data):
     with contextlib.closing(assemble(Config(task="math", **data, **TINY))) as parts:
         sets = [parts.problems(seed) for seed in (0, 0, 1)]
         assert sets[0].train == sets[1].train != sets[2].train
@@ -45,7 +45,7 @@ def test_mathematics_from_files_is_disjoint_from_what_is_evaluated(data):
         parts.dialogue.task.verify([Problem("p", "?", r"\sqrt{8}", r"\sqrt{8}")], [r"\boxed{2\sqrt{2}}"])
 
 
-def test_shots_are_in_every_prompt_and_in_no_training_problem(data):
+def test_math_shots_leave_training_set(data):
     settings = TINY | {"num_train_problems": 3}
     with contextlib.closing(assemble(Config(task="math", num_shots=2, **data, **settings))) as parts:
         task, train = parts.dialogue.task, parts.problems(0).train
@@ -54,8 +54,7 @@ def test_shots_are_in_every_prompt_and_in_no_training_problem(data):
             assert not any(problem.problem in prompt for problem in train)
 
 
-def test_the_families_speak_as_the_model_does_and_show_the_shots_asked_for():
-    """A template that writes roles, and a date, which is never that of the day."""
+def test_families_use_chat_template():
     template = "{{ date_string }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, chat_template=template)
@@ -69,27 +68,28 @@ def test_the_families_speak_as_the_model_does_and_show_the_shots_asked_for():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"task": "math", "num_shots": 4}, "4 shots asked of problems that give 3"),
+        ({"task": "math", "num_shots": 4}, "4 shots requested, but the problems provide 3"),
         ({"task": "math", "bad_rows": "error"}, "train.jsonl: line 11: missing field 'solution'; fix the row"),
         ({"task": "mth"}, "--task='mth' is unknown; did you mean 'math'? Known: families, math, testbed"),
         ({"task": "math", "train_data": "nowhere"}, "'nowhere' is neither a file nor a hub id"),
-        ({"task": "math", "num_train_problems": 100}, "--num_train_problems=100 is more than the 7 usable problems"),
+        ({"task": "math", "num_train_problems": 100}, "--num_train_problems=100 exceeds the 7 usable problems"),
         (
             {"task": "math", "num_eval_problems": 5},
-            "--num_eval_problems=5 is more than the 4 usable problems; lower it",
+            "--num_eval_problems=5 exceeds the 4 usable problems; lower it",
         ),
-        ({"num_shots": 1}, "--num_shots=1 is for --task=families and --task=math; leave it out"),
+        ({"num_shots": 1}, "--num_shots=1 only applies to --task=families and --task=math; remove it"),
         ({"task": "families"}, "'\\n' ends a completion of this task, but is 0 tokens of the model, not one"),
     ],
+    ids=lambda value: " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
 )
-def test_what_cannot_be_had_is_said_in_one_line(settings, message, data):
+def test_assemble_reports_unusable_settings(settings, message, data):
     with pytest.raises(ValueError) as caught:
         assemble(Config(**(TINY | data | settings)))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_task_of_ones_own_is_one_entry(monkeypatch):
+def test_catalogue_accepts_custom_task(monkeypatch):
     problem = Problem("p", "1 + 1", "2", "2")
 
     def mine(config, directory, tokenizer):

@@ -1,4 +1,4 @@
-"""Property-based test: every reader of model text returns in bounded time, whatever the text is."""
+"""Property-based test: every function that parses model output returns in bounded time."""
 
 import functools
 
@@ -10,7 +10,7 @@ from experiments.fuzz import SomeToWorkers, measure
 from experiments.fuzz_readers import make_readers
 from experiments.fuzz_texts import KINDS, MAX_CHARS, fragments, make_text
 
-MAX_MS = 250  # five times what `experiments.fuzz` allows, since tests share the machine
+MAX_MS = 250  # five times the limit of `experiments.fuzz`, since tests share the machine
 
 quiet = hypothesis.settings(
     derandomize=True, deadline=None, database=None, max_examples=60, suppress_health_check=list(hypothesis.HealthCheck)
@@ -27,7 +27,7 @@ def readers():
 
 @st.composite
 def repeated(draw):
-    """A few pieces, of the readers' patterns or any characters, repeated up to 100,000 characters."""
+    """Fragments of the readers' patterns or random characters, repeated up to 100,000 characters."""
     pieces = st.sampled_from(fragments()) | st.text(max_size=6) | st.text("{}()[]\\$^_.,/0123456789 \n", max_size=6)
     body = "".join(draw(st.lists(pieces, min_size=1, max_size=4)))
     times = draw(st.sampled_from([1, 10, 1000, MAX_CHARS])) // max(1, len(body))
@@ -37,7 +37,7 @@ def repeated(draw):
 
 @st.composite
 def generated(draw):
-    """A text of one of the kinds of `experiments.fuzz`."""
+    """A text of `experiments.fuzz`."""
     number = draw(st.integers(0, 10**9)) * len(KINDS) + draw(st.integers(0, len(KINDS) - 1))
     return make_text(draw(st.integers(0, 10**6)), number)[1]
 

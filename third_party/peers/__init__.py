@@ -1,1 +1,1 @@
-"""Other people's ways to the same meta-gradient, on the same weights and batch, for `experiments.bench_metagrad`."""
+"""Other implementations of the same meta-gradient, for `experiments.bench_metagrad`."""

@@ -1,4 +1,4 @@
-"""Peer: what a JAX user writes first, `jax.grad` through a Python loop of `jax.grad` and optax."""
+"""Plain JAX peer: `jax.grad` through a Python loop of `jax.grad` and optax."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from third_party.peers import problem
 def weight_gradient(
     size: problem.Size, data: problem.Data, optimizer: optax.GradientTransformation, num_steps: int, remat: str = "none"
 ) -> jax.Array:
-    """dL_out/dw, [M], with nothing of `mass_jax.metagrad`."""
+    """Computes dL_out/dw, [M], without `mass_jax.metagrad`."""
     losses_of = problem.example_losses(size, data.base, remat)
 
     def outer(weights_M: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
-"""The problem that all meta-gradient peers solve: weighted LoRA adaptation of a Llama, differentiated in the weights.
+"""Problem of all meta-gradient peers: weighted LoRA adaptation of a Llama, differentiated in the example weights.
 
-Letters: M examples, B outer rows, T tokens.
+Shape suffixes: M examples, B outer rows, T tokens.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from mass_jax.llama import Llama, LlamaConfig, lora, losses
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Shapes of one benchmark; `rank` 0 adapts all parameters."""
+    """Shapes of one benchmark; a `rank` of 0 adapts all parameters."""
 
     layers: int
     width: int
@@ -29,7 +29,7 @@ class Size:
     tied: bool = False
 
     def config(self, remat: str = "none", loss_chunk: int = 0) -> LlamaConfig:
-        """The Llama of this size, with the execution settings that a policy asks for."""
+        """Returns the Llama configuration of this size, with execution settings."""
         return LlamaConfig(
             vocab_size=self.vocab,
             hidden_size=self.width,
@@ -46,10 +46,10 @@ class Size:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Arrays of one problem; a pytree."""
+    """Arrays of one problem, as a pytree."""
 
     base: Any
-    params: Any  # what the inner loop adapts
+    params: Any  # adapted by the inner loop
     weights_M: jax.Array
     tokens_MT: jax.Array
     outer_BT: jax.Array
@@ -59,7 +59,7 @@ jax.tree_util.register_dataclass(Data)
 
 
 def draw(key: jax.Array, size: Size, dtype: Any = jnp.float32) -> Data:
-    """Random weights, random tokens; B of LoRA is zero, as at the start of any adaptation."""
+    """Samples random weights and tokens; LoRA's B is zero, as at the start of any adaptation."""
     model_key, lora_key, weight_key, token_key, outer_key = jax.random.split(key, 5)
     model = Llama(size.config())
     base = model.init(model_key, jnp.zeros((1, 2), jnp.int32))["params"]
@@ -75,7 +75,7 @@ def draw(key: jax.Array, size: Size, dtype: Any = jnp.float32) -> Data:
 
 
 def example_losses(size: Size, base: Any, remat: str = "none", loss_chunk: int = 0) -> Any:
-    """`(params, tokens_MT) -> losses_M`, the token mean of each example's negative log-likelihood."""
+    """Returns a function `(params, tokens_MT) -> losses_M`, the mean loss of each example in nats per token."""
     model = Llama(size.config(remat, loss_chunk))
 
     def losses_of(params: Any, tokens_MT: jax.Array) -> jax.Array:

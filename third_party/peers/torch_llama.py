@@ -1,6 +1,6 @@
-"""The same Llama with LoRA in PyTorch, on the same weights, for the PyTorch peers.
+"""Llama with LoRA in PyTorch, on the same weights, for the PyTorch peers.
 
-Letters: B rows, T tokens, D width, N query heads, G key-value heads, H head features, V vocabulary.
+Shape suffixes: B rows, T tokens, D width, N query heads, G key-value heads, H head features, V vocabulary.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from third_party.peers import problem
 
 
 class TorchLlama(torch.nn.Module):
-    """Base weights are buffers; the adapter's leaves are the parameters, in the order of `jax.tree.leaves`."""
+    """Llama whose parameters are the LoRA matrices, in the order of `jax.tree.leaves`; base weights are constants."""
 
     def __init__(self, size: problem.Size, data: problem.Data):
         super().__init__()
@@ -25,7 +25,7 @@ class TorchLlama(torch.nn.Module):
         self.base = jax.tree.map(tensor, data.base)
 
     def forward(self, tokens_BT: torch.Tensor) -> torch.Tensor:
-        """Token-mean negative log-likelihood of each row, [B]."""
+        """Returns the mean negative log-likelihood per token of each row, [B]."""
         x_BTD = self.base["embed_tokens"]["embedding"][tokens_BT]
         for layer in range(self.size.layers):
             x_BTD = self.block(x_BTD, layer)
@@ -34,7 +34,7 @@ class TorchLlama(torch.nn.Module):
         return -log_BTV.gather(-1, tokens_BT[:, 1:, None])[..., 0].mean(-1)
 
     def block(self, x_BTD: torch.Tensor, layer: int) -> torch.Tensor:
-        """One pre-norm block."""
+        """Applies one pre-norm block."""
         norms = self.base["layers"]
         mixed = self.attention(norm(x_BTD, norms["input_layernorm"]["weight"][layer]), layer)
         x_BTD = x_BTD + mixed
@@ -44,7 +44,7 @@ class TorchLlama(torch.nn.Module):
         return x_BTD + self.project(torch.nn.functional.silu(gate) * up, "mlp", "down_proj", layer)
 
     def attention(self, x_BTD: torch.Tensor, layer: int) -> torch.Tensor:
-        """Causal attention, its products written out: fused kernels have no double backward."""
+        """Applies causal attention with explicit products, since fused kernels do not support double backward."""
         size, (rows, length, _) = self.size, x_BTD.shape
         heads = {"q_proj": size.heads, "k_proj": size.kv_heads, "v_proj": size.kv_heads}
         q, k, v = (
@@ -59,18 +59,18 @@ class TorchLlama(torch.nn.Module):
         return self.project(mixed.transpose(1, 2).reshape(rows, length, -1), "self_attn", "o_proj", layer)
 
     def project(self, x: torch.Tensor, parent: str, name: str, layer: int) -> torch.Tensor:
-        """x W + x A B."""
+        """Computes x W + x A B."""
         a, b = (getattr(self, f"layers__{parent}__{name}__{part}")[layer] for part in "ab")
         return x @ self.base["layers"][parent][name]["kernel"][layer] + (x @ a) @ b
 
 
 def norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """RMSNorm with Llama's default epsilon."""
+    """Applies RMSNorm with Llama's default epsilon."""
     return weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
 
 
 def rotate(x_BNTH: torch.Tensor) -> torch.Tensor:
-    """Rotary positions, theta 10000."""
+    """Applies rotary position embeddings with theta 10000."""
     half = x_BNTH.shape[-1] // 2
     frequency = 1.0 / 10000.0 ** (torch.arange(half, dtype=torch.float32) / half)
     angles = torch.arange(x_BNTH.shape[-2], dtype=torch.float32)[:, None] * frequency
@@ -80,5 +80,5 @@ def rotate(x_BNTH: torch.Tensor) -> torch.Tensor:
 
 
 def tensor(leaf: Any) -> torch.Tensor:
-    """A copy of an array as a tensor."""
+    """Copies an array to a tensor."""
     return torch.from_numpy(np.array(leaf))

@@ -1,4 +1,4 @@
-"""Peers in PyTorch, plain SGD inside: double backward, and the libraries `higher` and TorchOpt where installed."""
+"""PyTorch peers with SGD in the inner loop: double backward, and the libraries `higher` and TorchOpt if installed."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ Peer = Callable[[problem.Size, problem.Data, float, int], np.ndarray]
 
 
 def double_backward(size: problem.Size, data: problem.Data, rate: float, num_steps: int) -> np.ndarray:
-    """`create_graph=True` through every step: reverse over reverse, all activations kept."""
+    """Differentiates with `create_graph=True` through every step: reverse over reverse, with all activations saved."""
     model, weights_M, tokens_MT, outer_BT = _setup(size, data)
     params: dict[str, torch.Tensor] = dict(model.named_parameters())
     for _ in range(num_steps):
@@ -23,7 +23,7 @@ def double_backward(size: problem.Size, data: problem.Data, rate: float, num_ste
 
 
 def with_higher(size: problem.Size, data: problem.Data, rate: float, num_steps: int) -> np.ndarray:
-    """facebookresearch/higher 0.2.1, `innerloop_ctx`."""
+    """Differentiates with `innerloop_ctx` of facebookresearch/higher 0.2.1."""
     import higher
 
     model, weights_M, tokens_MT, outer_BT = _setup(size, data)
@@ -36,7 +36,7 @@ def with_higher(size: problem.Size, data: problem.Data, rate: float, num_steps: 
 
 
 def with_torchopt(size: problem.Size, data: problem.Data, rate: float, num_steps: int) -> np.ndarray:
-    """metaopt/torchopt, `MetaSGD`."""
+    """Differentiates with `MetaSGD` of metaopt/torchopt."""
     import torchopt
 
     model, weights_M, tokens_MT, outer_BT = _setup(size, data)

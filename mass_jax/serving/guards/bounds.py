@@ -1,4 +1,4 @@
-"""Limits on an update: how many steps, how fast, how large, and whether it went wrong on the way. Pure."""
+"""Bounds on an update: number of steps, learning rate, relative norm and inner losses. Pure functions."""
 
 import dataclasses
 import math
@@ -10,14 +10,14 @@ from mass_jax.config import Config
 
 @dataclasses.dataclass(frozen=True)
 class UpdateLimits:
-    """What an update may be.
+    """Limits on an update.
 
-    Args:
-        steps: most inner steps K.
-        learning_rate: highest inner rate.
+    Attributes:
+        steps: largest number of inner steps K.
+        learning_rate: highest inner learning rate.
         relative_norm: largest |AB| / |W| over all adapted projections.
         loss_ratio: largest inner loss after any step, as a multiple of the loss before the first.
-        excess: "refuse" an update that goes over steps, rate or norm, or "scale" it down to the limit.
+        excess: "refuse" an update that exceeds steps, rate or norm, or "scale" it down to the limit.
     """
 
     steps: int = 4
@@ -28,7 +28,13 @@ class UpdateLimits:
 
 
 class Judged(NamedTuple):
-    """Whether an update is used, by which factor it is scaled first, and why not if not."""
+    """Verdict on an update.
+
+    Attributes:
+        used: True if the update may be used.
+        factor: factor to scale it by first.
+        reason: why it is not used.
+    """
 
     used: bool
     factor: float = 1.0
@@ -36,7 +42,11 @@ class Judged(NamedTuple):
 
 
 def within(config: Config, limits: UpdateLimits) -> tuple[Config, str]:
-    """The settings held against the limits on steps and rate.
+    """Checks the settings against the limits on steps and learning rate.
+
+    Args:
+        config: settings.
+        limits: limits on an update.
 
     Returns:
         The settings to adapt with, and why they are refused ("" if they are not). With `excess="scale"` they are
@@ -54,18 +64,18 @@ def within(config: Config, limits: UpdateLimits) -> tuple[Config, str]:
     found = {name: pair for name, pair in over.items() if not pair[0] <= pair[1]}
     if not found:
         return config, ""
-    if limits.excess == "scale" and limits.steps >= 1:  # there is no update of no steps
+    if limits.excess == "scale" and limits.steps >= 1:  # zero steps make no update
         return dataclasses.replace(config, **{name: pair[1] for name, pair in found.items()}), ""
     return config, "; ".join(f"{name} {value:g} is over the limit {limit:g}" for name, (value, limit) in found.items())
 
 
 def judge(losses: Sequence[float], norms: Mapping[str, float], limits: UpdateLimits) -> Judged:
-    """Whether one finished update may be used.
+    """Checks a finished update against the limits.
 
     Args:
-        losses: inner losses, before each step and after the last.
-        norms: relative norms by projection, and "all".
-        limits: what is allowed.
+        losses: inner losses before each step and after the last.
+        norms: relative norms by projection, and in total ("all").
+        limits: limits on an update.
 
     >>> judge([2.0, 1.0, 0.5], {"all": 0.3}, UpdateLimits(excess="scale"))
     Judged(used=True, factor=0.5, reason='')

@@ -1,7 +1,7 @@
-"""Gates: what a practice example must pass before an update may use it. Pure; no gate reads more than it is handed.
+"""Gates: checks that a synthetic example must pass before an update may train on it. Pure functions of their input.
 
-A gate is any object with a name and `judge`. Every gate judges every example, so that a record tells all that was wrong
-with it; an example is trained on if every gate passes it. A gate that fails itself passes nothing.
+A gate is any object with a `name` and a `judge` method. Every gate judges every example, so that the record lists all
+failures. An example is used if every gate passes it. A gate that raises passes no example.
 """
 
 import collections
@@ -15,21 +15,21 @@ from mass_jax.tasks.base import Example, Rejected
 from mass_jax.tasks.near_duplicates import similarity as similarity_of
 from mass_jax.tasks.near_duplicates import tokens
 
-MAX_COMPARED = 10_000  # characters of a text that `Copy` and `Duplicates` compare
+MAX_COMPARED = 10_000  # characters; `Copy` and `Duplicates` reject longer texts
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """One practice example with what the gates may ask of it.
+    """One example with the measurements that gates may use.
 
-    Args:
-        text: what was written.
-        parsed: what the task found in it.
-        tokens: length of the text, in tokens of the model.
+    Attributes:
+        text: the written text.
+        parsed: the example that the task parsed from it, or why there is none.
+        tokens: length of the text in tokens.
         source: "written" by the model, or "real".
-        nll: loss of the solution under the unadapted model, in nats a token; None if it was not measured.
-        agreement: share of the unadapted model's sampled answers that say the same; None if it was not measured.
-        recomputed: whether the solution is what the task computes for the problem; None where it cannot.
+        nll: loss of the solution under the unadapted model, in nats per token; None if not measured.
+        agreement: share of the unadapted model's sampled answers that equal the solution's; None if not measured.
+        recomputed: whether the task computes the same answer; None if it computes none.
     """
 
     text: str
@@ -42,7 +42,14 @@ class Candidate:
 
 
 class GateResult(NamedTuple):
-    """What one gate says of one example: the figure that it looked at, its limit, and why it failed."""
+    """Verdict of a gate on an example.
+
+    Attributes:
+        passed: True if the example may be used.
+        value: measured value, if any.
+        limit: limit on the value, if any.
+        reason: why the example failed; "" if it passed.
+    """
 
     passed: bool
     value: float | None = None
@@ -52,25 +59,35 @@ class GateResult(NamedTuple):
 
 @runtime_checkable
 class Recomputes(Protocol):
-    """A task that can compute answers itself."""
+    """Optional task protocol: computes answers to problems."""
 
     def recompute(self, problem: str) -> str | None:
-        """The right answer to a problem that it did not choose; None where it computes none. To raise says wrong."""
+        """Returns the answer to any problem, or None if it computes none. An exception counts as incorrect."""
         ...
 
 
 class Gate(Protocol):
-    """Judges the examples of one question, in one go, since some faults show only among them."""
+    """Protocol of a gate; it sees all examples of a question at once, since some faults show only in comparison."""
 
     name: ClassVar[str]
 
     def judge(self, problem: str, candidates: Sequence[Candidate]) -> list[GateResult]:
-        """One verdict an example."""
+        """Returns one verdict per example.
+
+        Args:
+            problem: the question that the examples are for.
+            candidates: the examples.
+        """
         ...
 
 
 def run_gates(gates: Sequence[Gate], problem: str, candidates: Sequence[Candidate]) -> list[dict[str, GateResult]]:
-    """Every gate's verdict on every example.
+    """Returns the verdict of every gate, by name, on each example.
+
+    Args:
+        gates: the gates.
+        problem: the question that the examples are for.
+        candidates: the examples.
 
     >>> example = Candidate("q 1 + 1 = 2", Example("1 + 1", "2"), tokens=6)
     >>> run_gates([Length(max_tokens=4)], "2 + 2", [example])[0]["length"].passed
@@ -83,32 +100,45 @@ def run_gates(gates: Sequence[Gate], problem: str, candidates: Sequence[Candidat
 def _judged(gate: Gate, problem: str, candidates: Sequence[Candidate]) -> list[GateResult]:
     try:
         verdicts = list(gate.judge(problem, candidates))
-    except Exception as error:  # a gate of anyone's; what it could not judge does not pass
+    except Exception as error:  # raised by a user's gate
         return [GateResult(False, reason=f"the gate failed ({type(error).__name__})")] * len(candidates)
     if len(verdicts) != len(candidates) or not all(map(_is_verdict, verdicts)):
-        return [GateResult(False, reason="the gate gave no verdict")] * len(candidates)
+        return [GateResult(False, reason="the gate returned no valid verdict")] * len(candidates)
     return verdicts
 
 
 def _is_verdict(found: Any) -> bool:
-    """Whether a gate of anyone's gave what a record can hold."""
+    """Whether a user's gate returned a result that the log can hold."""
     if not isinstance(found, GateResult) or not isinstance(found.reason, str):
         return False
     return all(figure is None or isinstance(figure, numbers.Real) for figure in (found.value, found.limit))
 
 
+class _PerExample:
+    """Base of gates that judge each example separately."""
+
+    def judge(self, problem: str, candidates: Sequence[Candidate]) -> list[GateResult]:
+        """Returns one verdict per example; see `Gate.judge`."""
+        return [self._one(problem, candidate) for candidate in candidates]
+
+    def _one(self, problem: str, candidate: Candidate) -> GateResult:
+        raise NotImplementedError
+
+
 @dataclasses.dataclass(frozen=True)
-class Length:
-    """Neither empty nor longer than was asked for; looks at the raw text, before any parser does."""
+class Length(_PerExample):
+    """Rejects empty and overlong texts; checks the raw text before any parsing.
+
+    Attributes:
+        max_tokens: largest number of tokens.
+        max_chars: largest number of characters.
+    """
 
     name: ClassVar[str] = "length"
     max_tokens: int = 2048
     max_chars: int = 20_000
 
-    def judge(self, problem: str, candidates: Sequence[Candidate]) -> list[GateResult]:
-        return [self._one(candidate) for candidate in candidates]
-
-    def _one(self, candidate: Candidate) -> GateResult:
+    def _one(self, problem: str, candidate: Candidate) -> GateResult:
         if not candidate.text.strip():
             return GateResult(False, 0, 1, "empty")
         if len(candidate.text) > self.max_chars:
@@ -118,28 +148,28 @@ class Length:
 
 
 @dataclasses.dataclass(frozen=True)
-class Parse:
-    """The task finds a problem and a solution in it."""
+class Parse(_PerExample):
+    """Rejects texts in which the task finds no problem and solution."""
 
     name: ClassVar[str] = "parse"
 
-    def judge(self, problem: str, candidates: Sequence[Candidate]) -> list[GateResult]:
-        good = [isinstance(candidate.parsed, Example) for candidate in candidates]
-        return [GateResult(passed, reason="" if passed else "gives no example") for passed in good]
+    def _one(self, problem: str, candidate: Candidate) -> GateResult:
+        passed = isinstance(candidate.parsed, Example)
+        return GateResult(passed, reason="" if passed else "contains no example")
 
 
 @dataclasses.dataclass(frozen=True)
-class Copy:
+class Copy(_PerExample):
     """Rejects copies of the target problem, in any case, spacing or compatible letters, and texts that contain it.
 
     A text longer than `MAX_COMPARED` characters does not pass.
+
+    Attributes:
+        max_similarity: similarity from which a problem counts as a copy, in (0, 1].
     """
 
     name: ClassVar[str] = "copy"
     max_similarity: float = 0.9
-
-    def judge(self, problem: str, candidates: Sequence[Candidate]) -> list[GateResult]:
-        return [self._one(problem, candidate) for candidate in candidates]
 
     def _one(self, problem: str, candidate: Candidate) -> GateResult:
         text = _posed(candidate)
@@ -153,22 +183,26 @@ class Copy:
 
 @dataclasses.dataclass(frozen=True)
 class Duplicates:
-    """Rejects a problem that an earlier example poses, and all examples if too few differ or all have one solution.
+    """Rejects repeated problems, and all examples if too few differ or all have the same solution.
 
     A text longer than `MAX_COMPARED` characters does not pass.
+
+    Attributes:
+        min_distinct: smallest number of distinct problems.
     """
 
     name: ClassVar[str] = "duplicates"
     min_distinct: int = 3
 
     def judge(self, problem: str, candidates: Sequence[Candidate]) -> list[GateResult]:
+        """Returns one verdict per example; see `Gate.judge`."""
         posed = [_plain(_posed(candidate)) for candidate in candidates]
         parsed = [(posed[i], c.parsed.solution) for i, c in enumerate(candidates) if isinstance(c.parsed, Example)]
         problems = {found for found, _ in parsed} - {None}
         if len(problems) < self.min_distinct:
             return [GateResult(False, len(problems), self.min_distinct, "too few different problems")] * len(candidates)
         if len({_plain(solution) or solution for _, solution in parsed}) == 1:
-            return [GateResult(False, 1, 2, "one solution to every problem")] * len(candidates)
+            return [GateResult(False, 1, 2, "the same solution to every problem")] * len(candidates)
         seen: collections.Counter[str] = collections.Counter()
         return [self._one(_posed(c), found, seen) for c, found in zip(candidates, posed, strict=True)]
 
@@ -177,26 +211,23 @@ class Duplicates:
         if posed is None:
             return _too_long(text)
         seen[posed] += 1
-        return GateResult(seen[posed] == 1, seen[posed], 1, "" if seen[posed] == 1 else "was posed before")
+        return GateResult(seen[posed] == 1, seen[posed], 1, "" if seen[posed] == 1 else "repeats an earlier problem")
 
 
 @dataclasses.dataclass(frozen=True)
-class AnswerCheck:
-    """The solution is right where the task can compute it, else the model's own sampled answers agree often enough.
+class AnswerCheck(_PerExample):
+    """Rejects incorrect solutions: recomputed where the task can, else compared with the model's sampled answers.
 
-    Args:
-        min_agreement: least share of the samples.
-        samples: how many answers are sampled for each example's problem.
+    Attributes:
+        min_agreement: smallest share of samples that agree.
+        samples: sampled answers per example.
     """
 
     name: ClassVar[str] = "answer"
     min_agreement: float = 0.05
     samples: int = 16
 
-    def judge(self, problem: str, candidates: Sequence[Candidate]) -> list[GateResult]:
-        return [self._one(candidate) for candidate in candidates]
-
-    def _one(self, candidate: Candidate) -> GateResult:
+    def _one(self, problem: str, candidate: Candidate) -> GateResult:
         if candidate.recomputed is not None:
             return GateResult(
                 candidate.recomputed, reason="" if candidate.recomputed else "the task computes another answer"
@@ -208,12 +239,12 @@ class AnswerCheck:
         return GateResult(agreed, candidate.agreement, self.min_agreement, reason)
 
 
-class Calibration:
-    """Surprises the unadapted model no more than real examples do.
+class Calibration(_PerExample):
+    """Rejects examples that surprise the unadapted model more than real examples do.
 
     Args:
-        margin: nats a token above the most surprising real example.
-        real_nll: losses of real examples.
+        margin: nats per token above the largest loss of a real example.
+        real_nll: losses of real examples, in nats per token.
     """
 
     name: ClassVar[str] = "calibration"
@@ -221,10 +252,7 @@ class Calibration:
     def __init__(self, margin: float = 0.5, real_nll: Sequence[float] = ()):
         self.limit = max(real_nll, default=float("-inf")) + margin
 
-    def judge(self, problem: str, candidates: Sequence[Candidate]) -> list[GateResult]:
-        return [self._one(candidate) for candidate in candidates]
-
-    def _one(self, candidate: Candidate) -> GateResult:
+    def _one(self, problem: str, candidate: Candidate) -> GateResult:
         if candidate.nll is None:
             return GateResult(False, None, self.limit, "not measured")
         usual = candidate.nll <= self.limit  # False for NaN
@@ -235,14 +263,14 @@ SHIPPED: Mapping[str, Any] = {gate.name: gate for gate in (Length, Parse, Copy, 
 
 
 def _posed(candidate: Candidate) -> str:
-    """The problem that an example poses; all of its text if no task found one."""
+    """The problem of an example, or its whole text if it was not parsed."""
     return candidate.parsed.problem if isinstance(candidate.parsed, Example) else candidate.text
 
 
 class _Folds(dict[int, str]):
-    """Each character without case and look-alike forms, as a table for `str.translate` that fills itself.
+    """Table for `str.translate` that removes case and compatibility forms of a character; filled on demand.
 
-    Normalizing a whole text takes time quadratic in its runs of combining marks, so characters are normalized alone.
+    Characters are normalized one by one, since normalizing a text is quadratic in its runs of combining marks.
     """
 
     def __missing__(self, code: int) -> str:
@@ -256,7 +284,7 @@ _FOLDS = _Folds()
 
 
 def _plain(text: str) -> str | None:
-    """A text without case, signs of layout and look-alike forms of letters; None if it is too long to compare."""
+    """A text without case, layout and compatibility forms of letters; None if it is too long to compare."""
     folded = text.translate(_FOLDS) if len(text) <= MAX_COMPARED else text
     return " ".join(tokens(folded)) if len(folded) <= MAX_COMPARED else None
 
@@ -266,5 +294,5 @@ def _too_long(text: str) -> GateResult:
 
 
 def _holds(text: str, part: str) -> bool:
-    """Whether a run of whole tokens of `text` is `part`."""
+    """Whether `part` occurs in `text` as a run of whole tokens."""
     return bool(part) and f" {part} " in f" {text} "

@@ -1,14 +1,16 @@
-"""The policy file: who may adapt what, at what expense, behind which gates. Pure but for reading the file.
+"""The operator's policy: who may adapt what, at what cost, and behind which gates. Pure functions.
 
-Whatever is absent, unknown or of the wrong kind is refused: without a policy nothing is adapted.
+`policy_file.read_policy` reads it from a file. Without a policy nothing is adapted.
 """
 
 import collections
 import dataclasses
 import json
-import pathlib
+import reprlib
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from typing import Annotated, Any
+
+import pydantic
 
 from mass_jax.config import nearest
 from mass_jax.errors import UserError
@@ -18,15 +20,23 @@ from mass_jax.serving.guards.regression import Tolerance
 
 HOUR = 3600.0
 
+Count = Annotated[int, pydantic.Field(ge=0, strict=True)]
+"""A whole number of 0 or more, as pydantic checks it."""
+
+Amount = Annotated[float, pydantic.Field(ge=0, strict=True, allow_inf_nan=False)]
+"""A finite number of 0 or more, as pydantic checks it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Permission:
-    """What some users may spend on some tasks; "*" stands for all.
+    """What some users may spend on some tasks; "*" matches every name.
 
-    Args:
-        users, tasks: names.
-        tokens_per_question: most tokens that a question's adaptation may take, written, checked and trained together.
-        questions_per_hour, tokens_per_hour: of each user, over the last 60 minutes, charged at a question's worst case.
+    Attributes:
+        users: names of users.
+        tasks: names of tasks.
+        tokens_per_question: largest number of tokens for adapting to one question, over all phases.
+        questions_per_hour: questions per user within the last 60 minutes.
+        tokens_per_hour: tokens per user within the last 60 minutes; each question is charged its worst case.
     """
 
     users: tuple[str, ...] = ("*",)
@@ -38,15 +48,15 @@ class Permission:
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """All that an operator decides.
+    """The operator's policy.
 
-    Args:
-        rules: the first that names user and task holds; none: not allowed.
-        gates: gates that must be on, with their settings.
-        min_examples: fewest written examples that must pass; with fewer there is no update.
-        real_share: share of the practice that is real examples, in [0, 1).
-        limits: on the update.
-        regression: what the suite tolerates.
+    Attributes:
+        rules: permissions; the first one that matches user and task applies, and without a match nothing is adapted.
+        gates: required gates, by name, with their settings.
+        min_examples: smallest number of synthetic examples that must pass the gates for an update.
+        real_share: share of real examples among those of a question, in [0, 1).
+        limits: limits on the update.
+        regression: tolerance on the regression suite.
     """
 
     rules: tuple[Permission, ...] = (Permission(),)
@@ -62,55 +72,69 @@ class Policy:
                 raise UserError(f"gate {name!r} is unknown; {nearest(name, SHIPPED)}")
             _check_settings(name, settings)
         if not 0 <= self.real_share < 1:
-            raise UserError(f"real_share={self.real_share} is no share; give one from 0 to below 1")
+            raise UserError(f"real_share={self.real_share} is out of range; give a share from 0 to below 1")
         if self.min_examples < 1:
-            raise UserError(f"min_examples={self.min_examples} would adapt to nothing; give 1 or more")
+            raise UserError(f"min_examples={self.min_examples} is too small; give 1 or more")
         if self.limits.excess not in ("refuse", "scale"):
             raise UserError(f"limits.excess={self.limits.excess!r} is unknown; give 'refuse' or 'scale'")
 
     def rule(self, user: str, task: str) -> Permission | None:
-        """The first rule that names this user and task."""
+        """Returns the first rule that matches this user and task."""
         named = (r for r in self.rules if _names(r.users, user) and _names(r.tasks, task))
         return next(named, None)
 
     def to_json(self) -> str:
+        """Returns the content of the policy file."""
         return json.dumps({"version": 1} | dataclasses.asdict(self), indent=2) + "\n"
 
 
 class Permit(collections.namedtuple("Permit", ["granted", "reason"])):
-    """How many of the asked questions may be adapted to, and why not the others."""
+    """Verdict on a request to adapt.
+
+    Attributes:
+        granted: number of questions that may be adapted to.
+        reason: why the others may not.
+    """
 
     granted: int
     reason: str
 
 
 class Ledger:
-    """What each user was granted within the last hour, from the grants in the log."""
+    """Permissions granted to each user within the last hour, read from the log."""
 
     def __init__(self) -> None:
         self._grants: collections.deque[tuple[float, str, int, int]] = collections.deque()
 
     def note(self, record: Mapping[str, Any]) -> None:
-        """Takes notice of a record of the log; only grants count."""
+        """Adds a record of the log; only grants count."""
         if record.get("kind") == "grant":
             self._grants.append((record["at"], record["user"], record["questions"], record["tokens"]))
 
     def spent(self, user: str, now: float) -> tuple[int, int]:
-        """Questions and tokens; a grant from the future counts too, since a clock that was set back frees nothing."""
+        """Returns the questions and tokens granted to a user within the last hour.
+
+        Grants from the future count too, so that setting the clock back frees no budget.
+
+        Args:
+            user: name of the user.
+            now: seconds since the epoch.
+        """
         self._grants = collections.deque(grant for grant in self._grants if grant[0] > now - HOUR)
         mine = [grant for grant in self._grants if grant[1] == user]
         return sum(grant[2] for grant in mine), sum(grant[3] for grant in mine)
 
 
 def permit(policy: Policy, ledger: Ledger, user: str, task: str, asked: int, tokens_each: int, now: float) -> Permit:
-    """How many of `asked` questions may be adapted to.
+    """Returns how many of `asked` questions may be adapted to.
 
     Args:
         policy: the policy.
-        ledger: what was granted before.
-        user, task: who asks, and of what.
-        asked: questions.
-        tokens_each: worst case of one question.
+        ledger: earlier grants.
+        user: who asks.
+        task: name of the task.
+        asked: number of questions.
+        tokens_each: worst-case tokens of one question.
         now: seconds since the epoch.
 
     >>> policy = Policy(rules=(Permission(users=("ada",), questions_per_hour=3),))
@@ -132,92 +156,24 @@ def permit(policy: Policy, ledger: Ledger, user: str, task: str, asked: int, tok
     return Permit(min(asked, affordable), f"policy: {rule.tokens_per_hour} tokens an hour are granted")
 
 
-def read_policy(path: pathlib.Path) -> Policy:
-    """Reads a policy file: all keys must be there, no others, each of its kind.
-
-    Raises:
-        UserError: anything else, in one line that names file, key and fix.
-    """
-    fix = "`python -m experiments.audit policy` prints one to start from"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_no_repeats)
-    except FileNotFoundError:
-        raise UserError(f"there is no policy {path}, and without one nothing is adapted; {fix}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"policy {path} cannot be read ({error}), so nothing is adapted; {fix}") from None
-    try:
-        if not isinstance(data, dict) or data.get("version") != 1:
-            raise UserError("version must be 1")
-        return _read(Policy, {key: value for key, value in data.items() if key != "version"}, "policy")
-    except UserError as error:
-        raise UserError(f"policy {path}: {error}; nothing is adapted; {fix}") from None
-
-
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) < len(pairs):
-        raise ValueError("a key stands twice")
-    return dict(pairs)
-
-
-def _read(cls: Any, data: Any, where: str) -> Any:
-    """A dataclass from a JSON object."""
-    if not isinstance(data, dict):
-        raise UserError(f"{where} must be an object, not {_short(data)}")
-    hints = get_type_hints(cls)
-    if missing := sorted(set(hints) - set(data)):
-        raise UserError(f"{where} lacks {missing[0]!r}")
-    if extra := sorted(set(data) - set(hints)):
-        raise UserError(f"{where} has an unknown key {extra[0]!r}; {nearest(extra[0], hints)}")
-    return cls(**{name: _value(data[name], getattr(cls, name, None), name, f"{where}.{name}") for name in hints})
-
-
-def _value(value: Any, default: Any, name: str, where: str) -> Any:
-    """One value, of the kind of its default."""
-    if dataclasses.is_dataclass(default):
-        return _read(type(default), value, where)
-    if name == "gates":
-        if not isinstance(value, dict) or not all(isinstance(settings, dict) for settings in value.values()):
-            raise UserError(f"{where} must be an object of objects, not {_short(value)}")
-        return value
-    if isinstance(default, tuple):
-        if not isinstance(value, list) or not value:
-            raise UserError(f"{where} must be a list that is not empty, not {_short(value)}")
-        if name == "rules":
-            return tuple(_read(Permission, item, f"{where}[{i}]") for i, item in enumerate(value))
-        if not all(isinstance(item, str) for item in value):
-            raise UserError(f"{where} must be a list of names, not {_short(value)}")
-        return tuple(value)
-    if isinstance(default, str):
-        if not isinstance(value, str):
-            raise UserError(f"{where} must be a text, not {_short(value)}")
-        return value
-    if not _is_amount(value, whole=isinstance(default, int)):
-        kind = "a whole number" if isinstance(default, int) else "a number"
-        raise UserError(f"{where} must be {kind} of 0 or more, not {_short(value)}")
-    return value
-
-
-def _is_amount(value: Any, whole: bool) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-        return False
-    return 0 <= value < float("inf")  # False for NaN
-
-
 def _check_settings(name: str, settings: Mapping[str, Any]) -> None:
-    """Whether a gate takes these settings; `real_nll` is measured, never set."""
+    """Checks the settings of a gate. `real_nll` is measured, so it is not one of them."""
     defaults = {"margin": 0.5} if name == "calibration" else dataclasses.asdict(SHIPPED[name]())
     for key, value in settings.items():
         if key not in defaults:
             raise UserError(
                 f"gates.{name} has an unknown setting {key!r}; {nearest(key, defaults) if defaults else 'it has none'}"
             )
-        if not _is_amount(value, whole=isinstance(defaults[key], int)):
-            raise UserError(f"gates.{name}.{key} must be a number of 0 or more, not {_short(value)}")
+        try:
+            pydantic.TypeAdapter(Count if isinstance(defaults[key], int) else Amount).validate_python(value)
+        except pydantic.ValidationError:
+            raise UserError(f"gates.{name}.{key}={short(value)} must be a number of 0 or more") from None
 
 
 def _names(listed: tuple[str, ...], name: str) -> bool:
     return "*" in listed or name in listed
 
 
-def _short(value: Any) -> str:
-    return repr(value)[:40]
+def short(value: Any) -> str:
+    """Returns a value from a file, abbreviated and printable, for an error message."""
+    return reprlib.repr(value).encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""The regression suite: texts that an update must not make the model worse at."""
+"""The regression suite: texts on which an update must not make the model worse."""
 
 import dataclasses
 import importlib.resources
@@ -16,11 +16,11 @@ MOST_ROWS = 256
 
 @dataclasses.dataclass(frozen=True)
 class Tolerance:
-    """How much worse than before is still accepted.
+    """Tolerated degradation on the suite.
 
-    Args:
-        accuracy_drop: in the share of texts that greedy decoding writes.
-        nll_rise: in the mean loss, nats a token.
+    Attributes:
+        accuracy_drop: largest drop in the share of texts that greedy decoding reproduces.
+        nll_rise: largest rise of the mean loss, in nats per token.
     """
 
     accuracy_drop: float = 0.2
@@ -28,7 +28,7 @@ class Tolerance:
 
 
 class Regression(NamedTuple):
-    """A suite's result, before and after an update."""
+    """Accuracy and mean loss (nats per token) on the suite, before and after an update."""
 
     accuracy_before: float
     accuracy_after: float
@@ -37,7 +37,7 @@ class Regression(NamedTuple):
 
 
 def worse(found: Regression, tolerance: Tolerance) -> str:
-    """Why an update is to be rolled back; "" if it is not.
+    """Returns why an update must be rolled back; "" if it need not be.
 
     >>> worse(Regression(0.75, 0.25, 0.3, 0.4), Tolerance())
     'regression: accuracy 0.75 -> 0.25, over the tolerated drop 0.2'
@@ -46,21 +46,24 @@ def worse(found: Regression, tolerance: Tolerance) -> str:
         change = f"accuracy {found.accuracy_before:.3g} -> {found.accuracy_after:.3g}"
         return f"regression: {change}, over the tolerated drop {tolerance.accuracy_drop:g}"
     if not found.nll_after <= found.nll_before + tolerance.nll_rise:
-        change = f"loss {found.nll_before:.3g} -> {found.nll_after:.3g} nats a token"
+        change = f"loss {found.nll_before:.3g} -> {found.nll_after:.3g} nats per token"
         return f"regression: {change}, over the tolerated rise {tolerance.nll_rise:g}"
     return ""
 
 
 def read_suite(path: pathlib.Path | None, directory: pathlib.Path, task: Any) -> list[tuple[str, str]]:
-    """(prompt, completion) pairs of a JSONL file with "prompt" and "completion", or "problem" and "solution", a line.
+    """Reads a suite from JSONL lines with "prompt" and "completion", or "problem" and "solution".
 
     Args:
-        path: the user's file; None takes regression.jsonl of the model, else the embedded one of plain English.
-        directory: of the model's files.
-        task: makes prompts of problems.
+        path: the user's file; None reads the model's regression.jsonl, or else the embedded suite of English texts.
+        directory: directory of the model's files.
+        task: turns problems into prompts.
+
+    Returns:
+        (prompt, completion) pairs.
 
     Raises:
-        UserError: the file is missing, empty or too long, or a line is not of that form; names file and line.
+        UserError: the file is missing, empty or too long, or a line has another form; names file and line.
     """
     if path is None:
         embedded = pathlib.Path(str(importlib.resources.files("mass_jax") / "data" / "audit" / "regression.jsonl"))
@@ -72,16 +75,16 @@ def read_suite(path: pathlib.Path | None, directory: pathlib.Path, task: Any) ->
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is a text that a tokenizer takes; JSON can spell others, with lone surrogates."""
+    """Returns whether a value is a string without lone surrogates, which JSON allows and tokenizers reject."""
     return isinstance(value, str) and value == value.encode("utf-8", "replace").decode()
 
 
 def encode_suite(dialogue: Any, pairs: Sequence[tuple[str, str]]) -> Text:
-    """Encodes the suite as rows [R, T], as long as the longest needs; encoded as training pairs are.
+    """Encodes the suite like training pairs, as rows [R, T] of the longest text's length.
 
     Args:
-        dialogue: with the tokenizer and the end token.
-        pairs: of `read_suite`.
+        dialogue: provides the tokenizer and the end token.
+        pairs: (prompt, completion) pairs of `read_suite`.
     """
     tokenizer, end = dialogue.tokenizer, dialogue.end_token
     lengths = [
@@ -95,4 +98,4 @@ def _pair(row: Any, where: str, task: Any) -> tuple[str, str]:
     for first, second in (("prompt", "completion"), ("problem", "solution")):
         if isinstance(row, dict) and is_text(row.get(first)) and is_text(row.get(second)):
             return row[first] if first == "prompt" else task.solver_prompt(row[first]), row[second]
-    raise UserError(f'{where} needs texts "prompt" and "completion", or "problem" and "solution"')
+    raise UserError(f'{where} needs strings "prompt" and "completion", or "problem" and "solution"')

@@ -1,4 +1,4 @@
-"""Seven families of one-step arithmetic: real words for a real model, in a form short enough for a CPU."""
+"""Seven families of one-step arithmetic problems in natural language, short enough to train on a CPU."""
 
 from mass_jax.tasks.families.family import FAMILIES, Fact, Form, find
 from mass_jax.tasks.families.problems import Side, draw_problems, oracle_examples, side_of

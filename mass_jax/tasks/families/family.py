@@ -1,7 +1,7 @@
-"""Families of one-step arithmetic: texts, operands and answers, each readable in both directions.
+"""Families of one-step arithmetic problems: formatting facts as texts and parsing texts back into facts.
 
-Every problem rests on one fact, a + b = c or a * b = c. Families differ in which numbers are given, which one is asked
-for and in what words, so a model may know a fact in one family and not in another.
+Every problem is built from one fact, a + b = c or a * b = c. Families differ in the numbers given, the number asked for
+and the wording, so a model may know a fact in one family and not in another.
 """
 
 import dataclasses
@@ -14,15 +14,21 @@ import re2
 
 from mass_jax.tasks.patterns import encodable
 
-MAX_CHARS = 400  # of a text that is read
+MAX_CHARS = 400  # longer texts are rejected without parsing
 
 
 @dataclasses.dataclass(frozen=True)
 class Fact:
-    """a + b = c or a * b = c, over natural numbers.
+    """An arithmetic fact a + b = c or a * b = c over natural numbers.
 
-    >>> Fact("*", 6, 7).c
-    42
+    Attributes:
+        operation: "+" or "*".
+        a: First operand.
+        b: Second operand.
+
+    Example:
+        >>> Fact("*", 6, 7).c
+        42
     """
 
     operation: Literal["+", "*"]
@@ -31,27 +37,30 @@ class Fact:
 
     @property
     def c(self) -> int:
+        """The result."""
         return self.a + self.b if self.operation == "+" else self.a * self.b
 
     @property
     def operands(self) -> tuple[int, int]:
-        """Both operands, the smaller first: 6 * 7 and 7 * 6 are one fact to whoever learns it."""
+        """Both operands, the smaller one first, since 6 * 7 and 7 * 6 teach the same."""
         return min(self.a, self.b), max(self.a, self.b)
 
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """One way to put a problem.
+    """A template of problem texts.
 
-    Args:
-        text: with two of the fields {a}, {b}, {c}; words may also have {who} and {what}.
-        operation: of its facts.
-        asked: the number that the text does not give.
-        first, second: values that a and b are drawn from.
+    Attributes:
+        text: Format string with two of the fields {a}, {b}, {c}; word problems may also have {who} and {what}.
+        operation: Operation of its facts.
+        asked: The number that the text asks for.
+        first: Range of a.
+        second: Range of b.
 
-    >>> form = Form("x + {b} = {c}", "+", "a", range(2, 50), range(2, 50))
-    >>> form.read("x + 3 = 10")
-    Fact(operation='+', a=7, b=3)
+    Example:
+        >>> form = Form("x + {b} = {c}", "+", "a", range(2, 50), range(2, 50))
+        >>> form.read("x + 3 = 10")
+        Fact(operation='+', a=7, b=3)
     """
 
     text: str
@@ -61,11 +70,11 @@ class Form:
     second: range
 
     def write(self, fact: Fact, rng: random.Random) -> str:
-        """The problem of a fact."""
+        """Returns the problem text of a fact; `rng` chooses the names and objects."""
         return self.text.format(a=fact.a, b=fact.b, c=fact.c, who=rng.choice(WHO), what=rng.choice(WHAT))
 
     def read(self, text: str) -> Fact | None:
-        """The fact beneath a problem of this form; None for another text, or where no natural number is the answer."""
+        """Parses a problem text; returns None if it has another form or its answer is not a natural number."""
         match = _pattern(self.text).fullmatch(encodable(text)) if len(text) <= MAX_CHARS else None
         if match is None:
             return None
@@ -79,21 +88,29 @@ class Form:
         return Fact(self.operation, other, known) if self.asked == "a" else Fact(self.operation, known, other)
 
     def answer(self, fact: Fact) -> int:
+        """Returns the answer to the problem of a fact."""
         return int(getattr(fact, self.asked))
 
     def covers(self, fact: Fact) -> bool:
-        """Whether problems of this form are drawn with these operands, in either order."""
+        """Returns whether the operands are in the ranges of this form, in either order."""
         pairs = ((fact.a, fact.b), (fact.b, fact.a))
         return any(a in self.first and b in self.second for a, b in pairs)
 
 
 def find(text: str) -> tuple[str, Form, Fact] | None:
-    """Family, form and fact of a problem's text; None if it is of no family.
+    """Finds the family, form and fact of a problem text.
 
-    Where two families share a form, the one with such operands is meant, and else the later (wider) one.
+    If two families share a form, the one whose ranges cover the operands is chosen, otherwise the later (wider) one.
 
-    >>> find("7 * 14")[0], find("7 * 8")[0], find("the moon") is None
-    ('wide multiplication', 'times table', True)
+    Args:
+        text: Problem text.
+
+    Returns:
+        (family, form, fact), or None if the text matches no family.
+
+    Example:
+        >>> find("7 * 14")[0], find("7 * 8")[0], find("the moon") is None
+        ('wide multiplication', 'times table', True)
     """
     found = [
         (name, form, fact)
@@ -105,7 +122,7 @@ def find(text: str) -> tuple[str, Form, Fact] | None:
 
 
 def _missing(operation: str, known: int, total: int) -> int | None:
-    """The other operand, where it is a natural number."""
+    """Returns the other operand if it is a natural number, else None."""
     if operation == "+":
         return total - known if total >= known else None
     return total // known if known and total % known == 0 else None
@@ -113,7 +130,7 @@ def _missing(operation: str, known: int, total: int) -> int | None:
 
 @functools.cache
 def _pattern(text: str) -> Any:
-    """A form as a pattern; numbers have at most six digits, so that reading stays cheap."""
+    """Compiles a form; numbers have at most six digits, which bounds the cost of parsing."""
     pattern = re2.escape(text)
     for name in "abc":
         pattern = pattern.replace(rf"\{{{name}\}}", rf"(?P<{name}>[0-9]{{1,6}})")

@@ -1,4 +1,4 @@
-"""Problem sets of the families, disjoint by operands: no fact of an evaluated problem is in any training problem."""
+"""Training and test problems of the families; their pairs of operands are disjoint."""
 
 import enum
 import random
@@ -8,41 +8,45 @@ from mass_jax.errors import UserError
 from mass_jax.tasks.base import Example, Problem
 from mass_jax.tasks.families.family import FAMILIES, Fact, Form
 
-TEST_SHARE = 3  # one pair of operands in this many is only ever tested
+TEST_SHARE = 3  # one in this many pairs of operands is reserved for testing
 
 
 class Side(enum.Enum):
-    """Which operands a problem may have."""
+    """Split of the operand pairs into training and test problems."""
 
     TRAIN = "train"
     TEST = "test"
 
 
 def side_of(fact: Fact) -> Side:
-    """Where a fact belongs, whatever it is asked by; a hash, so that no list has to be kept.
+    """Returns the side of a fact, by a hash of its operands.
 
-    >>> side_of(Fact("*", 6, 7)) == side_of(Fact("*", 7, 6)) == side_of(Fact("+", 6, 7))
-    True
+    Example:
+        >>> side_of(Fact("*", 6, 7)) == side_of(Fact("*", 7, 6)) == side_of(Fact("+", 6, 7))
+        True
     """
     low, high = fact.operands
     return Side.TEST if zlib.crc32(f"{low} {high}".encode()) % TEST_SHARE == 0 else Side.TRAIN
 
 
 def draw_problems(side: Side, count: int, seed: int) -> list[Problem]:
-    """Draws distinct problems, the families in turn; a family that has no more is passed over.
+    """Samples distinct problems from the families in turn; exhausted families are skipped.
 
     Args:
-        side: of their operands.
-        count: how many.
-        seed: of the draw.
+        side: Side of their operands.
+        count: Number of problems.
+        seed: Random seed.
+
+    Returns:
+        `count` problems.
 
     Raises:
-        UserError: if all families together hold fewer.
+        UserError: If all families together have fewer problems.
     """
     rng = random.Random(f"mass families {seed} {side.value}")
     stock = {family: _shuffled(family, side, rng) for family in FAMILIES}
     if count > (total := sum(map(len, stock.values()))):
-        raise UserError(f"{count} {side.value} problems asked of the families, which have {total}; ask for fewer")
+        raise UserError(f"{count} {side.value} problems requested, but the families have {total}; request fewer")
     drawn: list[Problem] = []
     while len(drawn) < count:
         for family in FAMILIES:
@@ -52,16 +56,25 @@ def draw_problems(side: Side, count: int, seed: int) -> list[Problem]:
 
 
 def oracle_examples(problem: Problem, count: int, seed: int) -> list[Example]:
-    """Right examples of the problem's own family, with operands of the training side, none of them the problem's."""
+    """Samples distinct correct examples of the target problem's family with training operands.
+
+    Args:
+        problem: Target problem; never sampled itself.
+        count: Number of examples.
+        seed: Random seed.
+
+    Raises:
+        UserError: If the family has fewer training problems.
+    """
     rng = random.Random(f"mass families oracle {seed} {problem.id}")
     others = [p for p in _shuffled(problem.subject, Side.TRAIN, rng) if p.id != problem.id]
     if count > len(others):
-        raise UserError(f"{count} right examples asked of family {problem.subject!r}, which has {len(others)}")
+        raise UserError(f"{count} correct examples requested, but family {problem.subject!r} has {len(others)}")
     return [Example(p.problem, p.solution) for p in others[:count]]
 
 
 def _shuffled(family: str, side: Side, rng: random.Random) -> list[Problem]:
-    """All problems of a family and a side; where it has several forms, each with a like share at every place."""
+    """Returns all problems of a family and a side in random order, alternating between its forms."""
     by_form = []
     for number, form in enumerate(FAMILIES[family]):
         facts = [Fact(form.operation, a, b) for a in form.first for b in form.second]

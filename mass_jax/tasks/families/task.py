@@ -1,6 +1,6 @@
-"""The families as a `Task`: short prompts, parser, and plain comparison of integers.
+"""The families as a `Task`: short prompts, a parser, and comparison of integers.
 
-The short form is what makes a run on a CPU possible: its cost is its tokens.
+The short form makes runs on a CPU feasible, since their cost is proportional to the number of tokens.
 """
 
 import dataclasses
@@ -19,10 +19,10 @@ from mass_jax.tasks.patterns import encodable
 SYSTEM = {"role": "system", "content": "Answer with a number."}
 START = "Answer: "
 ASK = "Problem: {}\nSimilar problem:"
-END = "\n"  # ends every completion, answers too, though they are turns: what is learned as the form has it in it
-SOLVED = (Example("4 + 3", "7"), Example("6 * 2", "12"), Example("8 - 5", "3"))  # shown as shots, in this order
+END = "\n"  # ends every completion, answers included, since the synthetic examples are trained with it
+SOLVED = (Example("4 + 3", "7"), Example("6 * 2", "12"), Example("8 - 5", "3"))  # few-shot examples, in this order
 PRACTICE = (("x + 3 = 8", Example("x + 2 = 9", "7")), ("6 * 4", Example("8 * 3", "24")))
-# No colon and no control token in a problem: a model cannot put another answer, or turns of its own, into it.
+# Colons and control tokens are excluded, so that a problem cannot contain another answer or further turns.
 _EXAMPLE = re2.compile(r"([0-9A-Za-z][0-9A-Za-z +*=,.?-]*) Answer: ?([0-9]{1,6})")
 _INTEGER = re2.compile(r"[0-9]{1,6}")
 
@@ -31,19 +31,20 @@ _INTEGER = re2.compile(r"[0-9]{1,6}")
 class FamiliesTask:
     """Prompts, parser and verifier of one-step arithmetic.
 
-    Args:
-        num_shots: solved problems before the one to solve, at most `len(SOLVED)`. They show the form of an answer;
-            without them it is left to be learned.
-        render: messages to text, such as `functools.partial(chat.render, tokenizer)`.
+    Attributes:
+        num_shots: Number of solved problems in every solver prompt, at most `len(SOLVED)`. They show the answer format,
+            which the model otherwise has to learn.
+        render: Function from messages to prompt text, such as `chat.renderer(tokenizer, SYSTEM)`.
 
     Raises:
-        ValueError: for another number of shots.
+        ValueError: If `num_shots` is out of range.
 
-    >>> task = FamiliesTask()
-    >>> task.parse_example("9 * 4 Answer: 36", "6 * 7")
-    Example(problem='9 * 4', solution='36')
-    >>> task.parse_example("7 * 6 Answer: 42", "6 * 7")
-    Rejected(reason='copies the target problem')
+    Example:
+        >>> task = FamiliesTask()
+        >>> task.parse_example("9 * 4 Answer: 36", "6 * 7")
+        Example(problem='9 * 4', solution='36')
+        >>> task.parse_example("7 * 6 Answer: 42", "6 * 7")
+        Rejected(reason='copies the target problem')
     """
 
     num_shots: int = 0
@@ -51,22 +52,24 @@ class FamiliesTask:
 
     def __post_init__(self) -> None:
         if not 0 <= self.num_shots <= len(SOLVED):
-            raise ValueError(f"--num_shots={self.num_shots}: these prompts show 0 to {len(SOLVED)} solved problems")
+            raise ValueError(f"--num_shots={self.num_shots} must be between 0 and {len(SOLVED)} for --task=families")
 
     def solver_prompt(self, problem: str, shots: Sequence[Example] = ()) -> str:
-        """The problem behind the solved ones (and further shots, if there are any), and the first word of an answer."""
+        """Returns the solved problems, further shots and the problem as a conversation, and the start of the answer."""
         solved = [(shot.problem, START + shot.solution) for shot in (*SOLVED[: self.num_shots], *shots)]
         return self.render([SYSTEM, *chat.dialogue(solved, problem)]) + START
 
     def generator_prompt(self, problem: str) -> str:
-        """The problem behind two others, each with an example of practice for it."""
+        """Returns the problem, preceded by two other problems with a similar problem each."""
         shown = "".join(f"{ASK.format(target)} {_written(example)}{END}" for target, example in PRACTICE)
         return shown + ASK.format(problem)
 
     def scorer_text(self, problem: str, example: Example) -> str:
+        """Returns the target problem and the example in the form of the generator prompt."""
         return f"{ASK.format(problem)} {_written(example)}"
 
     def parse_example(self, text: str, problem: str) -> Example | Rejected:
+        """Parses text of the form `problem Answer: integer`; rejects copies of the target problem. Never raises."""
         match = _EXAMPLE.fullmatch(encodable(text.strip())) if len(text) <= MAX_CHARS else None
         if match is None:
             return Rejected("not of the form 'problem Answer: integer'")
@@ -75,10 +78,11 @@ class FamiliesTask:
         return Example(match[1], match[2])
 
     def verify(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
+        """Compares the final answers of responses with the gold answers."""
         return [_verdict(p.answer, r) for p, r in zip(problems, responses, strict=True)]
 
     def final_answer(self, response: str) -> str | None:
-        """The integer that a response ends in, None where it has none."""
+        """Returns the final answer of a response if it is an integer, else None."""
         try:
             answer = final_answer(response)
         except Unreadable:
@@ -86,16 +90,17 @@ class FamiliesTask:
         return str(int(answer)) if _INTEGER.fullmatch(answer) else None
 
     def recompute(self, problem: str) -> str | None:
-        """The answer to a problem of a known form, as the audit's answer gate computes it; None for any other.
+        """Computes the answer to a problem of a known form, for the answer gate of the audit; None for other texts.
 
-        >>> FamiliesTask().recompute("x + 3 = 10")
-        '7'
+        Example:
+            >>> FamiliesTask().recompute("x + 3 = 10")
+            '7'
         """
         found = find(problem)
         return None if found is None else str(found[1].answer(found[2]))
 
     def useful(self, problem: Problem, example: Example) -> bool:
-        """Right, and of the target's own family in one of its known forms."""
+        """Returns whether an example is correct and belongs to the target's family."""
         found = find(example.problem)
         if found is None:
             return False
@@ -108,7 +113,7 @@ def _written(example: Example) -> str:
 
 
 def _holds(text: str, problem: str) -> bool:
-    """Whether a text has the problem in it, however it is spaced."""
+    """Returns whether a text contains the problem, ignoring white space."""
     spaceless, sought = "".join(text.split()), "".join(problem.split())
     at = spaceless.find(sought)
     while at >= 0:
@@ -120,7 +125,7 @@ def _holds(text: str, problem: str) -> bool:
 
 
 def _same_fact(one: str, other: str) -> bool:
-    """Whether two problems ask the same of the same operands, in either order."""
+    """Returns whether two problems ask the same question about the same operands, in either order."""
     a, b = find(one), find(other)
     if a is None or b is None or a[1].text != b[1].text:
         return False

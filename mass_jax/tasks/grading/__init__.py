@@ -1,1 +1,1 @@
-"""Grades final answers in mathematics: reads, compares and, in worker processes, proves equality."""
+"""Grading of final answers in mathematics: parsing, comparison and, in worker processes, symbolic equality."""

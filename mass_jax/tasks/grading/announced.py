@@ -1,4 +1,4 @@
-"""Answers that a response announces in words: "the answer is 42", "Answer: 42", a heading "Answer" above 42."""
+"""Finds answers announced in words: "the answer is 42", "Answer: 42", or a heading "Answer" above 42."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from mass_jax.tasks.grading.answer import Unreadable
 from mass_jax.tasks.patterns import lower_in_place
 
 MAX_MENTIONS = 50
-_BEFORE, _AFTER = 80, 1500  # characters around a mention that are looked at
+_BEFORE, _AFTER = 80, 1500  # characters inspected before and after a mention
 
 _LINK = re2.compile(
     r"(?i)s?[ \t]*(?:\([^()\n]{0,40}\)[ \t]*)?"
@@ -18,7 +18,7 @@ _LINK = re2.compile(
 _HEADING_BEFORE = re2.compile(r"[\s#*_>\-\d.()]*(?:(?:the|my|our) )?(?:(?:final|correct|numerical) )?")
 _HEADING_AFTER = re2.compile(r"s?[ \t]*[*_:：#]{0,4}[ \t]*\n")
 
-# Just before "answer", in lower case.
+# Matched directly before "answer", in lower case.
 _HYPOTHETICAL = re2.compile(
     r"(?:\b(?:if|suppose|supposing|assume|assuming|whether|unless|hope|hoping|imagine|pretend|doubt|"
     r"check|checking|verify|verifying|confirm|test|testing)(?: that)? "
@@ -27,7 +27,7 @@ _HYPOTHETICAL = re2.compile(
     r"student's) )$"
 )
 _DENIED_BEFORE = re2.compile(r"(?:n't|\bnot|\bnever|\bcannot) (?:[a-z]+ ){0,3}$")
-# What is said of an answer, at its start.
+# Matched at the start of the text after "answer is".
 _DENIED = re2.compile(r"(?i)(?:not|never|no longer|wrong|incorrect|unlikely|too (?:big|large|small|high|low))\b")
 _IDLE = re2.compile(
     r"(?i)(?:also |indeed |now )?(?:correct|right|clear|obvious|known|unique|reasonable|verified|confirmed|fine|found|"
@@ -52,30 +52,36 @@ _VALUE = re2.compile(r"[-+−]?\s*(?:[0-9$\\(\[{.√π£€|]|[A-Za-z](?:\([a-z]
 
 
 class Announcement(NamedTuple):
-    """What a response announces, and where this ends in the text."""
+    """An announced answer.
+
+    Attributes:
+        content: Text of the answer.
+        end: Position in the response where the answer ends.
+    """
 
     content: str
     end: int
 
 
 def announced(text: str, word: str = "answer") -> Announcement | None:
-    """The last answer that a text announces.
+    """Finds the last announced answer in a text.
 
-    Questions, suppositions and remarks such as "I hope the answer is correct" announce nothing.
+    Questions, hypotheses and remarks such as "I hope the answer is correct" are ignored.
 
     Args:
-        text: prose.
-        word: what is announced, in lower case.
+        text: Prose.
+        word: Word for the answer, in lower case.
 
     Returns:
         The announcement, or None if there is none.
 
     Raises:
-        Unreadable: if the last thing said is that the answer is wrong, if the announcement is cut off, or if the text
-            mentions answers too often.
+        Unreadable: If the text finally calls the answer wrong, the announcement is cut off, or the text mentions
+            answers too often.
 
-    >>> announced("The answer is 42. I hope the answer is correct.").content
-    '42'
+    Example:
+        >>> announced("The answer is 42. I hope the answer is correct.").content
+        '42'
     """
     lowered, at = lower_in_place(text), len(text)
     for _ in range(MAX_MENTIONS):
@@ -89,19 +95,21 @@ def announced(text: str, word: str = "answer") -> Announcement | None:
 
 
 def is_value(text: str) -> bool:
-    """Whether a text begins as a number, a formula or an assignment, not as prose.
+    """Returns whether a text starts with a number, a formula or an assignment rather than prose.
 
-    >>> is_value("$42$"), is_value("x = 3"), is_value("an even number")
-    (True, True, False)
+    Example:
+        >>> is_value("$42$"), is_value("x = 3"), is_value("an even number")
+        (True, True, False)
     """
     return _VALUE.match(text) is not None
 
 
 def is_sentence(text: str) -> bool:
-    """Whether a text is prose with a number in it, whose value cannot be told: "Let x = 5".
+    """Returns whether a text is prose that contains a number or formula, so that its value is unclear: "Let x = 5".
 
-    >>> is_sentence("Let x = 5"), is_sentence("Monday"), is_sentence("12 apples"), is_sentence("sin 30")
-    (True, False, False, False)
+    Example:
+        >>> is_sentence("Let x = 5"), is_sentence("Monday"), is_sentence("12 apples"), is_sentence("sin 30")
+        (True, False, False, False)
     """
     word = _WORD.match(text)
     if word is None or lower_in_place(word[1]) in _MATH_WORDS:
@@ -110,15 +118,20 @@ def is_sentence(text: str) -> bool:
 
 
 def first_sentence(text: str) -> tuple[str, int]:
-    """A line up to the end of its first sentence or an explaining clause, without emphasis; and where that ends.
+    """Extracts the first sentence of a line, up to an explanatory clause. A decimal point does not end a sentence.
 
-    The point in 3.5 ends no sentence.
+    Args:
+        text: A line.
+
+    Returns:
+        The sentence without emphasis, and the position where it ends.
 
     Raises:
-        Unreadable: if the clause takes the answer back, or if dots trail off.
+        Unreadable: If the clause retracts the answer, or the sentence ends in dots.
 
-    >>> first_sentence("**3.5**, which is 7/2. Done.")
-    ('3.5', 7)
+    Example:
+        >>> first_sentence("**3.5**, which is 7/2. Done.")
+        ('3.5', 7)
     """
     sentence, clause = _SENTENCE_END.search(text), _CLAUSE.search(text)
     ends = [sentence.end(1) if sentence[1] else sentence.start()] if sentence else []
@@ -140,7 +153,7 @@ def _without_emphasis(text: str) -> str:
 
 
 def _announcement_at(text: str, lowered: str, start: int, end: int) -> Announcement | None:
-    """The announcement that a mention makes; None if it makes none."""
+    """Parses the announcement at a mention of the word; returns None if there is none."""
     before = lowered[max(0, start - _BEFORE) : start].rsplit("\n", 1)[-1]
     if before[-1:].isalnum():
         return None
@@ -170,7 +183,7 @@ def _announcement_at(text: str, lowered: str, start: int, end: int) -> Announcem
 
 
 def _first_line(text: str) -> str:
-    """The first line, or a displayed formula with what follows in its last line."""
+    """Returns the first line, or a displayed formula with the rest of its last line."""
     for opening, closing in (("$$", "$$"), ("\\[", "\\]")):
         if text.startswith(opening):
             end = text.find(closing, 2)

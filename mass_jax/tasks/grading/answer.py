@@ -1,7 +1,7 @@
-r"""What kind of value an answer is: number or expression, list, tuple or interval, union, matrix, relation, or words.
+r"""Parser for the structure of answers: expressions, lists, tuples, intervals, unions, matrices, relations and words.
 
-math-verify's parser reads expressions; which brackets mean what, and which parts may change places, is decided here,
-because a verifier that takes (0,1] for [0,1] or "dayMon" for Monday rewards wrong answers.
+math-verify only parses expressions. Brackets and the order of parts are interpreted here, because a verifier that
+confuses (0,1] with [0,1] or "dayMon" with "Monday" rewards wrong answers.
 """
 
 import functools
@@ -45,25 +45,26 @@ _CONDITION = re.compile(r"\\?[A-Za-z](?: ?\\in ?\\mathbb ?\{?R\}?)? ?[|:]")
 
 @functools.lru_cache(maxsize=1024)
 def read(text: str) -> Value:
-    r"""Reads the structure of an answer.
+    r"""Parses the structure of an answer.
 
     Args:
-        text: an answer alone, in LaTeX or plain, from anyone.
+        text: Answer in LaTeX or plain text, without the rest of the response; untrusted.
 
     Returns:
-        The value that the text stands for.
+        The parsed value.
 
     Raises:
-        Unreadable: if the text is not an answer, with a reason.
+        Unreadable: If the text is not an answer; the message is the reason.
 
-    >>> read(r"(0,\tfrac12]")
-    Ordered(brackets='(]', items=(Scalar(latex='0', unit=''), Scalar(latex='\\frac{1}{2}', unit='')))
-    >>> read(r"\text{Monday}")
-    Words(text='monday')
-    >>> read("__import__('os')")
-    Traceback (most recent call last):
-    ...
-    mass_jax.tasks.grading.values.Unreadable: unknown characters
+    Example:
+        >>> read(r"(0,\tfrac12]")
+        Ordered(brackets='(]', items=(Scalar(latex='0', unit=''), Scalar(latex='\\frac{1}{2}', unit='')))
+        >>> read(r"\text{Monday}")
+        Words(text='monday')
+        >>> read("__import__('os')")
+        Traceback (most recent call last):
+        ...
+        mass_jax.tasks.grading.values.Unreadable: unknown characters
     """
     if len(text) <= MAX_DIGITS and _PLAIN_NUMBER.fullmatch(text):
         return Scalar(text)
@@ -72,10 +73,10 @@ def read(text: str) -> Value:
 
 
 def screen(text: str) -> None:
-    """Refuses text that cannot be an answer: unknown characters, deep brackets, too many digits.
+    """Rejects text that cannot be an answer: unknown characters, deep nesting, too many digits.
 
     Raises:
-        Unreadable: with the reason.
+        Unreadable: If the text is rejected; the message is the reason.
     """
     if not text.strip():
         raise Unreadable("empty")
@@ -100,6 +101,7 @@ def screen(text: str) -> None:
 
 
 def _read(text: str, depth: int) -> Value:
+    """Parses normalized text at a nesting depth."""
     text = text.strip().removeprefix(r"\approx").removeprefix("=").removesuffix(",").strip()
     if depth > MAX_LEVELS:
         raise Unreadable("too deep")
@@ -114,18 +116,18 @@ def _read(text: str, depth: int) -> Value:
     if _REALS.fullmatch(text):
         return Ordered("()", (Scalar(r"-\infty"), Scalar(r"\infty")))
     if _THOUSANDS.fullmatch(text):
-        text = text.replace(",", "")  # 1,250 is a number; a list has spaces or other lengths
+        text = text.replace(",", "")  # 1,250 is a number; lists have spaces or groups of other lengths
     return _read_list(text, depth) or _read_set(text, depth) or _read_relation(text, depth) or _read_single(text, depth)
 
 
 def _read_list(text: str, depth: int) -> Many | None:
-    """Reads several answers, or inequalities of which one holds; None if there are no separators."""
+    """Parses a list of answers or a disjunction of inequalities; returns None if there are no separators."""
     alternatives = split_top(text, _OR)
     if len(alternatives) > 1 and all(_INEQUALITY.search(part) for part in alternatives):
         return Many(tuple(_read(part, depth + 1) for part in alternatives), union=True)
     groups = split_top(text, _SEMICOLON)
     if len(groups) > 1 and all("," in group and "=" in group for group in groups):
-        return _many(groups, depth)  # p=5, q=2; p=7, q=2
+        return _many(groups, depth)  # for example, p=5, q=2; p=7, q=2
     parts = split_top(text, _LIST_WORDS)
     return _many([part for part in parts if part.strip()], depth) if len(parts) > 1 else None
 
@@ -141,7 +143,7 @@ def _many(parts: list[str], depth: int) -> Many:
 
 
 def _read_set(text: str, depth: int) -> Value | None:
-    """Reads a union, or the real numbers without some points; None for anything else."""
+    """Parses a union of sets, or the real numbers without some points; returns None for other text."""
     unions = split_top(text, _CUP)
     if len(unions) > 1:
         return Many(tuple(_read(part, depth + 1) for part in unions), union=True)
@@ -162,27 +164,27 @@ def _read_relation(text: str, depth: int) -> Relation | None:
     if len(parts) > 6:
         raise Unreadable("too many items")
     values = tuple(_read(part, depth + 1) for part in parts)
-    if any(isinstance(value, Ratio) for value in values):  # in AB:BC = 7:32, no time of day is meant
+    if any(isinstance(value, Ratio) for value in values):  # in AB:BC = 7:32, the right side is not a time of day
         values = tuple(as_ratio(value) if isinstance(value, Clock) else value for value in values)
     return Relation(values, tuple(sign.lstrip("\\") for sign in signs))
 
 
 def as_ratio(clock: Clock) -> Ratio:
-    """Returns the ratio that is written like a time of day."""
+    """Returns a time of day as the ratio with the same notation."""
     return Ratio(tuple(Scalar(str(number)) for number in clock.numbers))
 
 
 def _read_single(text: str, depth: int) -> Value:
-    """Reads what has no separator and no relation sign outside brackets."""
+    """Parses text without separators or relation signs outside brackets."""
     return _read_brackets(text, depth) or _read_colons(text, depth) or read_leaf(text)
 
 
 def _read_brackets(text: str, depth: int) -> Value | None:
-    """Reads sets, tuples and intervals; None if the brackets do not enclose the whole, or are only parentheses."""
+    """Parses a set, tuple or interval; returns None unless such brackets enclose the whole text."""
     if text.startswith(r"\{") and text.endswith(r"\}"):
         inside = text[2:-2].strip()
         condition = _CONDITION.match(inside)
-        if condition and _SIGNS.search(inside, condition.end()):  # {x | x > 2}
+        if condition and _SIGNS.search(inside, condition.end()):  # for example, {x | x > 2}
             return _read(inside[condition.end() :], depth + 1)
         value = _read(inside, depth + 1)
         return value if isinstance(value, Many) and not value.union else Many((value,))
@@ -197,7 +199,7 @@ def _read_brackets(text: str, depth: int) -> Value | None:
 
 
 def _encloses(text: str) -> bool:
-    """Returns whether the first bracket closes with the last character, and no sooner."""
+    """Returns whether the first bracket closes at the last character."""
     depth = 0
     for i, char in enumerate(text):
         depth += (char in "([") - (char in ")]")
@@ -207,7 +209,7 @@ def _encloses(text: str) -> bool:
 
 
 def _read_colons(text: str, depth: int) -> Clock | Ratio | None:
-    """Reads 12:30 as a time of day and 3:2 as a ratio; whoever compares may take the first for the second."""
+    """Parses 12:30 as a time of day and 3:2 as a ratio; a comparison may reinterpret a time as a ratio."""
     if clock := _CLOCK.fullmatch(text):
         numbers = tuple(int(number) for number in clock.groups()[:3] if number)
         if numbers[0] <= 24:
@@ -223,7 +225,7 @@ def _read_colons(text: str, depth: int) -> Clock | Ratio | None:
 
 
 def _read_matrix(text: str, depth: int) -> Matrix | None:
-    r"""Reads `factor \begin{pmatrix} a & b \\ c & d \end{pmatrix}`, in any of its environments."""
+    r"""Parses `factor \begin{pmatrix} a & b \\ c & d \end{pmatrix}` in any matrix environment."""
     factor, begin, rest = text.partition(r"\begin{")
     name, _, body = rest.partition("}")
     if not begin or name not in ("matrix", "pmatrix", "bmatrix", "array"):

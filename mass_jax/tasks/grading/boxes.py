@@ -1,4 +1,4 @@
-r"""Boxes in a response: `\boxed{...}` and `\fbox{...}`, all found in one pass."""
+r"""Finds `\boxed{...}` and `\fbox{...}` in a response, in one pass."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,13 @@ _BARE_ENDS = " \t\n\r\f\v$;"
 
 
 class Box(NamedTuple):
-    """One box: where its command starts, where it ends, and its content without surrounding spaces."""
+    """One box in a text.
+
+    Attributes:
+        start: Position of the command.
+        end: Position after the box.
+        content: Content without surrounding spaces.
+    """
 
     start: int
     end: int
@@ -17,7 +23,7 @@ class Box(NamedTuple):
 
 
 def has_box(text: str) -> bool:
-    """Whether a text mentions a box at all."""
+    """Returns whether a text contains a box command."""
     return any(command in text for command in _COMMANDS)
 
 
@@ -28,24 +34,25 @@ def find_boxes(text: str) -> list[Box]:
         text: LaTeX or prose.
 
     Returns:
-        The boxes in order. A box inside another one is part of the content of the outer one.
+        The boxes in order. Nested boxes are part of the content of the outer box.
 
     Raises:
-        Unreadable: if a box never closes, as in a response that was cut off.
+        Unreadable: If a box never closes, as in a truncated response.
 
-    >>> [box.content for box in find_boxes(r"so \boxed{1}, no, \boxed{\frac{1}{2}} or \boxed 3.")]
-    ['1', '\\frac{1}{2}', '3']
+    Example:
+        >>> [box.content for box in find_boxes(r"so \boxed{1}, no, \boxed{\frac{1}{2}} or \boxed 3.")]
+        ['1', '\\frac{1}{2}', '3']
     """
     found: list[Box] = []
     i = min((at for command in _COMMANDS if (at := text.find(command)) >= 0), default=len(text))
-    start = opened = -1  # of the box that is open
+    start = opened = -1  # of the open box, if any
     depth, size = 0, len(text)
     while i < size:
         char = text[i]
         if char == "\\":
             command = _command_at(text, i) if start < 0 else ""
             if not command:
-                i += 1 if start < 0 else 2  # inside a box, an escaped brace opens and closes nothing
+                i += 1 if start < 0 else 2  # inside a box, skip escaped braces
                 continue
             at = _skip_spaces(text, i + len(command))
             if at < size and text[at] == "{":
@@ -70,7 +77,7 @@ def find_boxes(text: str) -> list[Box]:
 
 
 def _command_at(text: str, i: int) -> str:
-    r"""The box command at a position; "" if another one stands there, such as `\boxedx`."""
+    r"""Returns the box command at a position, or "" for another command such as `\boxedx`."""
     for command in _COMMANDS:
         if text.startswith(command, i):
             following = text[i + len(command) : i + len(command) + 1]
@@ -85,7 +92,7 @@ def _skip_spaces(text: str, i: int) -> int:
 
 
 def _end_of_bare(text: str, i: int) -> int:
-    r"""Where the content of a box without braces ends: `\boxed 3.5.` holds 3.5."""
+    r"""Returns the end of the content of a box without braces; that of `\boxed 3.5.` is 3.5."""
     while i < len(text) and text[i] not in _BARE_ENDS:
         if text[i] in ".," and not text[i + 1 : i + 2].isdigit():
             break

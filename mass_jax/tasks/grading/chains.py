@@ -1,4 +1,4 @@
-r"""Chains of equalities such as `x = 2 + 3 = 5` and `1/3 \approx 0.33`: whether they hold, and what they say."""
+r"""Chains of equalities such as `x = 2 + 3 = 5` and `1/3 \approx 0.33`: consistency and stated values."""
 
 import itertools
 import re
@@ -15,20 +15,20 @@ Same = Callable[[Value, Value, Judge], bool]
 
 
 def is_chain(value: Value) -> bool:
-    """Returns whether a value is a relation with no sign but = and ≈."""
+    """Returns whether a value is a relation whose signs are all = or ≈."""
     return isinstance(value, Relation) and EQUALITIES.issuperset(value.signs)
 
 
 def holds(chain: Relation, judge: Judge, same: Same) -> bool:
-    """Returns whether a chain is true as far as its constants and identities show.
+    """Returns whether a chain is consistent, as far as its constants and identities show.
+
+    Neighboring constants must be equal, or close if ≈ is between them. Expressions that are neither constants nor names
+    must be equal to each other. An equation such as `2x = 4` or `3x + 2y = 0` states no value and is rejected.
 
     Args:
-        chain: a relation with no sign but = and ≈.
-        judge: decides expressions.
-        same: compares two values.
-
-    Every two neighboring constants must be equal, or close where ≈ stands between them. Expressions that are neither
-    constants nor names must be equal to each other. An equation such as `2x = 4` or `3x + 2y = 0` states no value.
+        chain: A relation whose signs are all = or ≈.
+        judge: Compares expressions.
+        same: Compares two values.
     """
     constants = [i for i, part in enumerate(chain.parts) if is_constant(part)]
     for i, j in itertools.pairwise(constants):
@@ -40,7 +40,7 @@ def holds(chain: Relation, judge: Judge, same: Same) -> bool:
             return False
     terms = [part for part in chain.parts if not is_constant(part) and not is_name(part)]
     if any(isinstance(term, Scalar) and _WORD.search(_COMMAND.sub(" ", term.latex)) for term in terms):
-        return False  # "log" is a word and not a product of letters
+        return False  # "log" is a word, not a product of letters
     unnamed = constants and len(terms) + len(constants) == len(chain.parts)
     if unnamed and not all(_may_be_asked(term, chain.parts[constants[0]]) for term in terms):
         return False
@@ -48,7 +48,7 @@ def holds(chain: Relation, judge: Judge, same: Same) -> bool:
 
 
 def _may_be_asked(term: Value, constant: Value) -> bool:
-    """Returns whether a problem may ask for an expression: x + y or ab, but not 2x, 3x + 2y or what is 0."""
+    """Returns whether a problem may ask for an expression: x + y or ab, but not 2x, 3x + 2y or a zero constant."""
     if not isinstance(term, Scalar):
         return True
     zero = isinstance(constant, Scalar) and rational(constant.latex) == 0
@@ -58,9 +58,10 @@ def _may_be_asked(term: Value, constant: Value) -> bool:
 def said(chain: Relation) -> tuple[Value, ...]:
     """Returns the values that a chain states: the exact one first, then its approximations.
 
-    >>> from mass_jax.tasks.grading.answer import read
-    >>> said(read(r"x = \\\\frac{4}{2} = 2")), said(read("1/3 \\\\approx 0.33"))
-    ((Scalar(latex='2', unit=''),), (Scalar(latex='1/3', unit=''), Scalar(latex='0.33', unit='')))
+    Example:
+        >>> from mass_jax.tasks.grading.answer import read
+        >>> said(read(r"x = \\\\frac{4}{2} = 2")), said(read("1/3 \\\\approx 0.33"))
+        ((Scalar(latex='2', unit=''),), (Scalar(latex='1/3', unit=''), Scalar(latex='0.33', unit='')))
     """
     groups: list[list[Value]] = [[chain.parts[0]]]
     for sign, part in zip(chain.signs, chain.parts[1:], strict=True):
@@ -75,13 +76,13 @@ def said(chain: Relation) -> tuple[Value, ...]:
 
 
 def says(chain: Relation, gold: Value, judge: Judge, same: Same) -> bool:
-    """Returns whether what a chain states is the gold answer; an approximation only counts for a rounded gold answer.
+    """Returns whether a chain states the gold answer. An approximation counts only if the gold answer is rounded.
 
     Args:
-        chain: a relation that `holds`.
-        gold: the gold answer.
-        judge: decides expressions.
-        same: compares two values.
+        chain: A relation for which `holds` is true.
+        gold: Gold answer.
+        judge: Compares expressions.
+        same: Compares two values.
     """
     stated = said(chain)
     if not stated:
@@ -93,7 +94,7 @@ def says(chain: Relation, gold: Value, judge: Judge, same: Same) -> bool:
 
 
 def collapsed(chain: Relation) -> Relation:
-    """Returns a chain as one equation between what it begins with and what it states."""
+    """Returns a chain as one equation between its first part and its stated value."""
     stated = said(chain)
     if len(chain.parts) == 2 or not stated or chain.parts[0] == stated[0]:
         return Relation(chain.parts, ("=",)) if len(chain.parts) == 2 else chain

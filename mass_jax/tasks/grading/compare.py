@@ -1,7 +1,7 @@
-"""When two answers are the same: structure by structure, down to expressions, which a judge decides.
+"""Comparison of parsed answers: recursive over their structure, with a `Judge` for the expressions.
 
-In the training process the judge knows rational numbers only (`judge.RATIONALS`), which settles most answers at once;
-in a worker process it is symbolic (`mass_jax.tasks.grading.symbolic`). Both walk the same structures.
+The main process uses a judge for rational numbers only (`judge.RATIONALS`), which decides most answers immediately;
+worker processes use a symbolic one (`mass_jax.tasks.grading.symbolic`).
 """
 
 from fractions import Fraction
@@ -18,25 +18,30 @@ Values = tuple[Value, ...]
 
 
 def same(gold: Value, answer: Value, judge: Judge) -> bool:
-    """Returns whether `answer` says what `gold` says. Not symmetric: a name, unit or base of `gold` may be left out.
+    """Returns whether an answer agrees with the gold answer. Not symmetric: it may omit a name, unit or base of `gold`.
 
     Args:
-        gold, answer: from `read`.
-        judge: decides expressions.
+        gold: Gold answer from `read`.
+        answer: Answer from `read`.
+        judge: Compares expressions.
 
-    >>> from mass_jax.tasks.grading.answer import read
-    >>> from mass_jax.tasks.grading.judge import RATIONALS
-    >>> same(read("-1,1"), read(r"x=1 \\text{ or } x=-1"), RATIONALS)
-    True
-    >>> same(read("(0,1]"), read("[0,1]"), RATIONALS)
-    False
+    Raises:
+        Undecided: If the judge cannot compare some expressions.
+
+    Example:
+        >>> from mass_jax.tasks.grading.answer import read
+        >>> from mass_jax.tasks.grading.judge import RATIONALS
+        >>> same(read("-1,1"), read(r"x=1 \\text{ or } x=-1"), RATIONALS)
+        True
+        >>> same(read("(0,1]"), read("[0,1]"), RATIONALS)
+        False
     """
     if isinstance(gold, Relation) and isinstance(answer, Relation) and relates_variables(gold):
         return _same_relation(gold, answer, judge)
     if variable(gold) and variable(answer) and variable(gold) != variable(answer):
-        return False  # x > 3 against y > 3; an interval names no variable and goes with both
+        return False  # x > 3 differs from y > 3, but an interval agrees with either
     sets = as_set(gold), as_set(answer)
-    if not (isinstance(sets[0], Relation) or isinstance(sets[1], Relation)):  # else compare both as relations
+    if not (isinstance(sets[0], Relation) or isinstance(sets[1], Relation)):  # otherwise compare both as relations
         gold, answer = sets
     if isinstance(gold, Ordered):
         answer = _as_vector(as_tuple(answer), gold)
@@ -72,13 +77,13 @@ def _same_ordered(golds: Values, answers: Values, judge: Judge) -> bool:
 
 
 def _same_unordered(golds: Values, answers: Values, judge: Judge) -> bool:
-    """Returns whether the items pair off; sameness is transitive enough here that the first partner is right."""
+    """Returns whether the items can be paired, greedily: equality is close enough to transitive for that."""
     if len(golds) != len(answers):
         return False
     if Words("...") in golds:
         return _same_ordered(golds, answers, judge)
     wanted, left = list(golds), list(answers)
-    for gold in golds:  # plain numbers first, without comparing each with each
+    for gold in golds:  # match plain numbers first, which avoids comparing all pairs
         key = _key(gold)
         partner = next((i for i, answer in enumerate(left) if key is not None and _key(answer) == key), None)
         if partner is not None:
@@ -95,7 +100,7 @@ def _same_unordered(golds: Values, answers: Values, judge: Judge) -> bool:
 
 
 def _key(value: Value) -> object:
-    """Returns an exact key of plain numbers, words and tuples of them: equal keys mean the same, others differ."""
+    """Returns an exact key of a plain number or a tuple of such; None for other values."""
     if isinstance(value, Scalar):
         return rational(value.latex) if not value.unit else None
     if isinstance(value, Ordered):
@@ -112,7 +117,7 @@ def _same_matrix(gold: Matrix, answer: Matrix, judge: Judge) -> bool:
 
 
 def _scaled(matrix: Matrix) -> tuple[Values, ...]:
-    """Returns rows with the factor multiplied into the cells."""
+    """Returns the rows with the factor multiplied into the cells."""
     if matrix.factor == "1":
         return matrix.rows
     return tuple(
@@ -122,7 +127,7 @@ def _scaled(matrix: Matrix) -> tuple[Values, ...]:
 
 
 def _as_vector(value: Value, other: Ordered) -> Value:
-    """Returns a matrix of one row or column as a tuple where the other answer is a tuple."""
+    """Returns a matrix of one row or column as a tuple if the other answer is a tuple."""
     if not isinstance(value, Matrix) or other.brackets != "()":
         return value
     rows = _scaled(value)
@@ -139,16 +144,16 @@ def _same_scalar(gold: Scalar, answer: Scalar, judge: Judge) -> bool:
     if "percent" in (gold.unit, answer.unit):
         return _same_percentage(gold, answer, judge)
     unit = gold.unit or answer.unit
-    bare = with_unit_of((answer if gold.unit else gold).latex, unit)  # 5 m is meters where the other answer has them
+    bare = with_unit_of((answer if gold.unit else gold).latex, unit)  # 5 m is in meters if the other answer is
     if bare is not None:
         return judge.equal(gold.latex if gold.unit else bare, bare if gold.unit else answer.latex)
     return may_be_left_out(unit) and judge.equal(gold.latex, answer.latex)
 
 
 def _same_percentage(gold: Scalar, answer: Scalar, judge: Judge) -> bool:
-    """Compares 20 % with a bare number: 0.2 is its value, and 20 is accepted since problems ask for the percentage.
+    """Compares 20 % with a bare number: 0.2 is its value; 20 is accepted, since problems may ask for the percentage.
 
-    A bare number of at most 1 is never read as so many percent: 0.2 is not 0.2 %.
+    A bare number of at most 1 is never a percentage: 0.2 is not 0.2 %.
     """
     marked, bare = (gold, answer) if gold.unit == "percent" else (answer, gold)
     hundredth = rf"\frac{{{marked.latex}}}{{100}}" if rational(marked.latex) is None else _hundredth(marked)
@@ -163,7 +168,7 @@ def _hundredth(scalar: Scalar) -> str:
 
 
 def _same_based(gold: Value, answer: Value) -> bool:
-    """Compares digits, and the base if both name one; a base that only the answer names could be another."""
+    """Compares the digits and, if the answer names one, the base; a base that only the answer names is not accepted."""
     if not isinstance(gold, Based):
         return False
     if isinstance(answer, Based):
@@ -172,7 +177,7 @@ def _same_based(gold: Value, answer: Value) -> bool:
 
 
 def _same_clock(gold: Value, answer: Value, judge: Judge) -> bool:
-    """Compares times of day; what is written like one is a ratio only where the gold answer is a ratio."""
+    """Compares times of day; an answer in this notation is a ratio only if the gold answer is one."""
     if isinstance(gold, Clock) and isinstance(answer, Clock):
         return gold.numbers == answer.numbers and (not gold.half or not answer.half or gold.half == answer.half)
     if isinstance(gold, Ratio) and isinstance(answer, Clock) and not answer.half:
@@ -181,7 +186,7 @@ def _same_clock(gold: Value, answer: Value, judge: Judge) -> bool:
 
 
 def _same_ratio(gold: Value, answer: Value, judge: Judge) -> bool:
-    """Compares terms up to a common factor; a term of 0 must be 0 in both, so that nothing is divided by it."""
+    """Compares terms up to a common factor; zero terms must agree exactly, which avoids division by zero."""
     if not (isinstance(gold, Ratio) and isinstance(answer, Ratio)):
         ratio, other = (gold, answer) if isinstance(gold, Ratio) else (answer, gold)
         if not (isinstance(ratio, Ratio) and isinstance(other, Scalar) and len(ratio.terms) == 2):
@@ -207,7 +212,7 @@ def _product(a: str, b: str) -> str:
 
 def _same_relation(gold: Value, answer: Value, judge: Judge) -> bool:
     if isinstance(answer, Relation) and is_chain(answer):
-        stated = len(answer.parts) > 2 or not isinstance(gold, Relation)  # y = 2x against another relation is a line
+        stated = len(answer.parts) > 2 or not isinstance(gold, Relation)  # y = 2x may be the asked-for line
         if stated and not holds(answer, judge, same):
             return False
         if not isinstance(gold, Relation):
@@ -227,7 +232,7 @@ def _same_relation(gold: Value, answer: Value, judge: Judge) -> bool:
 
 
 def _is_named_by(gold: Relation, answer: Value, judge: Judge) -> bool:
-    """Compares `x = 5` and 0.56 = 56 % with a value alone."""
+    """Compares gold answers such as `x = 5` and 0.56 = 56 % with a bare value."""
     if is_name(gold.parts[0]) or is_name(gold.parts[-1]):
         return any(same(part, answer, judge) for part in gold.parts if not is_name(part))
     constant = all(isinstance(part, Scalar) and rational(part.latex) is not None for part in gold.parts)
@@ -235,7 +240,7 @@ def _is_named_by(gold: Relation, answer: Value, judge: Judge) -> bool:
 
 
 def _same_scalars(gold: Relation, answer: Relation, judge: Judge) -> bool:
-    """Compares relations between expressions, pair by pair, turned to the same signs."""
+    """Compares relations between expressions pair by pair, with the answer reversed if its signs are."""
     if gold.signs != answer.signs and gold.signs == tuple(FLIP[sign] for sign in reversed(answer.signs)):
         answer = Relation(answer.parts[::-1], gold.signs)
     if gold.signs != answer.signs:
@@ -264,6 +269,6 @@ def _word_form_of(value: Value) -> str:
 
 
 def _letters(latex: str) -> str:
-    """Returns an expression as the word that its letters spell, or ""."""
+    """Returns the word that the letters of an expression spell, or "" if it has other characters."""
     text = latex.replace(r"\text", "").translate(str.maketrans("", "", "{}() "))
     return word_form(text) if text.isalpha() else ""

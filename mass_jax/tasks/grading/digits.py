@@ -1,4 +1,4 @@
-r"""One spelling for numbers: thin spaces between digits go, and E-notation becomes digits.
+r"""Normalizes numbers: removes digit-group separators and expands E-notation.
 
 `10\,000`, `10{,}000` and `10 000` become `10000`; `2.5e-05` becomes `0.000025`.
 """
@@ -7,7 +7,7 @@ import re
 
 from mass_jax.tasks.grading.values import MAX_DIGITS, Unreadable
 
-# What may stand between groups of digits: a space of LaTeX, a protected comma, or one space.
+# Separators of digit groups: a LaTeX space, a protected comma, or one space.
 _SPACE = (
     r"(?:\\[,!;:> ]|~|\\(?:thin|negthin|med|thick)space(?![a-zA-Z])(?:\{\})? ?"
     r"|\\[hm](?:space|skip)\*? ?(?:\{[^{}]{0,12}\}|[0-9.]{1,4}(?:pt|em|ex|mu) ?)"
@@ -23,16 +23,20 @@ _E_NOTATION = re.compile(
 
 
 def plain_digits(text: str) -> str:
-    r"""Respells the numbers of an answer.
+    r"""Normalizes the numbers in an answer.
 
     Args:
-        text: an answer of bounded length.
+        text: Answer of bounded length.
+
+    Returns:
+        The answer with plain digits.
 
     Raises:
-        Unreadable: if E-notation stands for more than `MAX_DIGITS` digits.
+        Unreadable: If E-notation expands to more than `MAX_DIGITS` digits.
 
-    >>> plain_digits(r"10\,000 + 1.5E3"), plain_digits("2e-3"), plain_digits("2e^3, 6e"), plain_digits("3 1/7")
-    ('10000 + 1500', '0.002', '2e^3, 6e', '3 1/7')
+    Example:
+        >>> plain_digits(r"10\,000 + 1.5E3"), plain_digits("2e-3"), plain_digits("2e^3, 6e"), plain_digits("3 1/7")
+        ('10000 + 1500', '0.002', '2e^3, 6e', '3 1/7')
     """
     text = _BETWEEN_DIGITS.sub(lambda found: _marked(found, text), text)
     if _MARK in text:
@@ -41,13 +45,13 @@ def plain_digits(text: str) -> str:
 
 
 def _marked(found: re.Match[str], text: str) -> str:
-    """Returns the mark of a group, and the separator's space before a fraction, as in 3 125/1000."""
+    """Replaces a separator with a mark, or with a space before a fraction, as in 3 125/1000."""
     rest = text[found.end() :].lstrip("0123456789").lstrip(" ")
     return " " if rest.startswith("/") else _MARK
 
 
 def _joined(found: re.Match[str]) -> str:
-    r"""Joins groups of three digits; others stay apart, as do an index and what follows it in `\log_2 125`."""
+    r"""Joins groups of three digits; keeps other groups apart, also after an index as in `\log_2 125`."""
     token = found[0]
     before = found.string[found.start() - 1 : found.start()]
     if before in ("_", "^") or before.isalpha():
@@ -60,7 +64,7 @@ def _joined(found: re.Match[str]) -> str:
 
 
 def _expanded(found: re.Match[str]) -> str:
-    """Returns the digits that a number in E-notation stands for."""
+    """Expands a number in E-notation."""
     decimals = found[2] or found[3] or ""
     digits = (found[1] or "") + decimals
     if len(found[4]) > 4 or abs(int(found[4])) + len(digits) > MAX_DIGITS:

@@ -1,4 +1,4 @@
-"""One answer against one gold answer: a verdict, whatever the text is."""
+"""Grades one answer against a gold answer; returns a verdict for any text."""
 
 from mass_jax.tasks.base import Verdict
 from mass_jax.tasks.grading.answer import read
@@ -8,14 +8,22 @@ from mass_jax.tasks.grading.values import Unreadable
 
 
 def grade(gold: str, answer: str, judge: Judge) -> Verdict:
-    """Right, wrong or unparsable; a gold answer that cannot be read is matched as text.
+    """Grades an answer. A gold answer that cannot be parsed is compared as text.
 
     Args:
-        gold, answer: answers alone, in LaTeX or plain.
-        judge: decides expressions; its `Undecided` passes through.
+        gold: Gold answer in LaTeX or plain text.
+        answer: Answer in LaTeX or plain text, without the rest of the response.
+        judge: Compares expressions.
 
-    >>> grade(r"\\frac12", "0.5", RATIONALS), grade("2", "(2", RATIONALS)
-    (<Verdict.RIGHT: 'right'>, <Verdict.UNPARSABLE: 'unparsable'>)
+    Returns:
+        `RIGHT`, `WRONG` or `UNPARSABLE`.
+
+    Raises:
+        Undecided: If the judge cannot compare the expressions.
+
+    Example:
+        >>> grade(r"\\frac12", "0.5", RATIONALS), grade("2", "(2", RATIONALS)
+        (<Verdict.RIGHT: 'right'>, <Verdict.UNPARSABLE: 'unparsable'>)
     """
     try:
         answered = read(answer)
@@ -34,10 +42,18 @@ def grade(gold: str, answer: str, judge: Judge) -> Verdict:
 
 
 def grade_quickly(gold: str, answer: str) -> Verdict | None:
-    """The verdict where plain numbers and words settle it, without sympy; None if a worker has to look.
+    """Grades an answer with rational arithmetic and words only, without sympy.
 
-    >>> grade_quickly("1,250", "1250.0"), grade_quickly(r"\\sqrt{8}", r"2\\sqrt{2}")
-    (<Verdict.RIGHT: 'right'>, None)
+    Args:
+        gold: Gold answer in LaTeX or plain text.
+        answer: Answer in LaTeX or plain text, without the rest of the response.
+
+    Returns:
+        The verdict, or None if a worker has to decide.
+
+    Example:
+        >>> grade_quickly("1,250", "1250.0"), grade_quickly(r"\\sqrt{8}", r"2\\sqrt{2}")
+        (<Verdict.RIGHT: 'right'>, None)
     """
     try:
         return grade(gold, answer, RATIONALS)

@@ -1,4 +1,4 @@
-r"""Several boxes that are one answer, such as `$x=\boxed{2}$ and $x=\boxed{3}$`; and boxes that are denied."""
+r"""Joins several boxes that form one answer, such as `$x=\boxed{2}$ and $x=\boxed{3}$`; rejects denied boxes."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,14 @@ from mass_jax.tasks.grading.boxes import Box
 from mass_jax.tasks.grading.surroundings import is_part
 
 _MAX_GAP = 80
-_AROUND = 60  # characters before and after a box that may deny it
+_AROUND = 60  # characters before and after a box that are checked for denials
 
 _SPACE = r"(?:[\s$*~]|\\[()\[\],;:! ]|\\q?quad)*"
 _NAME = r"\\?[A-Za-z]{1,8}(?:_\{?[0-9A-Za-z]{1,4}\}?)?(?:\([a-z0-9]\))?"
 _JOINT = re2.compile(
     rf"(?i){_SPACE}(?:[,;]?{_SPACE}(?:\\text\{{)?\s*,?\s*(?:and|or)\s*\}}?|[,;&]){_SPACE}(?:{_NAME}\s*=|{_NAME}\s*\\in)?{_SPACE}"
 )
-# Between two boxes that may be parts of one answer: nothing, the number of a part, or words that end in "and" or "or".
+# Text between boxes that may be parts of one answer: empty, the number of a part, or words that end in "and" or "or".
 _UNCLEAR = re2.compile(
     rf"(?i){_SPACE}[.,;]?{_SPACE}(?:\(?(?:[0-9]{{1,2}}|[a-z]|i{{1,3}}|iv)[).:])?{_SPACE}(?:{_NAME}\s*=)?{_SPACE}"
     rf"|(?:[^.\n]|\.[^\s.])*[\s,;$](?:and|or){_SPACE}(?:{_NAME}\s*=)?{_SPACE}"
@@ -37,23 +37,27 @@ _DENIED_AFTER = re2.compile(
 
 
 def join_boxes(text: str, boxes: Sequence[Box]) -> tuple[str, int]:
-    r"""The answer that the last boxes of a text give together, and the index of the first of them.
+    r"""Joins the last boxes of a text to one answer.
 
-    Going back from the last box, boxes belong to one list while only a comma, "and" or "or" stands between them, with
-    the name of a variable. Different names are kept, since they tell which value is whose.
+    Backward from the last box, boxes form a list while they are separated only by a comma, "and" or "or", optionally
+    with the name of a variable. Distinct names are kept, since they assign the values.
 
     Args:
-        text: the response.
-        boxes: its boxes, at least one.
+        text: The response.
+        boxes: Its boxes, at least one.
+
+    Returns:
+        The answer, and the index of its first box.
 
     Raises:
-        Unreadable: for too many boxes, for different boxes that may be parts of one answer ("\boxed{2} cats and
-            \boxed{3} dogs"), or for a box that the text denies or makes part of an expression ("-\boxed{2}").
+        Unreadable: If there are too many boxes, different boxes may be parts of one answer ("\boxed{2} cats and
+            \boxed{3} dogs"), the text denies a box, or a box is part of an expression ("-\boxed{2}").
 
-    >>> from mass_jax.tasks.grading.boxes import find_boxes
-    >>> text = r"First \boxed{1}. So $x=\boxed{2}$ or $x=\boxed{3}$."
-    >>> join_boxes(text, find_boxes(text))
-    ('2, 3', 1)
+    Example:
+        >>> from mass_jax.tasks.grading.boxes import find_boxes
+        >>> text = r"First \boxed{1}. So $x=\boxed{2}$ or $x=\boxed{3}$."
+        >>> join_boxes(text, find_boxes(text))
+        ('2, 3', 1)
     """
     first = len(boxes) - 1
     while first > 0:

@@ -1,4 +1,8 @@
-"""Who decides whether two expressions are equal: plain numbers here, anything else in a worker process."""
+"""The `Judge` interface for comparing expressions, and a judge for rational numbers.
+
+A `Judge` holds the three comparisons that `compare.same` needs at the leaves of a structure. `RATIONALS` runs in the
+main process and only knows rational numbers; `symbolic.SYMBOLIC` uses sympy and runs in worker processes.
+"""
 
 import functools
 import re
@@ -7,6 +11,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 Sides = tuple[str, str]
+"""Both sides of a relation, in LaTeX."""
 
 _RATIONAL = re.compile(
     r"(?P<sign>-?) ?(?:(?P<whole>[0-9]+)? ?\\frac\{(?P<top>[0-9]+)\}\{(?P<bottom>[0-9]+)\}"
@@ -15,23 +20,25 @@ _RATIONAL = re.compile(
     r"|(?P<units>[0-9]*)\.(?P<before>[0-9]*)\\overline\{(?P<again>[0-9]+)\}"
     r"|(?P<decimal>[0-9]*\.[0-9]+|[0-9]+\.?|[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?))"
 )
-# Divisions by a nonzero number or a variable; what is left of an expression without them may still divide by zero.
+# Divisions by a nonzero number or a variable; the rest of an expression may still divide by zero.
 _PLAIN_FRACTION = re.compile(r"\\frac\{[^{}]*\}\{(?:[1-9][0-9]*|[a-zA-Z]|\\pi)\}")
 _PLAIN_QUOTIENT = re.compile(r"/ ?[1-9][0-9]*(?![0-9.!^])")
 _MAY_BE_UNDEFINED = re.compile(r"/|\\(?:frac|div|tan|cot|sec|csc|log|ln|binom)(?![a-zA-Z])|\^ ?\{? ?[-0(]|[:!\[]")
 
 
 class Undecided(Exception):
-    """Raised for an expression that is not a plain rational number: a worker has to decide."""
+    """Raised by `RATIONALS` for other expressions, which a worker has to compare."""
 
 
 class Judge(NamedTuple):
-    """Decides expressions in LaTeX, at the leaves of what is compared.
+    """Comparisons of LaTeX expressions, used at the leaves of compared structures.
 
-    Args:
-        equal: whether two expressions are the same.
-        equal_relations: whether two-sided relations of the same sign say the same; `symmetric` if it is = or ne.
-        close: whether the second expression is the first one, rounded to the digits that it has.
+    Attributes:
+        equal: Function (a, b) that returns whether two expressions are equal.
+        equal_relations: Function (gold, answer, symmetric) that returns whether two relations of the same sign are
+            equivalent; `symmetric` is true for = and ne.
+        close: Function (exact, rounded) that returns whether the second expression is the first one, rounded to the
+            decimals that it has.
     """
 
     equal: Callable[[str, str], bool]
@@ -41,10 +48,13 @@ class Judge(NamedTuple):
 
 @functools.lru_cache(maxsize=4096)
 def rational(latex: str) -> Fraction | None:
-    r"""Returns the exact value of a plain number, or None; no arithmetic is done on anything else.
+    r"""Returns the exact value of a plain number, or None for any other expression.
 
-    >>> rational(r"-11\frac{2}{3}"), rational("0.48"), rational("1,250"), rational(r"0.1\overline{6}"), rational("2+2")
-    (Fraction(-35, 3), Fraction(12, 25), Fraction(1250, 1), Fraction(1, 6), None)
+    Example:
+        >>> rational(r"-11\frac{2}{3}"), rational("0.48"), rational("1,250"), rational(r"0.1\overline{6}")
+        (Fraction(-35, 3), Fraction(12, 25), Fraction(1250, 1), Fraction(1, 6))
+        >>> rational("2+2") is None
+        True
     """
     latex = re.sub(r"\\frac\{(-)", r"-\\frac{", latex) if latex.startswith(r"\frac") else latex
     match = _RATIONAL.fullmatch(latex.strip())
@@ -69,20 +79,21 @@ def rational(latex: str) -> Fraction | None:
 
 
 def fraction_latex(value: Fraction) -> str:
-    r"""Returns a rational number in the form that `rational` reads.
+    r"""Formats a rational number so that `rational` parses it.
 
-    >>> fraction_latex(Fraction(-3, 4)), fraction_latex(Fraction(5))
-    ('-\\frac{3}{4}', '5')
+    Example:
+        >>> fraction_latex(Fraction(-3, 4)), fraction_latex(Fraction(5))
+        ('-\\frac{3}{4}', '5')
     """
     sign, top = "-" if value < 0 else "", abs(value.numerator)
     return sign + (str(top) if value.denominator == 1 else rf"\frac{{{top}}}{{{value.denominator}}}")
 
 
 def equal_rationals(a: str, b: str) -> bool:
-    """Returns whether plain numbers are exactly equal; a decimal is the rational that it spells.
+    """Returns whether two plain numbers are exactly equal; a decimal has its exact rational value.
 
     Raises:
-        Undecided: if either is anything else, unless both are the same text and surely defined.
+        Undecided: If either expression is not a plain number, unless both have the same text and are surely defined.
     """
     x, y = rational(a), rational(b)
     if x is not None and y is not None:
@@ -93,10 +104,11 @@ def equal_rationals(a: str, b: str) -> bool:
 
 
 def surely_defined(latex: str) -> bool:
-    r"""Returns whether an expression has a value as far as its text shows: it divides by nothing that may be zero.
+    r"""Returns whether the text of an expression shows that it has a value: no divisor can be zero.
 
-    >>> surely_defined(r"\frac{\sqrt{3}}{2}"), surely_defined("1/0"), surely_defined(r"\tan 90\degree")
-    (True, False, False)
+    Example:
+        >>> surely_defined(r"\frac{\sqrt{3}}{2}"), surely_defined("1/0"), surely_defined(r"\tan 90\degree")
+        (True, False, False)
     """
     latex = re.sub(r"\\sqrt\{([1-9][0-9]*)\}", r"\1", latex)
     for _ in range(3):
@@ -105,10 +117,15 @@ def surely_defined(latex: str) -> bool:
 
 
 def rounds_to(exact: Fraction, rounded: str) -> bool:
-    """Returns whether a decimal is a number rounded to the decimals that it has, up or down in the middle.
+    """Returns whether a decimal is a number rounded to the decimals that it has; halves may round either way.
 
-    >>> rounds_to(Fraction(1, 3), "0.33"), rounds_to(Fraction(1, 3), "1.3")
-    (True, False)
+    Args:
+        exact: The number.
+        rounded: The decimal.
+
+    Example:
+        >>> rounds_to(Fraction(1, 3), "0.33"), rounds_to(Fraction(1, 3), "1.3")
+        (True, False)
     """
     value = rational(rounded)
     decimals = len(rounded.partition(".")[2]) if re.fullmatch(r"-? ?[0-9,]*(?:\.[0-9]*)?", rounded) else 0
@@ -127,12 +144,14 @@ def _undecided_relations(gold: Sides, answer: Sides, symmetric: bool) -> bool:
 
 
 RATIONALS = Judge(equal_rationals, _undecided_relations, _close_rationals)
+"""Judge for plain rational numbers; raises `Undecided` for other expressions."""
 
 
 def compact(latex: str) -> str:
-    r"""Returns an expression without spaces that mean nothing; one between letters or digits stays, as in `3 1/7`.
+    r"""Removes insignificant spaces; a space between letters or digits stays, as in `3 1/7`.
 
-    >>> compact(r"2 \pi r + 3 1 / 7")
-    '2\\pi r+3 1/7'
+    Example:
+        >>> compact(r"2 \pi r + 3 1 / 7")
+        '2\\pi r+3 1/7'
     """
     return re.sub(r"(?<![a-zA-Z0-9]) | (?![a-zA-Z0-9])", "", latex)

@@ -1,6 +1,6 @@
-"""Text functions for LaTeX: braces, top-level separators, and one spelling for the many that people use.
+"""Text functions for LaTeX: balanced braces, top-level separators, and normalization of notation.
 
-Nothing here evaluates anything. No pattern repeats a repetition, so time stays linear in the length of the text.
+Nothing here evaluates text. Patterns have no nested repetition, so running time is linear in the length of the text.
 """
 
 import itertools
@@ -11,7 +11,7 @@ from mass_jax.tasks.grading.digits import plain_digits
 
 _OPENING, _CLOSING = "{[(", "}])"
 
-# Characters that stand for a LaTeX command; any other character beyond ASCII makes an answer unreadable.
+# Characters replaced by LaTeX commands; any other non-ASCII character makes an answer unreadable.
 _UNICODE = {
     "−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "π": r"\pi ", "θ": r"\theta ",
     "√": r"\sqrt ", "∞": r"\infty ", "°": r"^\circ ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "≤": r"\le ",
@@ -35,7 +35,7 @@ _INDEX = r"(?:\{[0-9]{1,3}\}|[0-9])"
 
 
 def _combinations(found: re.Match[str]) -> str:
-    r"""Returns `C_5^2` as a binomial where it can be one."""
+    r"""Rewrites `C_5^2` as a binomial if the numbers permit it."""
     total, chosen = (int((group or "0").strip("{}")) for group in (found[1] or found[4], found[2] or found[3]))
     return rf"\binom{{{total}}}{{{chosen}}}" if chosen <= total else found[0]
 
@@ -83,22 +83,24 @@ _NEEDS_REWRITING = re.compile(r"[\\~<>!%$C^]|\.\.|pi|sin|cos|tan|cot|csc|ln|lg|l
 
 
 def to_ascii(text: str) -> str:
-    """Mathematical characters beyond ASCII as LaTeX commands; other characters stay as they are.
+    """Replaces non-ASCII mathematical characters with LaTeX commands; keeps other characters.
 
-    >>> to_ascii("3√2 − π")
-    '3\\\\sqrt{2} - \\\\pi '
+    Example:
+        >>> to_ascii("3√2 − π")
+        '3\\\\sqrt{2} - \\\\pi '
     """
     if text.isascii():
         return text
-    text = re.sub(r"√\s*([0-9]+)", r"\\sqrt{\1}", text)  # of the whole number, where \sqrt88 is of its first digit
+    text = re.sub(r"√\s*([0-9]+)", r"\\sqrt{\1}", text)  # without braces, \sqrt88 is the root of the first digit
     return text.translate({ord(char): latex for char, latex in _UNICODE.items()})
 
 
 def closing_brace(text: str, start: int) -> int | None:
-    r"""Where the group opened at `text[start]` closes, or None if it never does. `\{` and `\}` are no braces.
+    r"""Returns the position where the group opened at `text[start]` closes, or None. Ignores `\{` and `\}`.
 
-    >>> closing_brace(r"{a{b}\}c}d", 0)
-    8
+    Example:
+        >>> closing_brace(r"{a{b}\}c}d", 0)
+        8
     """
     depth, i = 0, start
     while i < len(text):
@@ -115,11 +117,12 @@ def closing_brace(text: str, start: int) -> int | None:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Content of the last `\boxed{...}` (or `\fbox`), by balanced braces; None if there is none or it is cut off.
+    r"""Returns the content of the last `\boxed{...}` or `\fbox{...}`; None if there is none or it is truncated.
 
-    >>> last_boxed(r"so \boxed{1}, no, \boxed{\frac{1}{2}}.")
-    '\\frac{1}{2}'
-    >>> last_boxed(r"so \boxed{\frac{1}{2")
+    Example:
+        >>> last_boxed(r"so \boxed{1}, no, \boxed{\frac{1}{2}}.")
+        '\\frac{1}{2}'
+        >>> last_boxed(r"so \boxed{\frac{1}{2")
     """
     start = max(text.rfind(r"\boxed"), text.rfind(r"\fbox"))
     if start < 0:
@@ -129,23 +132,25 @@ def last_boxed(text: str) -> str | None:
     if rest.startswith("{"):
         end = closing_brace(rest, 0)
         return None if end is None else rest[1:end].strip()
-    return re.split(r"[\s$.,;]", rest, maxsplit=1)[0] or None  # \boxed 7
+    return re.split(r"[\s$.,;]", rest, maxsplit=1)[0] or None  # for example, \boxed 7
 
 
 def split_top(text: str, separator: re.Pattern[str]) -> list[str]:
-    r"""Splits at a pattern where no bracket is open; `(0,1]` closes as an interval does.
+    r"""Splits a text at a separator outside brackets; brackets of different kinds may match, as in `(0,1]`.
 
-    >>> split_top("(0,1],[2,3),4", re.compile(","))
-    ['(0,1]', '[2,3)', '4']
+    Example:
+        >>> split_top("(0,1],[2,3),4", re.compile(","))
+        ['(0,1]', '[2,3)', '4']
     """
     return split_signs(text, separator)[0]
 
 
 def split_signs(text: str, separator: re.Pattern[str]) -> tuple[list[str], list[str]]:
-    r"""Splits like `split_top`, and returns what stood between the parts too.
+    r"""Splits like `split_top`, and also returns the separators.
 
-    >>> split_signs("f(x=1) < 2", re.compile("[<=]"))
-    (['f(x=1) ', ' 2'], ['<'])
+    Example:
+        >>> split_signs("f(x=1) < 2", re.compile("[<=]"))
+        (['f(x=1) ', ' 2'], ['<'])
     """
     found = [match for match in separator.finditer(text) if match.end() > match.start()]
     if not found:
@@ -158,7 +163,7 @@ def split_signs(text: str, separator: re.Pattern[str]) -> tuple[list[str], list[
 
 
 def _depths(text: str) -> list[int]:
-    r"""Returns how many brackets are open before each character; 1 for a character that a backslash escapes."""
+    r"""Returns the bracket depth before each character, plus 1 for a character that a backslash escapes."""
     depths, depth, escaped = [], 0, False
     for char in text:
         depths.append(depth + escaped)
@@ -171,12 +176,13 @@ def _depths(text: str) -> list[int]:
 
 
 def normalize(text: str) -> str:
-    r"""One spelling for the many of LaTeX: fonts, spaces, signs, fractions, roots, wrappers and trailing points.
+    r"""Normalizes the notation of an answer: fonts, spaces, signs, fractions, roots, wrappers and trailing periods.
 
-    >>> normalize(r"$\displaystyle \dfrac12$.")
-    '\\frac{1}{2}'
-    >>> normalize("−3{,}000 √2")
-    '-3000 \\sqrt{2}'
+    Example:
+        >>> normalize(r"$\displaystyle \dfrac12$.")
+        '\\frac{1}{2}'
+        >>> normalize("−3{,}000 √2")
+        '-3000 \\sqrt{2}'
     """
     text = _unwrap(_without_delimiters(to_ascii(text)).strip())
     text = plain_digits(text)
@@ -190,17 +196,18 @@ def normalize(text: str) -> str:
 
 
 def _without_delimiters(text: str) -> str:
-    r"""Drops pairs of `$` and the delimiters `\(`, `\)`, `\[` and `\]`; one `$` alone is a dollar sign."""
+    r"""Removes pairs of `$` and the delimiters `\(`, `\)`, `\[` and `\]`; an unpaired `$` is a dollar sign."""
     text = re.sub(r"(?<!\\)\\[()\[\]]", " ", text)
     marks = re.findall(r"(?<!\\)\$", text)
     return re.sub(r"(?<!\\)\$", "", text) if marks and len(marks) % 2 == 0 else text
 
 
 def _brace_roots(text: str) -> str:
-    r"""Writes `\sqrt(2)` as `\sqrt{2}`.
+    r"""Rewrites `\sqrt(2)` as `\sqrt{2}`.
 
-    >>> _brace_roots(r"3\sqrt (x+(1)) + \sqrt(2)")
-    '3\\sqrt{x+(1)} + \\sqrt{2}'
+    Example:
+        >>> _brace_roots(r"3\sqrt (x+(1)) + \sqrt(2)")
+        '3\\sqrt{x+(1)} + \\sqrt{2}'
     """
     head, *tails = text.split(r"\sqrt")
     for i, tail in enumerate(tails):
@@ -215,10 +222,11 @@ def _brace_roots(text: str) -> str:
 
 
 def _round_angles(text: str) -> str:
-    """Writes a vector `<1,2>` with parentheses; any other < and > stay relations.
+    """Rewrites a vector `<1,2>` with parentheses; other < and > remain relations.
 
-    >>> _round_angles("v = <1,2>"), _round_angles("1<x, y>2")
-    ('v = (1,2)', '1<x, y>2')
+    Example:
+        >>> _round_angles("v = <1,2>"), _round_angles("1<x, y>2")
+        ('v = (1,2)', '1<x, y>2')
     """
     signs = [i for i, char in enumerate(text) if char in "<>"]
     for i, j in itertools.pairwise(signs):
@@ -229,7 +237,7 @@ def _round_angles(text: str) -> str:
 
 
 def _unwrap(text: str) -> str:
-    """Removes a box, braces, and white space around the whole."""
+    """Removes a box, braces and white space that enclose the whole text."""
     for _ in range(4):
         text = text.strip()
         head = text.split("{", 1)[0].rstrip()
@@ -243,7 +251,7 @@ def _unwrap(text: str) -> str:
 
 
 def _brace_arguments(text: str, command: str, count: int) -> str:
-    r"""Puts braces around bare arguments: `\frac12` is `\frac{1}{2}`, `\sqrt3` is `\sqrt{3}`."""
+    r"""Adds braces around bare arguments: `\frac12` becomes `\frac{1}{2}`, `\sqrt3` becomes `\sqrt{3}`."""
     head, *tails = re.split(re.escape(command) + r"(?![a-zA-Z])", text)
     for tail in reversed(range(len(tails))):
         rest = tails[tail].lstrip()

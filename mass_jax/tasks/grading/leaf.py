@@ -1,4 +1,4 @@
-r"""Reads what has no structure: words, numbers in a base, expressions with units."""
+r"""Parser for answers without structure: words, numbers in a base, and expressions with units."""
 
 import re
 
@@ -19,16 +19,20 @@ _SHORT_WORDS = ("yes", "no", "odd")
 
 
 def read_leaf(text: str) -> Value:
-    r"""Reads an answer without brackets, separators and relation signs around it.
+    r"""Parses an answer without enclosing brackets, separators or relation signs.
 
     Args:
-        text: a part of a normalized answer.
+        text: Part of a normalized answer.
+
+    Returns:
+        The parsed value.
 
     Raises:
-        Unreadable: if it has a command whose meaning is unknown, words in an expression, or no value.
+        Unreadable: If it has an unknown command, words in an expression, or no value.
 
-    >>> read_leaf(r"2516_{\text{eight}}"), read_leaf("25 feet"), read_leaf("Thursday")
-    (Based(digits='2516', base='8'), Scalar(latex='25', unit='foot'), Words(text='thursday'))
+    Example:
+        >>> read_leaf(r"2516_{\text{eight}}"), read_leaf("25 feet"), read_leaf("Thursday")
+        (Based(digits='2516', base='8'), Scalar(latex='25', unit='foot'), Words(text='thursday'))
     """
     if text == r"\ldots":
         return Words("...")
@@ -48,10 +52,11 @@ def read_leaf(text: str) -> Value:
 
 
 def word_form(prose: str) -> str:
-    """Returns words without case, punctuation and article; single letters and names of points keep their case.
+    """Normalizes words: removes case, punctuation and a leading article; keeps the case of letters and point names.
 
-    >>> word_form("(C)"), word_form("An ellipse."), word_form("i"), word_form("AB")
-    ('C', 'ellipse', 'i', 'AB')
+    Example:
+        >>> word_form("(C)"), word_form("An ellipse."), word_form("i"), word_form("AB")
+        ('C', 'ellipse', 'i', 'AB')
     """
     words = re.findall(r"[A-Za-z0-9']+", prose)
     if len(words) == 1 and (len(words[0]) == 1 or (len(words[0]) < 4 and words[0].isupper())):
@@ -61,7 +66,7 @@ def word_form(prose: str) -> str:
 
 
 def _inside_text(text: str) -> str | None:
-    r"""Returns the argument of a `\text{...}` that is the whole text, or None."""
+    r"""Returns the argument of a `\text{...}` that spans the whole text, or None."""
     start = text.find("{")
     if start < 0 or text[:start].rstrip() != r"\text" or closing_brace(text, start) != len(text) - 1:
         return None
@@ -69,7 +74,7 @@ def _inside_text(text: str) -> str | None:
 
 
 def _as_words(text: str) -> Words | Many | None:
-    r"""Reads prose: all of it inside `\text`, or four plain letters and more. `\text{A, D}` is a list of words."""
+    r"""Parses prose: the argument of `\text`, or at least four plain letters. `\text{A, D}` is a list of words."""
     if (prose := _inside_text(text)) is not None:
         if re.search(r"[0-9\\]", prose):
             return None
@@ -84,7 +89,7 @@ def _as_words(text: str) -> Words | Many | None:
 
 
 def _as_based(text: str) -> Based | None:
-    r"""Reads `152A_{11}`, `2516_{\text{eight}}` or `101_{(2)}`; None if the digits do not fit the base."""
+    r"""Parses `152A_{11}`, `2516_{\text{eight}}` or `101_{(2)}`; returns None if the digits do not fit the base."""
     left, _, right = text.partition("_")
     base = right.replace(r"\text", "").strip(" {}()")
     base = _BASES.get(base, base)
@@ -97,14 +102,14 @@ def _as_based(text: str) -> Based | None:
 
 
 def _scalar(text: str) -> str:
-    """Checks the commands of an expression: only those whose meaning is known to be part of one."""
+    """Checks that an expression has only known commands and no prose, and returns it without a leading plus."""
     text = text.strip()
     for command in re.findall(r"\\([a-zA-Z]+)", text):
         if command not in _COMMANDS:
             raise Unreadable("unknown command")
     if re.search(r"[A-Za-z]{9}", re.sub(r"\\[a-zA-Z]+", " ", text)):
         raise Unreadable("words in an expression")
-    mixed = re.sub(r"(?<![0-9.])[0-9]+ [0-9]+ ?/ ?[0-9]", "1", text)  # 3 1/7 is a number
+    mixed = re.sub(r"(?<![0-9.])[0-9]+ [0-9]+ ?/ ?[0-9]", "1", text)  # 3 1/7 is a mixed number
     if re.search(r"(?<![0-9.^_])[0-9.]+ [0-9]", mixed):
         raise Unreadable("numbers side by side")
     if re.search(r"[0-9)}]'", text):

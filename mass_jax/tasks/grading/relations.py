@@ -1,4 +1,4 @@
-r"""Rewrites relations as the values they say: `x > 3` as an interval, `x \ne 2` as a union, `x = 5` as 5."""
+r"""Rewrites relations as values: `x > 3` as an interval, `x \ne 2` as a union, `x = 3, y = -1` as a tuple."""
 
 import itertools
 import re
@@ -14,7 +14,7 @@ _GREEK = re.compile(r"\\(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|phi|rh
 _INDEX = r"(?:_(?:[A-Za-z0-9]|\{[^{}]{1,24}\}))?"
 _ARGUMENT = r"-?[A-Za-z0-9]{1,4}"
 _MEASURE = r"(?:\\overline\{[A-Z]{1,4}\}|(?:\\triangle ?)?[A-Z]{1,6}|[A-Z]_(?:[A-Za-z0-9]|\{[^{}]{1,24}\}))"
-# What an answer is assigned to, where a Greek letter is written "g".
+# Left sides of assignments, with Greek letters replaced by "g".
 _NAMES = tuple(
     re.compile(pattern)
     for pattern in (
@@ -32,10 +32,11 @@ _COMMAND_OR_LETTER = re.compile(r"\\text ?\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]" + _IN
 
 
 def is_name(value: Value) -> bool:
-    r"""Returns whether a value is what an answer is assigned to: a variable, `f(x)`, `|AB|`, `S_1:S_2`, `\text{area}`.
+    r"""Returns whether a value can be the left side of an assignment: `x`, `f(x)`, `|AB|`, `S_1:S_2`, `\text{area}`.
 
-    >>> is_name(Scalar("|AB|")), is_name(Scalar("f(2)")), is_name(Scalar("|x|")), is_name(Scalar("2x"))
-    (True, True, False, False)
+    Example:
+        >>> is_name(Scalar("|AB|")), is_name(Scalar("f(2)")), is_name(Scalar("|x|")), is_name(Scalar("2x"))
+        (True, True, False, False)
     """
     if isinstance(value, Ordered):
         return all(is_name(item) for item in value.items)
@@ -46,16 +47,17 @@ def is_name(value: Value) -> bool:
     if not isinstance(value, Scalar) or value.unit or len(value.latex) > _MAX_NAME_CHARS:
         return False
     latex = _GREEK.sub("g", value.latex)
-    if latex.startswith("{") and latex.endswith("}"):  # of \vec{v}
+    if latex.startswith("{") and latex.endswith("}"):  # the rest of \vec{v}
         latex = latex[1:-1]
     return any(name.fullmatch(latex) for name in _NAMES)
 
 
 def same_name(a: Value, b: Value) -> bool:
-    """Returns whether two names are the same, where `|AB|` and the length of a segment AB are.
+    """Returns whether two names are the same; `|AB|` is the same as the length of the segment AB.
 
-    >>> same_name(Scalar("|AB|"), Scalar("AB")), same_name(Scalar("AB"), Scalar("AC"))
-    (True, False)
+    Example:
+        >>> same_name(Scalar("|AB|"), Scalar("AB")), same_name(Scalar("AB"), Scalar("AC"))
+        (True, False)
     """
     if not (isinstance(a, Scalar) and isinstance(b, Scalar) and is_name(a) and is_name(b)):
         return False
@@ -64,23 +66,24 @@ def same_name(a: Value, b: Value) -> bool:
 
 
 def variables(latex: str) -> set[str]:
-    r"""Returns the letters of an expression that are not constants.
+    r"""Returns the variables of an expression; pi, e and i are constants.
 
-    >>> sorted(variables(r"\frac{x}{2}+\theta\pi+e"))
-    ['\\theta', 'x']
+    Example:
+        >>> sorted(variables(r"\frac{x}{2}+\theta\pi+e"))
+        ['\\theta', 'x']
     """
     found = _COMMAND_OR_LETTER.findall(latex)
     return {each for each in found if _GREEK.fullmatch(each) or not (each.startswith("\\") or each in ("e", "i"))}
 
 
 def relates_variables(relation: Relation) -> bool:
-    """Returns whether more than one variable occurs in a relation between expressions, as in y <= -x."""
+    """Returns whether a relation between expressions has more than one variable, as y <= -x."""
     latex = " ".join(part.latex for part in relation.parts if isinstance(part, Scalar))
     return all(isinstance(part, Scalar) for part in relation.parts) and len(variables(latex)) > 1
 
 
 def is_constant(value: Value) -> bool:
-    """Returns whether no variable occurs in a value."""
+    """Returns whether a value has no variables."""
     if isinstance(value, Scalar):
         return not variables(value.latex)
     if isinstance(value, Ratio):
@@ -91,7 +94,7 @@ def is_constant(value: Value) -> bool:
 
 
 def variable(value: Value) -> str:
-    """Returns the variable of a relation that reads as a set of numbers; "" for anything else."""
+    """Returns the variable of a relation that denotes a set of numbers, or "" for any other value."""
     if not isinstance(value, Relation) or as_set(value) is value:
         return ""
     named = next((part for part in value.parts if is_name(part) or _is_negative_name(part)), None)
@@ -99,7 +102,7 @@ def variable(value: Value) -> str:
 
 
 def as_set(value: Value) -> Value:
-    r"""Returns `x > 3` and `-2 < x \le 5` as intervals and `x \ne 2` as a union; anything else unchanged."""
+    r"""Rewrites `x > 3` and `-2 < x \le 5` as intervals and `x \ne 2` as a union; returns other values unchanged."""
     if isinstance(value, Many) and not value.union:
         return _without_points(value) or _intersection(value) or value
     if not isinstance(value, Relation):
@@ -128,7 +131,7 @@ def _as_interval(value: Relation) -> Ordered | None:
 
 
 def _intersection(value: Many) -> Ordered | None:
-    r"""Returns `x > -2 \text{ and } x < 5` as an interval; None unless a number bounds one variable on each side."""
+    r"""Rewrites `x > -2 \text{ and } x < 5` as an interval; returns None unless numbers bound one variable."""
     if len(value.items) != 2 or len({variable(item) for item in value.items} - {""}) != 1:
         return None
     halves = [as_set(item) for item in value.items if isinstance(item, Relation)]
@@ -146,7 +149,7 @@ def _is_negative_name(value: Value) -> bool:
 
 
 def _with_positive_name(value: Relation) -> Relation:
-    """Returns `-x < 3` as `x > -3`: all parts negated and all signs turned, if a part is the negative of a name."""
+    """Rewrites `-x < 3` as `x > -3`: negates all parts and flips all signs if a part is a negated name."""
     if any(map(is_name, value.parts)) or not any(map(_is_negative_name, value.parts)):
         return value
     negated = tuple(Scalar(_negative(p.latex), p.unit) for p in value.parts if isinstance(p, Scalar))
@@ -162,7 +165,7 @@ def _negative(latex: str) -> str:
 
 
 def _without_points(value: Many) -> Value | None:
-    r"""Returns `x \ne 1, x \ne 2` and `x \ne 1, 2` as a union of intervals; None for anything else."""
+    r"""Rewrites `x \ne 1, x \ne 2` and `x \ne 1, 2` as a union of intervals; returns None for other values."""
     names: set[str] = set()
     points: list[Value] = []
     for i, item in enumerate(value.items):
@@ -180,7 +183,14 @@ def _without_points(value: Many) -> Value | None:
 
 
 def punctured(points: tuple[Value, ...]) -> Value | None:
-    """Returns the real numbers without some points as a union of intervals; None if their order is not plain."""
+    """Returns the real numbers without some points as a union of intervals.
+
+    Args:
+        points: The excluded points.
+
+    Returns:
+        The union, or None if the points have units or cannot be ordered by `rational`.
+    """
     if not points or not all(isinstance(point, Scalar) and not point.unit for point in points):
         return None
     scalars = [point for point in points if isinstance(point, Scalar)]
@@ -194,7 +204,7 @@ def punctured(points: tuple[Value, ...]) -> Value | None:
 
 
 def as_tuple(value: Value) -> Value:
-    """Returns `x = 3, y = -1` as (3,-1), where names come in alphabetical order; anything else unchanged."""
+    """Rewrites `x = 3, y = -1` as (3,-1) if the names are in alphabetical order; returns other values unchanged."""
     if not isinstance(value, Many) or value.union:
         return value
     equations = [item for item in value.items if isinstance(item, Relation) and item.signs == ("=",)]

@@ -1,16 +1,17 @@
-r"""Where the final answer is in a response.
+r"""Extracts the final answer from a response.
 
-Thinking sections are taken out first. Then the first of these rules that applies decides:
+Thinking sections are removed first. Then the first applicable rule decides:
 
 | | form | answer |
 |---|---|---|
-| 1 | `<answer>...</answer>` | what rules 2 to 5 find inside the last pair |
+| 1 | `<answer>...</answer>` | the answer by rules 2 to 5 inside the last pair |
 | 2 | `\boxed{...}`, `\fbox{...}` | the last box; boxes joined by a comma, "and" or "or" are a list |
 | 3 | `#### ...` | the rest of the last such line, if it is a value |
 | 4 | "answer is ...", "Answer: ...", a heading "Answer"; then "result is ..." | the sentence, or the line below |
 | 5 | a response of one line | the line |
 
-A response that is cut off, takes its answer back or gives two different ones has none. `docs/answers.md` has examples.
+A response that is truncated, retracts its answer or gives two different answers has no final answer. See
+`docs/reference/answers.md` for examples.
 """
 
 import re2
@@ -42,25 +43,26 @@ _NUMBERED = re2.compile(r"[0-9]{1,2}[.)]\s+[A-Za-z]")
 
 
 def final_answer(response: str) -> str:
-    r"""The answer that a response ends in; the table above gives the order of the rules.
+    r"""Extracts the final answer by the rules in the module's docstring.
 
     Args:
-        response: what a model wrote, of any kind.
+        response: Model output; may be any text.
 
     Returns:
-        The answer as it is written, not yet read.
+        The text of the answer; `answer.read` parses it.
 
     Raises:
-        Unreadable: if there is none, or if it is in doubt; a box that never closes (a response cut short) is none.
+        Unreadable: If the response has no answer or an ambiguous one, or ends inside a box.
 
-    >>> final_answer(r"Adding, $x = 2$. So the answer is $\boxed{2}$.")
-    '2'
-    >>> final_answer("48 + 24 = 72\n#### 72")
-    '72'
-    >>> final_answer("The answer is 5.")
-    '5'
-    >>> final_answer("<think>Is it 7? No.</think> So x = \\boxed{2} or x = \\boxed{3}.")
-    '2, 3'
+    Example:
+        >>> final_answer(r"Adding, $x = 2$. So the answer is $\boxed{2}$.")
+        '2'
+        >>> final_answer("48 + 24 = 72\n#### 72")
+        '72'
+        >>> final_answer("The answer is 5.")
+        '5'
+        >>> final_answer("<think>Is it 7? No.</think> So x = \\boxed{2} or x = \\boxed{3}.")
+        '2, 3'
     """
     if len(response) > MAX_RESPONSE_CHARS:
         raise Unreadable("response too long")
@@ -73,15 +75,16 @@ def final_answer(response: str) -> str:
 
 
 def without_thinking(text: str) -> str:
-    """Takes out thinking sections; an end without a start closes one that began in the prompt.
+    """Removes thinking sections; a closing tag without an opening one ends a section that began in the prompt.
 
     Raises:
-        Unreadable: if a section never ends.
+        Unreadable: If a section never ends.
 
-    >>> without_thinking("<think>5?</think>The answer is 6.")
-    'The answer is 6.'
-    >>> without_thinking("Is it 5? No.</think>The answer is 6.")
-    'The answer is 6.'
+    Example:
+        >>> without_thinking("<think>5?</think>The answer is 6.")
+        'The answer is 6.'
+        >>> without_thinking("Is it 5? No.</think>The answer is 6.")
+        'The answer is 6.'
     """
     lowered = lower_in_place(text)
     for name in _THINKING:
@@ -113,10 +116,10 @@ def _without_sections(text: str, lowered: str, opening: str, closing: str) -> st
 
 
 def _tagged(text: str) -> tuple[str, str]:
-    """What the last filled answer tags hold, or the whole text without such; and what follows them.
+    """Returns the content of the last nonempty pair of answer tags, or the whole text, and the text after it.
 
     Raises:
-        Unreadable: if the last tag never closes.
+        Unreadable: If the last tag never closes.
     """
     lowered = lower_in_place(text)
     if _OPEN not in lowered:
@@ -130,7 +133,7 @@ def _tagged(text: str) -> tuple[str, str]:
         if close < 0:
             if end == len(text):
                 raise Unreadable("answer cut off")
-            end = start  # the opening tag of a pair inside another one
+            end = start  # an opening tag that encloses another pair
             continue
         content = text[start + len(_OPEN) : close]
         if not _is_placeholder(content):
@@ -140,7 +143,7 @@ def _tagged(text: str) -> tuple[str, str]:
 
 
 def _untagged(text: str) -> tuple[str, str]:
-    """The answer by rules 2 to 5, and the text after it."""
+    """Returns the answer by rules 2 to 5, and the text after it."""
     if has_box(text):
         boxes = [box for box in find_boxes(text) if not _is_placeholder(box.content)]
         if boxes:
@@ -160,7 +163,7 @@ def _untagged(text: str) -> tuple[str, str]:
 
 
 def _hashed(text: str) -> tuple[str, str] | None:
-    """The rest of the last line marked by `####`, and the text after it."""
+    """Returns the rest of the last line marked by `####`, and the text after it."""
     _, mark, tail = text.rpartition("####")
     if not mark:
         return None
@@ -180,7 +183,7 @@ def _only_line(text: str) -> tuple[str, str]:
 
 
 def _check_rest(answer: str, rest: str) -> None:
-    """Refuses an answer that the text after it takes back or contradicts."""
+    """Rejects an answer that the text after it retracts or contradicts."""
     if not rest or rest.isspace():
         return
     if _TAKEN_BACK.search(rest):
@@ -197,7 +200,7 @@ def _check_rest(answer: str, rest: str) -> None:
 
 
 def _is_placeholder(content: str) -> bool:
-    """Whether a box or a tag only shows the form, as in an instruction that is quoted."""
+    """Returns whether the content of a box or tag is a placeholder, as in a quoted instruction."""
     if len(content) > 60:
         return False
     bare = lower_in_place("".join(content.split())).removeprefix(r"\text{").strip("{}.$*_")

@@ -1,9 +1,9 @@
-r"""Equality of two expressions, by math-verify and sympy; in worker processes only: it may take any time.
+r"""Symbolic equality of expressions by math-verify and sympy. Only for worker processes, since it may not terminate.
 
-`latex2sympy` (math-verify's own parser) is a grammar that builds sympy objects and leaves them unevaluated. It hands
-number tokens to `sympy.Number(str)`, which ends in sympy's `parse_expr`, and that calls `eval`: here that road is
-closed (`close_evaluator`), and numbers are read exactly, decimals too. math-verify forgives much (rounding to six
-places, differences below 1e-15), so its "equal" counts only if the numbers do not disprove it.
+`latex2sympy`, math-verify's parser, builds unevaluated sympy objects. It passes number tokens to `sympy.Number(str)`,
+which reaches sympy's `parse_expr` and thereby `eval`; `close_evaluator` replaces this by an exact parser for numbers.
+math-verify is lenient (it rounds to six places and ignores differences below 1e-15), so its positive result is accepted
+only after a numerical check and a proof by sympy.
 """
 
 import functools
@@ -22,20 +22,20 @@ from mass_jax.tasks.grading.judge import Judge, Sides, compact, rational, rounds
 from mass_jax.tasks.grading.units import TRIGONOMETRIC
 from mass_jax.tasks.grading.values import Unreadable
 
-MAX_LOG10 = 20_000  # digits of the longest number that is ever computed
+MAX_LOG10 = 20_000  # digits of the largest number that may be computed
 _NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _MIXED = re.compile(r"(?<![0-9.^_])([0-9]+)(?:\s*\\frac\{([0-9]+)\}\{([0-9]+)\}|\s+([0-9]+)\s*/\s*([0-9]+)(?![0-9.]))")
-# In 1/2x the slash divides numbers, as by the order of operations; latex2sympy reads 1/(2x).
+# By the order of operations, 1/2x is (1/2)x; latex2sympy parses it as 1/(2x).
 _QUOTIENT = re.compile(r"(?<![0-9.^_/}a-zA-Z)])([0-9]+)\s?/\s?([0-9]+)(?=\s*(?:[a-zA-Z(]|\\pi|\\sqrt))")
 _COMMAND_OR_I = re.compile(r"\\text ?\{[^{}]*\}|\\[a-zA-Z]+|I(?:_(?:[A-Za-z0-9]|\{[^{}]{1,20}\}))?")
 _PRIMED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])('{1,3})(?![('])")
-# What sympy would evaluate to a number while it builds the expression: n/0 in a power of 0, logarithms to base 0 and 1.
-# latex2sympy adds numbers that stand side by side, as in a mixed number: 2(3) would be 5.
+# latex2sympy adds adjacent numbers, as in a mixed number: 2(3) would be 5.
 _PRODUCT = re.compile(r"(?<![0-9._^])[0-9]+(?:\.[0-9]+)? ?(?=[(\[{])|\) ?(?=[0-9(]|\\frac)")
 _BINOMIAL = re.compile(r"((?<![A-Za-z\\])[A-Za-z] ?)?(\\binom\{[^{}]*\}\{[^{}]*\})")
 _LOOSE = re.compile(
     r"\\\{|\^ ?[0-9A-Za-z] ?\^|[/*] ?[/*]|\] ?[(\[0-9]|\) ?\[|(?<![A-Za-z0-9}\])_^])\{[0-9.]+\} ?[0-9{(]"
 )
+# Undefined expressions that sympy evaluates to a number while it builds them.
 _UNDEFINED = re.compile(r"(?:/|\\div) ?0+(?:\.0*)?(?![0-9.])|\\log ?_ ?(?:[01]|\{ ?[01] ?\})")
 _ZEROTH_POWER = re.compile(r"\^ ?(?:0|\{ ?0 ?\})(?![0-9.])")
 _POINTS = re.compile("[A-Z]{2,}")
@@ -44,10 +44,10 @@ _KEEP_CASE = ConversionConfig(lowercase_symbols=False)
 
 
 def read_number(text: Any, *_: Any, **__: Any) -> sympy.Rational:
-    """Stands in for sympy's `parse_expr`: a number, exactly, and nothing else.
+    """Parses a number exactly and nothing else; replaces sympy's `parse_expr`.
 
     Raises:
-        SympifyError: for any other text.
+        SympifyError: If the text is not a number.
     """
     if not isinstance(text, str) or not _NUMBER.fullmatch(text.strip()):
         raise SympifyError(f"not a number: {str(text)[:40]!r}")
@@ -55,14 +55,14 @@ def read_number(text: Any, *_: Any, **__: Any) -> sympy.Rational:
 
 
 def close_evaluator() -> None:
-    """Closes every way in which sympy would evaluate text as Python, for the rest of this process.
+    """Disables all functions by which sympy evaluates text as Python, for the rest of this process.
 
-    Call it after `warm_up`: modules of sympy evaluate strings of their own while they are imported.
+    Call it after `warm_up`, since sympy's modules evaluate their own strings when imported.
     """
     import sympy.parsing.sympy_parser as parser
 
     def refuse(*_: Any, **__: Any) -> Any:
-        raise SympifyError("evaluation of text is switched off")
+        raise SympifyError("evaluation of text is disabled")
 
     parser.parse_expr = read_number
     parser.eval_expr = refuse
@@ -71,10 +71,10 @@ def close_evaluator() -> None:
 
 
 def equal(a: str, b: str) -> bool:
-    """Returns whether two expressions in LaTeX are the same.
+    """Returns whether two LaTeX expressions are equal.
 
     Raises:
-        Unreadable: if either cannot be parsed, is too large to compute, or has no value, such as 1/0.
+        Unreadable: If either cannot be parsed, is too large to compute, or is undefined, such as 1/0.
     """
     if compact(a) == compact(b) and surely_defined(a):
         return True
@@ -85,24 +85,24 @@ def close(a: str, b: str) -> bool:
     """Returns whether `b` is the number `a`, rounded to the decimals that `b` has.
 
     Raises:
-        Unreadable: like `equal`.
+        Unreadable: As for `equal`.
     """
     exact = parse(a).evalf(50)
     return bool(exact.is_Float or exact.is_Rational) and rounds_to(Fraction(str(sympy.Rational(exact))), b)
 
 
 def _reordered(a: str, b: str) -> bool:
-    """Returns whether names of points, such as AB, stand in another order in one of two expressions."""
+    """Returns whether the expressions have point names, such as AB and BA, with the letters in different orders."""
     names = [set(_POINTS.findall(re.sub(r"\\[a-zA-Z]+", " ", text))) for text in (a, b)]
     return any(sorted(x) == sorted(y) for x in names[0] - names[1] for y in names[1] - names[0])
 
 
 @functools.lru_cache(maxsize=256)
 def parse(latex: str) -> sympy.Expr:
-    """An expression as a sympy object of bounded size.
+    """Parses a LaTeX expression to a sympy object of bounded size.
 
     Raises:
-        Unreadable: if it cannot be parsed, is too large to compute, or has no value, such as 1/0.
+        Unreadable: If it cannot be parsed, is too large to compute, or is undefined, such as 1/0.
     """
     number = rational(latex)
     if number is not None:
@@ -126,13 +126,14 @@ def parse(latex: str) -> sympy.Expr:
 
 
 def _respelled(latex: str) -> str:
-    r"""Rewrites what latex2sympy would read in another sense.
+    r"""Rewrites notation that latex2sympy would misinterpret.
 
     Raises:
-        Unreadable: if the expression is ambiguous or has no value.
+        Unreadable: If the expression is ambiguous or undefined.
 
-    >>> _respelled(r"2 1/3"), _respelled("1/2x"), _respelled(r"\sin 30\degree")
-    ('(2+\\frac{1}{3})', '\\frac{1}{2}x', '\\sin (30\\cdot\\frac{\\pi}{180})')
+    Example:
+        >>> _respelled(r"2 1/3"), _respelled("1/2x"), _respelled(r"\sin 30\degree")
+        ('(2+\\frac{1}{3})', '\\frac{1}{2}x', '\\sin (30\\cdot\\frac{\\pi}{180})')
     """
     if _LOOSE.search(latex):
         raise Unreadable("numbers or operators side by side")
@@ -155,7 +156,7 @@ def _respelled(latex: str) -> str:
 
 
 def _letter_i(found: re.Match[str]) -> str:
-    """Returns the letter I, with its index, as a name; latex2sympy reads it as the imaginary unit."""
+    """Rewrites the letter I and its index as a name; latex2sympy parses it as the imaginary unit."""
     return rf"\text{{{re.sub('[^A-Za-z0-9]', '', found[0])}}}" if found[0].startswith("I") else found[0]
 
 
@@ -165,7 +166,7 @@ def _same(x: sympy.Expr, y: sympy.Expr) -> bool:
     if x.is_Rational and y.is_Rational:
         return False
     if x.is_finite is False or y.is_finite is False:
-        return False  # infinities are equal only as objects
+        return False  # infinities are equal only if identical
     if x.free_symbols != y.free_symbols:
         return sympy.simplify(x - y) == 0  # a symbol may cancel, as in x - x
     if _differ(x, y):
@@ -174,7 +175,7 @@ def _same(x: sympy.Expr, y: sympy.Expr) -> bool:
 
 
 def _proved(difference: sympy.Expr) -> bool:
-    """A second opinion on math-verify's "equal": an exact zero."""
+    """Returns whether sympy proves that a difference is zero, to confirm math-verify's result."""
     simplified = sympy.simplify(difference)
     if simplified.is_zero is not None:
         return bool(simplified.is_zero)
@@ -182,7 +183,7 @@ def _proved(difference: sympy.Expr) -> bool:
 
 
 def _differ(x: sympy.Expr, y: sympy.Expr) -> bool:
-    """Whether the two differ at one of a few random real points, to fifty digits."""
+    """Returns whether two expressions differ numerically at one of three random real points, to 35 digits."""
     symbols = sorted(x.free_symbols, key=str)
     rng = random.Random("points")
     for _ in range(3 if symbols else 1):
@@ -197,17 +198,22 @@ def _differ(x: sympy.Expr, y: sympy.Expr) -> bool:
 
 
 def complex_value(expr: sympy.Expr) -> Any:
-    """Fifty digits of a constant, or None if it has no finite value."""
+    """Evaluates a constant to fifty digits; returns None if it has no finite value."""
     value = expr.evalf(50)
     parts = value.as_real_imag()
     return value if all(part.is_Float or part.is_Rational for part in parts) else None
 
 
 def equal_relations(gold: Sides, answer: Sides, symmetric: bool) -> bool:
-    """Whether left - right is the same up to a constant factor; for inequalities of one sign, a positive one.
+    """Returns whether two relations are equivalent: left - right agrees up to a constant factor.
+
+    Args:
+        gold: Left and right side of the gold relation.
+        answer: Left and right side of the answer, with the same sign.
+        symmetric: True for = and ne; for inequalities, the factor must be positive.
 
     Raises:
-        Unreadable: like `equal`.
+        Unreadable: As for `equal`.
     """
     if any(_reordered(g, a) for g, a in zip(gold, answer, strict=True)):
         return False
@@ -227,10 +233,11 @@ def equal_relations(gold: Sides, answer: Sides, symmetric: bool) -> bool:
 
 
 SYMBOLIC = Judge(equal, equal_relations, close)
+"""Judge for arbitrary expressions; raises `Unreadable` for those without a value."""
 
 
 def _check_size(expr: sympy.Basic) -> None:
-    """Refuses numbers beyond `MAX_LOG10` digits before anything computes them."""
+    """Rejects numbers of more than `MAX_LOG10` digits before they are computed."""
     for part in sympy.preorder_traversal(expr):
         if part.is_number and _log10(part) > MAX_LOG10:
             raise Unreadable("too large to compute")
@@ -239,7 +246,7 @@ def _check_size(expr: sympy.Basic) -> None:
 
 
 def _check_defined(expr: sympy.Basic) -> None:
-    """Refuses expressions with a part that has no value, which sympy may drop, as in 1/(1/0)."""
+    """Rejects expressions with an undefined part, which sympy may simplify away, as in 1/(1/0)."""
     for part in sympy.postorder_traversal(expr):
         if isinstance(part, sympy.Pow):
             negative, zero = part.exp.is_extended_negative, part.exp.is_zero
@@ -250,7 +257,7 @@ def _check_defined(expr: sympy.Basic) -> None:
 
 
 def _log10(expr: sympy.Basic) -> float:
-    """A bound on the digits that computing a constant takes."""
+    """Returns an upper bound on the digits needed to compute a constant."""
     if expr.is_Rational:
         return max(len(str(abs(expr.p))), len(str(expr.q)))
     inner = [_log10(arg) for arg in expr.args]
@@ -262,13 +269,13 @@ def _log10(expr: sympy.Basic) -> float:
 
 
 def _magnitude(exponent: sympy.Basic) -> float:
-    """Returns about how large a constant is that takes few digits to compute, and at least 1."""
+    """Returns the approximate absolute value of a constant that is cheap to compute, at least 1."""
     value = complex_value(exponent)
     return 10.0**15 if value is None else max(1.0, float(abs(value)))
 
 
 def warm_up() -> None:
-    """Loads what sympy loads late, so that the first answers are not slow and nothing is imported afterwards."""
+    """Triggers sympy's lazy imports, so that the first answers are fast and nothing is imported afterwards."""
     pairs = [
         (r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt{3}}"),
         ("x^2-2x-15", "(x+3)(x-5)"),
@@ -282,4 +289,4 @@ def warm_up() -> None:
     for a, b in pairs:
         equal(a, b)
     equal_relations(("y", "2x+1"), ("2y", "4x+2"), symmetric=True)
-    import sympy.physics.units  # noqa: F401  (simplify imports it late, and it evaluates strings of its own)
+    import sympy.physics.units  # noqa: F401  (`simplify` imports it lazily, and it evaluates its own strings)

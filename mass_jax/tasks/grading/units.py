@@ -1,9 +1,8 @@
-r"""Units after a number: `147\text{ cm}`, `25 feet`, `$3.25`, `20\%`, `60^\circ`.
+r"""Parser for units after a number: `147\text{ cm}`, `25 feet`, `$3.25`, `20\%`, `60^\circ`.
 
-A missing unit is accepted, a different one is not, and nothing is converted. A word that changes the value is not a
-unit: scale words such as `million` and fraction ordinals such as `tenths` are multiplied into the number, and any other
-word that is not a plain noun (`squared`, `double`, `more`) must stand in both answers. Everything here scans its text a
-fixed number of times.
+A missing unit is accepted, a different one is not, and nothing is converted. Words that change the value are not units:
+scale words such as `million` and fraction ordinals such as `tenths` are multiplied into the number, and any other word
+that is not a plain noun (`squared`, `double`, `more`) must occur in both answers. Running time is linear.
 """
 
 import re
@@ -20,7 +19,7 @@ _NAMES = {
     "kph": "kilometer/hour", "people": "person", "men": "man", "women": "woman", "children": "child",
 }  # fmt: skip
 _POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
-# Plain words that are a unit even directly after a digit ("147cm"); a single letter there is a variable.
+# Words that are a unit even directly after a digit ("147cm"); a single letter there is a variable.
 _PLAIN = {name for name in _NAMES if len(name) > 1} | set(_NAMES.values()) | {"degree", "percent", "dollar", "cent"}
 _SINGLE = {name for name in _NAMES if len(name) == 1}
 
@@ -38,7 +37,7 @@ _SCALES = {
 }
 _MULTIPLIERS = frozenset("squared cubed factorial plus minus k mn bn lakh crore gross".split())
 
-# Words that are not the name of what is counted. A unit with one of them is never left out or added.
+# Words that do not name counted objects. A unit that contains one must occur in both answers.
 _NOT_NOUNS = frozenset(
     "a about above add added after ago all almost also am an and another any approximately are around as at base "
     "basis be before below between bn bp bps but by choose circa conjugate cos couple crore cross cubed debt decrease "
@@ -61,7 +60,7 @@ _OPERATORS = {"and", "or", "is", "mod", "pi", "sqrt", "sin", "cos", "tan", "cot"
 _NOUNS_IN_TH = {"month", "path", "length", "width", "depth", "tooth", "booth", "cloth", "moth", "mouth", "bath", "inch"}
 _MAX_WORDS = 4
 
-# A degree sign after one of these belongs to its argument: sin 30° is not a number of degrees.
+# A degree sign after one of these belongs to its argument: sin 30° is not an angle in degrees.
 TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 
 _POWER_AT_END = re.compile(r" ?\^ ?\{? ?([23]) ?\}?$")
@@ -70,20 +69,21 @@ _MARKS = ((r"\%", "percent"), (r"\degree", "degree"), (r"\$", "dollar"))
 
 
 def split_unit(text: str) -> tuple[str, str]:
-    r"""Splits a normalized answer into (value, canonical unit); the unit is "" where there is none.
+    r"""Splits a normalized answer into its value and its unit.
 
     Args:
-        text: an answer from `normalize`.
+        text: Answer from `latex.normalize`.
 
     Returns:
-        The value in LaTeX, with scale words multiplied in, and the unit.
+        The value in LaTeX, with scale words multiplied in, and the canonical unit, or "" if there is none.
 
-    >>> split_unit(r"440 \text{cm}^2")
-    ('440', 'centimeter^2')
-    >>> split_unit(r"\$3.25"), split_unit(r"60\degree"), split_unit(r"20\%")
-    (('3.25', 'dollar'), ('60', 'degree'), ('20', 'percent'))
-    >>> split_unit("2x"), split_unit("2.5 million people"), split_unit("5 squared")
-    (('2x', ''), ('2500000', 'person'), ('5', 'power squared'))
+    Example:
+        >>> split_unit(r"440 \text{cm}^2")
+        ('440', 'centimeter^2')
+        >>> split_unit(r"\$3.25"), split_unit(r"60\degree"), split_unit(r"20\%")
+        (('3.25', 'dollar'), ('60', 'degree'), ('20', 'percent'))
+        >>> split_unit("2x"), split_unit("2.5 million people"), split_unit("5 squared")
+        (('2x', ''), ('2500000', 'person'), ('5', 'power squared'))
     """
     text = text.strip()
     if _is_money(text):
@@ -108,10 +108,11 @@ def split_unit(text: str) -> tuple[str, str]:
 
 
 def may_be_left_out(unit: str) -> bool:
-    """Returns whether a unit names only what is counted, so that the number alone is the same answer.
+    """Returns whether a unit only names the counted objects, so that the number alone is the same answer.
 
-    >>> may_be_left_out("centimeter^2"), may_be_left_out("red marble"), may_be_left_out("power squared")
-    (True, True, False)
+    Example:
+        >>> may_be_left_out("centimeter^2"), may_be_left_out("red marble"), may_be_left_out("power squared")
+        (True, True, False)
     """
     words = unit.replace("/", " ").split("^")[0].split()
     if len(words) > _MAX_WORDS or unit.startswith("/"):
@@ -132,10 +133,18 @@ def is_multiplier(word: str) -> bool:
 
 
 def with_unit_of(latex: str, unit: str) -> str | None:
-    """Returns what stands before letters that spell `unit`, as in `5 m` where the other answer is in meters, or None.
+    """Splits off letters that spell a given unit, as in `5 m` if the other answer is in meters.
 
-    >>> with_unit_of("5m", "meter"), with_unit_of("5m", "second"), with_unit_of("5", "meter")
-    ('5', None, None)
+    Args:
+        latex: Expression that may end in letters.
+        unit: Canonical unit of the other answer.
+
+    Returns:
+        The expression before the unit, or None if it does not end in the unit.
+
+    Example:
+        >>> with_unit_of("5m", "meter"), with_unit_of("5m", "second"), with_unit_of("5", "meter")
+        ('5', None, None)
     """
     power = _POWER_AT_END.search(latex)
     text = latex[: power.start()] if power else latex
@@ -147,10 +156,17 @@ def with_unit_of(latex: str, unit: str) -> str | None:
 
 
 def canonical_unit(words: str, power: str | None = None) -> str:
-    """Returns one name for a unit.
+    """Returns the canonical name of a unit.
 
-    >>> canonical_unit("sq cm"), canonical_unit("feet"), canonical_unit("miles per hour"), canonical_unit("units", "2")
-    ('centimeter^2', 'foot', 'mile/hour', 'unit^2')
+    Args:
+        words: The unit in words or abbreviations.
+        power: Exponent after the unit, if any.
+
+    Example:
+        >>> canonical_unit("sq cm"), canonical_unit("feet"), canonical_unit("miles per hour")
+        ('centimeter^2', 'foot', 'mile/hour')
+        >>> canonical_unit("units", "2")
+        'unit^2'
     """
     words = words.lower().replace(r"\%", " percent ").replace("%", " percent ").replace(".", " ")
     words = words.replace(r"\$", " dollar ").replace("$", " dollar ").replace("/", " / ")
@@ -182,7 +198,7 @@ def _singular(word: str) -> str:
 
 
 def _split_words(text: str) -> tuple[str, str, str | None]:
-    r"""Returns (what is before, words, power) for words at the end, in `\text` or plain; no words if there are none."""
+    r"""Splits off words at the end, in `\text` or plain; returns (rest, words, power)."""
     power = _POWER_AT_END.search(text)
     body = (text[: power.start()] if power else text).rstrip()
     exponent = power[1] if power else None
@@ -203,7 +219,7 @@ def _split_words(text: str) -> tuple[str, str, str | None]:
 
 
 def _split_plain(text: str) -> tuple[str, str]:
-    """Splits off plain letters at the end that are a unit; no words if they are variables or prose."""
+    """Splits off plain letters at the end if they are a unit rather than variables or prose."""
     start = len(text.rstrip(_LETTERS + " ./"))
     letters = text[start:].lstrip(" ./")
     start = len(text) - len(letters)
@@ -218,7 +234,7 @@ def _split_plain(text: str) -> tuple[str, str]:
             return text[:start].strip(), words
         first, _, words = words.partition(" ")
         if len(first) > 1 or not words or not all(_is_known(word) for word in words.split()):
-            break  # only a variable may stand between the number and its unit
+            break  # only a single variable may precede the unit
         start, spaced = start + 2, True
     return text, ""
 
@@ -229,7 +245,7 @@ def _is_known(word: str) -> bool:
 
 
 def _is_unit(words: str, spaced: bool) -> bool:
-    """Returns whether plain letters after a number are a unit, a scale word or another word, and not variables."""
+    """Returns whether plain letters after a number are words rather than variables."""
     parts = words.lower().replace("/", " ").replace(".", " ").split()
     known = [part for part in parts if (len(part) > 1 and _is_known(part)) or part in _SCALES]
     if not parts or not (known or spaced):
@@ -244,7 +260,7 @@ def _is_unit(words: str, spaced: bool) -> bool:
 
 
 def _is_noun(word: str) -> bool:
-    """Returns whether a word may be the name of what is counted: letters, and none of those that change a value."""
+    """Returns whether a word may name the counted objects and does not change the value."""
     if not word.isalpha() or len(word) < 3 or word in _NOT_NOUNS or word + "s" in _NOT_NOUNS:
         return word in _NAMES
     if word.endswith("th") and word not in _NOUNS_IN_TH:
@@ -253,12 +269,12 @@ def _is_noun(word: str) -> bool:
 
 
 def _multiply_scales(bare: str, words: str) -> tuple[str, str]:
-    """Multiplies scale words at the beginning of `words` into the number: 5 and `million cells` give 5000000 cells."""
+    """Multiplies leading scale words into the number: 5 and `million cells` give 5000000 and `cells`."""
     factor = Fraction(1)
     rest = words.replace(".", " ").split()
     while rest and (scale := _scale(rest[0])):
         if scale < 1 and len(rest) > 1 and rest[1] != "of" and not rest[0].endswith("s"):
-            break  # 7 fifth graders are not 7/5 of something
+            break  # 7 fifth graders are not 7/5 graders
         factor *= scale
         rest.pop(0)
     if factor == 1:

@@ -1,22 +1,22 @@
-"""The kinds of value that an answer can be."""
+"""Data types of parsed answers, and limits on their size."""
 
 import dataclasses
 from typing import TypeAlias
 
 MAX_ANSWER_CHARS = 1000
 MAX_DEPTH = 24
-MAX_LEVELS = 10  # of lists in tuples in relations and so on
+MAX_LEVELS = 10  # nested structures, such as lists in tuples in relations
 MAX_ITEMS = 64
 MAX_DIGITS = 400
 
 
 class Unreadable(ValueError):
-    """Raised for text that is not an answer; the message is a short reason that is counted."""
+    """Raised for text that is not an answer; the message is a short reason, which is counted."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Scalar:
-    """A number or expression in LaTeX, and its canonical unit."""
+    """A number or expression in LaTeX with its canonical unit, or ""."""
 
     latex: str
     unit: str = ""
@@ -31,7 +31,7 @@ class Words:
 
 @dataclasses.dataclass(frozen=True)
 class Based:
-    """A number written in a base: digits, and the base as it was written."""
+    """A number in an explicit base: its digits, and the base as a decimal string."""
 
     digits: str
     base: str
@@ -54,7 +54,7 @@ class Ratio:
 
 @dataclasses.dataclass(frozen=True)
 class Many:
-    """Several answers in any order: a list, a set, or (`union`) a union of sets."""
+    """Several answers in any order: a list or set, or a union of sets if `union` is true."""
 
     items: "tuple[Value, ...]"
     union: bool = False
@@ -62,7 +62,7 @@ class Many:
 
 @dataclasses.dataclass(frozen=True)
 class Ordered:
-    """Tuple or interval, with the brackets that opened and closed it."""
+    """A tuple or interval with its opening and closing bracket."""
 
     brackets: str
     items: "tuple[Value, ...]"
@@ -70,7 +70,7 @@ class Ordered:
 
 @dataclasses.dataclass(frozen=True)
 class Matrix:
-    """Rows of cells, times a factor in LaTeX."""
+    """A matrix: rows of cells, and a scalar factor in LaTeX."""
 
     rows: "tuple[tuple[Value, ...], ...]"
     factor: str = "1"
@@ -78,10 +78,11 @@ class Matrix:
 
 @dataclasses.dataclass(frozen=True)
 class Relation:
-    """A chain of expressions with the signs between them: = approx < > le ge ne."""
+    """A chain of expressions and the signs between them, each one of =, approx, <, >, le, ge and ne."""
 
     parts: "tuple[Value, ...]"
     signs: tuple[str, ...]
 
 
 Value: TypeAlias = Scalar | Words | Based | Clock | Ratio | Many | Ordered | Matrix | Relation
+"""A parsed answer."""

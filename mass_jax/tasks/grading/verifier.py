@@ -1,4 +1,4 @@
-"""From a response to a verdict: plain answers are settled at once, the others by worker processes."""
+"""Verification of responses: simple answers are decided immediately, the others by worker processes."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -14,23 +14,27 @@ class Verifier:
     """Checks responses against gold answers.
 
     Args:
-        pool: decides what is not plain.
+        pool: Worker processes that decide symbolic answers.
 
-    Example: `Verifier(pool).verify(["72"], ["48 + 24 = 72 #### 72"])` gives `[Verdict.RIGHT]`.
+    Example:
+        >>> from mass_jax.tasks.grading.workers.pool import Pool
+        >>> with Pool(workers=1) as pool:
+        ...     Verifier(pool).verify(["72"], ["48 + 24 = 72 #### 72"])
+        [<Verdict.RIGHT: 'right'>]
     """
 
     def __init__(self, pool: Pool):
         self._pool = pool
 
     def submit(self, gold: str, response: str) -> "Future[Verdict]":
-        """Starts to verify one response.
+        """Starts verifying one response.
 
         Args:
-            gold: the right answer.
-            response: what a model wrote, of any kind.
+            gold: Gold answer.
+            response: Model output; may be any text.
 
         Returns:
-            A future of the verdict, done at once if the answer is plain.
+            A future of the verdict; it is already done if no worker is needed.
         """
         try:
             answer = final_answer(response)
@@ -41,7 +45,7 @@ class Verifier:
         return self._pool.submit(gold, answer) if verdict is None else _settled(verdict)
 
     def verify(self, golds: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
-        """Verdicts of responses, in order."""
+        """Verifies `responses[i]` against `golds[i]` and returns the verdicts in order."""
         futures = [self.submit(gold, response) for gold, response in zip(golds, responses, strict=True)]
         return [future.result() for future in futures]
 

@@ -1,5 +1,6 @@
-"""Mathematics problems: data, prompts, parsing, and a verifier that holds against hostile answers."""
+"""Mathematics problems: data sets, prompts, a parser, and a verifier that is safe on untrusted model output."""
 
+from mass_jax import lazy
 from mass_jax.tasks.grading.response import final_answer
 from mass_jax.tasks.grading.verifier import Verifier
 from mass_jax.tasks.grading.workers.limits import Limits
@@ -25,3 +26,5 @@ __all__ = [
     "sample",
     "take_shots",
 ]
+
+lazy.require(__name__, "datasets", "math_verify", "sympy")

@@ -1,4 +1,4 @@
-"""Problem sets: MATH, MATH-500, GSM8K and SVAMP by name or hub id, and local files with the same fields."""
+"""Loads problem sets: MATH, MATH-500, GSM8K and SVAMP by name or hub id, and local files with the same fields."""
 
 import collections
 import pathlib
@@ -17,12 +17,12 @@ _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 
 class Loaded(NamedTuple):
-    """A problem set.
+    """A loaded problem set.
 
-    Args:
-        problems: the problems, in the order of their rows.
-        skipped: number of rows that were left out, by reason.
-        first: where each reason occurred first, like "line 3" or "row 0".
+    Attributes:
+        problems: Problems in the order of their rows.
+        skipped: Number of skipped rows by reason.
+        first: Place of the first skipped row for each reason, such as "line 3" or "row 0".
     """
 
     problems: list[Problem]
@@ -31,17 +31,21 @@ class Loaded(NamedTuple):
 
 
 def load(source: str, split: str = "train", *, strict: bool = False) -> Loaded:
-    """Reads a problem set.
+    """Loads a problem set.
 
     Args:
-        source: a name ("math", "math500", "gsm8k", "svamp"), a hub id, or a local path: JSON Lines or a JSON array
-            (.jsonl, .ndjson, .json, each perhaps with .gz), Parquet, or a directory that `datasets` saved. A path that
-            exists is preferred to a name.
-        split: of a hub data set or a saved `DatasetDict`; a plain file has none.
-        strict: raise on the first bad row instead of counting it.
+        source: A name ("math", "math500", "gsm8k", "svamp"), a hub id, or a local path: JSON Lines or a JSON array
+            (.jsonl, .ndjson, .json, optionally with .gz), Parquet, or a directory saved by `datasets`. An existing path
+            takes precedence over a name.
+        split: Split of a hub data set or a saved `DatasetDict`; ignored for plain files.
+        strict: Whether to raise on the first bad row instead of skipping it.
+
+    Returns:
+        The problems, with counts of the skipped rows.
 
     Raises:
-        ValueError: for an unknown source or split, an unreadable file, a bad row if `strict`, or no good row at all.
+        ValueError: If the source or split is unknown, a file is unreadable, a row is bad and `strict` is set, or no row
+            is usable.
     """
     path = pathlib.Path(source)
     if path.exists():
@@ -55,14 +59,24 @@ def load(source: str, split: str = "train", *, strict: bool = False) -> Loaded:
 def from_rows(
     rows: Iterable[Mapping[str, Any]], prefix: str, source: Source | None = None, *, strict: bool = False
 ) -> Loaded:
-    """Converts rows to problems; rows without an id get one from `prefix` and the row number.
+    """Converts rows to problems.
+
+    Args:
+        rows: Rows as mappings from field names to values.
+        prefix: Prefix of the ids of rows without an id; the row number is appended.
+        source: Field names; None detects them.
+        strict: Whether to raise on the first bad row instead of skipping it.
+
+    Returns:
+        The problems, with counts of the skipped rows.
 
     Raises:
-        ValueError: for a bad row if `strict`, or if no row is good.
+        ValueError: If a row is bad and `strict` is set, or no row is usable.
 
-    >>> loaded = from_rows([{"question": "1+1?", "answer": "It is 2. #### 2"}, {"question": None}], "demo")
-    >>> loaded.problems[0].answer, dict(loaded.skipped)
-    ('2', {"missing field 'question'": 1})
+    Example:
+        >>> loaded = from_rows([{"question": "1+1?", "answer": "It is 2. #### 2"}, {"question": None}], "demo")
+        >>> loaded.problems[0].answer, dict(loaded.skipped)
+        ('2', {"missing field 'question'": 1})
     """
     return _problems(_numbered(rows), prefix, prefix, source, strict)
 
@@ -72,7 +86,7 @@ def _numbered(rows: Iterable[Any]) -> list[tuple[str, Any]]:
 
 
 def _problems(rows: Sequence[tuple[str, Any]], prefix: str, name: str, source: Source | None, strict: bool) -> Loaded:
-    """Converts rows, each behind its place in the source of that name."""
+    """Converts (place, row) pairs to problems; errors name the source and the place."""
     source = source or _recognized([row for _, row in rows], name)
     loaded = Loaded([], collections.Counter(), {})
     seen: set[str] = set()
@@ -101,28 +115,37 @@ def _problems(rows: Sequence[tuple[str, Any]], prefix: str, name: str, source: S
 
 def _recognized(rows: Sequence[Any], name: str) -> Source:
     if not rows:
-        raise UserError(f"{name} has no rows; give rows with the fields {list(_OWN_FIELDS)}")
+        raise UserError(f"{name} has no rows; provide rows with the fields {list(_OWN_FIELDS)}")
     if source := source_of(rows):
         return source
     row = next((row for row in rows if isinstance(row, Mapping)), None)
     if row is None:
-        raise UserError(f"{name} has no row with fields, only values like {str(rows[0])[:40]!r}; give JSON objects")
+        raise UserError(f"{name} has no JSON objects, only values such as {str(rows[0])[:40]!r}; provide JSON objects")
     fields = sorted(map(str, row))
-    raise UserError(f"{name}: fields {fields} are of no known source; rename them to {list(_OWN_FIELDS)}")
+    raise UserError(f"{name}: fields {fields} match no known data set; rename them to {list(_OWN_FIELDS)}")
 
 
 def sample(problems: Sequence[Problem], count: int, seed: int) -> list[Problem]:
-    """Draws distinct problems; the draw depends on the seed and the set, not on the order in which it came.
+    """Samples distinct problems, independently of their order.
+
+    Args:
+        problems: Problems with distinct ids.
+        count: Number of problems.
+        seed: Random seed.
+
+    Returns:
+        `count` problems.
 
     Raises:
-        ValueError: if there are fewer than `count`.
+        ValueError: If there are fewer than `count` problems.
 
-    >>> few = [Problem(str(i), "p", "s", "a") for i in range(10)]
-    >>> sample(few, 3, seed=0) == sample(few[::-1], 3, seed=0)
-    True
+    Example:
+        >>> few = [Problem(str(i), "p", "s", "a") for i in range(10)]
+        >>> sample(few, 3, seed=0) == sample(few[::-1], 3, seed=0)
+        True
     """
     if count > len(problems):
-        raise ValueError(f"{count} problems asked of a set that has {len(problems)}; ask for fewer")
+        raise ValueError(f"{count} problems requested, but the set has {len(problems)}; request fewer")
     ordered = sorted(problems, key=lambda problem: problem.id)
     return random.Random(f"mass sample {seed}").sample(ordered, count)
 
@@ -131,7 +154,7 @@ def _local_rows(path: pathlib.Path, split: str) -> list[tuple[str, Any]]:
     if path.name.lower().removesuffix(".gz").endswith(_JSON_SUFFIXES):
         rows = jsonl.scan(path, exact=True)
         return [(f"line {row.line}", row.value if isinstance(row, jsonl.Row) else row) for row in rows]
-    # Imported late: they take seconds, and verifier workers never need them.
+    # Imported here, since they take seconds to load and verifier workers do not need them.
     import datasets
     import pyarrow.parquet
 
@@ -147,12 +170,12 @@ def _local_rows(path: pathlib.Path, split: str) -> list[tuple[str, Any]]:
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: cannot be read ({reason})") from None
-    kinds = f"{', '.join(_JSON_SUFFIXES)}, .parquet or a directory that datasets saved"
-    raise UserError(f"{path}: unknown kind of file; give {kinds}")
+    kinds = f"{', '.join(_JSON_SUFFIXES)}, .parquet or a directory saved by datasets"
+    raise UserError(f"{path}: unknown file type; use {kinds}")
 
 
 def _table_rows(table: Any) -> list[dict[str, Any]]:
-    """Rows of an Arrow table with its values as they are stored; columns that no source reads are None."""
+    """Returns the rows of an Arrow table with their stored values; unused columns are None."""
     names = [name for name in table.column_names if name in _FIELDS]
     columns = [_values(table.column(name)) for name in names]
     empty = dict.fromkeys(table.column_names)
@@ -160,7 +183,7 @@ def _table_rows(table: Any) -> list[dict[str, Any]]:
 
 
 def _values(column: Any) -> list[Any]:
-    """Values of an Arrow column; floats of less than 64 bits keep their precision, so that 0.1 is not 0.100000001."""
+    """Returns the values of an Arrow column; narrow floats keep their type, so that 0.1 does not become 0.100000001."""
     import numpy as np
     import pyarrow
 
@@ -171,7 +194,7 @@ def _values(column: Any) -> list[Any]:
 
 
 def _value(scalar: Any) -> Any:
-    """The Python value of an Arrow scalar; the scalar itself, a wrong type for any field, where Python has none."""
+    """Returns the Python value of an Arrow scalar, or the scalar itself, which no field accepts, if there is none."""
     try:
         return scalar.as_py()
     except (ValueError, OverflowError):
@@ -188,7 +211,7 @@ def _hub_rows(name: str, known: Source | None, split: str) -> Iterable[Any]:
         parts = [datasets.load_dataset(hub_id, config, split=split) for config in (known.configs if known else (None,))]
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{hub_id!r} ({split}) cannot be loaded: {reason}; or give a local path") from None
+        raise UserError(f"{hub_id!r} ({split}) cannot be loaded: {reason}; use a local path instead") from None
     return [row for part in parts for row in _table_rows(part.with_format("arrow")[:])]
 
 

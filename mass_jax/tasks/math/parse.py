@@ -1,7 +1,7 @@
-r"""Parses the synthetic example in a generator's output.
+r"""Parser for synthetic mathematics examples in generated text.
 
-Models number, translate into Markdown, repeat and stop early; the parser takes what can be trained on and names what
-is missing. Patterns run on `re2`, whose running time is linear.
+The parser tolerates numbering, Markdown, repetition and truncation after a complete example; otherwise it reports what
+is missing. Patterns use `re2`, whose running time is linear.
 """
 
 import re2
@@ -24,19 +24,20 @@ _FINAL = re2.compile(r"(?im)\\boxed|\\fbox|####|\banswer\b")
 
 
 def parse_example(text: str, target: str) -> Example | Rejected:
-    r"""Finds the first example in a text. Never raises.
+    r"""Parses the first example in a text. Never raises.
 
     Args:
-        text: what a generator wrote; only its first `MAX_CHARS` characters are read.
-        target: the problem it was written for; a copy of it is rejected.
+        text: Generated text; only its first `MAX_CHARS` characters are parsed.
+        target: Text of the target problem; a copy of it is rejected.
 
     Returns:
-        The example, or why there is none.
+        The example, or the reason for rejection.
 
-    >>> parse_example("**Problem:** What is 2 + 3?\n**Solution:** It is \\boxed{5}.", "What is 1 + 1?")
-    Example(problem='What is 2 + 3?', solution='It is \\boxed{5}.')
-    >>> parse_example("I cannot do that.", "What is 1 + 1?")
-    Rejected(reason='no problem found')
+    Example:
+        >>> parse_example("**Problem:** What is 2 + 3?\n**Solution:** It is \\boxed{5}.", "What is 1 + 1?")
+        Example(problem='What is 2 + 3?', solution='It is \\boxed{5}.')
+        >>> parse_example("I cannot do that.", "What is 1 + 1?")
+        Rejected(reason='no problem found')
     """
     text = encodable(text[:MAX_CHARS]).replace("\r\n", "\n").replace("\x00", "")
     problem_mark = _PROBLEM.search(text)
@@ -48,11 +49,11 @@ def parse_example(text: str, target: str) -> Example | Rejected:
     second = _PROBLEM.search(text, solution_mark.end())
     problem = _clean(text[problem_mark.end() : solution_mark.start()])
     solution = _clean(text[solution_mark.end() : second.start() if second else len(text)])
-    return _judge(problem, solution, target)
+    return _check(problem, solution, target)
 
 
-def _judge(problem: str, solution: str, target: str) -> Example | Rejected:
-    """Whether a pair can be trained on."""
+def _check(problem: str, solution: str, target: str) -> Example | Rejected:
+    """Accepts or rejects a problem with its solution."""
     if not problem:
         return Rejected("empty problem")
     if not solution:
@@ -74,5 +75,5 @@ def _judge(problem: str, solution: str, target: str) -> Example | Rejected:
 
 
 def _clean(text: str) -> str:
-    """Strips Markdown rules and emphasis at the ends."""
+    """Strips Markdown rules and emphasis from the ends of a text."""
     return _RULE.sub("", text.strip()).strip(" \t\n*_")

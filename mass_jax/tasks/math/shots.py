@@ -1,4 +1,4 @@
-"""Worked turns for few-shot prompts, taken from a problem set."""
+"""Selection of few-shot examples from a problem set."""
 
 import collections
 import random
@@ -10,23 +10,24 @@ from mass_jax.tasks.math.prompts import Shots
 
 
 def take_shots(problems: Sequence[Problem], count: int, seed: int) -> tuple[Shots, list[Problem]]:
-    r"""Takes a target and a practice example for it, two problems of one subject, for each shot.
+    r"""Samples few-shot examples; each shot is a target problem and an example, two problems of one subject.
 
     Args:
-        problems: the set; its order does not matter.
-        count: shots.
-        seed: of the draw.
+        problems: Problem set; its order does not matter.
+        count: Number of shots.
+        seed: Random seed.
 
     Returns:
-        The shots, and the problems that are left.
+        The shots, and the remaining problems.
 
     Raises:
-        ValueError: if too few problems share a subject.
+        ValueError: If too few problems share a subject.
 
-    >>> two = [Problem("a", "1 + 1?", "2", "2", "sums"), Problem("b", "2 + 2?", r"So \boxed{4}.", "4", "sums")]
-    >>> shots, left = take_shots(two, 1, seed=0)
-    >>> sorted(shot.solution for shot in (shots.practice[0][1], *shots.solved)), left
-    (['2\n\\boxed{2}', 'So \\boxed{4}.'], [])
+    Example:
+        >>> two = [Problem("a", "1 + 1?", "2", "2", "sums"), Problem("b", "2 + 2?", r"So \boxed{4}.", "4", "sums")]
+        >>> shots, left = take_shots(two, 1, seed=0)
+        >>> sorted(shot.solution for shot in (shots.practice[0][1], *shots.solved)), left
+        (['2\n\\boxed{2}', 'So \\boxed{4}.'], [])
     """
     by_subject = collections.defaultdict(list)
     for problem in sorted(problems, key=lambda problem: problem.id):
@@ -38,7 +39,7 @@ def take_shots(problems: Sequence[Problem], count: int, seed: int) -> tuple[Shot
         pairs += list(zip(of_subject[::2], of_subject[1::2], strict=False))
     if count > len(pairs):
         raise ValueError(
-            f"{count} shots asked of problems that give {len(pairs)}, two of one subject each; ask for fewer"
+            f"{count} shots requested, but the problems provide {len(pairs)}, two of one subject each; request fewer"
         )
     chosen = draw.sample(pairs, count)
     taken = {problem.id for pair in chosen for problem in pair}
@@ -50,7 +51,7 @@ def take_shots(problems: Sequence[Problem], count: int, seed: int) -> tuple[Shot
 
 
 def _boxed(problem: Problem) -> Example:
-    """A solution that ends in a box, as the prompts ask for; that of GSM8K and SVAMP has none."""
+    """Appends a box to solutions without one (GSM8K, SVAMP), since the prompts ask for it."""
     if last_boxed(problem.solution) is not None:
         return Example(problem.problem, problem.solution)
     return Example(problem.problem, f"{problem.solution}\n\\boxed{{{problem.answer}}}")

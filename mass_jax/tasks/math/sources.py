@@ -1,7 +1,4 @@
-r"""Where problems come from, and what their fields are called: one table, a row a data set.
-
-`data.load` reads any of them by name, and local files whose rows have the same fields.
-"""
+r"""Known data sets and their field names, and conversion of their rows to problems."""
 
 import dataclasses
 import itertools
@@ -14,7 +11,7 @@ from typing import Any
 from mass_jax.tasks.base import Problem
 from mass_jax.tasks.grading.latex import last_boxed
 
-MOST_DIGITS = 10_000  # of a number written out: an exponent of nine digits would fill the memory
+MOST_DIGITS = 10_000  # per number; expanding an exponent of nine digits would exhaust memory
 
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 _MISSING = ("nan", "null")  # what a table writes as text where an answer is missing
@@ -22,11 +19,15 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class BadRow(ValueError):
-    """A row that is not a problem; the message is a short reason that is counted."""
+    """A row that cannot be converted to a problem; the message is a short reason, which is counted."""
 
 
 def boxed_answer(solution: str) -> str:
-    """The answer of a MATH solution: its last box, by balanced braces."""
+    r"""Extracts the answer of a MATH solution: the content of its last `\boxed{...}`.
+
+    Raises:
+        BadRow: If the box is missing or incomplete.
+    """
     answer = last_boxed(solution)
     if answer is None:
         raise BadRow("no boxed answer in 'solution'")
@@ -34,10 +35,14 @@ def boxed_answer(solution: str) -> str:
 
 
 def hashed_answer(solution: str) -> str:
-    """The answer of a GSM8K solution: what follows ####, without thousands separators.
+    """Extracts the answer of a GSM8K solution: the text after ####, without thousands separators.
 
-    >>> hashed_answer("1000 + 200 = 1200\\n#### 1,200")
-    '1200'
+    Raises:
+        BadRow: If #### is missing.
+
+    Example:
+        >>> hashed_answer("1000 + 200 = 1200\\n#### 1,200")
+        '1200'
     """
     if "####" not in solution:
         raise BadRow("no '####' in 'answer'")
@@ -45,24 +50,29 @@ def hashed_answer(solution: str) -> str:
 
 
 def without_calculator_marks(solution: str) -> str:
-    """GSM8K's `<<48/2=24>>` taken out.
+    """Removes GSM8K's calculator annotations such as `<<48/2=24>>`.
 
-    >>> without_calculator_marks("48/2 = <<48/2=24>>24 clips")
-    '48/2 = 24 clips'
+    Example:
+        >>> without_calculator_marks("48/2 = <<48/2=24>>24 clips")
+        '48/2 = 24 clips'
     """
     return re.sub(r"<<[^<>]*>>", "", solution)
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Fields of a data set.
+    """Location and field names of a data set.
 
-    Args:
-        hub_id, configs: what `datasets.load_dataset` is asked for, configuration by configuration.
-        problem, solution: fields of text; several are joined by a space.
-        answer: a field, or what finds the answer in the solution field.
-        subject, level, id: fields, or "" where the source has none.
-        clean: applied to the solution.
+    Attributes:
+        hub_id: Repository on the Hugging Face hub.
+        problem: Fields that contain the problem text; several are joined with a space.
+        solution: Field with the solution.
+        answer: Field with the answer, or a function that extracts the answer from the solution.
+        subject: Field with the subject, or "" if there is none.
+        level: Field with the difficulty, or "" if there is none.
+        id: Field with a unique id, or "" if there is none.
+        configs: Configurations of the hub data set, which are concatenated.
+        clean: Function applied to the solution.
     """
 
     hub_id: str
@@ -95,12 +105,12 @@ SOURCES: Mapping[str, Source] = {
     ),
     "svamp": Source("ChilleD/SVAMP", ("Body", "Question"), "Equation", "Answer", "Type", id="ID"),
 }
-# Rows that carry our own field names, such as files written by hand.
+# Default field names, for the user's own files.
 OWN = Source("", ("problem",), "solution", "answer", "subject", "level", id="unique_id")
 
 
 def source_of(rows: Iterable[Any]) -> Source | None:
-    """The source whose fields most of the first rows have, or None; our own field names are looked for first."""
+    """Returns the source whose fields most of the first 100 rows have, or None; ties go to the default names."""
     rows = [row for row in itertools.islice(rows, 100) if isinstance(row, Mapping)]
     votes = {source: sum(_needed(source) <= row.keys() for row in rows) for source in (OWN, *SOURCES.values())}
     best = max(votes, key=votes.__getitem__)
@@ -108,7 +118,7 @@ def source_of(rows: Iterable[Any]) -> Source | None:
 
 
 def fields_of(source: Source) -> set[str]:
-    """Every field that is read from a row of a source."""
+    """Returns all fields that are read from the rows of a source."""
     return _needed(source) | {source.subject, source.level, source.id} - {""}
 
 
@@ -119,9 +129,16 @@ def _needed(source: Source) -> set[str]:
 def to_problem(source: Source, row: Any, default_id: str) -> Problem:
     """Converts one row to a `Problem`.
 
+    Args:
+        source: Field names.
+        row: The row, a mapping unless it is bad.
+        default_id: Id of the problem if the row has none.
+
+    Returns:
+        The problem. Level, subject and id may be missing from the row.
+
     Raises:
-        BadRow: for a missing field, a wrong type or an empty answer. NaN and infinities count as missing. A level,
-            subject or id may be missing.
+        BadRow: If a required field is missing, NaN or infinite, has a wrong type, or is empty.
     """
     if not isinstance(row, Mapping):
         raise BadRow(f"wrong type of row: {type(row).__name__}")
@@ -146,27 +163,28 @@ def to_problem(source: Source, row: Any, default_id: str) -> Problem:
 
 
 def number_text(value: Any) -> str | None:
-    """A number as plain digits, never with an exponent.
+    """Formats a number in decimal notation without an exponent.
 
     Args:
-        value: an integer, a `Decimal`, or a float of any precision. A float gets the fewest digits that tell it from
-            its neighbors, and no fraction if it is whole; a `Decimal` keeps the digits it has.
+        value: An integer, a `Decimal`, or a float of any precision. A float is formatted with the fewest digits that
+            identify it, and without a fraction if it is whole; a `Decimal` keeps its digits.
 
     Returns:
-        The text; "NaN", "Infinity" or "-Infinity"; or None if the value is no number.
+        The digits; "NaN", "Infinity" or "-Infinity"; or None if the value is not a number.
 
     Raises:
-        BadRow: the text would be longer than `MOST_DIGITS`.
+        BadRow: If the text would have more than `MOST_DIGITS` digits.
 
-    >>> number_text(1e22), number_text(72.0), number_text(Decimal("0.1000")), number_text(Decimal("1e-7"))
-    ('10000000000000000000000', '72', '0.1000', '0.0000001')
+    Example:
+        >>> number_text(1e22), number_text(72.0), number_text(Decimal("0.1000")), number_text(Decimal("1e-7"))
+        ('10000000000000000000000', '72', '0.1000', '0.0000001')
     """
     if isinstance(value, Decimal):
         exact = value
     elif isinstance(value, numbers.Integral) and not isinstance(value, bool):
         exact = Decimal(int(value))
     elif isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational):
-        exact = Decimal(str(value))  # the shortest text that reads back as the same float, for NumPy's floats too
+        exact = Decimal(str(value))  # `str` gives the shortest round-trip text, for NumPy floats too
     else:
         return None
     if not exact.is_finite():
@@ -179,7 +197,7 @@ def number_text(value: Any) -> str | None:
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:
-    """A field that must be there; numbers become text."""
+    """Returns a required field as text."""
     value = row.get(name)
     if value is None:
         raise BadRow(f"missing field {name!r}")
@@ -190,7 +208,7 @@ def _text(row: Mapping[str, Any], name: str) -> str:
 
 
 def _optional(row: Mapping[str, Any], name: str) -> str | None:
-    """A field that may be missing, null, empty or not finite; numbers become text."""
+    """Returns an optional field as text, or None if it is missing, null, empty or not finite."""
     value = row.get(name) if name else None
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""Mathematics as a `Task`: prompts, parser and verifier of problems with one final answer."""
+"""Mathematics as a `Task`: prompts, a parser and a verifier for problems with one final answer."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -15,9 +15,9 @@ class MathTask:
     """Prompts, parser and verifier of MATH, GSM8K and SVAMP.
 
     Args:
-        verifier: checks responses; its pool is the caller's to close.
-        shots: examples in the prompts; none is zero-shot.
-        render: messages to text, such as `functools.partial(chat.render, tokenizer)`.
+        verifier: Checks responses; the caller closes its pool.
+        shots: Few-shot examples in the prompts.
+        render: Function from messages to prompt text, such as `chat.renderer(tokenizer)`.
     """
 
     def __init__(
@@ -31,31 +31,37 @@ class MathTask:
         self._render = render
 
     def solver_prompt(self, problem: str, shots: Sequence[Example] = ()) -> str:
+        """Returns the solver prompt; `shots` follow the task's own few-shot examples."""
         solved = (*self._shots.solved, *shots)
         return self._render(prompts.solver_messages(problem, prompts.Shots(solved=solved)))
 
     def generator_prompt(self, problem: str) -> str:
+        """Returns the prompt for generating one synthetic example."""
         return self._render(prompts.generator_messages(problem, self._shots))
 
     def scorer_text(self, problem: str, example: Example) -> str:
+        """Returns the target problem and the example as plain text."""
         return prompts.scorer_text(problem, example)
 
     def parse_example(self, text: str, problem: str) -> Example | Rejected:
+        """Parses the first example in generated text. Never raises."""
         return parse.parse_example(text, problem)
 
     def verify(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
+        """Compares the final answers of responses with the gold answers."""
         return self._verifier.verify([problem.answer for problem in problems], responses)
 
     def submit(self, problem: Problem, response: str) -> "Future[Verdict]":
-        """Like `verify`, for one response, without waiting: so that verifying overlaps sampling."""
+        """Starts verifying one response and returns immediately."""
         return self._verifier.submit(problem.answer, response)
 
     def final_answer(self, response: str) -> str | None:
+        """Returns the final answer of a response without white space, or None if there is none."""
         try:
             return "".join(final_answer(response).split()) or None
         except Unreadable:
             return None
 
     def useful(self, problem: Problem, example: Example) -> bool | None:
-        """Not known: no rule tells which practice a problem of mathematics needs."""
+        """Returns None: usefulness is unknown for mathematics."""
         return None

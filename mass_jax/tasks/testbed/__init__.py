@@ -1,4 +1,4 @@
-"""The embedded testbed: a small world in which a model can fail directly and still know better."""
+"""The embedded testbed: a synthetic domain where direct answers fail, but synthetic examples can be correct."""
 
 from mass_jax.tasks.testbed.domain import RULES, SUBJECTS, Domain, Operator
 from mass_jax.tasks.testbed.problems import Split, draw_problems, meta_operators, oracle_examples

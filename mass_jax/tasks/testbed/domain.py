@@ -1,8 +1,8 @@
-"""The testbed's world: 160 invented operators, each of a class, each class with a rule of arithmetic.
+"""The testbed's domain: 160 invented operators; each belongs to a class, and each class has an arithmetic rule.
 
-`7 zomu 4` has the value rule(class(zomu))(7, 4). Going from operator to class to rule takes two hops, which a direct
-answer of two digits has no room to write down. Beside the true class each operator has a "folk" class, the one most
-pretraining text believes in. By subject, folk belief is right for 75 % down to 10 % of the operators.
+`7 zomu 4` has the value rule(class(zomu))(7, 4). Looking up the class and then its rule takes two hops, for which a
+direct answer of two digits has no room. Besides its true class, each operator has a "folk" class, which most of the
+pretraining text follows. Depending on the subject, the folk class is correct for 75 % down to 10 % of the operators.
 """
 
 import dataclasses
@@ -23,14 +23,22 @@ SUBJECTS: Mapping[str, float] = {"harbor": 0.75, "meadow": 0.55, "forge": 0.40, 
 CLASSES_PER_RULE = 8
 OPERATORS_PER_CLASS = 4
 DIGITS = range(10)
-HELD_OUT_SHARE = 10  # one cell (operator, x, y) in this many is in no training text
+HELD_OUT_SHARE = 10  # one in this many cells (operator, x, y) occurs in no training text
 
 Cell = tuple[str, int, int]
+"""An operator with two operands: (operator, x, y)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Operator:
-    """One invented operator: its name, subject, true class and the class that folk belief gives it."""
+    """An invented operator.
+
+    Attributes:
+        name: The word used in problem texts.
+        subject: Its group; a key of `SUBJECTS`.
+        true_class: Class that determines its value.
+        folk_class: Class that most of the pretraining text assumes.
+    """
 
     name: str
     subject: str
@@ -40,19 +48,20 @@ class Operator:
 
 @dataclasses.dataclass(frozen=True)
 class Domain:
-    """All operators and classes of one generated world.
+    """All operators and classes of one generated domain.
 
-    Args:
-        seed: what the world was generated from; also decides which cells are held out.
-        operators: by name.
-        class_rules: class name -> rule name.
+    Attributes:
+        seed: Random seed of the domain; also determines the held-out cells.
+        operators: Operators by name.
+        class_rules: Rule name of each class.
 
-    >>> domain = Domain.generate(seed=7)
-    >>> len(domain.operators), len(domain.class_rules)
-    (160, 40)
-    >>> operator = next(iter(domain.operators.values()))
-    >>> domain.value(operator.name, 3, 4) == RULES[domain.class_rules[operator.true_class]](3, 4)
-    True
+    Example:
+        >>> domain = Domain.generate(seed=7)
+        >>> len(domain.operators), len(domain.class_rules)
+        (160, 40)
+        >>> operator = next(iter(domain.operators.values()))
+        >>> domain.value(operator.name, 3, 4) == RULES[domain.class_rules[operator.true_class]](3, 4)
+        True
     """
 
     seed: int
@@ -60,24 +69,24 @@ class Domain:
     class_rules: Mapping[str, str]
 
     def value(self, operator: str, x: int, y: int) -> int:
-        """True value of `x operator y`."""
+        """Returns the true value of `x operator y`."""
         return self.value_by_class(self.operators[operator].true_class, x, y)
 
     def value_by_class(self, class_name: str, x: int, y: int) -> int:
-        """Value that `x ? y` would have if the operator were of class `class_name`."""
+        """Returns the value of `x operator y` for an operator of class `class_name`."""
         return RULES[self.class_rules[class_name]](x, y)
 
     def is_held_out(self, operator: str, x: int, y: int) -> bool:
-        """Whether a cell is kept out of every training text; a hash, so that no list has to be shipped."""
+        """Returns whether a cell is excluded from all training text, by a hash of the cell."""
         return zlib.crc32(f"{self.seed} {operator} {x} {y}".encode()) % HELD_OUT_SHARE == 0
 
     def cells(self, held_out: bool) -> list[Cell]:
-        """All cells (operator, x, y) inside or outside the training text, in a fixed order."""
+        """Returns all cells that are held out, or all that are not, in a fixed order."""
         grid = [(name, x, y) for name in self.operators for x in DIGITS for y in DIGITS]
         return [cell for cell in grid if self.is_held_out(*cell) == held_out]
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes the world as readable JSON."""
+        """Writes the domain as human-readable JSON."""
         rows = [dataclasses.asdict(operator) for operator in self.operators.values()]
         lines = ",\n    ".join(json.dumps(row) for row in rows)
         head = f'"seed": {self.seed},\n  "class_rules": {json.dumps(dict(self.class_rules))}'
@@ -85,21 +94,23 @@ class Domain:
 
     @classmethod
     def load(cls, path: str | pathlib.Path) -> "Domain":
-        """Reads what `save` wrote.
+        """Reads a file that `save` wrote.
 
         Raises:
-            ValueError: if the file is not such a world; the message names the file.
+            ValueError: If the file is not a testbed domain; the message names the file.
         """
         try:
             data = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
             operators = [Operator(**row) for row in data["operators"]]
             return cls(int(data["seed"]), {operator.name: operator for operator in operators}, data["class_rules"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}: no testbed domain ({error}); make one with experiments.pretrain_tiny") from None
+            raise ValueError(
+                f"{path}: not a testbed domain ({error}); create one with experiments.pretrain_tiny"
+            ) from None
 
     @classmethod
     def generate(cls, seed: int) -> "Domain":
-        """Draws a world: names, classes, subjects and folk beliefs, all from `seed`."""
+        """Generates a domain: names, classes, subjects and folk classes."""
         rng = random.Random(f"mass testbed {seed}")
         names = _invented_words(rng)
         classes = [next(names) for _ in range(CLASSES_PER_RULE * len(RULES))]
@@ -119,7 +130,7 @@ class Domain:
 
 
 def _invented_words(rng: random.Random) -> Iterator[str]:
-    """Endless distinct words of two syllables; none is a rule or subject."""
+    """Returns distinct words of two syllables in random order; none is the name of a rule or subject."""
     syllables = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
     words = [first + second for first in syllables for second in syllables]
     rng.shuffle(words)

@@ -1,4 +1,4 @@
-"""Problem sets of the testbed: what is meta-trained on, and what is evaluated."""
+"""Training and evaluation problems of the testbed."""
 
 import enum
 import random
@@ -10,7 +10,7 @@ from mass_jax.tasks.testbed.text import digits, expression
 
 
 class Split(enum.Enum):
-    """Which problems: meta-training, or held-out cells of operators seen or unseen in meta-training."""
+    """Problem splits: meta-training, and held-out cells of operators seen or unseen in meta-training."""
 
     TRAIN = "train"
     SEEN = "seen"
@@ -18,7 +18,11 @@ class Split(enum.Enum):
 
 
 def meta_operators(domain: Domain, seed: int) -> tuple[list[str], list[str]]:
-    """Splits the operators into a random half for meta-training and the other half, subject by subject.
+    """Splits the operators of each subject into a random half for meta-training and the other half.
+
+    Args:
+        domain: The domain.
+        seed: Random seed.
 
     Returns:
         (seen, unseen) operator names.
@@ -32,32 +36,49 @@ def meta_operators(domain: Domain, seed: int) -> tuple[list[str], list[str]]:
 
 
 def draw_problems(domain: Domain, split: Split, count: int, seed: int) -> list[Problem]:
-    """Draws distinct problems of a split, in random order.
+    """Samples distinct problems of a split, in random order.
 
     Args:
-        split: TRAIN takes cells of the pretraining text and operators of the seen half; SEEN and UNSEEN take held-out
-            cells, which no training text holds.
-        count: how many.
-        seed: of the halves and of the draw.
+        domain: The domain.
+        split: TRAIN samples cells of the pretraining text with seen operators; SEEN and UNSEEN sample held-out cells,
+            which occur in no training text.
+        count: Number of problems.
+        seed: Random seed of the operator halves and of the sample.
+
+    Returns:
+        `count` problems.
 
     Raises:
-        UserError: if the split holds fewer than `count`.
+        UserError: If the split has fewer problems.
     """
     seen, unseen = meta_operators(domain, seed)
     names = set(unseen if split is Split.UNSEEN else seen)
     cells = [cell for cell in domain.cells(held_out=split is not Split.TRAIN) if cell[0] in names]
     if count > len(cells):
-        raise UserError(f"{count} problems asked of split {split.value!r}, which has {len(cells)}; ask for fewer")
+        raise UserError(f"{count} problems requested, but split {split.value!r} has {len(cells)}; request fewer")
     rng = random.Random(f"mass problems {domain.seed} {seed} {split.value}")
     return [_problem(domain, cell) for cell in rng.sample(cells, count)]
 
 
 def oracle_examples(domain: Domain, problem: Problem, count: int, seed: int) -> list[Example]:
-    """Right examples of the target's own operator, from training cells: what a perfect generator could write."""
+    """Samples correct examples with the target's operator from training cells, the upper reference for a generator.
+
+    Args:
+        domain: The domain.
+        problem: Target problem.
+        count: Number of examples.
+        seed: Random seed.
+
+    Returns:
+        `count` distinct examples.
+
+    Raises:
+        UserError: If the operator has fewer training cells.
+    """
     rng = random.Random(f"mass oracle {seed} {problem.id}")
     cells = [cell for cell in domain.cells(held_out=False) if cell[0] == problem.cluster]
     if count > len(cells):
-        raise UserError(f"{count} right examples asked of operator {problem.cluster!r}, which has {len(cells)}")
+        raise UserError(f"{count} correct examples requested, but operator {problem.cluster!r} has {len(cells)}")
     return [Example(expression(*c), digits(domain.value(*c))) for c in rng.sample(cells, count)]
 
 

@@ -1,13 +1,13 @@
-"""The testbed's language: its vocabulary and the texts the small model is pretrained on.
+"""The testbed's language: its vocabulary, prompts and pretraining text.
 
-Half of the text answers problems directly; half writes practice examples under a short plan (style, class, rule):
+Half of the text answers problems directly; the other half has synthetic examples after a short plan (style, class,
+rule):
 
     solve 7 zomu 4 =              ->  1 1
     practice 7 zomu 4 :           ->  careful loda sum ; 2 zomu 8 = 1 0
 
-The shares below are the dials of the testbed, measured in a planning study: how often direct text is true bounds what
-reinforcement of direct answers can amortize; how often a self-written example is careful bounds what untrained
-self-synthesis gains.
+The shares below control the difficulty of the testbed. The share of true direct text bounds what reinforcement of
+direct answers can learn; the share of careful examples bounds what an untrained generator gains.
 """
 
 import random
@@ -17,17 +17,18 @@ from mass_jax.tasks.testbed.domain import DIGITS, RULES, Cell, Domain
 
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 WORDS = ("solve", "practice", "=", ":", ";")
-# style of a self-written example -> share of pretraining text
+# Style of a synthetic example -> share of the pretraining examples.
 STYLES = {"careful": 0.10, "hearsay": 0.36, "guess": 0.24, "detour": 0.30}
-# whose rule a direct solution follows -> share
+# Class whose rule a direct solution follows -> share of the direct solutions.
 BELIEFS = {"folk": 0.60, "true": 0.16, "any": 0.24}
 
 
 def vocabulary(domain: Domain) -> list[str]:
-    """Every token of the testbed's language, specials first.
+    """Returns all tokens of the testbed's language, special tokens first.
 
-    >>> len(vocabulary(Domain.generate(seed=7)))
-    228
+    Example:
+        >>> len(vocabulary(Domain.generate(seed=7)))
+        228
     """
     return [
         *SPECIALS,
@@ -41,33 +42,42 @@ def vocabulary(domain: Domain) -> list[str]:
 
 
 def digits(value: int) -> str:
-    """A value as its two digits.
+    """Formats a value as two digits.
 
-    >>> digits(7)
-    '0 7'
+    Example:
+        >>> digits(7)
+        '0 7'
     """
     return " ".join(f"{value:02d}")
 
 
 def expression(operator: str, x: int, y: int) -> str:
-    """The text of a problem.
+    """Formats a cell as a problem text.
 
-    >>> expression("zomu", 7, 4)
-    '7 zomu 4'
+    Example:
+        >>> expression("zomu", 7, 4)
+        '7 zomu 4'
     """
     return f"{x} {operator} {y}"
 
 
 def solver_prompt(problem: str) -> str:
+    """Returns the prompt for solving a problem."""
     return f"solve {problem} ="
 
 
 def generator_prompt(problem: str) -> str:
+    """Returns the prompt for generating a synthetic example."""
     return f"practice {problem} :"
 
 
 def pretraining_pairs(domain: Domain, seed: int) -> Iterator[tuple[str, str]]:
-    """Endless (prompt, completion) pairs, solutions and self-written examples in turn, over training cells only."""
+    """Yields (prompt, completion) pairs without end, alternating direct solutions and synthetic examples.
+
+    Args:
+        domain: The domain; only its training cells are used.
+        seed: Random seed.
+    """
     rng = random.Random(f"mass pretraining {domain.seed} {seed}")
     cells = domain.cells(held_out=False)
     by_operator: dict[str, list[Cell]] = {name: [] for name in domain.operators}
@@ -75,7 +85,7 @@ def pretraining_pairs(domain: Domain, seed: int) -> Iterator[tuple[str, str]]:
         by_operator[cell[0]].append(cell)
     while True:
         yield _solution(domain, rng, rng.choice(cells))
-        yield _practice(domain, rng, rng.choice(cells), by_operator)
+        yield _example(domain, rng, rng.choice(cells), by_operator)
 
 
 def _solution(domain: Domain, rng: random.Random, cell: Cell) -> tuple[str, str]:
@@ -86,7 +96,7 @@ def _solution(domain: Domain, rng: random.Random, cell: Cell) -> tuple[str, str]
     return solver_prompt(expression(*cell)), digits(value)
 
 
-def _practice(domain: Domain, rng: random.Random, target: Cell, by_operator: dict[str, list[Cell]]) -> tuple[str, str]:
+def _example(domain: Domain, rng: random.Random, target: Cell, by_operator: dict[str, list[Cell]]) -> tuple[str, str]:
     style = _draw(rng, STYLES)
     name = target[0] if style != "detour" else rng.choice([other for other in by_operator if other != target[0]])
     operator = domain.operators[name]

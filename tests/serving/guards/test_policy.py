@@ -1,4 +1,4 @@
-"""The policy: what is absent, unknown or malformed allows nothing; budgets hold over an hour."""
+"""Policy: validation of the file, permissions, hourly budgets and bounds on updates."""
 
 import dataclasses
 import json
@@ -8,10 +8,11 @@ import pytest
 from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.serving.guards.bounds import UpdateLimits, judge, within
-from mass_jax.serving.guards.policy import Ledger, Permission, Policy, permit, read_policy
+from mass_jax.serving.guards.policy import Ledger, Permission, Policy, permit
+from mass_jax.serving.guards.policy_file import read_policy
 
 
-def test_the_printed_policy_is_read_as_it_is(tmp_path):
+def test_read_policy_inverts_to_json(tmp_path):
     path = tmp_path / "policy.json"
     path.write_text(Policy().to_json())
     assert read_policy(path) == Policy()
@@ -30,28 +31,35 @@ def change(data, where, value):
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        (["version"], 2, "version must be 1"),
-        (["rules"], None, "lacks 'rules'"),
+        (["version"], 2, "version=2 must be 1"),
+        (["version"], None, "version is missing"),
+        (["rules"], None, "rules is missing"),
         (["rules"], [], "a list that is not empty"),
-        (["rules", 0, "users"], "root", "rules[0].users must be a list"),
-        (["rules", 0, "users"], [7], "list of names"),
-        (["rules", 0, "questions_per_hour"], -1, "whole number of 0 or more"),
-        (["rules", 0, "questions_per_hour"], 1.5, "whole number"),
+        (["rules", 0, "users"], "root", "rules[0].users='root' must be a list that is not empty"),
+        (["rules", 0, "users"], [], "rules[0].users=[] must be a list that is not empty"),
+        (["rules", 0, "users"], [7], "rules[0].users[0]=7 must be a string"),
+        (["rules", 0, "questions_per_hour"], -1, "rules[0].questions_per_hour=-1 must be 0 or more"),
+        (["rules", 0, "questions_per_hour"], 1.5, "must be a whole number of 0 or more"),
         (["rules", 0, "tokens_per_hour"], True, "whole number"),
         (["gates", "parsing"], {}, "gate 'parsing' is unknown; did you mean 'parse'?"),
         (["gates", "answer"], {"agreement": 1}, "unknown setting 'agreement'; did you mean 'min_agreement'?"),
-        (["gates", "answer"], {"samples": "many"}, "gates.answer.samples must be a number"),
+        (["gates", "answer"], {"samples": "many"}, "gates.answer.samples='many' must be a number"),
         (["gates", "parse"], {"x": 1}, "it has none"),
-        (["gates"], ["parse"], "object of objects"),
-        (["limits", "loss_ratio"], "NaN", "must be a number"),
+        (["gates"], ["parse"], "gates=['parse'] must be an object"),
+        (["limits", "loss_ratio"], "NaN", "limits.loss_ratio='NaN' must be a number"),
+        (["limits", "loss_ratio"], float("nan"), "must be a finite number"),
+        (["limits", "loss_ratio"], float("inf"), "must be a finite number"),
+        (["limits", "loss_ratio"], True, "must be a number"),
         (["limits", "excess"], "ignore", "give 'refuse' or 'scale'"),
-        (["limits", "exces"], "scale", "unknown key 'exces'; did you mean 'excess'?"),
-        (["real_share"], 1, "is no share"),
-        (["min_examples"], 0, "adapt to nothing"),
+        (["limits", "exces"], "scale", "limits.exces is an unknown key; did you mean 'excess'?"),
+        (["limits", "a\nb"], 1, "limits.'a\\nb' is an unknown key"),
+        (["\ud800"], 1, "'\\ud800' is invalid"),
+        (["real_share"], 1, "real_share=1 is out of range"),
+        (["min_examples"], 0, "min_examples=0 is too small"),
         (["regression"], 3, "must be an object"),
     ],
 )
-def test_a_malformed_policy_is_refused_in_one_line_that_says_where(tmp_path, where, value, message):
+def test_read_policy_names_invalid_key(tmp_path, where, value, message):
     path, data = tmp_path / "policy.json", json.loads(Policy().to_json())
     change(data, where, value)
     path.write_text(json.dumps(data))
@@ -63,16 +71,24 @@ def test_a_malformed_policy_is_refused_in_one_line_that_says_where(tmp_path, whe
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\xff", '{"version": 1, "version": 1}', "[" * 100_000, "NaN"])
-def test_what_is_no_policy_allows_nothing(tmp_path, text):
+def test_read_policy_rejects_other_files(tmp_path, text):
     path = tmp_path / "policy.json"
     path.write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match="nothing is adapted"):
         read_policy(path)
 
 
-def test_an_absent_policy_allows_nothing(tmp_path):
+def test_read_policy_requires_a_file(tmp_path):
     with pytest.raises(UserError, match="without one nothing is adapted"):
         read_policy(tmp_path / "policy.json")
+
+
+def test_read_policy_keeps_integer_amounts(tmp_path):
+    data = json.loads(Policy().to_json())
+    data["limits"]["learning_rate"] = 1
+    (tmp_path / "policy.json").write_text(json.dumps(data))
+    assert json.loads(read_policy(tmp_path / "policy.json").to_json()) == data
+    assert '"learning_rate": 1,' in read_policy(tmp_path / "policy.json").to_json()  # the log holds its hash
 
 
 def granted(ledger, policy, asked, now, user="ada", each=10):
@@ -81,21 +97,21 @@ def granted(ledger, policy, asked, now, user="ada", each=10):
     return found.granted
 
 
-def test_budgets_hold_over_any_hour_and_for_each_user():
+def test_permit_limits_each_user_per_hour():
     ledger, policy = Ledger(), Policy(rules=(Permission(questions_per_hour=10, tokens_per_hour=75),))
-    assert [granted(ledger, policy, 4, now) for now in (0.0, 10.0, 20.0)] == [4, 3, 0]  # tokens end first
+    assert [granted(ledger, policy, 4, now) for now in (0.0, 10.0, 20.0)] == [4, 3, 0]  # the token budget ends first
     assert granted(ledger, policy, 4, 20.0, user="eve") == 4
     assert granted(ledger, policy, 4, 3599.0) == 0
     assert granted(ledger, policy, 9, 3601.0) == 4
-    assert granted(ledger, policy, 9, 50.0) == 0  # a clock that was set back frees nothing
+    assert granted(ledger, policy, 9, 50.0) == 0  # setting the clock back frees no budget
 
 
-def test_questions_end_before_tokens_where_they_are_fewer():
+def test_permit_limits_questions_per_hour():
     ledger, policy = Ledger(), Policy(rules=(Permission(questions_per_hour=5, tokens_per_hour=10**6),))
     assert [granted(ledger, policy, 4, now) for now in (0.0, 10.0, 20.0)] == [4, 1, 0]
 
 
-def test_the_first_rule_that_names_user_and_task_holds():
+def test_permit_applies_first_matching_rule():
     policy = Policy(
         rules=(Permission(users=("eve",), questions_per_hour=0), Permission(tasks=("testbed",), tokens_per_question=9))
     )
@@ -105,7 +121,7 @@ def test_the_first_rule_that_names_user_and_task_holds():
     assert "no rule" in permit(policy, Ledger(), "ada", "math", 1, 5, 0.0).reason
 
 
-def test_steps_and_rate_are_refused_or_lowered():
+def test_within_refuses_or_lowers_settings():
     config = Config(inner_steps=9, inner_lr=3.0)
     assert within(config, UpdateLimits())[1] == "inner_steps 9 is over the limit 4; inner_lr 3 is over the limit 0.5"
     lowered, refused = within(config, UpdateLimits(excess="scale"))
@@ -115,7 +131,7 @@ def test_steps_and_rate_are_refused_or_lowered():
 
 @pytest.mark.parametrize("losses", [[1.0, float("nan")], [float("inf"), 1.0], [1.0, 2.5, 0.1], [0.0, 0.1]])
 @pytest.mark.parametrize("excess", ["refuse", "scale"])
-def test_a_loss_that_explodes_or_is_not_finite_stops_the_update(losses, excess):
+def test_judge_rejects_exploding_losses(losses, excess):
     assert not judge(losses, {"all": 0.01}, UpdateLimits(excess=excess)).used
 
 
@@ -128,6 +144,6 @@ def test_a_loss_that_explodes_or_is_not_finite_stops_the_update(losses, excess):
         (float("nan"), "scale", False, 1.0),
     ],
 )
-def test_a_large_update_is_refused_or_scaled(norm, excess, used, factor):
+def test_judge_refuses_or_scales_large_updates(norm, excess, used, factor):
     found = judge([1.0, 0.5], {"all": norm}, dataclasses.replace(UpdateLimits(), excess=excess))
     assert (found.used, found.factor) == (used, factor)

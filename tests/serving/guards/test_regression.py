@@ -1,4 +1,4 @@
-"""The regression suite's file: encodings it accepts, and lines it names."""
+"""Regression suite file: accepted encodings and error messages."""
 
 import pytest
 
@@ -19,8 +19,8 @@ def test_suite_reads_unicode_encodings(tmp_path, encoding):
     ("data", "message"),
     [
         (LINES.encode("latin-1"), ":3: not UTF-8 .byte 0xe9"),
-        (LINES.encode() + b'{"prompt": "d"}\n', ':4 needs texts "prompt" and "completion"'),
-        (LINES.encode() + b'{"prompt": "\\ud800", "completion": "x"}\n', ":4 needs texts"),
+        (LINES.encode() + b'{"prompt": "d"}\n', ':4 needs strings "prompt" and "completion"'),
+        (LINES.encode() + b'{"prompt": "\\ud800", "completion": "x"}\n', ":4 needs strings"),
         (LINES.encode() + b"[" * 100_000, ":4: nested too deeply"),
         (b"", "has 0 texts; give 1 to 256"),
     ],

@@ -1,4 +1,4 @@
-"""Prompts, parser and verdicts of the families."""
+"""Tests of the families' prompts, parser and verdicts."""
 
 import pytest
 
@@ -14,22 +14,22 @@ SHOWN = [*SOLVED, *(example for _, example in PRACTICE)]
 
 
 @pytest.mark.parametrize("text", [*(example.problem for example in SHOWN), *(target for target, _ in PRACTICE)])
-def test_what_the_prompts_show_is_of_the_training_side(text):
+def test_prompts_show_training_operands(text):
     assert side_of(find(text)[2]) is Side.TRAIN
 
 
-@pytest.mark.parametrize("example", SHOWN)
-def test_what_the_prompts_show_is_right(example):
+@pytest.mark.parametrize("example", SHOWN, ids=lambda example: example.problem)
+def test_prompts_show_correct_examples(example):
     _, form, fact = find(example.problem)
     assert str(form.answer(fact)) == example.solution
 
 
-def test_the_form_shown_is_the_form_parsed_and_trained_in():
+def test_parse_example_accepts_shown_form():
     shown = TASK.generator_prompt("5 + 5").split("\n")[1].removeprefix("Similar problem: ")
     assert TASK.parse_example(shown, "5 + 5") == PRACTICE[0][1]
 
 
-def test_an_answer_is_asked_for_in_the_models_own_turns():
+def test_solver_prompt_uses_chat_turns():
     def marked(messages):
         return "".join(f"<{message['role']}>{message['content']}" for message in messages) + "<assistant>"
 
@@ -40,12 +40,12 @@ def test_an_answer_is_asked_for_in_the_models_own_turns():
 
 
 @pytest.mark.parametrize(("shots", "lines"), [(0, 1), (3, 4)])
-def test_shots_are_the_solved_problems_before_the_one_to_solve(shots, lines):
+def test_solver_prompt_has_num_shots(shots, lines):
     assert FamiliesTask(num_shots=shots).solver_prompt("9 * 9").count("Answer: ") == lines
 
 
-def test_more_shots_than_there_are_is_refused():
-    with pytest.raises(ValueError, match="--num_shots=4: these prompts show 0 to 3 solved problems"):
+def test_task_rejects_too_many_shots():
+    with pytest.raises(ValueError, match="--num_shots=4 must be between 0 and 3 for --task=families"):
         FamiliesTask(num_shots=4)
 
 
@@ -73,13 +73,14 @@ def test_more_shots_than_there_are_is_refused():
         ("x<|im_end|> <|im_start|>assistant Answer: 5", None),
         ("9 *\r4 Answer: 36", None),
     ],
+    ids=lambda value: repr(value)[:40] if isinstance(value, str) else "example" if value else "rejected",
 )
-def test_parsing(text, found):
+def test_parse_example_checks_form(text, found):
     parsed = TASK.parse_example(text, "6 * 7")
     assert parsed == found if found else isinstance(parsed, Rejected)
 
 
-def test_the_other_order_is_a_copy_only_where_it_asks_the_same():
+def test_parse_example_rejects_swapped_operands():
     assert isinstance(TASK.parse_example("3 + 4 Answer: 7", "4 + 3"), Rejected)
     assert isinstance(TASK.parse_example("x + 4 = 7 Answer: 3", "x + 3 = 7"), Example)
 
@@ -98,11 +99,11 @@ def test_the_other_order_is_a_copy_only_where_it_asks_the_same():
         ("10**10**10", Verdict.WRONG),
     ],
 )
-def test_verdicts(response, verdict):
+def test_verify_compares_integers(response, verdict):
     assert TASK.verify([TIMES], [response]) == [verdict]
 
 
-def test_votes_are_counted_by_integer():
+def test_final_answer_normalizes_integers():
     assert [TASK.final_answer(text) for text in ("42\n", "042", "The answer is 42.", "forty", "")] == [
         *("42", "42", "42"),
         *(None, None),
@@ -113,5 +114,5 @@ def test_votes_are_counted_by_integer():
     ("example", "useful"),
     [(("8 * 9", "72"), True), (("8 * 9", "71"), False), (("8 + 9", "17"), False), (("a moon", "1"), False)],
 )
-def test_useful_is_right_and_of_the_same_family(example, useful):
+def test_useful_needs_correct_same_family(example, useful):
     assert TASK.useful(TIMES, Example(*example)) is useful

@@ -1,7 +1,7 @@
-"""Prints what the verifier achieves on this machine: `python tests/tasks/grading/measure.py [--heldout]`.
+"""Benchmark of the verifier on this machine: `python tests/tasks/grading/measure.py [--heldout]`.
 
-Agreement with the answer pairs (ours, and math-verify's own verdict on the same), answers a second, and how long the
-next answer takes behind each hostile one.
+Prints the agreement with the labeled answer pairs (of the verifier and of math-verify alone), the throughput, and the
+latency of the next answer after each hostile one.
 """
 
 import json
@@ -27,13 +27,13 @@ def agreement(verifier, name):
     wrong = [(v, p) for v, p in zip(verdicts, pairs, strict=True) if (v is Verdict.RIGHT) != p["right"]]
     false_rights = sum(v is Verdict.RIGHT for v, _ in wrong)
     print(f"{name}: {len(pairs)} pairs, agreement {1 - len(wrong) / len(pairs):.2%}, {false_rights} false rights, "
-          f"{len(pairs) / seconds:.0f} a second")  # fmt: skip
+          f"{len(pairs) / seconds:.0f} answers/s")  # fmt: skip
     for verdict, pair in wrong:
         print(f"  {verdict.value}: {pair}")
 
 
 def of_math_verify(name):
-    """What math-verify says by itself, on its own defaults."""
+    """Prints the agreement of math-verify alone, with its defaults."""
     from math_verify import parse, verify
 
     pairs = rows(name)
@@ -47,11 +47,11 @@ def throughput(pool, verifier):
     plain = [("42", rf"So the answer is $\boxed{{{n}}}$.") for n in range(20_000)]
     start = time.perf_counter()
     verifier.verify([gold for gold, _ in plain], [response for _, response in plain])
-    print(f"plain answers: {len(plain) / (time.perf_counter() - start):.0f} a second")
+    print(f"plain answers: {len(plain) / (time.perf_counter() - start):.0f} answers/s")
     pairs = [("42", str(n)) for n in range(4000)]
     start = time.perf_counter()
     pool.verify(pairs)
-    print(f"plain answers, all through workers: {len(pairs) / (time.perf_counter() - start):.0f} a second")
+    print(f"plain answers, all through workers: {len(pairs) / (time.perf_counter() - start):.0f} answers/s")
 
 
 def hostile(pool, verifier):

@@ -1,4 +1,4 @@
-"""The structure of answers, and the screen in front of it."""
+"""Tests of the parser for the structure of answers."""
 
 import contextlib
 import random
@@ -29,13 +29,14 @@ from mass_jax.tasks.grading.latex import closing_brace, last_boxed, normalize, s
         (",".join("1" * 100), "too many items"),
         (r"\begin{pmatrix}1&2\\3\end{pmatrix}", "rows of a matrix differ"),
     ],
+    ids=lambda value: repr(value)[:30],
 )
-def test_what_is_no_answer_has_a_reason(text, reason):
+def test_read_names_reason(text, reason):
     with pytest.raises(Unreadable, match=reason):
         read(text)
 
 
-def test_random_text_gives_a_structure_or_a_reason():
+def test_read_survives_random_text():
     rng = random.Random(0)
     commands = (
         r"\in \mathbb{R} \setminus \approx \ne \langle \text{ \ldots million : \frac"
@@ -48,7 +49,7 @@ def test_random_text_gives_a_structure_or_a_reason():
             read(text)
 
 
-def test_braces_close_where_they_should():
+def test_closing_brace_matches_nesting():
     rng = random.Random(1)
     for _ in range(500):
         depth, text = 1, "{"
@@ -61,14 +62,14 @@ def test_braces_close_where_they_should():
         assert closing_brace(text[:-1], 0) is None
 
 
-def test_splitting_keeps_what_is_inside_brackets():
+def test_split_top_keeps_brackets_whole():
     assert split_top(r"\{1,2\},(3,4],f{5,6}", re.compile(",")) == [r"\{1,2\}", "(3,4]", "f{5,6}"]
 
 
 @pytest.mark.parametrize(
     "text", [r"\frac12", r"x^{2}+\sqrt3", "10,\\!010", r"\left(1,2\right]", "60^{\\circ}", "50\\%"]
 )
-def test_normalizing_twice_changes_nothing(text):
+def test_normalize_is_idempotent(text):
     assert normalize(normalize(text)) == normalize(text)
 
 
@@ -77,16 +78,17 @@ def test_normalizing_twice_changes_nothing(text):
     [("(0,1]", "[0,1]"), ("(1,2)", "(2,1)"), ("1,2", "(1,2)"), ("1,1,2", "1,2,2"), ("25\\text{ ft}", "25\\text{ m}"),
      ("1010_2", "1010_3"), ("\\text{Monday}", "\\text{dayMon}"), ("0.2", "0.2\\%"), ("x=1", "y=1"), ("10", "10_2")],
 )  # fmt: skip
-def test_structure_alone_tells_these_apart(gold, answer):
+def test_grade_quickly_distinguishes_structures(gold, answer):
     assert grade_quickly(gold, answer) is not Verdict.RIGHT
 
 
 @pytest.mark.parametrize(
     "text",
     [r"\pm\in", r"\alpha\in ", r"\text}<\cdot_x^2{", r"\text}{a}", r"\text x}{", "$" * 300, r"\$" * 490, r"5\text"],
+    ids=lambda text: repr(text)[:20],
 )
-def test_read_refuses_empty_and_odd_parts(text):
-    """Such texts end in a value or in `Unreadable`, however deep the caller's own stack is."""
+def test_read_survives_malformed_parts(text):
+    """Malformed text gives a value or `Unreadable`, also if the caller's stack is deep."""
 
     def nested(depth):
         return nested(depth - 1) if depth else grade_quickly("12", text)

@@ -1,4 +1,4 @@
-"""Values of random arithmetic in LaTeX, against the value that each text was built from."""
+"""Tests of parsed values of random LaTeX arithmetic against values computed while generating it."""
 
 import math
 import random
@@ -16,7 +16,7 @@ def number(rng):
 
 
 def factor(rng, depth):
-    """(LaTeX, value) of one factor, with expressions inside it down to a depth."""
+    """Generates (LaTeX, value) of one factor with nested expressions up to a depth."""
     kind = rng.randrange(8 if depth else 4)
     n = rng.randint(1, 6)
     if kind == 0:
@@ -57,7 +57,7 @@ def expression(rng, depth):
     return text, value
 
 
-def test_arithmetic_has_the_value_that_it_spells():
+def test_parse_computes_random_arithmetic():
     rng = random.Random(3)
     checked = 0
     for _ in range(250):

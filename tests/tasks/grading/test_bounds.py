@@ -1,4 +1,4 @@
-"""Time that one answer takes in the caller's process, whatever the text is."""
+"""Tests of the time that grading one answer takes in the caller's process, for arbitrary text."""
 
 import time
 
@@ -12,7 +12,7 @@ from mass_jax.tasks.grading.grade import grade_quickly
 from mass_jax.tasks.grading.units import split_unit
 from mass_jax.tasks.grading.values import MAX_ANSWER_CHARS, Unreadable
 
-SECONDS = 0.05  # of this thread's processor time, so that a busy machine does not matter
+SECONDS = 0.05  # CPU time of this thread, which does not depend on the load of the machine
 WORDS = "so then the last player takes every coin left on that long wooden table before noon and walks away".split()
 PIECES = [
     *(f"{word} " for word in WORDS), *"0123456789xyAI.,;:=<>()[]{}|^_+-*/!%$~'& \t\n", "cm ", "million ", "per ", "2e3",
@@ -32,7 +32,7 @@ def seconds_of(gold, text):
 
 @st.composite
 def texts(draw):
-    """Random pieces, or a few of them many times over, inside nested brackets or not."""
+    """Random pieces, possibly repeated and inside nested brackets."""
     unit = "".join(draw(st.lists(PIECE, min_size=1, max_size=30)))
     depth = draw(st.integers(0, 12))
     opened, closed = draw(st.sampled_from([("(", ")"), ("{", "}"), ("[", "]"), (r"\{", r"\}"), ("(1,", ",2)")]))
@@ -47,19 +47,19 @@ def texts(draw):
 @example("(1," * 10 + "=x" * 450 + ")" * 10, "1")
 @example(",".join(f"(1,1,1,{n})" for n in range(64)), ",".join(f"(1,1,1,{n})" for n in range(1, 65)))
 @example(",".join(f"{n}cm" for n in range(64)), ",".join(f"{n}mm" for n in range(64)))
-def test_answers_settle_in_bounded_time(text, gold):
+def test_grade_quickly_takes_bounded_time(text, gold):
     assert seconds_of(gold, text[:MAX_ANSWER_CHARS]) < SECONDS
 
 
 @settings(max_examples=60, deadline=None)
 @given(texts())
-def test_an_answer_graded_against_itself_is_bounded(text):
+def test_grade_quickly_bounds_self_comparison(text):
     assert seconds_of(text, text) < SECONDS
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(PIECE, min_size=1, max_size=40), st.integers(MAX_ANSWER_CHARS + 1, 100_000))
-def test_longer_texts_are_refused_at_once(pieces, size):
+def test_read_rejects_long_text_quickly(pieces, size):
     text = ("".join(pieces) * size)[:size]
     assert seconds_of("42", text) < SECONDS
     assert grade_quickly("42", text) is Verdict.UNPARSABLE
@@ -68,7 +68,7 @@ def test_longer_texts_are_refused_at_once(pieces, size):
 
 
 @pytest.mark.parametrize("words", [2, 8, 19, 150])
-def test_prose_after_a_number_takes_no_longer_with_more_words(words):
+def test_split_unit_takes_linear_time(words):
     prose = " ".join((WORDS * 10)[:words])
     start = time.thread_time()
     split_unit(f"1 {prose} (1/2) * P(A)")

@@ -1,4 +1,4 @@
-"""The walls around a checker, tried one by one in a process of their own."""
+"""Tests of the checker's sandbox; each attempt runs in a process of its own."""
 
 import subprocess
 import sys
@@ -39,19 +39,19 @@ def run(source, *arguments):
 
 
 @pytest.mark.parametrize("attempt", ATTEMPTS)
-def test_a_sealed_process_refuses(attempt, canary):
+def test_seal_blocks_attempt(attempt, canary):
     sealed = run(SEALED.replace("{attempt}", attempt), str(canary), "sealed")
     assert sealed.returncode == 7, sealed.stderr
     assert not canary.exists()
 
 
-def test_the_attempts_succeed_without_the_seal(tmp_path):
+def test_attempts_succeed_without_seal(tmp_path):
     for i, attempt in enumerate(ATTEMPTS):
         done = run(SEALED.replace("{attempt}", attempt), str(tmp_path / f"c{i}"), "open")
         assert done.returncode == 0, (attempt, done.stderr)
 
 
-def test_memory_files_and_core_dumps_are_bounded(canary):
+def test_restrain_bounds_resources(canary):
     source = f"""
 import resource
 from mass_jax.tasks.grading.workers import limits
@@ -69,7 +69,7 @@ except OSError:
     assert run(source).stdout.split() == ["memory", "file"]
 
 
-def test_a_process_whose_parent_is_gone_does_not_start():
+def test_die_with_parent_exits_orphans():
     source = "from mass_jax.tasks.grading.workers import limits; limits.die_with_parent(1 << 22); print('alive')"
     done = run(source)
     assert (done.returncode, done.stdout) == (1, "")

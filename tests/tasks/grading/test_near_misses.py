@@ -1,6 +1,6 @@
-"""Right answers in unusual spellings, and wrong ones that look like them.
+"""Tests on correct answers in unusual notation and similar incorrect ones.
 
-`near_misses.jsonl` has both for each class of fault: scale words, units, E-notation, chains, undefined values, names,
+`near_misses.jsonl` has both for each kind of error: scale words, units, E-notation, chains, undefined values, names,
 thin spaces, ASCII signs, inequalities, approximations, vectors, logarithms and combinations.
 """
 
@@ -20,7 +20,7 @@ KINDS = sorted({row["kind"] for row in ROWS})
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_near_misses_are_told_apart(kind, pool):
+def test_pool_distinguishes_near_misses(kind, pool):
     rows = [row for row in ROWS if row["kind"] == kind]
     verdicts = pool.verify([(row["gold"], row["answer"]) for row in rows])
     wrong = [
@@ -31,12 +31,12 @@ def test_near_misses_are_told_apart(kind, pool):
     assert not wrong
 
 
-def test_quick_verdicts_match_the_labels():
+def test_grade_quickly_matches_labels():
     for row in ROWS:
         verdict = grade_quickly(row["gold"], row["answer"])
         assert verdict is None or (verdict is Verdict.RIGHT) == row["right"], row
 
 
-def test_most_near_misses_are_settled_quickly():
+def test_grade_quickly_decides_most_near_misses():
     verdicts = collections.Counter(grade_quickly(row["gold"], row["answer"]) is None for row in ROWS)
     assert verdicts[False] > 0.5 * len(ROWS)

@@ -1,4 +1,4 @@
-"""Workers that hang, die, are killed or lose their parent; order, threads and what processes are left."""
+"""Tests of the pool: hanging, dying and orphaned workers, order, threads and cleanup."""
 
 import concurrent.futures
 import os
@@ -16,7 +16,7 @@ from mass_jax.tasks.math import Limits, Pool, Verifier
 
 RIGHT_PAIR = (r"\sqrt{12}", r"2\sqrt{3}")
 WRONG_PAIR = (r"\sqrt{12}", r"3\sqrt{2}")
-ENDLESS = ("1", r"\binom{999999999}{499999999}")  # computed while it is parsed, inside one call that nothing interrupts
+ENDLESS = ("1", r"\binom{999999999}{499999999}")  # computed during parsing, inside one uninterruptible call
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 
 
@@ -27,13 +27,13 @@ def wait_until(condition):
         time.sleep(0.05)
 
 
-def test_a_batch_keeps_its_order(pool):
+def test_pool_keeps_order(pool):
     pairs = [RIGHT_PAIR, WRONG_PAIR, ("1", "(("), WRONG_PAIR, RIGHT_PAIR]
     right, wrong, unparsable = Verdict.RIGHT, Verdict.WRONG, Verdict.UNPARSABLE
     assert pool.verify(pairs) == [right, wrong, unparsable, wrong, right]
 
 
-def test_an_endless_answer_is_timed_out_and_the_next_one_answered(pool):
+def test_pool_continues_after_timeout(pool):
     asked = pool.submit(*ENDLESS)
     assert not asked.done()  # submit does not wait
     assert asked.result() is Verdict.TIMED_OUT
@@ -41,7 +41,7 @@ def test_an_endless_answer_is_timed_out_and_the_next_one_answered(pool):
 
 
 @linux
-def test_wall_time_is_bounded_for_a_checker_that_gets_no_processor(descendants):
+def test_pool_bounds_wall_time(descendants):
     before = descendants(os.getpid())
     with Pool(1, Limits(cpu_seconds=60, wall_seconds=5)) as pool:
         assert pool.verify([RIGHT_PAIR]) == [Verdict.RIGHT]
@@ -52,7 +52,7 @@ def test_wall_time_is_bounded_for_a_checker_that_gets_no_processor(descendants):
         assert pool.verify([WRONG_PAIR]) == [Verdict.WRONG]
 
 
-def test_a_worker_that_loads_slowly_gets_more_time_at_the_next_try(monkeypatch):
+def test_pool_retries_slow_starts(monkeypatch):
     monkeypatch.setattr("mass_jax.tasks.grading.workers.pool._START_SECONDS", 0.3)
     with Pool(1) as pool:
         assert pool.verify([RIGHT_PAIR]) == [Verdict.RIGHT]
@@ -62,7 +62,7 @@ def is_worker(pid):
     return b"mass_jax.tasks.grading.workers.worker" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
-def test_the_same_verdict_in_any_thread_and_order(pool, pairs):
+def test_pool_verdicts_ignore_order_and_thread(pool, pairs):
     few = [(gold, answer) for gold, answer, _ in pairs[5::40]]
     expected = dict(zip(few, pool.verify(few), strict=True))
 
@@ -74,8 +74,12 @@ def test_the_same_verdict_in_any_thread_and_order(pool, pairs):
         assert all(verdicts == expected for verdicts in threads.map(shuffled, range(4)))
 
 
-def verify_under_fire(descendants, pairs, workers, every):
-    """Verdicts, and how often a random worker or checker was killed: at every so many results, if one was alive."""
+def verify_while_killing(descendants, pairs, workers, every):
+    """Verifies pairs while killing a random worker or checker after every `every` results.
+
+    Returns:
+        The verdicts, and the number of killed processes.
+    """
     rng, others, verdicts, killed = random.Random(1), descendants(os.getpid()), [], 0
     with Pool(workers) as pool:
         for i, future in enumerate([pool.submit(*pair) for pair in pairs]):
@@ -89,28 +93,28 @@ def verify_under_fire(descendants, pairs, workers, every):
 
 
 @linux
-def test_killed_workers_lose_nothing(descendants):
+def test_pool_survives_killed_workers(descendants):
     pairs = [RIGHT_PAIR if i % 3 else WRONG_PAIR for i in range(400)]
-    verdicts, killed = verify_under_fire(descendants, pairs, workers=1, every=100)
+    verdicts, killed = verify_while_killing(descendants, pairs, workers=1, every=100)
     assert verdicts == [Verdict.RIGHT if i % 3 else Verdict.WRONG for i in range(400)]
     assert killed >= 2
 
 
 @linux
 @pytest.mark.slow
-def test_two_thousand_verifications_under_fire(descendants, pairs):
+def test_pool_survives_many_killed_workers(descendants, pairs):
     few = [(gold, answer) for gold, answer, _ in pairs]
     with Pool(2) as pool:
         expected = pool.verify(few)
     many = [i % len(few) for i in range(2000)]
-    verdicts, killed = verify_under_fire(descendants, [few[i] for i in many], workers=2, every=100)
+    verdicts, killed = verify_while_killing(descendants, [few[i] for i in many], workers=2, every=100)
     assert verdicts == [expected[i] for i in many]
     assert killed >= 10
 
 
 @linux
 @pytest.mark.slow
-def test_ten_thousand_answers_of_which_five_percent_attack(descendants, pairs, hostile, canary):
+def test_verifier_survives_five_percent_attacks(descendants, pairs, hostile, canary):
     rng = random.Random(0)
     before = descendants(os.getpid())
     with Pool(2, Limits(cpu_seconds=0.5, wall_seconds=120)) as pool:
@@ -131,7 +135,7 @@ def test_ten_thousand_answers_of_which_five_percent_attack(descendants, pairs, h
 
 
 @linux
-def test_a_worker_has_no_secrets_and_no_streams(descendants, monkeypatch):
+def test_worker_inherits_no_secrets_or_streams(descendants, monkeypatch):
     monkeypatch.setenv("SECRET_TOKEN", "hush")
     with Pool(1) as pool:
         pool.verify([RIGHT_PAIR])
@@ -155,7 +159,7 @@ time.sleep(600)
 
 
 @linux
-def test_workers_die_with_a_parent_that_is_killed(descendants):
+def test_workers_die_with_parent(descendants):
     with subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout.readline() == "busy\n"
         orphans = descendants(parent.pid)
@@ -165,7 +169,7 @@ def test_workers_die_with_a_parent_that_is_killed(descendants):
 
 
 @linux
-def test_closing_cancels_what_waits_and_leaves_no_process(descendants):
+def test_close_cancels_waiting_jobs(descendants):
     before = descendants(os.getpid())
     pool = Pool(1, Limits(cpu_seconds=2))
     pool.verify([RIGHT_PAIR])
@@ -179,7 +183,7 @@ def test_closing_cancels_what_waits_and_leaves_no_process(descendants):
         pool.submit(*RIGHT_PAIR)
 
 
-def test_arguments_that_cannot_be():
+def test_pool_rejects_invalid_arguments():
     with pytest.raises(ValueError, match="workers=0"):
         Pool(0)
     with pytest.raises(ValueError, match="cpu_seconds=0"):

@@ -1,7 +1,7 @@
-"""Agreement with answer pairs from the public tests of other graders.
+"""Tests of the agreement with answer pairs from the public tests of other graders.
 
-Each row of `public_pairs.jsonl` names its source. `differs` gives the reason where the source's label is lenient,
-mathematically wrong, or follows another convention; docs/answers.md lists these reasons.
+Each row of `public_pairs.jsonl` names its source. `differs` gives the reason if the source's label is lenient,
+mathematically wrong, or follows another convention; docs/reference/answers.md lists these reasons.
 """
 
 import collections
@@ -21,7 +21,7 @@ AGREED = [row for row in ROWS if "differs" not in row]
 
 @pytest.fixture(scope="module")
 def verdicts(pool):
-    """Verdicts on all rows, each by a worker."""
+    """Verdicts of the workers on all rows."""
     return dict(zip(map(str, ROWS), pool.verify([(row["gold"], row["answer"]) for row in ROWS]), strict=True))
 
 
@@ -37,8 +37,8 @@ def test_public_pairs_never_time_out(verdicts):
     assert Verdict.TIMED_OUT not in verdicts.values()
 
 
-def test_disputed_labels_stay_disputed(verdicts):
-    """A row that now agrees with its source loses its reason; rights among them are true by the source's own pair."""
+def test_public_pairs_dispute_known_labels(verdicts):
+    """Every row with a reason still differs from its label; remove the reason if one now agrees."""
     assert len(DISPUTED) <= 0.08 * len(ROWS)
     assert all((verdicts[str(row)] is Verdict.RIGHT) != row["right"] for row in DISPUTED)
     rights = {row["differs"] for row in DISPUTED if verdicts[str(row)] is Verdict.RIGHT}
@@ -49,7 +49,7 @@ def test_disputed_labels_stay_disputed(verdicts):
     }
 
 
-def test_each_source_has_rights_and_wrongs():
+def test_public_pairs_cover_both_labels():
     labels = collections.defaultdict(set)
     for row in ROWS:
         labels[row["source"].split()[0]].add(row["right"])

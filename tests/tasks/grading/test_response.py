@@ -1,4 +1,4 @@
-"""Tests of where the final answer is found, with the forms that models of many recipes use."""
+"""Tests of the extraction of final answers, with forms that various models use."""
 
 import pytest
 
@@ -11,6 +11,16 @@ from mass_jax.tasks.math import final_answer
 @pytest.mark.parametrize(
     ("response", "answer"),
     [
+        # one of each form
+        (r"First \boxed{1}, then \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"so \fbox{7}", "7"),
+        (r"so $\boxed 7$", "7"),
+        ("24 + 48 = 72\n#### 72", "72"),
+        ("#### 1\n#### 2\nthanks", "2"),
+        ("Well.\nThe answer is: **3.5**.\nBye.", "3.5"),
+        ("The final answer is $x^2$", "$x^2$"),
+        ("12", "12"),
         # thinking
         (r"<think>Try \boxed{9}.</think>So it is \boxed{12}.", "12"),
         (r"Let me see, \boxed{9}?</think>The answer is 12.", "12"),
@@ -43,7 +53,7 @@ from mass_jax.tasks.math import final_answer
         (r"\\boxed{7}", "7"),
         (r"so \boxed 3.5.", "3.5"),
         (r"\(\boxed 7\)", "7"),
-        # several boxes that are one answer
+        # several boxes that form one answer
         (r"$\boxed{2}$ or $\boxed{3}$", "2, 3"),
         (r"\boxed{-1}, \boxed{0}, and \boxed{4}", "-1, 0, 4"),
         (r"$$x = \boxed{2} \quad\text{or}\quad x = \boxed{3}$$", "2, 3"),
@@ -96,14 +106,14 @@ from mass_jax.tasks.math import final_answer
         ("x = 12", "x = 12"),
     ],
 )
-def test_final_answer_is_found(response, answer):
+def test_final_answer_extracts_form(response, answer):
     assert final_answer(response) == answer
 
 
 @pytest.mark.parametrize(
     "response",
     [
-        # cut off
+        # truncated
         r"<think>\boxed{12}",
         r"<think>a</think><think>\boxed{12}",
         r"The answer is 12. <think>or is it",
@@ -113,7 +123,7 @@ def test_final_answer_is_found(response, answer):
         r"so the final answer is \boxed",
         "The answer is 12. Final answer:",
         "The answer is $$12",
-        # denied or taken back
+        # denied or retracted
         "The answer is not 12.",
         "The answer is 12. No, the answer is not 12.",
         "I don't think the answer is 12.",
@@ -127,7 +137,7 @@ def test_final_answer_is_found(response, answer):
         "The answer is 12. This is incorrect.",
         "The answer is 12. Or rather 13.",
         "<answer>12</answer> No, that's wrong.",
-        # in doubt
+        # ambiguous
         "The answer is 12?",
         "The answer is 12... or rather 13.",
         "The answer is between 12 and 13.",
@@ -151,12 +161,23 @@ def test_final_answer_is_found(response, answer):
         " \n ",
     ],
 )
-def test_doubtful_answer_is_refused(response, verifier):
+def test_verifier_rejects_doubtful_answers(response, verifier):
     assert verifier.submit("12", response).result() is Verdict.UNPARSABLE
 
 
+@pytest.mark.parametrize(
+    "response",
+    ["a\nb", r"cut off: \boxed{\frac{1}{2}", r"\boxed{1} or \boxed{2", "x" * 200_000, "1\n2\n3"],
+    ids=["two lines", "truncated box", "truncated second box", "too long", "three lines"],
+)
+def test_final_answer_rejects_missing_answer(response, verifier):
+    with pytest.raises(Unreadable):
+        final_answer(response)
+    assert verifier.verify(["1"], [response]) == [Verdict.UNPARSABLE]
+
+
 @pytest.mark.parametrize("response", [r"\boxed{}", "<answer></answer>", "Answer:", "####", "...", "?"])
-def test_empty_answer_is_not_right(response, verifier):
+def test_verifier_rejects_empty_answers(response, verifier):
     assert verifier.submit("12", response).result() is not Verdict.RIGHT
 
 
@@ -168,11 +189,11 @@ def test_empty_answer_is_not_right(response, verifier):
         ("2, 3", r"$x=\boxed{3}$ and $y=\boxed{2}$"),
     ],
 )
-def test_joined_boxes_are_right(gold, response, verifier):
+def test_verifier_joins_boxes(gold, response, verifier):
     assert verifier.submit(gold, response).result() is Verdict.RIGHT
 
 
-def test_named_boxes_keep_their_order(verifier):
+def test_verifier_orders_named_boxes(verifier):
     assert verifier.submit("(2,3)", r"$x=\boxed{3}$ and $y=\boxed{2}$").result() is Verdict.WRONG
 
 
@@ -180,13 +201,13 @@ def test_final_answer_replaces_lone_surrogates():
     assert "\ud800" not in final_answer("\\boxed{3\ud800}")
 
 
-def test_find_boxes_keeps_outermost():
+def test_find_boxes_returns_outermost():
     text = r"\boxed{x = \boxed{2}} \fbox{\{3\}} \boxedx{4}"
     assert [box.content for box in find_boxes(text)] == [r"x = \boxed{2}", r"\{3\}"]
     assert [text[box.start : box.end] for box in find_boxes(text)] == [r"\boxed{x = \boxed{2}}", r"\fbox{\{3\}}"]
 
 
-def test_find_boxes_names_cut_box():
+def test_find_boxes_rejects_truncated_box():
     with pytest.raises(Unreadable, match="box cut off"):
         find_boxes(r"\boxed{\boxed{2}")
 

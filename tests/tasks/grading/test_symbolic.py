@@ -1,4 +1,4 @@
-"""Expressions: what is equal, what only looks so, and that no text reaches an evaluator."""
+"""Tests of symbolic equality, and of the protection against evaluation of text."""
 
 import contextlib
 import subprocess
@@ -14,32 +14,32 @@ from mass_jax.tasks.grading.symbolic import equal, equal_relations, parse, read_
 @pytest.mark.parametrize(
     ("a", "b"),
     [
-        (r"\frac{1}{10^{20}}", r"\frac{2}{10^{20}}"),  # math-verify: equal, both are nearly 0
-        ("0.3333333", r"\frac{1}{3}"),  # math-verify: equal to six places
+        (r"\frac{1}{10^{20}}", r"\frac{2}{10^{20}}"),  # equal for math-verify, since both are nearly 0
+        ("0.3333333", r"\frac{1}{3}"),  # equal for math-verify, which rounds to six places
         (r"\sqrt{2}", r"\sqrt{2}+10^{-40}"),
-        (r"\sqrt{x^2}", "x"),  # not for x < 0
+        (r"\sqrt{x^2}", "x"),  # differ for x < 0
         ("R", "r"),
         (r"\ln x^2", r"2\ln x"),
     ],
 )
-def test_nearly_the_same_is_not_the_same(a, b):
+def test_equal_distinguishes_close_expressions(a, b):
     assert not equal(a, b)
 
 
-def test_a_factor_turns_no_inequality_round():
+def test_equal_relations_needs_positive_factor():
     assert equal_relations(("2x", "6y"), ("x", "3y"), False)
     assert not equal_relations(("-x", "-3y"), ("x", "3y"), False)
     assert equal_relations(("-x", "-3y"), ("x", "3y"), True)
 
 
 @pytest.mark.parametrize("latex", ["10^{10^{10}}", "9^{9^{9^{9}}}", "99999!", r"\binom{10^9}{10^8}", "(x+1)^{10^6}"])
-def test_numbers_too_large_are_refused_before_they_are_computed(latex):
+def test_parse_rejects_huge_numbers(latex):
     with pytest.raises(Unreadable, match="too large"):
         parse(latex)
 
 
 @pytest.mark.parametrize("text", ["1+1", "x", "__import__('os')", "1e9999", "٣", "0x10", "1_000", "", None])
-def test_the_number_reader_reads_numbers_only(text):
+def test_read_number_rejects_other_text(text):
     with pytest.raises(ValueError):
         read_number(text)
 
@@ -61,13 +61,13 @@ for attempt in attempts:
 """
 
 
-def test_sympy_evaluates_no_text_once_closed(canary):
+def test_close_evaluator_blocks_sympy(canary):
     done = subprocess.run([sys.executable, "-c", CLOSED, str(canary)], capture_output=True, text=True, check=True)
     assert done.stdout == ""
     assert not canary.exists()
 
 
-def test_sympy_would_have_evaluated_it(canary):
-    with contextlib.suppress(AttributeError):  # what it evaluates to is no expression
+def test_sympy_evaluates_without_protection(canary):
+    with contextlib.suppress(AttributeError):  # the result of the evaluation is not an expression
         sympy.Function("f")(f"__import__('pathlib').Path({str(canary)!r}).touch()")
     assert canary.exists()

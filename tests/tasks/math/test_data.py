@@ -1,4 +1,4 @@
-"""Problem sets from rows and files: fields, answers, bad rows, draws."""
+"""Tests of loading problem sets: fields, answers, bad rows, file formats and sampling."""
 
 import gzip
 import json
@@ -42,9 +42,9 @@ SVAMP = {
         ("svamp", SVAMP, Problem("c-1", "A has 3. And B?", "( 5.0 - 2.0 )", "3", "S")),
     ],
 )
-def test_each_source_with_its_own_fields(name, row, expected):
+def test_from_rows_maps_source_fields(name, row, expected):
     assert from_rows([row], "t", SOURCES[name]).problems == [expected]
-    assert from_rows([row], "t").problems == [expected]  # recognized by its fields
+    assert from_rows([row], "t").problems == [expected]  # detected by its fields
 
 
 BAD = {
@@ -59,7 +59,7 @@ BAD = {
 }
 
 
-def test_bad_rows_are_counted_by_reason():
+def test_from_rows_counts_bad_rows():
     loaded = from_rows([MATH, *BAD.values()], "t", SOURCES["math"])
     assert len(loaded.problems) == 1
     reasons = dict.fromkeys(BAD, 1)
@@ -69,22 +69,22 @@ def test_bad_rows_are_counted_by_reason():
 
 
 @pytest.mark.parametrize("reason", BAD)
-def test_a_bad_row_is_an_error_by_choice(reason):
+def test_from_rows_strict_raises(reason):
     with pytest.raises(ValueError, match="row 1: ") as error:
         from_rows([MATH, BAD[reason]], "t", SOURCES["math"], strict=True)
     assert "\n" not in str(error.value)
 
 
-def test_a_null_level_is_none_and_a_number_is_text():
+def test_from_rows_normalizes_levels():
     rows = [{**MATH500, "level": level, "unique_id": str(level)} for level in (None, 3, "Level 5", "Level ?")]
     assert [problem.level for problem in from_rows(rows, "t").problems] == [None, "3", "5", None]
 
 
-def test_an_id_that_comes_again_is_skipped():
+def test_from_rows_skips_duplicate_ids():
     assert dict(from_rows([MATH500, MATH500], "t").skipped) == {"id seen before": 1}
 
 
-def test_jsonl_with_broken_lines(tmp_path):
+def test_load_skips_broken_lines(tmp_path):
     path = tmp_path / "own.jsonl"
     path.write_text(json.dumps(MATH500) + "\n{broken\n\n" + json.dumps({**MATH500, "unique_id": 7}) + "\n")
     loaded = load(str(path))
@@ -96,7 +96,7 @@ def test_jsonl_with_broken_lines(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["own.jsonl", "own.json", "OWN.NDJSON", "own.jsonl.gz"])
-def test_json_files_load_by_content(tmp_path, name):
+def test_load_detects_json_layout(tmp_path, name):
     text = json.dumps([MATH500, {**MATH500, "unique_id": 7}], indent=1)
     (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode("utf-16"))
     assert [problem.id for problem in load(str(tmp_path / name), strict=True).problems] == ["test/1.json", "7"]
@@ -118,8 +118,8 @@ LITERALS = {
 }
 
 
-@pytest.mark.parametrize("literal", LITERALS)
-def test_json_answers_keep_digits(tmp_path, literal):
+@pytest.mark.parametrize("literal", LITERALS, ids=lambda literal: literal[:25])
+def test_load_keeps_json_digits(tmp_path, literal):
     row = json.dumps({**MATH500, "answer": None, "unique_id": 12.0})
     (tmp_path / "own.jsonl").write_text(row.replace('"answer": null', f'"answer": {literal}') + "\n")
     problem = load(str(tmp_path / "own.jsonl"), strict=True).problems[0]
@@ -142,7 +142,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("literal", REFUSED)
-def test_json_answers_without_value_are_counted(tmp_path, literal):
+def test_load_counts_missing_json_answers(tmp_path, literal):
     rows = [json.dumps({**MATH500, "answer": None, "unique_id": i}) for i in range(2)]
     rows = [row.replace('"answer": null', f'"answer": {text}') for row, text in zip(rows, ("1", literal), strict=True)]
     (tmp_path / "own.jsonl").write_text("\n".join(rows))
@@ -151,7 +151,7 @@ def test_json_answers_without_value_are_counted(tmp_path, literal):
 
 
 def write_table(path, answers):
-    """A Parquet file and the same rows as `datasets` saves them."""
+    """Writes rows as a Parquet file and as a data set saved by `datasets`; returns both paths."""
     count = len(answers)
     columns = {name: [f"{name} {i}" for i in range(count)] for name in ("problem", "solution")}
     table = pa.table({**columns, "answer": answers, "when": pa.array([1] * count, pa.timestamp("ns"))})
@@ -175,7 +175,7 @@ COLUMNS = [
 
 
 @pytest.mark.parametrize(("column", "expected"), COLUMNS, ids=lambda value: str(getattr(value, "type", "")))
-def test_table_answers_keep_digits(tmp_path, column, expected):
+def test_load_keeps_table_digits(tmp_path, column, expected):
     for path in write_table(tmp_path, column):
         assert [problem.answer for problem in load(str(path), strict=True).problems] == expected
 
@@ -188,8 +188,9 @@ def test_table_answers_keep_digits(tmp_path, column, expected):
         (pa.array([1, None]), "missing field 'answer'"),
         (pa.array(["1", None]).dictionary_encode(), "missing field 'answer'"),
     ],
+    ids=["nan", "infinity", "null", "null in dictionary"],
 )
-def test_table_answers_without_value_are_counted(tmp_path, column, reason):
+def test_load_counts_missing_table_answers(tmp_path, column, reason):
     for path in write_table(tmp_path, column):
         assert dict(load(str(path)).skipped) == {reason: 1}
 
@@ -202,8 +203,9 @@ def test_table_answers_without_value_are_counted(tmp_path, column, reason):
         (pa.array([20_000], pa.date32()), "date"),
         (pa.array([1], pa.timestamp("ns")), "TimestampScalar|datetime|Timestamp"),
     ],
+    ids=["bool", "list", "date", "timestamp"],
 )
-def test_table_answers_of_other_types_are_refused(tmp_path, column, kind):
+def test_load_rejects_other_table_types(tmp_path, column, kind):
     for path in write_table(tmp_path, column):
         with pytest.raises(UserError, match=rf"1 x wrong type of 'answer': ({kind}), first in row 0"):
             load(str(path))
@@ -214,7 +216,7 @@ DECIMALS = st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**20
 
 @settings(max_examples=100, deadline=None)
 @given(number=DECIMALS)
-def test_random_decimals_keep_their_value_through_json(number):
+def test_load_preserves_random_json_decimals(number):
     row = json.dumps({**MATH500, "answer": "@"}).replace('"@"', str(number))
     with tempfile.TemporaryDirectory() as directory:
         path = pathlib.Path(directory) / "own.jsonl"
@@ -232,7 +234,7 @@ def test_random_decimals_keep_their_value_through_json(number):
     st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=1),
     st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1),
 )
-def test_random_columns_keep_their_value_through_parquet(decimals, singles, doubles):
+def test_load_preserves_random_parquet_columns(decimals, singles, doubles):
     with tempfile.TemporaryDirectory() as directory:
         for values, kind, back in (
             (decimals, pa.decimal128(38, 9), Decimal),
@@ -247,7 +249,7 @@ def test_random_columns_keep_their_value_through_parquet(decimals, singles, doub
             assert [back(answer) for answer in answers] == [back(value) for value in values]
 
 
-def test_parquet_and_saved_sets(tmp_path):
+def test_load_reads_parquet_and_saved_datasets(tmp_path):
     data = datasets.Dataset.from_list([MATH, {**MATH, "level": None}])
     data.to_parquet(tmp_path / "rows.parquet")
     data.save_to_disk(tmp_path / "saved")
@@ -263,37 +265,38 @@ def test_parquet_and_saved_sets(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("rows.csv", "a,b", "unknown kind of file"),
+        ("rows.csv", "a,b", "unknown file type"),
         ("rows.parquet", "no parquet", "cannot be read"),
         ("empty.jsonl", "", "has no rows"),
-        ("texts.jsonl", '"one"\n"two"\n', "has no row with fields, only values like 'one'"),
+        ("texts.jsonl", '"one"\n"two"\n', "has no JSON objects, only values such as 'one'"),
         ("latin.jsonl", b'{"problem": "gr\xf6\xdfer"}', "latin.jsonl:1: not UTF-8 .byte 0xf6"),
         ("cut.jsonl", json.dumps([MATH] * 2, indent=1)[:-1], "the array is not closed"),
-        ("other.jsonl", '{"q": 1}', "fields .'q'. are of no known source"),
+        ("other.jsonl", '{"q": 1}', "fields .'q'. match no known data set"),
         (
             "bad.jsonl",
             json.dumps({**MATH, "solution": "none"}),
             "no row is usable .1 x no boxed answer.*, first in line 1",
         ),
     ],
+    ids=lambda value: value if isinstance(value, str) and value.isascii() and len(value) < 20 else "",
 )
-def test_files_that_are_no_problem_set(tmp_path, name, text, message):
+def test_load_rejects_unusable_files(tmp_path, name, text, message):
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=message) as error:
         load(str(tmp_path / name))
     assert "\n" not in str(error.value)
 
 
-def test_a_name_that_is_nothing():
+def test_load_rejects_unknown_name():
     with pytest.raises(ValueError, match="neither a file nor a hub id; known names: math, "):
         load("maht")
 
 
-def test_a_draw_depends_on_the_seed_alone():
+def test_sample_depends_on_seed_only():
     problems = [Problem(f"{i:03d}", "p", "s", "a") for i in range(100)]
     drawn = sample(problems, 20, seed=1)
     assert drawn == sample(problems[::-1], 20, seed=1)
     assert drawn != sample(problems, 20, seed=2)
     assert len({problem.id for problem in drawn}) == 20
-    with pytest.raises(ValueError, match="101 problems asked of a set that has 100"):
+    with pytest.raises(ValueError, match="101 problems requested, but the set has 100"):
         sample(problems, 101, seed=0)

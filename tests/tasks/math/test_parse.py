@@ -1,4 +1,4 @@
-"""Practice examples in imperfect text."""
+"""Tests of the parser for synthetic examples in imperfect text."""
 
 import random
 
@@ -24,7 +24,7 @@ PROBLEM, SOLUTION = "What is 2 + 3?", r"We add: \boxed{5}."
         f"Problem: {PROBLEM}\nSolution: {SOLUTION}\n**Problem 2:** and then it st",
     ],
 )
-def test_forms_that_are_understood(text):
+def test_parse_example_accepts_variants(text):
     assert parse_example(text, TARGET) == Example(PROBLEM, SOLUTION)
 
 
@@ -44,16 +44,16 @@ def test_forms_that_are_understood(text):
         (f"Problem: {TARGET.upper()}\nSolution: {SOLUTION}", "copies the target problem"),
     ],
 )
-def test_what_is_missing_has_a_name(text, reason):
+def test_parse_example_names_missing_part(text, reason):
     assert parse_example(text, TARGET) == Rejected(reason)
 
 
-def test_short_copy_in_other_words_is_rejected():
+def test_parse_example_rejects_reworded_copy():
     text = f"Problem: What is $6 \\cdot 7$?\nSolution: {SOLUTION}"
     assert parse_example(text, r"Compute $6 \cdot 7$.") == Rejected("copies the target problem")
 
 
-def test_random_text_never_raises():
+def test_parse_example_survives_random_text():
     rng = random.Random(0)
     pieces = [
         "Problem:",
@@ -80,5 +80,5 @@ def test_random_text_never_raises():
 @pytest.mark.parametrize(
     "piece", ["Problem:", "* ", "#", "\n", "problem ", "\\boxed{", "Problem:\nSolution:\n", "  _-"]
 )
-def test_floods_are_read_in_no_time(piece):
+def test_parse_example_rejects_floods(piece):
     assert isinstance(parse_example(piece * 200_000, TARGET), Rejected)

@@ -1,4 +1,4 @@
-"""Prompts and the task as the method uses it."""
+"""Tests of the mathematics prompts and task."""
 
 import functools
 import pathlib
@@ -21,7 +21,7 @@ def task(verifier) -> Task:
     return MathTask(verifier)
 
 
-def test_zero_and_few_shot_turns_alternate():
+def test_messages_alternate_roles():
     for messages in (solver_messages, generator_messages):
         assert [m["role"] for m in messages("Q?")] == ["user"]
         assert [m["role"] for m in messages("Q?", SHOTS)] == ["user", "assistant", "user"]
@@ -29,14 +29,14 @@ def test_zero_and_few_shot_turns_alternate():
         assert "Q?" in messages("Q?")[-1]["content"]
 
 
-def test_problems_with_braces_and_percents_stay_as_they_are(task):
+def test_prompts_keep_problem_verbatim(task):
     problem = r"Find $\frac{1}{2}$ of {x} and 20\% {0} %s."
     assert problem in task.solver_prompt(problem)
     assert problem in task.generator_prompt(problem)
     assert problem in task.scorer_text(problem, SHOT)
 
 
-def test_the_form_asked_for_is_the_form_parsed(task):
+def test_parse_example_accepts_requested_form(task):
     shown = generator_messages("Q?", SHOTS)[1]["content"]
     assert task.parse_example(shown, "What is 5 + 5?") == SHOT
     asked = task.generator_prompt("What is 5 + 5?")
@@ -49,7 +49,7 @@ TEMPLATE = (
 )
 
 
-def test_a_chat_template_gives_one_bos(verifier):
+def test_solver_prompt_has_one_bos(verifier):
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(pathlib.Path(mass_jax.__file__).parent / "data/tiny")
@@ -60,7 +60,7 @@ def test_a_chat_template_gives_one_bos(verifier):
     assert tokenizer(prompt)["input_ids"].count(tokenizer.bos_token_id) == 1
 
 
-def test_verdicts_in_order_and_without_waiting(task):
+def test_verify_and_submit_agree(task):
     problems = [Problem(str(i), "p", "s", gold) for i, gold in enumerate(["42", r"\sqrt{8}", r"\frac12", "Monday"])]
     responses = [r"\boxed{42}", r"so \boxed{2\sqrt2}", r"\boxed{\frac13}", r"\boxed{"]
     right, wrong, unparsable = Verdict.RIGHT, Verdict.WRONG, Verdict.UNPARSABLE
@@ -70,7 +70,7 @@ def test_verdicts_in_order_and_without_waiting(task):
     assert task.useful(problems[0], SHOT) is None
 
 
-def test_random_responses_never_raise(task):
+def test_verify_survives_random_responses(task):
     rng = random.Random(0)
     pieces = [
         "\\boxed{",

@@ -1,4 +1,4 @@
-"""The world: what the issue of two hops and folk belief rests on."""
+"""Tests of the testbed's domain and problem sets."""
 
 import collections
 
@@ -12,13 +12,13 @@ def domain():
     return Domain.generate(seed=11)
 
 
-def test_every_class_has_four_operators_and_every_rule_eight_classes(domain):
+def test_domain_balances_classes_and_rules(domain):
     per_class = collections.Counter(operator.true_class for operator in domain.operators.values())
     assert set(per_class.values()) == {4}
     assert set(collections.Counter(domain.class_rules.values()).values()) == {8}
 
 
-def test_folk_belief_is_right_for_the_stated_share_of_each_subject(domain):
+def test_folk_class_accuracy_matches_subjects(domain):
     for subject, share in SUBJECTS.items():
         members = [operator for operator in domain.operators.values() if operator.subject == subject]
         right = sum(domain.class_rules[o.folk_class] == domain.class_rules[o.true_class] for o in members)
@@ -26,12 +26,12 @@ def test_folk_belief_is_right_for_the_stated_share_of_each_subject(domain):
         assert right == round(32 * share)
 
 
-def test_names_are_distinct_words(domain):
+def test_domain_names_are_distinct(domain):
     words = [*domain.operators, *domain.class_rules, *RULES, *SUBJECTS]
     assert len(set(words)) == len(words)
 
 
-def test_a_tenth_of_the_cells_is_held_out(domain):
+def test_cells_hold_out_a_tenth(domain):
     held_out, kept = domain.cells(held_out=True), domain.cells(held_out=False)
     assert len(held_out) + len(kept) == 160 * 100
     assert 0.09 < len(held_out) / 16_000 < 0.11
@@ -42,22 +42,24 @@ def test_values_fit_two_digits(domain):
     assert all(0 <= domain.value(*cell) <= 99 for cell in domain.cells(held_out=True))
 
 
-def test_a_saved_world_is_the_same_world(domain, tmp_path):
+def test_domain_save_load_round_trip(domain, tmp_path):
     domain.save(tmp_path / "domain.json")
     assert Domain.load(tmp_path / "domain.json") == domain
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", '{"seed": 1}', '{"seed": 1, "class_rules": {}, "operators": [{"x": 1}]}']
+    "content",
+    ["", "[]", '{"seed": 1}', '{"seed": 1, "class_rules": {}, "operators": [{"x": 1}]}'],
+    ids=["empty", "list", "missing keys", "bad operator"],
 )
-def test_a_damaged_world_is_named(content, tmp_path):
+def test_domain_load_names_damaged_file(content, tmp_path):
     path = tmp_path / "domain.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=r"domain\.json.*pretrain_tiny"):
         Domain.load(path)
 
 
-def test_splits_do_not_share_what_they_must_not(domain):
+def test_splits_are_disjoint(domain):
     train, seen, unseen = (draw_problems(domain, split, 300, seed=3) for split in Split)
     trained_on = {problem.cluster for problem in train}
     assert {problem.cluster for problem in seen} <= trained_on | set(meta_operators(domain, 3)[0])
@@ -68,23 +70,23 @@ def test_splits_do_not_share_what_they_must_not(domain):
         assert domain.is_held_out(operator, int(x), int(y))
 
 
-def test_each_subject_gives_half_its_operators(domain):
+def test_meta_operators_halve_each_subject(domain):
     seen, unseen = meta_operators(domain, seed=5)
     assert len(seen) == len(unseen) == 80
     assert set(collections.Counter(domain.operators[name].subject for name in seen).values()) == {16}
 
 
-def test_problems_depend_on_the_seed_alone(domain):
+def test_draw_problems_depends_on_seed(domain):
     assert draw_problems(domain, Split.TRAIN, 50, 1) == draw_problems(domain, Split.TRAIN, 50, 1)
     assert draw_problems(domain, Split.TRAIN, 50, 1) != draw_problems(domain, Split.TRAIN, 50, 2)
 
 
-def test_asking_for_more_problems_than_there_are_says_so(domain):
-    with pytest.raises(ValueError, match="100000 problems asked"):
+def test_draw_problems_reports_available_count(domain):
+    with pytest.raises(ValueError, match="100000 problems requested"):
         draw_problems(domain, Split.SEEN, 100_000, 0)
 
 
-def test_oracle_examples_are_right_and_of_the_same_operator(domain):
+def test_oracle_examples_match_operator(domain):
     problem = draw_problems(domain, Split.UNSEEN, 1, 0)[0]
     for example in oracle_examples(domain, problem, 6, 0):
         x, operator, y = example.problem.split()

@@ -1,4 +1,4 @@
-"""Parsing and verification on input that a model may write."""
+"""Tests of the testbed's parser and verifier."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def task():
     return OperatorTask(Domain.generate(seed=11))
 
 
-def test_a_whole_example_is_found_and_its_plan_dropped(task):
+def test_parse_example_drops_plan(task):
     assert task.parse_example("careful loda sum ; 2 zomu 8 = 1 0", TARGET) == Example("2 zomu 8", "1 0")
 
 
@@ -29,18 +29,19 @@ def test_a_whole_example_is_found_and_its_plan_dropped(task):
         "x" * 100_000,
         "careful loda sum ; 2 zomu ٨ = 1 0",
     ],
+    ids=lambda text: text[:50] or "empty",
 )
-def test_anything_else_is_rejected_with_a_reason(task, text):
+def test_parse_example_rejects_other_forms(task, text):
     parsed = task.parse_example(text, TARGET)
     assert isinstance(parsed, Rejected)
     assert "form" in parsed.reason
 
 
-def test_a_copy_of_the_target_is_rejected(task):
+def test_parse_example_rejects_copy(task):
     assert task.parse_example("careful loda sum ; 7 zomu 4 = 1 1", TARGET) == Rejected("copies the target problem")
 
 
-def test_verdicts_are_counted_apart(task):
+def test_verify_separates_verdicts(task):
     problem = Problem("p", TARGET, "1 1", "1 1")
     responses = ["1 1", "11", " 1 1 ", "1 2", "1", "1 1 1", "", "one one"]
     right, wrong, unparsable = Verdict.RIGHT, Verdict.WRONG, Verdict.UNPARSABLE

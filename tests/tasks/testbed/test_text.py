@@ -1,4 +1,4 @@
-"""Pretraining text has the measured shares, and no held-out cell."""
+"""Tests of the testbed's pretraining text."""
 
 import collections
 import itertools
@@ -20,7 +20,7 @@ def pairs(domain):
     return list(itertools.islice(pretraining_pairs(domain, seed=0), 40_000))
 
 
-def test_styles_come_in_their_shares(pairs):
+def test_pretraining_pairs_match_style_shares(pairs):
     counts = collections.Counter(completion.split()[0] for prompt, completion in pairs if prompt.startswith("practice"))
     for style, share in STYLES.items():
         assert counts[style] / 20_000 == pytest.approx(share, abs=0.015)
@@ -28,13 +28,13 @@ def test_styles_come_in_their_shares(pairs):
     assert sum(BELIEFS.values()) == pytest.approx(1)
 
 
-def test_no_held_out_cell_is_ever_written(domain, pairs):
+def test_pretraining_pairs_exclude_held_out_cells(domain, pairs):
     cells = {cell for pair in pairs for text in pair for cell in re.findall(r"(\d) ([a-z]+) (\d)", text)}
     assert len(cells) > 10_000
     assert not any(domain.is_held_out(operator, int(x), int(y)) for x, operator, y in cells)
 
 
-def test_every_written_example_parses_and_every_word_is_in_the_vocabulary(domain, pairs):
+def test_pretraining_examples_parse(domain, pairs):
     task, known = OperatorTask(domain), set(vocabulary(domain))
     for prompt, completion in pairs[:4000]:
         assert set(prompt.split()) | set(completion.split()) <= known
@@ -43,7 +43,7 @@ def test_every_written_example_parses_and_every_word_is_in_the_vocabulary(domain
             assert not hasattr(parsed, "reason"), completion
 
 
-def test_careful_examples_are_useful_and_guesses_mostly_are_not(domain, pairs):
+def test_useful_depends_on_style(domain, pairs):
     task = OperatorTask(domain)
     useful = collections.defaultdict(list)
     for prompt, completion in pairs[:8000]:

@@ -1,1 +1,1 @@
-"""Worker processes with hard limits, in which symbolic answers are compared."""
+"""Worker processes with hard resource limits that compare symbolic answers."""

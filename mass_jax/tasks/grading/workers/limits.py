@@ -1,4 +1,4 @@
-"""What a process that reads answers of a model may use: time, memory, files, processes, and no evaluator of Python."""
+"""Resource limits and a sandbox for processes that parse model output."""
 
 import ctypes
 import dataclasses
@@ -15,18 +15,21 @@ _FORBIDDEN_EVENTS = (
     "os.putenv", "subprocess.Popen", "pty.spawn", "socket.", "shutil.", "urllib.", "ftplib.", "http.", "smtplib.",
     "ctypes.dlopen", "pickle.find_class", "webbrowser.", "tempfile.", "_thread.start_new_thread",
 )  # fmt: skip
-# sympy writes products of monomials as code, from nothing but the number of variables.
+# sympy generates code for products of monomials, which depends only on the number of variables.
 _OWN_CODE = os.path.join("sympy", "polys", "monomials.py")
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Bounds on the checking of one answer.
+    """Limits on the check of one answer.
 
-    Args:
-        cpu_seconds: of computing; what decides on a loaded machine as on an idle one.
-        wall_seconds: of waiting, for a process that sleeps or is starved.
-        memory_bytes: of address space.
+    Attributes:
+        cpu_seconds: CPU time in seconds; independent of the load on the machine.
+        wall_seconds: Wall-clock time in seconds, for a process that sleeps or is not scheduled.
+        memory_bytes: Address space in bytes.
+
+    Raises:
+        ValueError: If a limit is not positive.
     """
 
     cpu_seconds: float = 2.0
@@ -36,14 +39,14 @@ class Limits:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             if not getattr(self, field.name) > 0:
-                raise ValueError(f"{field.name}={getattr(self, field.name)} allows nothing; give a positive limit")
+                raise ValueError(f"{field.name}={getattr(self, field.name)} must be positive")
 
 
 def die_with_parent(parent: int) -> None:
-    """Has the kernel kill this process when `parent` dies (Linux); elsewhere the end of a pipe has to do.
+    """Makes the kernel kill this process when `parent` dies (Linux only; elsewhere, closed pipes end the process).
 
     Args:
-        parent: process id; if it is gone already, this process exits.
+        parent: Process id of the parent; if it has already died, this process exits.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -52,7 +55,7 @@ def die_with_parent(parent: int) -> None:
 
 
 def restrain(memory_bytes: int) -> None:
-    """Bounds memory, and forbids files to grow, core dumps and (but for root) new processes; irrevocably."""
+    """Irrevocably limits memory and forbids file growth, core dumps and (except for root) new processes."""
     for name, value in (
         ("RLIMIT_AS", memory_bytes),
         ("RLIMIT_CORE", 0),
@@ -60,7 +63,7 @@ def restrain(memory_bytes: int) -> None:
         ("RLIMIT_NOFILE", 64),
         ("RLIMIT_NPROC", 0),
     ):
-        limit = getattr(resource, name, None)  # not every system has all of them
+        limit = getattr(resource, name, None)  # not available on every system
         if limit is not None:
             hard = resource.getrlimit(limit)[1]
             bounded = value if hard == resource.RLIM_INFINITY else min(value, hard)
@@ -68,21 +71,21 @@ def restrain(memory_bytes: int) -> None:
 
 
 def seal() -> None:
-    """Has the interpreter refuse evaluation of text, writing, new processes, threads and connections; irrevocably.
+    """Irrevocably makes the interpreter refuse evaluation of text, writing, new processes, threads and connections.
 
-    A second wall behind the readers, which never ask for any of it.
+    This is a second line of defense: the parsers use none of these.
     """
     sys.addaudithook(_refuse)
 
 
 def _refuse(event: str, args: tuple[Any, ...]) -> None:
     if event.startswith(_FORBIDDEN_EVENTS):
-        raise PermissionError(f"{event} is not allowed where answers are checked")
+        raise PermissionError(f"{event} is not allowed in a verifier process")
     if event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-        raise PermissionError("writing is not allowed where answers are checked")
+        raise PermissionError("writing is not allowed in a verifier process")
     if event in ("compile", "exec"):
         name = args[1] if event == "compile" else getattr(args[0], "co_filename", "<string>")
-        # Modules come from files, or are frozen into the interpreter; text to be evaluated is "<string>" or the like
+        # Modules have a file name or "<frozen ...>"; evaluated text has "<string>" or similar.
         from_text = not isinstance(name, str) or (name.startswith("<") and not name.startswith("<frozen "))
         if from_text and not sys._getframe(1).f_code.co_filename.endswith(_OWN_CODE):
-            raise PermissionError("evaluation of text is not allowed where answers are checked")
+            raise PermissionError("evaluation of text is not allowed in a verifier process")

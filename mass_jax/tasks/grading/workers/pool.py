@@ -1,6 +1,6 @@
-"""A pool of verifier processes: asynchronous, ordered, never hanging, never blocking whoever asks.
+"""Asynchronous pool of verifier processes, which bounds the time of every answer.
 
-One thread a process waits for it; nothing here forks the calling process, which may hold JAX and many threads.
+One thread per process waits for its replies. The calling process is never forked, since it may hold JAX and threads.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ from mass_jax.tasks.grading.workers.limits import Limits
 
 _TRIES = 3
 _STARTS = 20
-_START_SECONDS = 300.0  # at first: loading takes seconds, but on a starved machine minutes, and longer when tried again
+_START_SECONDS = 300.0  # for the first start, and doubled per retry: loading takes seconds, but minutes under load
 _LONGEST_START_SECONDS = 1200.0
-_GRACE_SECONDS = 30.0  # a worker that answers this long after its own limit is beyond help
+_GRACE_SECONDS = 30.0  # time past its own limit after which a worker is considered dead
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
 
 
@@ -35,17 +35,17 @@ class Pool:
     """Worker processes that compare answers. Use it as a context manager, or call `close`.
 
     Args:
-        workers: processes; they start at once, in the background.
-        limits: of one answer.
+        workers: Number of processes; they start immediately, in the background.
+        limits: Limits on the check of one answer.
 
     Raises:
-        ValueError: if `workers` is below 1.
-        ModuleNotFoundError: if math-verify is not installed.
+        ValueError: If `workers` is below 1.
+        ModuleNotFoundError: If math-verify is not installed.
     """
 
     def __init__(self, workers: int = 2, limits: Limits | None = None):
         if workers < 1:
-            raise ValueError(f"workers={workers} verifies nothing; give at least 1")
+            raise ValueError(f"workers={workers} must be at least 1")
         if importlib.util.find_spec("math_verify") is None:
             raise ModuleNotFoundError("math-verify is missing; pip install 'math-verify[antlr4-13-2]'")
         self._jobs: queue.SimpleQueue[tuple[Future[Verdict], bytes] | None] = queue.SimpleQueue()
@@ -57,30 +57,34 @@ class Pool:
             thread.start()
 
     def submit(self, gold: str, answer: str) -> "Future[Verdict]":
-        """Asks for one verdict and returns at once.
+        """Starts comparing an answer with a gold answer and returns immediately.
 
         Args:
-            gold, answer: answers alone, in LaTeX or plain.
+            gold: Gold answer in LaTeX or plain text.
+            answer: Answer in LaTeX or plain text, without the rest of the response.
 
         Returns:
-            A future; `result()` raises RuntimeError only if worker processes cannot start at all.
+            A future of the verdict; `result()` raises RuntimeError only if worker processes cannot start.
+
+        Raises:
+            RuntimeError: If the pool is closed.
         """
         future: Future[Verdict] = Future()
-        if max(len(gold), len(answer)) > MAX_ANSWER_CHARS:  # nothing that long is read, nor sent
+        if max(len(gold), len(answer)) > MAX_ANSWER_CHARS:  # too long to parse or to send
             future.set_result(grade_quickly(gold, answer) or Verdict.UNPARSABLE)
             return future
         with self._lock:
             if self._closed:
-                raise RuntimeError("the verifier pool is closed; make another")
+                raise RuntimeError("the verifier pool is closed; create a new one")
             self._jobs.put((future, wire.question(gold, answer)))
         return future
 
     def verify(self, pairs: Iterable[tuple[str, str]]) -> list[Verdict]:
-        """Verdicts on (gold, answer) pairs, in their order."""
+        """Compares (gold, answer) pairs and returns the verdicts in order."""
         return [future.result() for future in [self.submit(gold, answer) for gold, answer in pairs]]
 
     def close(self) -> None:
-        """Ends the processes; what is being checked is finished, what waits is cancelled."""
+        """Stops the processes; running checks finish, waiting ones are canceled."""
         with self._lock:
             if self._closed:
                 return
@@ -101,9 +105,9 @@ class Pool:
         self.close()
 
     def _serve(self) -> None:
-        """The life of a thread: one worker process at a time, jobs until the pool is closed."""
+        """Runs one thread: passes jobs to a worker process until the pool is closed."""
         worker = _Worker(self._limits)
-        with contextlib.suppress(OSError):  # tried again when there is a job, which then reports the error
+        with contextlib.suppress(OSError):  # retried for the first job, which then reports the error
             worker.start()
         while (job := self._jobs.get()) is not None:
             future, line = job
@@ -111,16 +115,16 @@ class Pool:
                 continue
             try:
                 future.set_result(wire.verdict(worker.answer(line)))
-            except Exception as error:  # whoever waits must hear of it; the thread goes on
+            except Exception as error:  # reported through the future; the thread continues
                 worker.stop()
                 future.set_exception(error)
         worker.stop()
 
 
 class _Worker:
-    """A worker process that is started again whenever it has died.
+    """A worker process that is restarted whenever it dies.
 
-    It has no files, no standard streams and nothing of our environment.
+    It inherits no files, no standard streams and no environment variables beyond search paths.
     """
 
     def __init__(self, limits: Limits):
@@ -153,7 +157,7 @@ class _Worker:
             os.close(replies)
 
     def stop(self) -> None:
-        """Kills the process and whatever it has started."""
+        """Kills the process and its children."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -164,10 +168,10 @@ class _Worker:
         os.close(self._replies)
 
     def answer(self, line: bytes) -> bytes:
-        """The reply to a line; a process that dies meanwhile is replaced and asked again.
+        """Returns the reply to a request line; a process that dies is replaced and the request repeated.
 
         Raises:
-            RuntimeError: if processes cannot start.
+            RuntimeError: If processes cannot start.
         """
         for _ in range(_TRIES):
             self._get_ready()
@@ -178,7 +182,7 @@ class _Worker:
         return wire.LOST
 
     def _get_ready(self) -> None:
-        """Waits until there is a process that has loaded; one that is killed before is no fault of the answer's."""
+        """Waits for a loaded process, restarting processes that are killed while loading."""
         patience = _START_SECONDS
         for _ in range(_STARTS):
             if self._process is None:
@@ -186,30 +190,30 @@ class _Worker:
             if self._ready or self._read_line(patience) == wire.READY:
                 self._ready = True
                 return
-            self._raise_if_it_gave_up()
+            self._raise_if_exited()
             self.stop()
             patience = min(2 * patience, _LONGEST_START_SECONDS)
         raise RuntimeError(
-            f"{_STARTS} verifier processes were killed while they loaded, or had not loaded within {patience:.0f} s; "
-            f"free some memory or processors"
+            f"{_STARTS} verifier processes were killed while loading or did not load within {patience:.0f} s; "
+            f"free some memory or CPUs"
         )
 
     def _ask(self, line: bytes) -> bytes | None:
-        """The reply, or None if the process has died or gives none in time."""
+        """Returns the reply, or None if the process dies or does not reply in time."""
         try:
-            os.write(self._requests, line)  # shorter than a pipe's buffer, so it neither blocks nor splits
+            os.write(self._requests, line)  # shorter than a pipe's buffer, so the write is atomic
         except BrokenPipeError:
             return None
         return self._read_line(2 * self._limits.wall_seconds + _GRACE_SECONDS)
 
-    def _raise_if_it_gave_up(self) -> None:
-        """A process that was killed may be replaced; one that ended by itself would do so again."""
+    def _raise_if_exited(self) -> None:
+        """Raises if the process exited by itself, which a restart would not fix."""
         assert self._process is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = self._process.wait(timeout=1.0)
             if code > 0:
                 command = f"{sys.executable} -c 'import {wire.WORKER}, mass_jax.tasks.grading.symbolic'"
-                raise RuntimeError(f"verifier processes end with status {code} at their start; see: {command}")
+                raise RuntimeError(f"verifier processes exit with status {code} at startup; to see why, run: {command}")
 
     def _read_line(self, seconds: float) -> bytes | None:
         deadline = time.monotonic() + seconds
@@ -223,8 +227,8 @@ class _Worker:
 
 
 def _environment() -> dict[str, str]:
-    """What a worker sees of ours: where programs and modules are, no more."""
+    """Returns the environment of a worker: search paths for programs and modules only."""
     kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    # The hash seed decides the order of sympy's sets: with it fixed, every process computes the same way.
+    # A fixed hash seed fixes the order of sympy's sets, so that all processes compute alike.
     return {**kept, "PYTHONPATH": path, "PYTHONHASHSEED": "0"}

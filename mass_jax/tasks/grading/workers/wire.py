@@ -1,4 +1,4 @@
-"""What the pool and its worker processes say to each other: one line a question, one line an answer."""
+"""Line protocol between the pool and its worker processes: one request per line, one reply per line."""
 
 import json
 import select
@@ -7,30 +7,40 @@ from mass_jax.tasks.base import Verdict
 
 WORKER = "mass_jax.tasks.grading.workers.worker"
 READY = b"ready\n"
-LOST = b"lost\n"  # the checker died again and again, of neither time nor memory
+LOST = b"lost\n"  # the checker died repeatedly, not because of the time or memory limit
 
 
 def question(gold: str, answer: str) -> bytes:
-    """A pair of answers as one line of ASCII.
+    """Encodes a pair of answers as one line of ASCII.
 
-    >>> question("1", "½")
-    b'["1", "\\\\u00bd"]\\n'
+    Example:
+        >>> question("1", "½")
+        b'["1", "\\\\u00bd"]\\n'
     """
     return json.dumps([gold, answer]).encode() + b"\n"
 
 
 def reply(verdict: Verdict) -> bytes:
-    """A verdict as a line."""
+    """Encodes a verdict as a line."""
     return verdict.value.encode() + b"\n"
 
 
 def verdict(line: bytes) -> Verdict:
-    """The verdict of a line; an answer whose checkers all died counts as beyond its limits."""
+    """Decodes a verdict; `LOST` counts as exceeding the limits."""
     return Verdict.TIMED_OUT if line == LOST else Verdict(line.decode().strip())
 
 
 def readable(descriptor: int, seconds: float) -> bool:
-    """Whether there is something to read, or the end, within a time; unlike `select`, for any number of open files."""
+    """Waits until a descriptor has data or is closed.
+
+    Args:
+        descriptor: File descriptor.
+        seconds: Timeout in seconds.
+
+    Returns:
+        Whether it is readable before the timeout.
+    """
+    # `select` would fail for descriptors of 1024 and above.
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(max(0.0, seconds) * 1000))

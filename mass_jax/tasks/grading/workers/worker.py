@@ -1,8 +1,8 @@
-"""The program of one verifier process: `python -m mass_jax.tasks.grading.workers.worker`.
+"""Program of a verifier process: `python -m mass_jax.tasks.grading.workers.worker`.
 
-It loads sympy once, then forks a checker that has no files, no evaluator and little memory. The checker reads answers;
-this process only passes bytes, measures time, and forks another checker when one has died, which takes milliseconds.
-A line in is JSON [gold, answer]; a line out is the value of a `Verdict`, or "lost" if checkers died for no known cause.
+It loads sympy once, then forks a sandboxed checker with little memory. Only the checker parses answers; this process
+forwards bytes, enforces the time limit, and forks a new checker within milliseconds when one dies. A request line is
+JSON [gold, answer]; a reply line is the value of a `Verdict`, or "lost" if checkers died for an unknown reason.
 """
 
 import gc
@@ -20,11 +20,11 @@ _OUT_OF_TIME = (signal.SIGPROF, signal.SIGXCPU)
 
 
 class Checker:
-    """A forked process that checks answers one by one.
+    """A forked process that checks answers one at a time.
 
     Args:
-        bounds: what it may use.
-        inherited: file descriptors of ours that it must not keep.
+        bounds: Limits on the check of one answer.
+        inherited: File descriptors of this process that the checker closes.
     """
 
     def __init__(self, bounds: limits.Limits, inherited: tuple[int, ...]):
@@ -42,7 +42,7 @@ class Checker:
         os.close(tell_in)
 
     def check(self, line: bytes) -> bytes | None:
-        """The reply to a line; None if the checker died of another cause than time. Afterwards it may be dead."""
+        """Returns the reply to a line, or None if the checker died for a reason other than time; sets `dead`."""
         try:
             _write(self._ask, line)
         except BrokenPipeError:
@@ -66,7 +66,7 @@ class Checker:
 
 
 def _serve(requests: int, replies: int, bounds: limits.Limits, parent: int) -> None:
-    """The life of a checker: restrained, sealed, answering lines until there are none; never returns."""
+    """Runs a checker: applies the limits, then answers lines until the pipe closes. Never returns."""
     try:
         limits.die_with_parent(parent)
         from mass_jax.tasks.grading.grade import grade
@@ -82,13 +82,13 @@ def _serve(requests: int, replies: int, bounds: limits.Limits, parent: int) -> N
                     os._exit(0)
                 buffered += chunk
             line, _, buffered = buffered.partition(b"\n")
-            signal.setitimer(signal.ITIMER_PROF, bounds.cpu_seconds)  # when it rings, the kernel ends this process
+            signal.setitimer(signal.ITIMER_PROF, bounds.cpu_seconds)  # on expiry, the kernel kills this process
             try:
                 gold, answer = json.loads(line)
                 verdict = grade(gold, answer, SYMBOLIC)
             except MemoryError:
-                verdict = Verdict.TIMED_OUT  # beyond its limits; those of time and of memory are counted together
-            except Exception:  # sympy fails in many ways on what no mathematician would write
+                verdict = Verdict.TIMED_OUT  # time and memory limits share one verdict
+            except Exception:  # sympy raises many exceptions on malformed expressions
                 verdict = Verdict.UNPARSABLE
             signal.setitimer(signal.ITIMER_PROF, 0)
             _write(replies, wire.reply(verdict))
@@ -97,20 +97,20 @@ def _serve(requests: int, replies: int, bounds: limits.Limits, parent: int) -> N
 
 
 def main() -> None:
-    """Serves lines from one pipe to another until the first ends.
+    """Serves requests from one pipe to another until the first one closes.
 
-    Arguments: file descriptors of requests and replies, the parent's process id, and limits as JSON.
+    Command-line arguments: file descriptors of requests and replies, the parent's process id, and limits as JSON.
     """
     requests, replies, parent = map(int, sys.argv[1:4])
     bounds = limits.Limits(**json.loads(sys.argv[4]))
     limits.die_with_parent(parent)
-    logging.disable()  # math-verify warns for every answer that its own timeout is off; ours is on
+    logging.disable()  # math-verify warns for every answer that its own timeout is off
     from mass_jax.tasks.grading import symbolic
 
     symbolic.warm_up()
     symbolic.close_evaluator()
     gc.collect()
-    gc.freeze()  # pages of what is loaded stay shared with every checker
+    gc.freeze()  # keeps the pages of loaded modules shared with the checkers
     checker = Checker(bounds, (requests, replies))
     _write(replies, wire.READY)
     with os.fdopen(requests, "rb") as lines:
@@ -123,7 +123,7 @@ def main() -> None:
                 if reply is not None:
                     break
             _write(replies, reply or wire.LOST)
-            if checker.dead:  # fork the next one now, not when somebody waits for it
+            if checker.dead:  # fork the next one before a request waits for it
                 checker = Checker(bounds, (requests, replies))
     checker.close()
 

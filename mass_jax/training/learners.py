@@ -1,0 +1,48 @@
+"""Builds the learners of meta-training and of the Solver GRPO baseline from a `Config`."""
+
+from mass_jax.config import Config
+from mass_jax.llama import Llama
+from mass_jax.method import meta_step, objective, policy_gradient, solver_grpo
+from mass_jax.method.adapt import LoraLoop
+from mass_jax.method.models import Solver
+
+
+def mass_learner(
+    config: Config, loop: LoraLoop, scorer: Llama, outer: str, control: str | None = None
+) -> meta_step.Learner:
+    """Returns the learner of MASS.
+
+    Args:
+        config: the settings.
+        loop: inner loop, with the solver and the adjoint.
+        scorer: the scorer's trunk.
+        outer: outer loss, "gold" or "verifier".
+        control: None, "shuffled" (rewards permuted within each problem) or "unrewarded" (no reward for the generator).
+    """
+    decay = config.steps - config.warmup_steps if config.lr_schedule == "linear" else None
+    return meta_step.Learner(
+        loop=loop,
+        scorer=scorer,
+        objective=objective.GeneratorObjective(
+            surrogate(config, loop.solver),
+            gold=outer == "gold",
+            gamma=config.gamma,
+            reward_examples=control != "unrewarded",
+        ),
+        policy_optimizer=meta_step.outer_optimizer(config.generator_lr, config.grad_clip, decay),
+        scorer_optimizer=meta_step.outer_optimizer(config.scorer_lr, config.grad_clip),
+        warmup_steps=config.warmup_steps,
+        shuffle_rewards=control == "shuffled",
+    )
+
+
+def grpo_learner(config: Config, solver: Solver) -> solver_grpo.SolverGrpo:
+    """Returns the learner of the Solver GRPO baseline, whose learning rate is constant because that works better."""
+    optimizer = meta_step.outer_optimizer(config.solver_grpo_lr, config.grad_clip)
+    return solver_grpo.SolverGrpo(surrogate(config, solver), optimizer)
+
+
+def surrogate(config: Config, solver: Solver) -> objective.Surrogate:
+    """Returns the clipped surrogate loss that both learners use."""
+    level: policy_gradient.RatioLevel = "token" if config.ratio_level == "token" else "sequence"
+    return objective.Surrogate(solver, config.clip_ratio, config.advantage_eps, level)
