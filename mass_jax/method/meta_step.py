@@ -5,7 +5,7 @@ Shape suffixes: N problems, M examples per problem, J solutions per problem, T t
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +85,7 @@ class TaskBatch(NamedTuple):
     scorer_texts: Text
     generated: Rollout
     solutions: Rollout
-    right_NJ: jax.Array
+    right_NJ: Any
     adapters: Adapter
 
 
