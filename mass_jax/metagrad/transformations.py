@@ -1,5 +1,6 @@
 """Conversion of optimizers to optax transformations, and one step of them."""
 
+import copy
 import functools
 import re
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def as_transformation(optimizer: Any) -> optax.GradientTransformation | None:
     if isinstance(optimizer, type):
         raise UserError(f"optimizer={optimizer.__name__} is a class; {_ADVICE}")
     if callable(getattr(optimizer, "gradient_transformation", None)):
-        return optimizer.gradient_transformation()
+        return _with_wide_accumulators(optimizer).gradient_transformation()
     pair = (getattr(optimizer, "init", None), getattr(optimizer, "update", None))
     if isinstance(optimizer, tuple | list) and len(optimizer) == 2:
         pair = (optimizer[0], optimizer[1])
@@ -57,6 +58,15 @@ def as_transformation(optimizer: Any) -> optax.GradientTransformation | None:
     if not callable(optimizer):
         raise UserError(f"optimizer={optimizer!r} is not an optimizer; {_ADVICE}")
     return None
+
+
+def _with_wide_accumulators(optimizer: Any) -> Any:
+    """Returns `optax.MultiSteps` with float64 accumulators under `jax.enable_x64`; its default is float32."""
+    if not isinstance(optimizer, optax.MultiSteps) or not jax.config.jax_enable_x64:
+        return optimizer
+    wide = copy.copy(optimizer)
+    wide._accumulator_dtype = jnp.promote_types(wide._accumulator_dtype, jnp.float64)
+    return wide
 
 
 def build(optimizer: Any, meta: Any) -> optax.GradientTransformation:

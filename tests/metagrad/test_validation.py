@@ -120,3 +120,16 @@ def test_meta_outside_gradient_is_unused():
 def test_meta_used_by_optimizer_is_accepted():
     assert unused(jnp.float32(0.1), optimizer=lambda meta: optax.sgd(meta["extra"])).meta["extra"] != 0
     assert gradient(meta={"scale": jnp.zeros(3), "decay": jnp.float32(0.0)}).meta["decay"] != 0
+
+
+def test_multi_steps_accumulates_in_float64(x64):
+    """The meta-gradient through accumulated gradients agrees with a central difference to 1e-8."""
+    inner_loss = mg.WeightedLoss(lambda params, batch: jnp.sin(params * batch) ** 2)
+    batch, weights, step = jnp.array([0.3, 1.1, 0.7]), jnp.ones(3), 1e-5
+
+    def run(weights):
+        args = (inner_loss, lambda params, batch: (params - batch) ** 2, jnp.float64(0.9), weights, batch, 0.2)
+        return mg.meta_gradient(*args, optimizer=optax.MultiSteps(optax.sgd(0.1, momentum=0.9), 2), num_steps=4)
+
+    difference = (run(weights.at[1].add(step)).value - run(weights.at[1].add(-step)).value) / (2 * step)
+    assert abs(run(weights).meta[1] - difference) < 1e-8
