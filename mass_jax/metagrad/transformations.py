@@ -65,7 +65,7 @@ def _with_wide_accumulators(optimizer: Any) -> Any:
     if not isinstance(optimizer, optax.MultiSteps) or not jax.config.jax_enable_x64:
         return optimizer
     wide = copy.copy(optimizer)
-    wide._accumulator_dtype = jnp.promote_types(wide._accumulator_dtype, jnp.float64)
+    wide._accumulator_dtype = jnp.float64
     return wide
 
 
