@@ -51,7 +51,7 @@ def test_support_equals_measured_table(name):
             mg.make_optimizer(name, 1e-2)
 
 
-PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "optimizers.md").read_text().splitlines()
+PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "reference" / "optimizers.md").read_text().splitlines()
 
 
 def _line(row):

@@ -44,7 +44,7 @@ SPELLINGS = {
     "array with a last comma": json.dumps(ROWS).removesuffix("]").encode() + b",]",
     "indented objects": "\n".join(json.dumps(row, indent=2) for row in ROWS).encode(),
     "one line": " ".join(map(json.dumps, ROWS)).encode(),
-    "gzip": gzip.compress(LINES.encode()),
+    "gzip": gzip.compress(LINES.encode(), mtime=0),
 }
 
 
@@ -93,7 +93,7 @@ def test_scan_reports_damaged_lines(path, reason):
         (b'[\n{"a": 1},\n{"a": "x', ":3: not JSON .the text ends inside a value"),
         (b"\xff\xd8\xff\xe0 a picture", ":1: not UTF-8 .byte 0xff"),
         ('{"a": 1}\n{"a": 2}'.encode("utf-16")[:-1], ":2: not UTF-16 .truncated data"),
-        (gzip.compress(LINES.encode() * 99)[:-9], "is a damaged gzip file"),
+        (gzip.compress(LINES.encode() * 99, mtime=0)[:-9], "is a damaged gzip file"),
         (b"PK\x03\x04\x14\x00", "is a zip archive; unpack it"),
         (b"PAR1\x15\x04", "is a Parquet file; name it .parquet"),
         (b"[" * 100_000, ":1: nested too deeply"),
