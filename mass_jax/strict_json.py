@@ -80,7 +80,8 @@ def _reason(text: str, position: int, message: str) -> str:
         return "not JSON (the text ends inside a value)" if text.strip(BLANK) else "not JSON (empty)"
     if rest == "'":
         return "not JSON (single quotes in place of double quotes)"
-    if text[:position].rstrip(BLANK).endswith(",") and rest in "}]":
+    # Python 3.13 places this error at the comma, earlier versions after it.
+    if message.startswith("Illegal trailing comma") or (text[:position].rstrip(BLANK).endswith(",") and rest in "}]"):
         return "not JSON (a comma before the closing bracket)"
     return f"not JSON ({message.removesuffix(' at')})"
 

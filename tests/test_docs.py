@@ -6,6 +6,8 @@ import re
 import jax
 import pytest
 
+from mass_jax.tasks.registry import CATALOGUE
+
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(p for p in DOCS.rglob("*.md") if not p.is_relative_to(DOCS / "results"))
@@ -18,6 +20,16 @@ def page_id(path: pathlib.Path) -> str:
 WITH_CODE = [page for page in PAGES if "```python" in page.read_text(encoding="utf-8")]
 
 
+@pytest.fixture
+def catalogue():
+    """Restores the catalogue of tasks, in which a page registers its own."""
+    before = dict(CATALOGUE)
+    yield
+    CATALOGUE.clear()
+    CATALOGUE.update(before)
+
+
+@pytest.mark.usefixtures("catalogue")
 @pytest.mark.parametrize("page", WITH_CODE, ids=page_id)
 def test_python_examples_run_in_order(page, capsys, monkeypatch, tmp_path):
     """The blocks of a page share one namespace, as a reader would paste them."""

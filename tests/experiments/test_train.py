@@ -123,9 +123,9 @@ def test_train_rejects_workdir_with_other_settings(uninterrupted, environment):
     assert "choose another --workdir" in done.stderr
 
 
-def test_train_rejects_workdir_in_use(tmp_path):
+def test_train_rejects_workdir_in_use(tmp_path, environment):
     with lock_workdir(tmp_path):
-        done = run(*SMALL, f"--workdir={tmp_path}")
+        done = run(*SMALL, f"--workdir={tmp_path}", env=environment)
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
         assert f"--workdir={tmp_path} is in use by process {os.getpid()} on" in done.stderr
@@ -155,7 +155,7 @@ def test_train_falls_back_from_corrupt_checkpoint(uninterrupted, environment, tm
         (["--adjoint=mixd"], "--adjoint='mixd' is unknown; did you mean 'mixed'?"),
         (["--inner_steps=two"], "--inner_steps=two"),
         (["--seeds=0,x"], "must be a list of int"),
-        (["--num_test_examples=2000"], "is more than --num_train_problems=1000"),
+        (["--num_test_examples=2000"], "exceeds --num_train_problems=1000"),
         (["tiny"], "unexpected argument 'tiny'"),
         ([], "--workdir is missing"),
     ],
