@@ -62,7 +62,7 @@ def as_transformation(optimizer: Any) -> optax.GradientTransformation | None:
 
 def _with_wide_accumulators(optimizer: Any) -> Any:
     """Returns `optax.MultiSteps` with float64 accumulators under `jax.enable_x64`; its default is float32."""
-    if not isinstance(optimizer, optax.MultiSteps) or not jax.config.jax_enable_x64:
+    if not isinstance(optimizer, optax.MultiSteps) or jax.dtypes.canonicalize_dtype(float) != jnp.float64:
         return optimizer
     wide = copy.copy(optimizer)
     wide._accumulator_dtype = jnp.float64
