@@ -31,22 +31,6 @@ def test_every_link_leads_somewhere(target):
     assert (ROOT / target).exists()
 
 
-@pytest.mark.parametrize(
-    "name", sorted(set(re.findall(r"`(?:mass_jax\.)?((?:method|metagrad|train)\.(?!py`)[\w.]+)`", README)))
-)
-def test_every_function_named_exists(name):
-    parts = name.split(".")
-    source = None
-    for depth in range(len(parts), 0, -1):
-        stem = ROOT / "mass_jax" / "/".join(parts[:depth])
-        source = next((p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()), None)
-        if source:
-            rest = parts[depth:]
-            break
-    assert source is not None
-    assert all(re.search(rf"\b{word}\b", source.read_text(encoding="utf-8")) for word in rest)
-
-
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
 def test_python_examples_run(code, capsys):
     with jax.numpy_dtype_promotion("standard"):  # optax's Adam needs it
