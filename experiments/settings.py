@@ -6,6 +6,7 @@ import errno
 import importlib
 import logging as std_logging
 import os
+import pathlib
 import pkgutil
 import sys
 from collections.abc import Callable, Sequence
@@ -170,7 +171,7 @@ def run(main: Any, parser: Callable[[Sequence[str]], list[str]] = parse) -> None
         main: Function of the positional arguments.
         parser: `parse`, or `parse_flags` for a command with positional arguments.
     """
-    logging.get_absl_handler().addFilter(_is_own_or_warning)
+    logging.get_absl_handler().addFilter(_drop_library_chatter)
 
     def command(arguments: list[str]) -> None:
         try:
@@ -182,6 +183,7 @@ def run(main: Any, parser: Callable[[Sequence[str]], list[str]] = parse) -> None
         app.run(command, flags_parser=parser)
 
 
-def _is_own_or_warning(record: std_logging.LogRecord) -> bool:
-    """Drops the informational messages of orbax, about a page for every save."""
-    return "orbax" not in record.pathname or record.levelno >= std_logging.WARNING
+def _drop_library_chatter(record: std_logging.LogRecord) -> bool:
+    """Drops informational messages of libraries: a page per save from orbax, and from JAX every absent backend."""
+    libraries = {"orbax", "jax"}.intersection(pathlib.Path(record.pathname).parts)
+    return record.levelno >= std_logging.WARNING or not libraries
