@@ -16,7 +16,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_num_cpu_devices", 8)  # for the sharding tests; the others use the first device
 
 # Doctests that join the smoke tier; other tests are marked where they are defined.
-SMOKE_DOCTESTS = ("mass_jax/metagrad/", "mass_jax/config.py", "mass_jax/lazy.py", "mass_jax/__init__.py")
+SMOKE_DOCTESTS = ("mass_jax/metagrad/", "mass_jax/config/", "mass_jax/lazy.py", "mass_jax/__init__.py")
 
 
 CACHE_PREFIX = "mass_jax_compiled_"

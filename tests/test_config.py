@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from mass_jax.config import METHODS, Config, nearest
+from mass_jax.config import Config, nearest
+from mass_jax.rows import METHODS
 
 
 @pytest.mark.parametrize(

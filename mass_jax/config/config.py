@@ -1,0 +1,119 @@
+"""Configuration of a run: one frozen dataclass, whose fields are also flags of the commands in `experiments/`."""
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+from mass_jax import strict_json
+from mass_jax.config.fields import check
+from mass_jax.config.inner import InnerSettings
+from mass_jax.config.outer import OuterSettings
+from mass_jax.config.runtime import RuntimeSettings
+from mass_jax.config.sampling import SamplingSettings
+from mass_jax.config.task import TaskSettings
+from mass_jax.errors import UserError
+from mass_jax.rows import METHODS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(RuntimeSettings, OuterSettings, SamplingSettings, InnerSettings, TaskSettings):
+    """Settings of meta-training and evaluation.
+
+    Each field's `metadata["help"]` describes it.
+
+    Raises:
+        ValueError: If a value is unknown or contradicts another; the one-line message names the flag, the value and
+            the fix.
+
+    >>> Config(outer="golden")
+    Traceback (most recent call last):
+    ...
+    ValueError: --outer='golden' is unknown; did you mean 'gold'? Known: both, gold, verifier
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check(field, getattr(self, field.name))
+        if self.warmup_steps >= self.steps:
+            raise ValueError(
+                f"--warmup_steps={self.warmup_steps} leaves no steps of --steps={self.steps} to train the generator; "
+                f"set --warmup_steps below --steps"
+            )
+        if self.num_test_examples > self.num_train_problems:
+            raise ValueError(
+                f"--num_test_examples={self.num_test_examples} exceeds --num_train_problems="
+                f"{self.num_train_problems}, from which TTT samples them; raise --num_train_problems"
+            )
+        excluded = {"gold": "mass", "verifier": "mass_gold"}.get(self.outer)
+        if excluded in self.methods and self.methods != METHODS:
+            raise ValueError(f"--methods names {excluded!r}, which --outer={self.outer} excludes; use --outer=both")
+        if "majority" in self.methods and not {"base", "tt_ss"} <= {*self.methods}:
+            raise ValueError(
+                "--methods names 'majority', whose number of votes matches the cost of tt_ss; add base and tt_ss"
+            )
+        if self.controls and "mass" not in self.chosen_methods:
+            raise ValueError("--controls are variants of 'mass'; add it to --methods with --outer=verifier or both")
+
+    @property
+    def chosen_methods(self) -> tuple[str, ...]:
+        """Rows of the results table: `methods` without the one that `outer` excludes."""
+        excluded = {"gold": "mass", "verifier": "mass_gold"}.get(self.outer)
+        return tuple(name for name in self.methods if name != excluded)
+
+    @property
+    def num_solver_attempts(self) -> int:
+        """Number of attempts per problem of Solver GRPO; matches the sampling budget of MASS."""
+        return self.num_examples + self.num_attempts
+
+    def located(self) -> "Config":
+        """Returns the settings with existing local paths made absolute, which makes them valid anywhere.
+
+        Names are unchanged: the embedded model, hub ids, and data sets of tasks other than math.
+
+        >>> Config(model="tiny").located().model
+        'tiny'
+        """
+        paths = {name: expand_user(getattr(self, name)) for name in ("model", "train_data", "eval_data")}
+        found: dict[str, Any] = {
+            name: os.path.realpath(path) if os.path.exists(path) else path
+            for name, path in paths.items()
+            if (path != "tiny" if name == "model" else self.task == "math")
+        }
+        return dataclasses.replace(self, **found)
+
+    def to_json(self) -> str:
+        """Returns the settings as a JSON object, one setting per line."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Config":
+        """Parses settings written by `to_json`.
+
+        Raises:
+            ValueError, TypeError: If the text is not a JSON object of valid settings; the message is one line.
+
+        >>> Config.from_json(Config(seeds=(1, 2)).to_json()).seeds
+        (1, 2)
+        """
+        read = strict_json.loads(text)
+        if not isinstance(read, dict):
+            raise UserError(f"expected an object of settings, got {strict_json.kind(read)}")
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in read.items()}
+        return cls(**settings)
+
+
+def expand_user(path: str) -> str:
+    """Expands `~` and `~user` at the start of a path.
+
+    Raises:
+        ValueError: If the user or the home directory does not exist.
+
+    >>> expand_user("runs/~tiny")
+    'runs/~tiny'
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        user = expanded.partition("/")[0]
+        raise ValueError(f"{path!r}: {user!r} names no home directory; write './{path}' for a path with this name")
+    return expanded

@@ -1,0 +1,46 @@
+"""Settings of the outer loop (paper, sections 2.2 and 2.3): rewards, the generator and the scorer."""
+
+import dataclasses
+
+from mass_jax.config.fields import setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OuterSettings:
+    """Settings of the outer loop (paper, sections 2.2 and 2.3): rewards, the generator and the scorer."""
+
+    outer: str = setting(
+        "both",
+        "Outer loss: gold solutions (trains mass_gold), verified attempts (trains mass), or both, one after the other.",
+        choices=("gold", "verifier", "both"),
+    )
+    steps: int = setting(120, "Number of meta-training steps, warm-up included.", minimum=1)
+    warmup_steps: int = setting(20, "Number of first steps that update only the scorer.", minimum=0)
+    tasks_per_step: int = setting(16, "Number of problems per meta-training step.", minimum=1)
+    generator: str = setting(
+        "full",
+        "Trained parameters of the generator: all of the model, or a LoRA adapter on a frozen model.",
+        choices=("full", "lora"),
+    )
+    generator_lora_rank: int = setting(16, "Rank of the generator's LoRA adapter for --generator=lora.", minimum=1)
+    generator_lr: float = setting(3e-4, "Learning rate of the generator's Adam optimizer.", minimum=0)
+    lr_schedule: str = setting(
+        "linear",
+        "Learning rate of the generator after the warm-up: linear decay to 0, or constant.",
+        choices=("linear", "constant"),
+    )
+    gamma: float = setting(0.1, "Weight of L_solve in the generator's loss L_aux + gamma * L_solve.", minimum=0)
+    clip_ratio: float = setting(
+        0.2, "Clip range of the policy ratio: it is clipped to 1 - clip_ratio .. 1 + clip_ratio.", minimum=0
+    )
+    ratio_level: str = setting(
+        "sequence", "Unit of the policy ratio: whole completions or single tokens.", choices=("sequence", "token")
+    )
+    advantage_eps: float = setting(
+        0.01, "Constant added to the standard deviation of rewards that advantages are divided by.", minimum=0
+    )
+    grad_clip: float = setting(1.0, "Maximum global norm of outer gradients; larger ones are scaled down.", minimum=0)
+    scorer_lr: float = setting(3e-3, "Learning rate of the scorer's Adam optimizer.", minimum=0)
+    scorer_layers: int = setting(1, "Number of transformer blocks in the scorer's trunk.", minimum=1)
+    scorer_width: int = setting(32, "Hidden size of the scorer's trunk.", minimum=8)
+    solver_grpo_lr: float = setting(1e-3, "Learning rate of the Adam optimizer of the Solver GRPO baseline.", minimum=0)

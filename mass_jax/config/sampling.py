@@ -1,0 +1,27 @@
+"""Settings of sampling: counts, temperature and lengths."""
+
+import dataclasses
+
+from mass_jax.config.fields import setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """Settings of sampling: counts, temperature and lengths."""
+
+    num_examples: int = setting(12, "Number of synthetic examples m generated per problem in meta-training.", minimum=2)
+    num_test_examples: int = setting(6, "Number of synthetic examples generated per problem at test time.", minimum=1)
+    num_attempts: int = setting(
+        6, "Number of attempts k that the adapted model samples per problem for --outer=verifier.", minimum=1
+    )
+    temperature: float = setting(
+        1.0, "Sampling temperature of examples and attempts; answers at test time are greedy.", minimum=0
+    )
+    max_prompt_tokens: int = setting(
+        8, "Maximum length of a problem's prompt, in tokens; a longer prompt is an error.", minimum=1
+    )
+    max_generator_prompt_tokens: int = setting(
+        8, "Maximum length of the generator's prompt, in tokens; a longer prompt is an error.", minimum=1
+    )
+    max_example_tokens: int = setting(12, "Maximum length of a generated example, in tokens.", minimum=1)
+    max_answer_tokens: int = setting(4, "Maximum length of a generated answer, in tokens.", minimum=1)
