@@ -1,7 +1,7 @@
 """Stress-tests test-time adaptation with injected examples and killed processes.
 
-    python -m experiments.chaos_solve inject --model=tiny --out=docs/results/audit    (about 10 minutes)
-    python -m experiments.chaos_solve kill --model=tiny --out=docs/results/audit      (about half an hour)
+    python -m experiments.stress.chaos_solve inject --model=tiny --out=docs/results/audit    (about 10 minutes)
+    python -m experiments.stress.chaos_solve kill --model=tiny --out=docs/results/audit      (about half an hour)
 
 `inject` answers 1,000 questions, a tenth of them with hostile or useless examples in place of the model's, and counts
 how many are caught by the intended gate; then a new process replays 50 random updates. `kill` ends a solve run by
