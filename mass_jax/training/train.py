@@ -22,10 +22,11 @@ from mass_jax.method.signal import SignalWatch
 from mass_jax.method.text import Rollout
 from mass_jax.runtime.metrics import read_metrics
 from mass_jax.tasks.base import Problem
-from mass_jax.training import learners, rollout
+from mass_jax.training import learners
 from mass_jax.training.compiling import announce
 from mass_jax.training.components import Components
 from mass_jax.training.example_metrics import cut_off_shares, example_metrics
+from mass_jax.training.rollout import Rollouts, adapt_jit, scores_jit
 from mass_jax.types import Params, PyTree
 
 OneStep = Callable[[int, Any], tuple[Any, dict[str, float]]]
@@ -95,7 +96,8 @@ def train_mass(
         NotFinite: too many updates in a row were not finite.
     """
     config = components.config
-    learner = learners.mass_learner(config, components.loop, components.scorer, outer, control)
+    rollouts = components.rollouts
+    learner = learners.mass_learner(config, rollouts.loop, components.scorer, outer, control)
     key = jax.random.key(seed)
     start = components.fresh_weights(jax.random.fold_in(key, 1))
     state = meta_step.init_state(jax.random.fold_in(key, 2), learner, start.policy)
@@ -105,22 +107,23 @@ def train_mass(
     def one_step(i: int, state: meta_step.MetaState) -> tuple[meta_step.MetaState, dict[str, float]]:
         step_key = jax.random.fold_in(jax.random.fold_in(key, 3), i)
         tasks = [problems[j] for j in draws(i)]
-        batch, practice, sampled = collect(components, learner, state, start.base, tasks, step_key, stop)
+        batch, practice, sampled = collect(rollouts, config, learner, state, start.base, tasks, step_key, stop)
         announce(f"the meta-step of {label}")
         state, output = meta_step_jit(learner, state, start.base, batch, jax.random.fold_in(step_key, 0))
         check_finite(state.policy_opt_state, state.scorer_opt_state, limit=config.max_skipped_steps)
         metrics = to_floats(output.metrics)
         if learner.objective.gold:
             del metrics["right_rate"]  # always 1 for gold solutions
-        metrics |= example_metrics(components, tasks, practice, output)
-        return state, metrics | cut_off_shares(components, tasks, sampled)
+        metrics |= example_metrics(rollouts, tasks, practice, output)
+        return state, metrics | cut_off_shares(rollouts, tasks, sampled)
 
-    state = run_steps(label, workdir, components.feed.place(state), one_step, config, stop)
+    state = run_steps(label, workdir, rollouts.feed.place(state), one_step, config, stop)
     return Trained(Weights(start.base, state.policy), state.scorer)
 
 
 def collect(
-    components: Components,
+    rollouts: Rollouts,
+    config: Config,
     learner: meta_step.Learner,
     state: meta_step.MetaState,
     base: Params,
@@ -131,7 +134,8 @@ def collect(
     """Samples one step's batch: synthetic examples, and the solutions of the outer loss.
 
     Args:
-        components: the components of the run.
+        rollouts: samples and adapts.
+        config: numbers of examples and attempts.
         learner: decides between gold solutions and attempts.
         state: current state of the generator and the scorer.
         base: frozen parameters.
@@ -144,24 +148,24 @@ def collect(
 
     Source: step (1) of the paper's section 2.3.
     """
-    config, feed, weights = components.config, components.feed, Weights(base, state.policy)
+    feed, weights = rollouts.feed, Weights(base, state.policy)
     count, own = len(tasks), feed.mine(tasks)
     write_keys_N, adapter_keys_N, attempt_keys_N = (
         jax.random.split(jax.random.fold_in(key, i), count) for i in (1, 2, 3)
     )
-    practice, written = rollout.write_examples(components, weights, own, write_keys_N, config.num_examples)
+    practice, written = rollouts.write_examples(weights, own, write_keys_N, config.num_examples)
     sampled = {"examples": written}
     stop.poll()
     examples, texts, generated = feed.put((practice.examples, practice.scorer_texts, written), count)
     adapters = feed.place(learner.loop.init_adapters(adapter_keys_N))
     if learner.objective.gold:
-        solutions, right_NJ = components.dialogue.gold(own), np.ones((len(own), 1), np.float32)
+        solutions, right_NJ = rollouts.dialogue.gold(own), np.ones((len(own), 1), np.float32)
     else:
         announce(f"scores and adaptation of examples {examples.tokens_BT.shape}")
-        scores_NM = rollout.scores_jit(learner.scorer, state.scorer, texts)
-        adapted = rollout.adapt_jit(learner.loop, weights, adapters, scores_NM, examples)
-        solutions, right_NJ, _ = rollout.attempt(
-            components, weights, adapted, own, attempt_keys_N, config.num_attempts, config.temperature
+        scores_NM = scores_jit(learner.scorer, state.scorer, texts)
+        adapted = adapt_jit(learner.loop, weights, adapters, scores_NM, examples)
+        solutions, right_NJ, _ = rollouts.attempt(
+            weights, adapted, own, attempt_keys_N, config.num_attempts, config.temperature
         )
         sampled["attempts"] = solutions
     stop.poll()
@@ -185,8 +189,8 @@ def train_solver_grpo(
         runtime.Interrupted: a stop was requested; the state is saved.
         NotFinite: too many updates in a row were not finite.
     """
-    config, feed, key = components.config, components.feed, jax.random.key(seed)
-    learner = learners.grpo_learner(config, components.solver)
+    config, rollouts, key = components.config, components.rollouts, jax.random.key(seed)
+    learner = learners.grpo_learner(config, rollouts.solver)
     start = components.fresh_weights(jax.random.fold_in(key, 1))
     state = solver_grpo.init_state(learner, start.policy)
     draws = task_order(len(problems), config.tasks_per_step, seed)
@@ -195,18 +199,18 @@ def train_solver_grpo(
         tasks = [problems[j] for j in draws(i)]
         keys_N = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 3), i), len(tasks))
         weights = Weights(start.base, state.policy)
-        own = feed.mine(tasks)
-        attempts, right_NM, _ = rollout.attempt(
-            components, weights, None, own, keys_N, config.num_solver_attempts, config.temperature
+        own = rollouts.feed.mine(tasks)
+        attempts, right_NM, _ = rollouts.attempt(
+            weights, None, own, keys_N, config.num_solver_attempts, config.temperature
         )
-        attempts, right_NM = feed.put((attempts, right_NM), len(tasks))
+        attempts, right_NM = rollouts.feed.put((attempts, right_NM), len(tasks))
         stop.poll()
         announce("the step of solver_grpo")
         state, metrics = _grpo_step(learner, state, start.base, attempts, right_NM)
         check_finite(state.policy_opt_state, limit=config.max_skipped_steps)
         return state, to_floats(metrics)
 
-    state = run_steps("solver_grpo", workdir, feed.place(state), one_step, config, stop)
+    state = run_steps("solver_grpo", workdir, rollouts.feed.place(state), one_step, config, stop)
     return Weights(start.base, state.policy)
 
 
