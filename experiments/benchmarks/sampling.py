@@ -107,7 +107,7 @@ def _sampling_cases(
     config: LlamaConfig, params: Any, adapter: Any, prompt_T: np.ndarray, new: int, samples: int
 ) -> Cases:
     model, unstacked = Llama(config), sampling.unstack(params)
-    tasks = jax.tree.map(lambda leaf: jnp.stack([leaf] * samples), adapter)
+    tasks = lora.stack([adapter] * samples)
 
     def sampler(prompts: int, each: int, adapters: Any) -> Callable[[], Any]:
         # Parameters are arguments, since as a closure they would become constants of the program.

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from mass_jax.llama import attention, lora
 from mass_jax.llama.model import LORA, ROWS, Block, Llama
 from mass_jax.llama.precision import wide
-from mass_jax.types import Adapter, Params
+from mass_jax.types import Adapter, Params, PyTree
 
 
 class LayerCache(NamedTuple):
@@ -67,7 +67,7 @@ def unstack_adapter(adapter: Adapter | None, layers: int) -> list[dict[str, Any]
     """Splits an adapter by layer.
 
     Args:
-        adapter: None, one adapter for all prompts [L, ...], or one per prompt [N, L, ...].
+        adapter: None, a shared adapter for all prompts, or a batched one with an adapter per prompt.
         layers: L.
 
     Returns:
@@ -75,10 +75,10 @@ def unstack_adapter(adapter: Adapter | None, layers: int) -> list[dict[str, Any]
     """
     if adapter is None:
         return [{}] * layers
-    batched = lora.is_batched(adapter)
+    whole = lora.folded(lora.checked(adapter))
 
-    def part(i: int) -> Adapter:
-        return jax.tree.map(lambda leaf: leaf[:, i] if batched else leaf[i], adapter["layers"])
+    def part(i: int) -> PyTree:
+        return jax.tree.map(lambda leaf: leaf[:, i] if whole.batched else leaf[i], whole.leaves["layers"])
 
     return [{LORA: part(i)} for i in range(layers)]
 

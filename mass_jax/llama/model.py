@@ -216,7 +216,7 @@ class Embedding(nn.Module):
 class Llama(nn.Module):
     """Decoder-only transformer (Touvron et al. 2023).
 
-    `apply` takes {"params": params}, and {"lora": adapter} beside it for a low-rank adapter (see `lora.variables`).
+    `apply` takes {"params": params}, and for a low-rank adapter also its matrices as "lora" (see `lora.variables`).
     Texts are right-padded and have positions 0 to T - 1; `mask_BT` is true at real tokens.
 
     Attributes:

@@ -20,19 +20,23 @@ from mass_jax.types import Adapter
 _WEIGHTS = "adapter_model.safetensors"
 
 
-def save(path: str | pathlib.Path, adapter: Adapter, *, alpha: float | None = None, rslora: bool = False) -> None:
+def save(path: str | pathlib.Path, adapter: Adapter, *, rslora: bool = False) -> None:
     """Writes adapter_config.json and adapter_model.safetensors, which `peft.PeftModel.from_pretrained` loads.
 
     Args:
         path: directory, created if it does not exist.
-        adapter: the trained leaves, before `lora.scaled`.
-        alpha: the factor on A B is alpha / rank (rsLoRA: alpha / sqrt(rank)); None is a factor of 1.
-        rslora: whether to divide by sqrt(rank).
+        adapter: a shared adapter. Its scale is written as `lora_alpha`, scale * rank (rsLoRA: scale * sqrt(rank)).
+        rslora: whether the factor on A B is alpha / sqrt(rank) instead of alpha / rank.
 
     Raises:
         UserError: the projections differ in rank.
+        ValueError: the adapter is batched.
     """
-    pairs = {name: pair for parent in adapter["layers"].values() for name, pair in parent.items()}
+    pairs = {
+        name: pair
+        for parent in lora.checked(adapter, batched=False).leaves["layers"].values()
+        for name, pair in parent.items()
+    }
     ranks = sorted({pair["a"].shape[-1] for pair in pairs.values()})
     if len(ranks) > 1:
         raise UserError(f"the adapter has ranks {ranks}: use the same rank for all projections")
@@ -42,7 +46,7 @@ def save(path: str | pathlib.Path, adapter: Adapter, *, alpha: float | None = No
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": None,
         "r": rank,
-        "lora_alpha": (math.sqrt(rank) if rslora else rank) if alpha is None else alpha,
+        "lora_alpha": _alpha(adapter.scale, rank, rslora),
         "use_rslora": rslora,
         "target_modules": list(pairs),
         "lora_dropout": 0.0,
@@ -61,9 +65,13 @@ def save(path: str | pathlib.Path, adapter: Adapter, *, alpha: float | None = No
     (directory / adapter_config.NAME).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def load(
-    path: str | pathlib.Path, config: LlamaConfig, dtype: jax.typing.DTypeLike = jnp.float32
-) -> tuple[Adapter, float]:
+def _alpha(scale: float, rank: int, rslora: bool) -> float:
+    """`lora_alpha`, to the 12 digits that are left after a division by the rank and a multiplication with it."""
+    alpha = round(scale * (math.sqrt(rank) if rslora else rank), 12)
+    return int(alpha) if alpha.is_integer() else alpha
+
+
+def load(path: str | pathlib.Path, config: LlamaConfig, dtype: jax.typing.DTypeLike = jnp.float32) -> Adapter:
     """Reads a LoRA adapter written by `save` or `peft`.
 
     Args:
@@ -72,7 +80,7 @@ def load(
         dtype: dtype of the leaves.
 
     Returns:
-        The trained leaves, and the factor to apply them with: `lora.scaled(adapter, factor)`.
+        A shared adapter with the trained leaves and their scale.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -83,8 +91,8 @@ def load(
     >>> config = LlamaConfig(vocab_size=7, hidden_size=4, num_hidden_layers=2, num_attention_heads=2,
     ...                      intermediate_size=8)
     >>> with tempfile.TemporaryDirectory() as path:
-    ...     save(path, lora.init(jax.random.key(0), config, rank=2), alpha=6.0)
-    ...     load(path, config)[1]
+    ...     save(path, lora.init(jax.random.key(0), config, rank=2, scale=3.0))
+    ...     load(path, config).scale
     3.0
     """
     directory = pathlib.Path(path)
@@ -103,7 +111,7 @@ def load(
     for name in sorted(targets):
         pair = _read_pair(file, name, config, settings.rank, np.dtype(dtype))
         layers.setdefault(projections.TABLE[name].parent, {})[name] = pair
-    return {"layers": layers}, settings.factor
+    return Adapter({"layers": layers}, settings.factor)
 
 
 def _read_pair(file: SafeFile, name: str, config: LlamaConfig, rank: int, dtype: np.dtype) -> dict[str, jax.Array]:

@@ -42,7 +42,7 @@ def split(model: Llama, params: Params, last: int, adapter: Adapter | None = Non
         model: the model.
         params: its parameters. The blocks are copied, so call this outside the loop.
         last: n, at least 1 and less than L.
-        adapter: an adapter of the whole model [L, ...], frozen like the parameters; None if there is none.
+        adapter: a shared adapter of the whole model, frozen like the parameters; None if there is none.
 
     Returns:
         The prefix and the suffix.
@@ -60,6 +60,8 @@ def split(model: Llama, params: Params, last: int, adapter: Adapter | None = Non
     count = model.config.num_hidden_layers
     if not 0 < last < count:
         raise ValueError(f"a suffix of {last} blocks does not fit a model of {count}: use 1 to {count - 1}")
+    if adapter is not None:
+        lora.checked(adapter, batched=False)
 
     def part(blocks: slice) -> Part:
         config = dataclasses.replace(model.config, num_hidden_layers=len(range(count)[blocks]))
@@ -81,13 +83,13 @@ def widen(adapter: Adapter, blocks: int) -> Adapter:
     """Extends a suffix's adapter to the whole model, with zeros in the first blocks, for sampling, merging or export.
 
     Args:
-        adapter: leaves [..., n, in, R] and [..., n, R, out]; leading axes, such as a task axis, are kept.
+        adapter: a shared or batched adapter of the last n blocks.
         blocks: L.
 
     Returns:
-        The adapter with leaves [..., L, in, R] and [..., L, R, out].
+        The adapter of all L blocks.
 
-    >>> jax.tree.map(jnp.shape, widen({"a": jnp.ones((2, 4, 1))}, 3))
+    >>> jax.tree.map(jnp.shape, widen(Adapter({"a": jnp.ones((2, 4, 1))}), 3).leaves)
     {'a': (3, 4, 1)}
     """
 
@@ -95,4 +97,4 @@ def widen(adapter: Adapter, blocks: int) -> Adapter:
         lead = [(0, 0)] * (leaf.ndim - 3)
         return jnp.pad(leaf, [*lead, (blocks - leaf.shape[-3], 0), (0, 0), (0, 0)])
 
-    return jax.tree.map(pad, adapter)
+    return jax.tree.map(pad, lora.checked(adapter))

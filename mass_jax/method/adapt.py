@@ -14,7 +14,7 @@ from mass_jax import metagrad as mg
 from mass_jax.llama import lora
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Text
-from mass_jax.types import Adapter
+from mass_jax.types import Adapter, PyTree
 
 OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
     "sgd": functools.partial(mg.make_optimizer, "sgd"),
@@ -39,6 +39,7 @@ class LoraLoop:
         optimizer: inner optimizer, any optax chain.
         num_steps: number of inner steps K.
         rank: rank of the adapter.
+        scale: factor on A B, alpha / rank.
         targets: names of the projections that carry adapters.
         adjoint: method by which `meta_step` differentiates through the steps.
     """
@@ -47,18 +48,19 @@ class LoraLoop:
     optimizer: optax.GradientTransformation
     num_steps: int
     rank: int
+    scale: float
     targets: tuple[str, ...]
     adjoint: mg.Adjoint
 
     def init_adapters(self, keys_N: jax.Array) -> Adapter:
-        """Returns fresh adapters with B = 0, one per key (leading axis N), which leave the model unchanged."""
-        return jax.vmap(self._init_adapter)(keys_N)
+        """Returns fresh adapters with B = 0, one per key, which leave the model unchanged."""
+        return Adapter(jax.vmap(self._init_leaves)(keys_N), self.scale, batched=True)
 
-    def _init_adapter(self, key: jax.Array) -> Adapter:
-        """Returns the fresh adapter of one problem."""
+    def _init_leaves(self, key: jax.Array) -> PyTree:
+        """Returns the leaves of one problem's fresh adapter."""
         config = self.solver.config
         blocks = self.solver.inner_blocks or config.num_hidden_layers
-        return lora.init(key, dataclasses.replace(config, num_hidden_layers=blocks), self.rank, self.targets)
+        return lora.init(key, dataclasses.replace(config, num_hidden_layers=blocks), self.rank, self.targets).leaves
 
     def loss(self, weights: Weights) -> mg.WeightedLoss:
         """Returns L_inner = sum_i s_i l_i as a function of an adapter, scores and examples (`Text` or `Read`)."""
@@ -73,19 +75,20 @@ def adapt(loop: LoraLoop, weights: Weights, adapters: Adapter, scores_NM: jax.Ar
     Args:
         loop: the inner loop.
         weights: the generator's weights; the model that wrote the examples is the one that adapts.
-        adapters: fresh adapters, leading axis N.
+        adapters: fresh adapters, one per problem.
         scores_NM: weight of each example, float32; 1 at test time.
         examples: rows [N, M, T] in solver form.
 
     Returns:
-        Adapted adapters, leading axis N.
+        Adapted adapters, one per problem.
 
     Source: the paper, section 2.1, L_inner.
     """
 
-    def one(adapter: Adapter, scores_M: jax.Array, text: Text) -> Adapter:
-        inner_loss = loop.loss(weights)
+    def one(leaves: PyTree, scores_M: jax.Array, text: Text) -> PyTree:
+        inner_loss, start = loop.loss(weights), adapters.one(leaves)
         rows = loop.solver.read(weights, text)
-        return mg.adapt(inner_loss, adapter, scores_M, rows, optimizer=loop.optimizer, num_steps=loop.num_steps).params
+        found = mg.adapt(inner_loss, start, scores_M, rows, optimizer=loop.optimizer, num_steps=loop.num_steps)
+        return found.params.leaves
 
-    return jax.vmap(one)(adapters, scores_NM, examples)
+    return adapters.many(jax.vmap(one)(lora.checked(adapters, batched=True).leaves, scores_NM, examples))

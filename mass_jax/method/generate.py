@@ -196,7 +196,7 @@ def sample(
     Args:
         solver: the language model (static).
         weights: the generator's weights.
-        inner: inner adapters with leading axis N; None samples from the unadapted model.
+        inner: inner adapters, one per prompt; None samples from the unadapted model.
         prompts_NT: right-padded prompt tokens.
         lengths_N: prompt lengths.
         keys_N: one random key per prompt.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from mass_jax import metagrad as mg
-from mass_jax.llama import Llama
+from mass_jax.llama import Llama, lora
 from mass_jax.method import score
 from mass_jax.method.adapt import LoraLoop
 from mass_jax.method.models import Read, Solver, Weights
@@ -63,7 +63,7 @@ class MetaState(NamedTuple):
     """
 
     step: jax.Array
-    policy: Params | Adapter
+    policy: Params
     scorer: Params
     policy_opt_state: PyTree
     scorer_opt_state: PyTree
@@ -78,7 +78,7 @@ class TaskBatch(NamedTuple):
         generated: rollout of the examples, [N, M, T].
         solutions: the gold solution (J = 1) or the adapted model's k attempts, [N, J, T].
         right_NJ: 1 for correct solutions, float32.
-        adapters: fresh inner adapters, leading axis N.
+        adapters: fresh inner adapters, one per problem.
     """
 
     examples: Text
@@ -103,7 +103,7 @@ class StepOutput(NamedTuple):
     rewards_NM: jax.Array
 
 
-def init_state(key: jax.Array, learner: Learner, policy_params: Params | Adapter) -> MetaState:
+def init_state(key: jax.Array, learner: Learner, policy_params: Params) -> MetaState:
     """Returns the state before the first step, with a fresh scorer."""
     scorer = score.init(key, learner.scorer)
     return MetaState(
@@ -136,12 +136,12 @@ def score_gradients(learner: Learner, weights: Weights, scores_NM: jax.Array, ba
     def of_adapted(adapter: Adapter, target: tuple[Text | Read, jax.Array]) -> jax.Array:
         return outer_loss(learner.solver, weights, adapter, *target)
 
-    def one(adapter: Adapter, scores_M: jax.Array, examples: Text, target: tuple[Text, jax.Array]) -> mg.MetaGradient:
+    def one(leaves: PyTree, scores_M: jax.Array, examples: Text, target: tuple[Text, jax.Array]) -> mg.MetaGradient:
         solutions, right_J = target
         return mg.meta_gradient(
             loop.loss(weights),
             of_adapted,
-            adapter,
+            batch.adapters.one(leaves),
             scores_M,
             learner.solver.read(weights, examples),
             (learner.solver.read(weights, solutions), right_J),
@@ -150,7 +150,8 @@ def score_gradients(learner: Learner, weights: Weights, scores_NM: jax.Array, ba
             adjoint=loop.adjoint,
         )
 
-    return jax.vmap(one)(batch.adapters, scores_NM, batch.examples, (batch.solutions.text, batch.right_NJ))
+    leaves = lora.checked(batch.adapters, batched=True).leaves
+    return jax.vmap(one)(leaves, scores_NM, batch.examples, (batch.solutions.text, batch.right_NJ))
 
 
 def meta_step(

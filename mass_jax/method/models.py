@@ -19,11 +19,11 @@ class Weights(NamedTuple):
 
     Attributes:
         base: frozen parameters; empty if the generator is trained in full.
-        policy: trained parameters: all of them, or the generator's own adapter over `base`.
+        policy: trained parameters: all of them, or the leaves of the generator's own adapter over `base`, of scale 1.
     """
 
     base: Params
-    policy: Params | Adapter
+    policy: Params
 
 
 class Read(NamedTuple):
@@ -45,13 +45,11 @@ class Solver:
     Attributes:
         model: the Llama.
         generator: "full" if the policy is all parameters, "lora" if it is an adapter over frozen parameters.
-        inner_scale: scale of the inner adapter, alpha / rank.
         inner_blocks: number of last blocks that carry inner adapters; 0 stands for all.
     """
 
     model: Llama
     generator: Literal["full", "lora"] = "full"
-    inner_scale: float = 1.0
     inner_blocks: int = 0
 
     @property
@@ -64,7 +62,7 @@ class Solver:
         return weights.policy if self.generator == "full" else weights.base
 
     def adapter(self, weights: Weights, inner: Adapter | None = None) -> Adapter | None:
-        """Returns the adapter on top of `params`: the generator's, the inner one, or both concatenated."""
+        """Returns the adapter on top of `params`: the generator's, the inner one, or both concatenated; of scale 1."""
         if inner is not None and self.inner_blocks:
             inner = suffix.widen(inner, self.config.num_hidden_layers)
         return self._join(self._own_adapter(weights), inner)
@@ -82,7 +80,7 @@ class Solver:
         Args:
             weights: the generator's weights.
             text: rows, or the result of `read`.
-            inner: inner adapter of the problem.
+            inner: inner adapter of the problem, shared by all rows.
 
         Returns:
             logprobs_BT, float32, in nats.
@@ -105,7 +103,7 @@ class Solver:
         Args:
             weights: the generator's weights.
             text: rows, or the result of `read`.
-            inner: inner adapter of the problem.
+            inner: inner adapter of the problem, shared by all rows.
 
         Returns:
             losses_B in nats per token; exactly 0, with zero gradient, for a masked row.
@@ -119,14 +117,13 @@ class Solver:
 
     def _own_adapter(self, weights: Weights) -> Adapter | None:
         """Returns the generator's own adapter, if it has one."""
-        return weights.policy if self.generator == "lora" else None
+        return Adapter(weights.policy) if self.generator == "lora" else None
 
     def _join(self, own: Adapter | None, inner: Adapter | None) -> Adapter | None:
-        """Scales the inner adapter and concatenates it to the generator's."""
+        """Concatenates the inner adapter to the generator's."""
         if inner is None:
             return own
-        inner = lora.scaled(inner, self.inner_scale)
-        return inner if own is None else lora.concatenate(own, inner)
+        return lora.folded(inner) if own is None else lora.concatenate(own, inner)
 
     def _parts(self, weights: Weights) -> tuple[suffix.Part, suffix.Part]:
         """Splits the model before its first block with inner adapters."""

@@ -14,7 +14,7 @@ from mass_jax.method.models import Weights
 from mass_jax.method.objective import Surrogate
 from mass_jax.method.signal import signal_metrics
 from mass_jax.method.text import Rollout
-from mass_jax.types import Adapter, Params, PyTree
+from mass_jax.types import Params, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +40,11 @@ class GrpoState(NamedTuple):
     """
 
     step: jax.Array
-    policy: Params | Adapter
+    policy: Params
     policy_opt_state: PyTree
 
 
-def init_state(learner: SolverGrpo, policy_params: Params | Adapter) -> GrpoState:
+def init_state(learner: SolverGrpo, policy_params: Params) -> GrpoState:
     """Returns the state before the first step."""
     return GrpoState(jnp.zeros((), jnp.int32), policy_params, learner.optimizer.init(policy_params))
 
@@ -67,7 +67,7 @@ def grpo_step(
     Source: the paper, section 3.2, "Solver GRPO"; Shao et al. 2024.
     """
 
-    def loss(policy_params: Params | Adapter) -> tuple[jax.Array, jax.Array]:
+    def loss(policy_params: Params) -> tuple[jax.Array, jax.Array]:
         return learner.surrogate(Weights(base, policy_params), attempts, right_NM)
 
     (value, clipped), grads = jax.value_and_grad(loss, has_aux=True)(state.policy)

@@ -80,9 +80,9 @@ class Iteration:
         base = jax.eval_shape(weights, jax.random.key(0))
         policy = base
         if config.generator == "lora":
+            rank, targets = config.generator_lora_rank, config.lora_targets
             policy = jax.eval_shape(
-                lambda key: lora.init(key, learner.solver.config, config.generator_lora_rank, config.lora_targets),
-                jax.random.key(0),
+                lambda key: lora.init(key, learner.solver.config, rank, targets).leaves, jax.random.key(0)
             )
         with jax.numpy_dtype_promotion("standard"):
             state = jax.eval_shape(lambda p: meta_step.init_state(jax.random.key(0), learner, p), policy)

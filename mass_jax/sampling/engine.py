@@ -159,7 +159,7 @@ def _check(
 ) -> None:
     if not len(prompts) or len(prompts) != len(keys_N):
         raise ValueError(f"there are {len(prompts)} prompts and {len(keys_N)} keys: give one key per prompt")
-    if lora.is_batched(adapters):
+    if adapters is not None and lora.checked(adapters).batched:
         count = len(jax.tree.leaves(adapters)[0])
         if count != len(prompts):
             raise ValueError(
@@ -183,7 +183,8 @@ def _pad(
         prompts_NP[n, : len(prompt)], lengths_N[n] = prompt, len(prompt)
     if rows > len(prompts):
         keys_N = _repeat(keys_N, rows)
-        adapters = _repeat(adapters, rows) if lora.is_batched(adapters) else adapters
+        if adapters is not None and adapters.batched:
+            adapters = adapters.many(_repeat(adapters.leaves, rows))
     return prompts_NP, lengths_N, keys_N, adapters
 
 

@@ -95,7 +95,7 @@ def sample(
         max_new_tokens: T.
         settings: sampling settings.
         stop_tokens: a sample ends with the first of these, which is counted and kept.
-        adapters: None, one adapter for all prompts [L, ...], or one per prompt [N, L, ...].
+        adapters: None, a shared adapter for all prompts, or a batched one with an adapter per prompt.
 
     Returns:
         The samples.

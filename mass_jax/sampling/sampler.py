@@ -61,7 +61,7 @@ class Sampler(Protocol):
             settings: sampling settings.
             stop_tokens: a sample ends with the first of these.
             stop_strings: a sample ends with the token that completes the first of these in its text.
-            adapters: None, one adapter for all prompts [L, ...], or one per prompt [N, L, ...].
+            adapters: None, a shared adapter for all prompts, or a batched one with an adapter per prompt.
 
         Returns:
             N lists of M samples.

@@ -24,7 +24,7 @@ class Measured(NamedTuple):
     """Adapted adapters with their losses and norms.
 
     Attributes:
-        adapters: as returned by `method.adapt.adapt`, leading axis N.
+        adapters: as returned by `method.adapt.adapt`, one per problem.
         losses_NK: inner loss in nats per token, summed over examples, before each step and after the last (K + 1).
         norms: relative norm of the update for each projection and in total ("all"), each [N].
     """
@@ -43,22 +43,22 @@ def measured_adapt(loop: LoraLoop, weights: Weights, adapters: Adapter, kept_NM:
     Args:
         loop: the inner loop (static).
         weights: the generator's weights.
-        adapters: fresh adapters, leading axis N.
+        adapters: fresh adapters, one per problem.
         kept_NM: 1 for examples to train on.
         examples: rows [N, M, T] in solver form.
 
     Source: the paper, section 2.1, L_inner.
     """
 
-    def one(adapter: Adapter, kept_M: jax.Array, text: Text) -> tuple[Adapter, jax.Array]:
+    def one(leaves: PyTree, kept_M: jax.Array, text: Text) -> tuple[PyTree, jax.Array]:
         loss, seen = loop.loss(weights), loop.solver.read(weights, text)
-        found = mg.adapt(loss, adapter, kept_M, seen, optimizer=loop.optimizer, num_steps=loop.num_steps)
-        return found.params, jnp.append(found.losses_K, loss(found.params, kept_M, seen))
+        found = mg.adapt(loss, adapters.one(leaves), kept_M, seen, optimizer=loop.optimizer, num_steps=loop.num_steps)
+        return found.params.leaves, jnp.append(found.losses_K, loss(found.params, kept_M, seen))
 
-    adapted, losses_NK = jax.vmap(one)(adapters, kept_NM, examples)
-    scale, params = loop.solver.inner_scale, loop.solver.params(weights)
-    norms = jax.vmap(lambda adapter: relative_norms(params, lora.scaled(adapter, scale)))(adapted)
-    return Measured(adapted, losses_NK, norms)
+    leaves_N, losses_NK = jax.vmap(one)(lora.checked(adapters, batched=True).leaves, kept_NM, examples)
+    params = loop.solver.params(weights)
+    norms = jax.vmap(lambda leaves: relative_norms(params, adapters.one(leaves)))(leaves_N)
+    return Measured(adapters.many(leaves_N), losses_NK, norms)
 
 
 def relative_norms(params: Params, adapter: Adapter) -> dict[str, jax.Array]:
@@ -68,12 +68,13 @@ def relative_norms(params: Params, adapter: Adapter) -> dict[str, jax.Array]:
 
     Args:
         params: parameters under the adapter.
-        adapter: with its scale applied, leaves [L, ...]; it covers the last L blocks if the model has more.
+        adapter: a shared adapter, whose scale is folded into B; it covers the last blocks if the model has more.
 
     Returns:
         One number per projection, over all layers, and the total as "all".
     """
-    pairs = {(parent, name): pair for parent, node in adapter["layers"].items() for name, pair in node.items()}
+    layers = lora.folded(lora.checked(adapter, batched=False)).leaves["layers"]
+    pairs = {(parent, name): pair for parent, node in layers.items() for name, pair in node.items()}
     updates = {where: _product_square(pair["a"], pair["b"]) for where, pair in pairs.items()}
     kernels = {
         (parent, name): _square(params["layers"][parent][name]["kernel"][-pair["a"].shape[0] :])
@@ -119,7 +120,7 @@ def score_suite(solver: Solver, weights: Weights, adapters: Adapter | None, suit
     Args:
         solver: the language model (static).
         weights: the generator's weights.
-        adapters: leading axis N; None scores the unadapted model, with N = 1.
+        adapters: N adapters; None scores the unadapted model, with N = 1.
         suite: rows [R, T].
 
     Returns:
@@ -138,7 +139,7 @@ def score_suite(solver: Solver, weights: Weights, adapters: Adapter | None, suit
 
     if adapters is None:
         return jax.tree.map(lambda leaf: leaf[None], one(None))
-    return jax.lax.map(one, adapters)
+    return jax.lax.map(lambda leaves: one(adapters.one(leaves)), lora.checked(adapters, batched=True).leaves)
 
 
 def tree_sha256(tree: PyTree) -> str:

@@ -203,7 +203,7 @@ def _concluded(setup: Setup, outcome: Outcome, checked: CheckedExamples, changed
         losses=list(changed.made.losses_NK[n]),
         norms={name: norm[n] for name, norm in changed.made.norms.items()},
         factor=changed.made.judged_N[n].factor,
-        adapter=adaptation.tree_sha256(adaptation.take(changed.made.adapters, n)),
+        adapter=adaptation.tree_sha256(adaptation.take(changed.made.adapters.leaves, n)),
         regression=compared._asdict(),
         after=changed.answers[n],
     )

@@ -19,7 +19,7 @@ class Replayed(NamedTuple):
     """A recomputed adapter.
 
     Attributes:
-        adapter: leaves on the host.
+        adapter: the adapter, on the host.
         same: True if its bits match the record.
         differs: other differences from the record: parts of the identity, "losses", "answer".
     """
@@ -66,14 +66,14 @@ def replay(model: stages.Model, identity: Mapping[str, str], record: Mapping[str
         practice.examples,
     )
     adapters = stages.scale(found.adapters, np.full(size, record["factor"], np.float32))
-    adapter = adaptation.take(jax.device_get(adapters), slot)
+    adapter = adapters.one(adaptation.take(jax.device_get(adapters.leaves), slot))
     differs = [name for name in identity if identity[name] != record["identity"].get(name)]
     if [number(loss) for loss in np.asarray(found.losses_NK)[slot]] != record["losses"]:
         differs.append("losses")
     after = stages.answer(model, adapters, tasks, stages.keys_named(keys, "answer"))[slot]
     if isinstance(record["after"], str) and after != record["after"]:
         differs.append("answer")
-    return Replayed(adapter, adaptation.tree_sha256(adapter) == record["adapter"], differs)
+    return Replayed(adapter, adaptation.tree_sha256(adapter.leaves) == record["adapter"], differs)
 
 
 def problem_of(record: Mapping[str, Any], texts: Texts, given: str | None) -> str:

@@ -74,7 +74,7 @@ class Update(NamedTuple):
     """Updates of a batch with the verdict of the bounds; a rejected update does not affect its answer.
 
     Attributes:
-        adapters: leading axis N, scaled down where a bound requires it.
+        adapters: one per question, scaled down where a bound requires it.
         losses_NK: inner losses before each step and after the last.
         norms: relative norms before scaling, by projection and in total, each [N].
         judged_N: verdicts of the bounds.
@@ -207,7 +207,8 @@ def update(
 
 def scale(adapters: Adapter, factors_N: np.ndarray) -> Adapter:
     """Multiplies each adapter's effect by its factor; a factor of 1 preserves every bit."""
-    return jax.vmap(lora.scaled)(adapters, jnp.asarray(factors_N))  # type: ignore[arg-type]
+    scaled = jax.vmap(lambda leaves, factor: lora.scaled(adapters.one(leaves), factor).leaves)
+    return adapters.many(scaled(lora.checked(adapters, batched=True).leaves, jnp.asarray(factors_N)))
 
 
 def within_limits(model: Model, limits: bounds.UpdateLimits) -> tuple[Model, str]:

@@ -67,7 +67,7 @@ class Components:
         if solver.generator == "full":
             return Weights({}, jax.tree.map(jnp.copy, self.model.params))
         rank, targets = self.config.generator_lora_rank, self.config.lora_targets
-        return Weights(self.model.params, lora.init(key, solver.config, rank, targets))
+        return Weights(self.model.params, lora.init(key, solver.config, rank, targets).leaves)
 
     def problems(self, seed: int) -> Problems:
         """Returns the training and evaluation problems of a meta-training seed."""
@@ -141,7 +141,6 @@ def models(config: Config, llama_config: LlamaConfig) -> tuple[adapt.LoraLoop, L
     solver = Solver(
         Llama(llama_config),
         "lora" if config.generator == "lora" else "full",
-        inner_scale=config.lora_alpha / config.lora_rank,
         inner_blocks=_inner_blocks(config.lora_blocks, llama_config),
     )
     loop = adapt.LoraLoop(
@@ -149,6 +148,7 @@ def models(config: Config, llama_config: LlamaConfig) -> tuple[adapt.LoraLoop, L
         adapt.OPTIMIZERS[config.inner_optimizer](config.inner_lr),
         config.inner_steps,
         config.lora_rank,
+        config.lora_alpha / config.lora_rank,
         config.lora_targets,
         adapt.ADJOINTS[config.adjoint](),
     )

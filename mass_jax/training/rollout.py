@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from mass_jax import runtime
+from mass_jax.llama import lora
 from mass_jax.method import adapt, generate, score
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Rollout, Text
@@ -101,7 +102,7 @@ class Rollouts:
         """Adapts to examples as at test time, where every parsed example has weight 1.
 
         Returns:
-            Adapted adapters, leading axis N.
+            Adapted adapters, one per problem.
         """
         adapters = self.loop.init_adapters(keys_N)
         announce(f"adaptation to examples {practice.examples.tokens_BT.shape}")
@@ -120,7 +121,7 @@ class Rollouts:
 
         Args:
             weights: the generator's weights.
-            adapted: adapters with leading axis N; None samples from the unadapted model.
+            adapted: adapters, one per problem; None samples from the unadapted model.
             prompts: solver prompts of this process's problems.
             keys_N: one random key per problem, for the problems of all processes.
             count: M.
@@ -146,7 +147,7 @@ class Rollouts:
 
         Args:
             weights: the generator's weights.
-            adapted: adapters with leading axis N; None samples from the unadapted model.
+            adapted: adapters, one per problem; None samples from the unadapted model.
             tasks: the problems of this process.
             keys_N: one random key per problem, for the problems of all processes.
             count: M.
@@ -200,8 +201,10 @@ class Rollouts:
 @functools.partial(jax.jit, static_argnames="solver")
 def _logprobs(solver: Solver, weights: Weights, text: Text, inner: Adapter | None) -> jax.Array:
     """Log-probabilities of rows [N, M, T], each problem under its own adapter."""
-    axes = (0, None if inner is None else 0)
-    return jax.vmap(lambda rows, adapter: solver.logprobs(weights, rows, adapter), in_axes=axes)(text, inner)
+    if inner is None:
+        return jax.vmap(lambda rows: solver.logprobs(weights, rows))(text)
+    leaves = lora.checked(inner, batched=True).leaves
+    return jax.vmap(lambda rows, own: solver.logprobs(weights, rows, inner.one(own)))(text, leaves)
 
 
 def filled(batch: Sequence[Problem], size: int) -> list[Problem]:

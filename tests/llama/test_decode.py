@@ -18,7 +18,7 @@ def test_cached_logits_match_full_forward_pass(tied, config, make_params, make_a
     config = dataclasses.replace(config, rope=Rope("llama3", **scaling), tie_word_embeddings=tied)
     model, params = Llama(config), make_params(config)
     each = [make_adapter(config, targets=("q_proj", "v_proj"), seed=seed) for seed in range(3)]
-    adapters = decode.unstack_adapter(jax.tree.map(lambda *x: np.stack(x), *each), 2)
+    adapters = decode.unstack_adapter(lora.stack(each), 2)
     layers = decode.unstack(params)
     lengths_N, slots = np.array([5, 9, 2], np.int32), 4
     forced_NMS = np.random.default_rng(2).integers(0, config.vocab_size, (3, 2, slots)).astype(np.int32)

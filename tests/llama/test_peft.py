@@ -34,13 +34,14 @@ def _torch_logits(model, tokens_BT):
 def test_saved_adapter_matches_in_peft(
     config, make_params, make_adapter, tokens_BT, base, tmp_path, rslora, assert_close
 ):
-    adapter = make_adapter(config, rank=4, targets=("q_proj", "o_proj", "down_proj"))
-    peft.save(tmp_path, adapter, alpha=6.0, rslora=rslora)
+    adapter = make_adapter(config, rank=4, targets=("q_proj", "o_proj", "down_proj"), scale=3.0 if rslora else 1.5)
+    peft.save(tmp_path, adapter, rslora=rslora)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["lora_alpha"] == 6
     wanted = _torch_logits(theirs.PeftModel.from_pretrained(base, tmp_path), tokens_BT)
-    again, factor = peft.load(tmp_path, config)
-    assert factor == (3.0 if rslora else 1.5)
+    again = peft.load(tmp_path, config)
+    assert (again.scale, again.batched) == (adapter.scale, False)
     assert_close(again, adapter, 1e-30)
-    variables = lora.variables(make_params(config), lora.scaled(again, factor))
+    variables = lora.variables(make_params(config), again)
     found = jax.jit(Llama(config).apply)(variables, tokens_BT)
     np.testing.assert_allclose(found, wanted, atol=1e-4)
     bare = jax.jit(Llama(config).apply)({"params": make_params(config)}, tokens_BT)
@@ -51,8 +52,8 @@ def test_adapter_from_peft_matches(config, make_params, tokens_BT, base, tmp_pat
     settings = theirs.LoraConfig(r=2, lora_alpha=8, target_modules=["v_proj", "up_proj"], init_lora_weights=False)
     model = theirs.get_peft_model(base, settings)
     model.save_pretrained(tmp_path / "adapter")
-    adapter, factor = peft.load(tmp_path / "adapter", config)
-    variables = lora.variables(make_params(config), lora.scaled(adapter, factor))
+    adapter = peft.load(tmp_path / "adapter", config)
+    variables = lora.variables(make_params(config), adapter)
     found = jax.jit(Llama(config).apply)(variables, tokens_BT)
     np.testing.assert_allclose(found, _torch_logits(model, tokens_BT), atol=1e-4)
 
@@ -62,7 +63,7 @@ def edit_config(config, make_adapter, tmp_path):
     """Returns a function that writes an adapter with changed settings; a value of `...` removes the setting."""
 
     def edit(**changes):
-        peft.save(tmp_path, make_adapter(config, rank=4, targets=("q_proj", "v_proj")), alpha=6.0)
+        peft.save(tmp_path, make_adapter(config, rank=4, targets=("q_proj", "v_proj"), scale=1.5))
         file = tmp_path / "adapter_config.json"
         settings = {**json.loads(file.read_text()), **changes}
         file.write_text(json.dumps({key: value for key, value in settings.items() if value is not ...}))
@@ -141,11 +142,11 @@ def test_setting_matches_peft_or_fails(config, make_params, base, tokens_BT, edi
             peft.load(path, config)
         assert "\n" not in str(caught.value)
         return
-    adapter, factor = peft.load(path, config)
+    adapter = peft.load(path, config)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft warns about unknown keys
         wanted = _torch_logits(theirs.PeftModel.from_pretrained(base, path), tokens_BT)
-    found = jax.jit(Llama(config).apply)(lora.variables(make_params(config), lora.scaled(adapter, factor)), tokens_BT)
+    found = jax.jit(Llama(config).apply)(lora.variables(make_params(config), adapter), tokens_BT)
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
@@ -168,8 +169,8 @@ def test_pissa_loads_only_if_converted(config, make_params, base, tokens_BT, tmp
     with pytest.raises(UserError, match=f"'init_lora_weights' is '{init}'"):
         peft.load(tmp_path / "original", config)
     model.save_pretrained(tmp_path / "new", path_initial_model_for_weight_conversion=str(tmp_path / "start"))
-    adapter, factor = peft.load(tmp_path / "new", config)
-    variables = lora.variables(make_params(config), lora.scaled(adapter, factor))
+    adapter = peft.load(tmp_path / "new", config)
+    variables = lora.variables(make_params(config), adapter)
     np.testing.assert_allclose(jax.jit(Llama(config).apply)(variables, tokens_BT), wanted, atol=1e-4)
 
 

@@ -45,7 +45,9 @@ def wide(components, batch):
 def outer_losses(learner, weights, scores_NM, batch):
     adapted = adapt.adapt(learner.loop, weights, batch.adapters, scores_NM, batch.examples)
     of_task = functools.partial(outer_loss, learner.solver, weights)
-    return jax.vmap(of_task)(adapted, batch.solutions.text, batch.right_NJ)
+    return jax.vmap(lambda leaves, *target: of_task(adapted.one(leaves), *target))(
+        adapted.leaves, batch.solutions.text, batch.right_NJ
+    )
 
 
 def test_score_gradients_equal_reverse_over_reverse(x64, learner, wide):
@@ -99,7 +101,7 @@ def test_generator_adapter_equals_merged_weights(x64, components, learner, wide)
     own = lora.init(jax.random.key(3), components.rollouts.solver.config, rank=2)
     own = jax.tree.map(lambda leaf: 0.1 * jax.random.normal(jax.random.key(4), leaf.shape, leaf.dtype), own)
     over_adapter = with_loop(learner("gold"), solver=dataclasses.replace(components.rollouts.solver, generator="lora"))
-    one = outer_losses(over_adapter, Weights(base, own), scores, batch)
+    one = outer_losses(over_adapter, Weights(base, own.leaves), scores, batch)
     two = outer_losses(learner("gold"), Weights({}, lora.merge(base, own)), scores, batch)
     assert relative(one, two) < 1e-10
 
@@ -171,7 +173,7 @@ def test_last_block_adapters_match_whole_model(x64, components, learner, wide, g
     solver = dataclasses.replace(components.rollouts.solver, generator=generator, inner_blocks=1)
     if generator == "lora":
         own = lora.init(jax.random.key(2), solver.config, 2, dtype=jnp.float64)
-        weights = Weights(weights.policy, jax.tree.map(lambda leaf: leaf + 0.02, own))
+        weights = Weights(weights.policy, jax.tree.map(lambda leaf: leaf + 0.02, own.leaves))
     changed = with_loop(learner("gold"), solver=solver)
     batch = batch._replace(adapters=widen(changed.loop.init_adapters(jax.random.split(jax.random.key(0), 3))))
     assert {leaf.shape[1] for leaf in jax.tree.leaves(batch.adapters)} == {1}

@@ -13,6 +13,7 @@ import transformers
 
 from mass_jax import sampling
 from mass_jax.llama import Llama, LlamaConfig, lora
+from mass_jax.types import Adapter
 
 _WORDS = ["".join(letters) for n in (1, 2, 3) for letters in itertools.product("abcde", repeat=n)][:50]
 _CONFIG = LlamaConfig(
@@ -44,9 +45,9 @@ def engine():
 
 
 def test_engine_matches_sample(engine, params):
-    adapters = lora.init(jax.random.key(3), _CONFIG, 2)
-    rng = np.random.default_rng(4)
-    adapters = jax.tree.map(lambda x: jnp.asarray(0.4 * rng.standard_normal((3, *x.shape)), jnp.float32), adapters)
+    rng, fresh = np.random.default_rng(4), lora.init(jax.random.key(3), _CONFIG, 2)
+    leaves = jax.tree.map(lambda x: jnp.asarray(0.4 * rng.standard_normal((3, *x.shape)), jnp.float32), fresh.leaves)
+    adapters = fresh.many(leaves)
     keys_N = _KEYS(jax.random.key(2))
     found = engine(params, _PROMPTS, keys_N, num_samples=2, max_new_tokens=21, stop_tokens=(5, 6), adapters=adapters)
 
@@ -108,7 +109,7 @@ def test_requests_in_bucket_share_programs(engine, params, caplog):
         ({"prompts": [[1], [], [2]]}, "prompt 1 is empty"),
         ({"prompts": [[1], [2], [50]]}, "prompt 2 has token 50"),
         ({"prompts": [[1], [2]]}, "2 prompts and 3 keys"),
-        ({"adapters": {"layers": jnp.zeros((2, 1, 1, 1))}}, "3 prompts and 2 adapters"),
+        ({"adapters": Adapter({"layers": jnp.zeros((2, 1, 1, 1))}, batched=True)}, "3 prompts and 2 adapters"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"num_samples": 0}, "num_samples is 0"),
         ({"stop_strings": ("",)}, "stop string is empty"),

@@ -40,8 +40,10 @@ def batch():
 @pytest.fixture(scope="module")
 def adapters():
     """Returns one adapter per prompt, with nonzero B."""
-    shapes, rng = jax.eval_shape(lambda: lora.init(jax.random.key(3), _CONFIG, 2)), np.random.default_rng(4)
-    return jax.tree.map(lambda x: jnp.asarray(0.4 * rng.standard_normal((4, *x.shape)), x.dtype), shapes)
+    shapes, rng = jax.eval_shape(lambda: lora.init(jax.random.key(3), _CONFIG, 2, scale=0.5)), np.random.default_rng(4)
+    return shapes.many(
+        jax.tree.map(lambda x: jnp.asarray(0.4 * rng.standard_normal((4, *x.shape)), x.dtype), shapes.leaves)
+    )
 
 
 @functools.cache
@@ -68,7 +70,7 @@ def _check_logprobs(samples, params, batch, adapter_of, temperature=1.0):
 
 @pytest.mark.parametrize("kind", ["none", "shared", "per prompt"])
 def test_log_probabilities_match_full_forward_pass(params, batch, adapters, kind):
-    each = lora.split(adapters, 4)
+    each = lora.split(adapters)
     given, of = {
         "none": (None, lambda n: None),
         "shared": (each[2], lambda n: each[2]),
@@ -102,9 +104,14 @@ def test_sample_is_independent_of_batch(params, batch, adapters):
         one = slice(n, n + 1)
         # Alone, and padded to another length.
         prompt = jnp.pad(prompts_NP[one], ((0, 0), (0, 4)), constant_values=13)
-        alone = _sampler()(params, prompt, lengths_N[one], keys_N[one], adapters=lora.split(adapters, 4)[n])
+        alone = _sampler()(params, prompt, lengths_N[one], keys_N[one], adapters=lora.split(adapters)[n])
         np.testing.assert_array_equal(alone.tokens_NMT[0], together.tokens_NMT[n])
         np.testing.assert_allclose(alone.logprobs_NMT[0], together.logprobs_NMT[n], atol=1e-5)
+
+
+def test_adapter_mapped_as_a_whole_is_refused(params, batch, adapters):
+    with pytest.raises(ValueError, match=r"batched adapter have rank \[3\] instead of 4"):
+        jax.vmap(lambda adapter: _sampler()(params, *batch, adapters=adapter))(adapters)
 
 
 def test_samples_differ_and_repeat_with_key(params, batch):

@@ -95,7 +95,7 @@ def test_update_equals_the_method(setup):
     fresh = model.rollouts.loop.init_adapters(stages.keys_named(keys, "adapter"))
     expected = rollout.adapt_jit(model.rollouts.loop, model.weights, fresh, practice.kept_NM, practice.examples)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found.adapters, expected)
-    one = lora.scaled(lora.split(found.adapters, BATCH)[2], model.solver.inner_scale)
+    one = lora.split(found.adapters)[2]
     merged = lora.merge(model.weights.policy, one)["layers"]["mlp"]["up_proj"]["kernel"]
     before = model.weights.policy["layers"]["mlp"]["up_proj"]["kernel"]
     expected_norm = np.linalg.norm(merged - before) / np.linalg.norm(before)
@@ -204,8 +204,7 @@ def test_norm_limit_refuses_or_scales_update(setup, path, excess):
         found = replay.replay(setup.model, setup.identity, event, event["problem"])
         assert found.same
         assert event["factor"] == pytest.approx(1e-3 / event["norms"]["all"])
-        effect = lora.scaled(found.adapter, setup.model.solver.inner_scale)
-        assert float(adaptation.relative_norms(setup.model.weights.policy, effect)["all"]) == pytest.approx(
+        assert float(adaptation.relative_norms(setup.model.weights.policy, found.adapter)["all"]) == pytest.approx(
             1e-3, rel=1e-4
         )
 
@@ -434,8 +433,8 @@ def test_exported_adapter_equals_replayed_adapter(setup, path, tmp_path):
     adapter = replay.replay(setup.model, setup.identity, event, event["problem"]).adapter
     whole = setup.model.solver.adapter(setup.model.weights, adapter)
     peft.save(tmp_path / "adapter", whole)
-    loaded, factor = peft.load(tmp_path / "adapter", setup.model.solver.config)
-    jax.tree.map(np.testing.assert_array_equal, lora.scaled(loaded, factor), whole)
+    loaded = peft.load(tmp_path / "adapter", setup.model.solver.config)
+    jax.tree.map(np.testing.assert_array_equal, loaded, whole)
 
 
 def test_page_escapes_hostile_questions(setup, path, tmp_path):
