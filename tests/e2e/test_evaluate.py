@@ -14,7 +14,7 @@ ROWS = ["base", "few_shot", "majority", "ttt_other", "tt_ss"]
 SMALL = [
     "--preset=tiny",
     f"--methods={','.join(ROWS)}",
-    *"--num_test_examples=2 --eval_batch=2 --num_eval_problems=12".split(),
+    *"--num_test_examples=2 --eval_batch=4 --num_eval_problems=12".split(),
 ]
 
 

@@ -8,7 +8,7 @@ import pytest
 from mass_jax.training.components import model_directory
 from tests.commands import as_process, in_process
 
-SMALL = "--preset=tiny --num_test_examples=2 --eval_batch=2 --num_eval_problems=2 --num_train_problems=4".split()
+SMALL = "--preset=tiny --num_test_examples=2 --eval_batch=4 --num_eval_problems=2 --num_train_problems=4".split()
 
 
 def test_run_resumes_from_another_directory(environment, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from tests.commands import as_process
 
 SMALL = (
     "--preset=tiny --methods=base,mass --steps=2 --warmup_steps=1 --num_train_problems=8 --num_eval_problems=4 "
-    "--tasks_per_step=2 --num_examples=4 --num_test_examples=2 --num_attempts=2 --eval_batch=4"
+    "--tasks_per_step=2 --num_examples=2 --num_test_examples=2 --num_attempts=2 --eval_batch=4"
 ).split()
 
 

@@ -117,7 +117,7 @@ def test_solve_keeps_answers_without_reader(shell, tmp_path):
     """Both streams are closed; the answers are in --out."""
     rows = [{"id": f"ü{i}", "problem": f"{i} kabo 1"} for i in range(3)]
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = '"$PYTHON" -m experiments.solve --model=tiny --no_adapt --input=q.jsonl --batch=1 --out=a.jsonl'
+    command = '"$PYTHON" -m experiments.solve --model=tiny --no_adapt --input=q.jsonl --batch=2 --out=a.jsonl'
     done = shell(f"cd {tmp_path}; ({command} 2>&1; echo $? > status) | true")
     assert (done.stderr, (tmp_path / "status").read_text()) == ("", "0\n")
     answers = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
