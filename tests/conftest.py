@@ -7,7 +7,10 @@ import tempfile
 
 # Most test time is compilation, so these flags trade the speed of the compiled code for that of the compiler.
 # Subprocesses inherit them.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false",
+)
 
 import jax
 import pytest
@@ -19,25 +22,27 @@ jax.config.update("jax_num_cpu_devices", 8)  # for the sharding tests; the other
 SMOKE_DOCTESTS = ("mass_jax/metagrad/", "mass_jax/config/", "mass_jax/lazy.py", "mass_jax/__init__.py")
 
 
-CACHE_PREFIX = "mass_jax_compiled_"
+def _temporary_directory() -> str:
+    """Returns a new directory that is removed when this process exits."""
+    directory = tempfile.mkdtemp(prefix="mass_jax_compiled_")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
 
 
-def _share_compiled_programs():
-    """Makes the subprocesses of all tests share a compilation cache; pytest-xdist workers inherit the directory.
+def _cache_compiled_programs() -> None:
+    """Gives the commands that tests start one compilation cache, and each test process its own.
 
-    The test process itself does not use it: JAX writes entries without a lock, so a killed subprocess may leave a
-    damaged one. JAX skips it with a warning, which is an error within a test.
+    JAX writes entries without a lock, so a killed command may leave a damaged one. JAX then compiles again and warns,
+    which is an error within a test. Workers of pytest-xdist inherit the commands' directory.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        directory = tempfile.mkdtemp(prefix=CACHE_PREFIX)
-        atexit.register(shutil.rmtree, directory, ignore_errors=True)
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = directory
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    if CACHE_PREFIX in os.environ["JAX_COMPILATION_CACHE_DIR"]:
-        jax.config.update("jax_enable_compilation_cache", False)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = _temporary_directory()
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    jax.config.update("jax_compilation_cache_dir", _temporary_directory())
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-_share_compiled_programs()
+_cache_compiled_programs()
 
 
 @pytest.hookimpl(tryfirst=True)

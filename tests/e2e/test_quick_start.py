@@ -2,28 +2,24 @@
 
 import json
 import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from mass_jax import lazy
+from tests.commands import as_process
 
-ROOT = pathlib.Path(__file__).parents[2]
 SMALL = (
     "--preset=tiny --methods=base,mass --steps=2 --warmup_steps=1 --num_train_problems=8 --num_eval_problems=4 "
-    "--tasks_per_step=2 --num_examples=4 --num_test_examples=2 --num_attempts=2 --eval_batch=4"
+    "--tasks_per_step=2 --num_examples=2 --num_test_examples=2 --num_attempts=2 --eval_batch=4"
 ).split()
 
 
 @pytest.mark.smoke
-def test_train_writes_report_without_math_extra(tmp_path):
+def test_train_writes_report_without_math_extra(environment, tmp_path):
     missing = sorted(name for name, (_, extra) in lazy.OPTIONAL.items() if extra != "train")
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({missing!r}))\n")
-    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    command = [sys.executable, "-m", "experiments.train", *SMALL, f"--workdir={tmp_path / 'run'}"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{environment['PYTHONPATH']}"}
+    done = as_process("train", *SMALL, f"--workdir={tmp_path / 'run'}", env=environment | path)
     assert done.returncode == 0, done.stderr
     report = tmp_path / "run" / "report"
     assert done.stdout.strip() == (report / "table1.md").read_text(encoding="utf-8").strip()

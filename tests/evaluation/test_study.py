@@ -1,6 +1,5 @@
 """Studies started from Python check and lock their workdirs as the commands do."""
 
-import contextlib
 import json
 
 import pytest
@@ -10,17 +9,15 @@ from mass_jax.errors import UserError
 from mass_jax.evaluation import study
 from mass_jax.evaluation.records import read_records
 from mass_jax.runtime import Stop, lock_workdir
-from mass_jax.training.components import assemble
+from tests.small_models import RUN, components
 
-SMALL = {"methods": ("base",), "num_train_problems": 20, "num_eval_problems": 2, "eval_batch": 2, "steps": 3}
-SMALL |= {"warmup_steps": 1, "tasks_per_step": 2, "num_examples": 2, "num_attempts": 2, "num_test_examples": 2}
+BASE = {"methods": ("base",)}
 
 
 def run(workdir, start=study.run_study, **changes):
-    config = Config(**(SMALL | changes))
-    with contextlib.closing(assemble(config)) as components:
-        start(components, workdir, Stop())
-    return config
+    made = components(**(BASE | changes))
+    start(made, workdir, Stop())
+    return made.config
 
 
 def settings_in(workdir):
@@ -37,7 +34,7 @@ def test_run_study_writes_and_guards_settings(tmp_path):
     assert settings_in(workdir) == config
     assert len(read_records(study.records_path(workdir / "seed0", "few_shot"))) == 4
     with pytest.raises(UserError, match="started with lora_rank=4, now it is 2"):
-        study.write_report(Config(**SMALL, lora_rank=2), workdir)
+        study.write_report(Config(**RUN, **BASE, lora_rank=2), workdir)
 
 
 def test_run_study_claims_workdir_after_checks(tmp_path):
@@ -46,8 +43,10 @@ def test_run_study_claims_workdir_after_checks(tmp_path):
         run(workdir, max_prompt_tokens=5)
     assert not workdir.exists()
     workdir.mkdir()
-    (workdir / "config.json").write_text(Config(**SMALL, inner_lr=7.0).to_json())  # a run killed before any result
-    config = run(workdir, max_prompt_tokens=6)
+    killed_early = Config(**RUN, **BASE, inner_lr=7.0)  # before any result
+    (workdir / "config.json").write_text(killed_early.to_json())
+    study.check_lengths(components(**BASE, max_prompt_tokens=6), ["base"], seed=0)
+    config = run(workdir)
     assert settings_in(workdir) == config
 
 
@@ -78,18 +77,14 @@ def test_study_rejects_workdir_in_use(start, tmp_path):
     ],
 )
 def test_check_lengths_names_setting(rows, lengths, message):
-    with (
-        contextlib.closing(assemble(Config(**(SMALL | lengths)))) as components,
-        pytest.raises(UserError, match=message),
-    ):
-        study.check_lengths(components, rows, seed=0)
+    with pytest.raises(UserError, match=message):
+        study.check_lengths(components(**lengths), rows, seed=0)
 
 
 def test_check_lengths_ignores_unused_prompts():
-    config = Config(**SMALL, max_generator_prompt_tokens=2)
-    with contextlib.closing(assemble(config)) as components:
-        study.check_lengths(components, ["base", "few_shot", "ttt", "solver_grpo"], seed=0)
-        study.check_lengths(components, ["solver_grpo"], seed=0, training=False)
+    made = components(max_generator_prompt_tokens=2)
+    study.check_lengths(made, ["base", "few_shot", "ttt", "solver_grpo"], seed=0)
+    study.check_lengths(made, ["solver_grpo"], seed=0, training=False)
 
 
 @pytest.mark.parametrize("text", ["[1]", '"tiny"', "null", "7"])

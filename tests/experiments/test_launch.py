@@ -1,10 +1,6 @@
 """Tests for experiments.launch: printed commands, validation, and real local processes."""
 
-import json
-import os
-import pathlib
 import shlex
-import subprocess
 import sys
 
 import pytest
@@ -12,6 +8,7 @@ import pytest
 from experiments.launch import accelerator, commands, run_together
 from experiments.launching.topologies import topology_shape
 from experiments.presets import tiny
+from tests.commands import in_process
 
 GIVEN = {"name": "mass", "zone": "z", "topology": "v5e:4x4", "num_slices": 2, "cluster": "c", "image": "i",
          "spot": True, "repository": "URL", "num_processes": 2, "num_nodes": 2, "gpus_per_node": 8,
@@ -86,7 +83,7 @@ def test_run_together_stops_all_on_failure():
     assert run_together([program(waits), program("exit(3)")]) == 3
 
 
-# (launcher's flags, launched command line, part of the message or "" if valid); one process runs all cases
+# (launcher's flags, launched command line, part of the message or "" if valid)
 TPU = "--backend=gcloud --topology=v5e:4x4 --name=mass --zone=z --repository=URL"
 XPK = "--backend=xpk --topology=v5e:4x4 --name=mass --cluster=c --image=i"
 SLURM = "--backend=slurm --num_nodes=2 --gpus_per_node=8 --name=mass"
@@ -126,58 +123,33 @@ CASES = [
     (SLURM, f"{BIG} --mesh=fsdp:8", "takes 8 devices, but --num_nodes=2 --gpus_per_node=8 has 16"),
     (f"{SLURM} --topology=v5e:4x4", BIG, "--topology=v5e:4x4 is for --backend=gcloud|xpk, not slurm"),
 ]
-CHILD = """
-import contextlib, io, json, shlex, sys
-from absl import flags
-from experiments import launch
-
-found = []
-for own, forwarded in json.loads(sys.argv[1]):
-    launch.OWN = flags.FlagValues()
-    launch.define(launch.OWN)
-    flags.FLAGS.unparse_flags()
-    out, errors = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
-        try:
-            launch.main(launch.parse(["launch", *shlex.split(own), "--", *shlex.split(forwarded)]))
-        except SystemExit as end:
-            print("status", end.code, file=errors)
-    found.append((out.getvalue(), errors.getvalue()))
-print(json.dumps(found))
-"""
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory):
-    """Standard output and error of each case."""
+def where(tmp_path_factory):
+    """Working directory of the launches, with a run that was started with the tiny preset."""
     where = tmp_path_factory.mktemp("launch")
-    (where / "taken").mkdir()
+    (where / "taken" / "seed0").mkdir(parents=True)
     (where / "taken" / "config.json").write_text(tiny.config().to_json())
-    (where / "taken" / "seed0").mkdir()
     (where / "taken" / "seed0" / "metrics.jsonl").write_text("{}\n")
-    given = [(own, forwarded.replace("TAKEN", str(where / "taken"))) for own, forwarded, _ in CASES]
-    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
-    command = [sys.executable, "-c", CHILD, json.dumps(given)]
-    done = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in where.iterdir()) == ["taken"]  # nothing was written
-    return json.loads(done.stdout)
+    return where
 
 
-@pytest.mark.parametrize("case", range(len(CASES)))
-def test_launch_validates_launched_command(launched, case):
-    _, forwarded, message = CASES[case]
-    output, errors = launched[case]
+@pytest.mark.parametrize(("own", "forwarded", "message"), CASES)
+def test_launch_validates_launched_command(where, monkeypatch, own, forwarded, message):
+    monkeypatch.chdir(where)
+    given = shlex.split(forwarded.replace("TAKEN", str(where / "taken")))
+    done = in_process("launch", *shlex.split(own), "--", *given)
+    assert [path.name for path in where.iterdir()] == ["taken"]  # nothing was written
     if message:
-        assert output == ""
-        assert errors.startswith("error: ")
-        assert errors.endswith("\nstatus 2\n")
-        assert errors.count("\n") == 2
-        assert message in errors
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+        assert message in done.stderr
     else:
-        assert errors == ""
+        assert (done.returncode, done.stderr) == (0, "")
         words = [word for word in forwarded.split() if "TAKEN" not in word]
-        assert all(word in output for word in words)
+        assert all(word in done.stdout for word in words)
 
 
 @pytest.mark.parametrize(
@@ -198,8 +170,7 @@ def test_topology_shape_refuses_unoffered_shapes(topology, known):
 
 
 def test_launch_prints_by_default(tmp_path):
-    command = [sys.executable, "-m", "experiments.launch", "--num_processes=2", "--", f"--workdir={tmp_path / 'a b'}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = in_process("launch", "--num_processes=2", "--", f"--workdir={tmp_path / 'a b'}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(f"-m experiments.train '--workdir={tmp_path}/a b' --coordinator=127.0.0.1:") == 2
     assert not list(tmp_path.iterdir())

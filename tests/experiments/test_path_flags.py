@@ -1,18 +1,15 @@
 """Path flags: every flag whose value is a path expands `~`."""
 
 import ast
-import os
-import pathlib
 import pwd
-import subprocess
-import sys
 
 import pytest
 from absl import flags
 
+from experiments import settings
 from experiments.path_flags import DEFINE_path, DEFINE_path_list
+from tests.commands import ROOT, fresh_flags
 
-ROOT = pathlib.Path(__file__).parents[2]
 PATH_NAMES = {
     *("workdir", "out", "input", "log", "model", "policy", "suite", "real", "join", "wheel", "train_data", "eval_data"),
     *("output", "directory", "path", "file", "data"),
@@ -48,15 +45,13 @@ def test_paths_are_path_flags():
     assert wrong == []
 
 
-def test_config_paths_are_path_flags():
-    code = (
-        "from experiments import settings; from absl import flags; settings.define()\n"
-        "flags.FLAGS(['x', '--model=~/m', '--train_data=~/t.jsonl', '--eval_data=~'])\n"
-        "print(*(flags.FLAGS[name].value for name in ('model', 'train_data', 'eval_data')))"
-    )
-    environment = os.environ | {"HOME": "/home/someone", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["/home/someone/m", "/home/someone/t.jsonl", "/home/someone"]
+def test_config_paths_are_path_flags(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    with fresh_flags():
+        settings.define()
+        flags.FLAGS(["x", "--model=~/m", "--train_data=~/t.jsonl", "--eval_data=~"])
+        found = [flags.FLAGS[name].value for name in ("model", "train_data", "eval_data")]
+    assert found == ["/home/someone/m", "/home/someone/t.jsonl", "/home/someone"]
 
 
 @pytest.fixture

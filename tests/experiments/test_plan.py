@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import jax
 import pytest
@@ -16,6 +14,7 @@ from mass_jax.planning.chips import CHIPS, GIB, devices_of
 from mass_jax.planning.phases import Iteration, bytes_on_chip
 from mass_jax.runtime import make_mesh
 from mass_jax.training import train
+from tests.commands import in_process
 
 HEADER = {"preset": "p", "topology": "v5e:4x4", "num_slices": 1, "mesh": "data:1", "model": "a/b", "tasks": 1, "m": 2}
 HEADER |= {"k": 1, "tokens": 8, "K": 2, "rank": 4, "dtype": "float32"}
@@ -23,8 +22,7 @@ HELD = {"weights": 2 * GIB, "optimizer": GIB, "scorer": 0, "caches": 0, "hbm": 1
 
 
 def plan(*flags):
-    command = [sys.executable, "-m", "experiments.plan", *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    return in_process("plan", *flags)
 
 
 def test_plan_compiles_phase_and_refuses_other_plan(tmp_path):

@@ -6,26 +6,17 @@ import numpy as np
 import pytest
 
 from mass_jax.llama import Llama, LlamaConfig, lora
-
-CONFIG = LlamaConfig(
-    vocab_size=61,
-    hidden_size=16,
-    intermediate_size=24,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    initializer_range=0.3,
-)
+from tests.small_models import LLAMA
 
 
 @pytest.fixture
 def config():
-    return CONFIG
+    return LLAMA
 
 
 @pytest.fixture
 def tokens_BT():
-    return jnp.asarray(np.random.default_rng(1).integers(0, CONFIG.vocab_size, (3, 13)), jnp.int32)
+    return jnp.asarray(np.random.default_rng(1).integers(0, LLAMA.vocab_size, (3, 13)), jnp.int32)
 
 
 @pytest.fixture

@@ -1,22 +1,16 @@
 """Formula for floating-point operations."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
 
-from mass_jax.llama import Llama, LlamaConfig
+from mass_jax.llama import Llama
 from mass_jax.llama.flops import Tokens, flops, matmul_weights
+from tests.small_models import LLAMA
 
-CONFIG = LlamaConfig(
-    vocab_size=97,
-    hidden_size=32,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    head_dim=8,
-    intermediate_size=48,
-    tie_word_embeddings=False,
-)
+CONFIG = dataclasses.replace(LLAMA, num_hidden_layers=3, tie_word_embeddings=False)
 
 
 def test_matmul_weights_count_model_kernels():

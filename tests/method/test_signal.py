@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 from mass_jax import runtime
-from mass_jax.config import Config
 from mass_jax.method import signal
 from mass_jax.method.signal import SignalWatch, has_signal, signal_metrics
 from mass_jax.tasks.base import Rejected, Verdict
 from mass_jax.training import train
-from mass_jax.training.components import assemble
+from tests import small_models
 
-STEPS = 3
+STEPS = small_models.RUN["steps"]
 
 
 class _Rejecting:
@@ -45,8 +44,7 @@ class _Failing(_Rejecting):
 
 @pytest.fixture(scope="module")
 def small_components():
-    sizes = {"steps": STEPS, "warmup_steps": 1, "tasks_per_step": 2, "num_examples": 2, "num_test_examples": 2}
-    return assemble(Config(**sizes, num_attempts=2, num_train_problems=8, num_eval_problems=2))
+    return small_models.components(num_train_problems=8)
 
 
 def with_task(components, kind):

@@ -7,21 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mass_jax.llama import Llama, LlamaConfig
+from mass_jax.llama import Llama
 from mass_jax.method import adapt, meta_step, objective, score
 from mass_jax.method.models import Solver
 from mass_jax.method.text import Rollout, Text
+from tests.small_models import DIVISIBLE_LLAMA as CONFIG
 
 TASKS, EXAMPLES, TOKENS = 8, 8, 6
-CONFIG = LlamaConfig(
-    vocab_size=16,
-    hidden_size=16,
-    intermediate_size=16,
-    num_hidden_layers=2,
-    num_attention_heads=8,
-    head_dim=2,
-    initializer_range=0.3,
-)
 
 
 @functools.cache

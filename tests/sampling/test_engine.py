@@ -1,5 +1,6 @@
 """Engine: agreement with `sample`, stop strings, compilations and errors."""
 
+import dataclasses
 import functools
 import itertools
 import logging
@@ -14,15 +15,16 @@ import transformers
 from mass_jax import sampling
 from mass_jax.llama import Llama, LlamaConfig, lora
 from mass_jax.types import Adapter
+from tests.small_models import LLAMA
 
 _WORDS = ["".join(letters) for n in (1, 2, 3) for letters in itertools.product("abcde", repeat=n)][:50]
-_CONFIG = LlamaConfig(
+_CONFIG = dataclasses.replace(
+    LLAMA,
     vocab_size=50,
     hidden_size=8,
     intermediate_size=12,
     num_hidden_layers=1,
     num_attention_heads=2,
-    initializer_range=0.3,
     pad_token_id=49,
 )
 _PROMPTS = [[1, 2, 3], list(range(11)), [7]]

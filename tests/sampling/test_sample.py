@@ -1,5 +1,6 @@
 """Sampling loop: agreement with the full forward pass, and independence of samples."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,18 +9,10 @@ import numpy as np
 import pytest
 
 from mass_jax import sampling
-from mass_jax.llama import Llama, LlamaConfig, lora, losses
+from mass_jax.llama import Llama, lora, losses
+from tests.small_models import LLAMA
 
-_CONFIG = LlamaConfig(
-    vocab_size=50,
-    hidden_size=16,
-    intermediate_size=24,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    initializer_range=0.3,
-    pad_token_id=49,
-)
+_CONFIG = dataclasses.replace(LLAMA, vocab_size=50, pad_token_id=49)
 _MODEL = Llama(_CONFIG)
 _APPLY = jax.jit(_MODEL.apply)
 _SAMPLES, _NEW = 3, 9

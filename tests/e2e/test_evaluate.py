@@ -1,50 +1,27 @@
 """End-to-end tests of experiments.evaluate: costs, a kill in the middle of a row, reports from records alone."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 
 from mass_jax.evaluation.records import read_records
-from mass_jax.runtime import lock_workdir
+from tests.commands import as_process, command, in_process, locked_elsewhere
 
 ROWS = ["base", "few_shot", "majority", "ttt_other", "tt_ss"]
 SMALL = [
     "--preset=tiny",
     f"--methods={','.join(ROWS)}",
-    *"--num_test_examples=2 --eval_batch=2 --num_eval_problems=12".split(),
+    *"--num_test_examples=2 --eval_batch=4 --num_eval_problems=12".split(),
 ]
 
 
-def command(*flags):
-    return [sys.executable, "-m", "experiments.evaluate", *flags]
-
-
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    """Processes of this module share a compilation cache, which does not change results."""
-    cache = str(tmp_path_factory.mktemp("compiled"))
-    return os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-
-
-@pytest.fixture(scope="module")
-def run(environment):
-    def run(*flags):
-        return subprocess.run(
-            command(*flags), capture_output=True, text=True, timeout=300, check=False, env=environment
-        )
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(run, tmp_path_factory):
+def uninterrupted(environment, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("uninterrupted")
-    done = run(*SMALL, f"--workdir={workdir}")
+    done = as_process("evaluate", *SMALL, f"--workdir={workdir}", env=environment)
     assert done.returncode == 0, done.stderr
     assert "| Few-shot base |" in done.stdout
     return workdir
@@ -87,10 +64,10 @@ def test_ttt_other_excludes_target_subject(uninterrupted):
         assert record["subject"] not in subjects
 
 
-def test_evaluate_resumes_to_identical_records(uninterrupted, environment, run, tmp_path):
+def test_evaluate_resumes_to_identical_records(uninterrupted, environment, tmp_path):
     flags = [*SMALL, f"--workdir={tmp_path}"]
     row = tmp_path / "seed0" / "evaluation" / "tt_ss.jsonl"
-    with subprocess.Popen(command(*flags), env=environment, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command("evaluate", *flags), env=environment, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 240
         while not (row.exists() and row.read_bytes().count(b"\n") >= 4):
             assert process.poll() is None
@@ -100,19 +77,19 @@ def test_evaluate_resumes_to_identical_records(uninterrupted, environment, run, 
     kept = row.read_bytes()
     assert 4 <= kept.count(b"\n") < 24
     row.write_bytes(kept + b'{"id": "torn')
-    done = run(*flags)
+    done = as_process("evaluate", *flags, env=environment)
     assert done.returncode == 0, done.stderr
     assert row.read_bytes().startswith(kept)
     assert records(tmp_path) == records(uninterrupted)
 
 
-def test_report_only_rebuilds_identical_report(uninterrupted, run, tmp_path):
+def test_report_only_rebuilds_identical_report(uninterrupted, tmp_path):
     (tmp_path / "seed0").mkdir()
     (tmp_path / "config.json").write_text(
         (uninterrupted / "config.json").read_text().replace('"model": "tiny"', '"model": "/nowhere"')
     )
     (tmp_path / "seed0" / "evaluation").symlink_to(uninterrupted / "seed0" / "evaluation")
-    done = run(f"--workdir={tmp_path}", "--report_only")
+    done = in_process("evaluate", f"--workdir={tmp_path}", "--report_only")
     assert done.returncode == 0, done.stderr
     for name in ("table1.json", "table1.md"):
         assert (tmp_path / "report" / name).read_bytes() == (uninterrupted / "report" / name).read_bytes()
@@ -125,45 +102,45 @@ def test_report_only_rebuilds_identical_report(uninterrupted, run, tmp_path):
         (["--methods=majority"], "add base and tt_ss"),
     ],
 )
-def test_evaluate_rejects_flags_contradicting_workdir(uninterrupted, run, flags, message):
-    done = run(f"--workdir={uninterrupted}", *flags)
+def test_evaluate_rejects_flags_contradicting_workdir(uninterrupted, flags, message):
+    done = in_process("evaluate", f"--workdir={uninterrupted}", *flags)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_evaluate_preset_must_match_workdir(uninterrupted, run):
-    done = run("--preset=tiny", f"--workdir={uninterrupted}")
+def test_evaluate_preset_must_match_workdir(uninterrupted):
+    done = in_process("evaluate", "--preset=tiny", f"--workdir={uninterrupted}")
     assert done.returncode == 2
     assert "now it is" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_evaluate_rejects_records_without_settings(uninterrupted, run, tmp_path):
+def test_evaluate_rejects_records_without_settings(uninterrupted, tmp_path):
     (tmp_path / "seed0").mkdir()
     (tmp_path / "seed0" / "evaluation").symlink_to(uninterrupted / "seed0" / "evaluation")
     for flags in (["--report_only"], SMALL):
-        done = run(f"--workdir={tmp_path}", *flags)
+        done = in_process("evaluate", f"--workdir={tmp_path}", *flags)
         assert done.returncode == 2
         assert "holds 'seed0' but no config.json, so its settings are unknown" in done.stderr
 
 
-def test_evaluate_rejects_workdir_in_use(uninterrupted, run):
-    with lock_workdir(uninterrupted):
+def test_evaluate_rejects_workdir_in_use(uninterrupted):
+    with locked_elsewhere(uninterrupted):
         for flags in (["--report_only"], []):
-            done = run(f"--workdir={uninterrupted}", *flags)
+            done = in_process("evaluate", f"--workdir={uninterrupted}", *flags)
             assert done.returncode == 2
             assert "is in use by process" in done.stderr
 
 
-def test_evaluate_skips_untrained_rows(uninterrupted, run):
-    done = run(f"--workdir={uninterrupted}", "--methods=base,mass")
+def test_evaluate_skips_untrained_rows(uninterrupted, environment):
+    done = as_process("evaluate", f"--workdir={uninterrupted}", "--methods=base,mass", env=environment)
     assert done.returncode == 0, done.stderr
     assert "not trained, so left out: mass, mass_unadapted" in done.stderr
     assert "| Base |" in done.stdout
 
 
-def test_report_only_rejects_empty_workdir(run, tmp_path):
-    done = run(f"--workdir={tmp_path}", "--report_only")
+def test_report_only_rejects_empty_workdir(tmp_path):
+    done = in_process("evaluate", f"--workdir={tmp_path}", "--report_only")
     assert done.returncode == 2
     assert "holds no records" in done.stderr

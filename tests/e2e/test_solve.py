@@ -1,30 +1,22 @@
 """The solve and audit commands as processes: killed and resumed, with the page in a browser."""
 
 import json
-import os
 import pathlib
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 
-from experiments import audit as audit_command
 from mass_jax.audit import log
 from mass_jax.audit.chain import Broken
 from mass_jax.audit.log_page import write_page
 from mass_jax.serving.guards.policy import Policy
+from tests.commands import as_process, command, in_process
 
 QUESTIONS = 40
-
-
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    """Environment with a compilation cache shared by the processes of this module."""
-    cache = str(tmp_path_factory.mktemp("compiled"))
-    return os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+FILES = {"input": "in.jsonl", "policy": "policy.json", "log": "log.jsonl", "out": "out.jsonl"}
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +26,9 @@ def killed(environment, tmp_path_factory):
     (where / "policy.json").write_text(Policy().to_json())
     rows = [{"id": f"q{i}", "problem": f"{i % 10} kabo {i // 10}"} for i in range(QUESTIONS)]
     (where / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [sys.executable, "-m", "experiments.solve", "--model=tiny", "--batch=2", f"--input={where / 'in.jsonl'}"]
-    command += [f"--policy={where / 'policy.json'}", f"--log={where / 'log.jsonl'}", f"--out={where / 'out.jsonl'}"]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    flags = [f"--{name}={where / file}" for name, file in FILES.items()]
+    given = ["solve", "--model=tiny", "--batch=2", *flags]
+    with subprocess.Popen(command(*given), env=environment, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 400
         while not (where / "log.jsonl").exists() or (where / "log.jsonl").stat().st_size < 30_000:
             assert process.poll() is None, process.stderr.read()
@@ -51,7 +43,7 @@ def killed(environment, tmp_path_factory):
     assert 0 < len(events) < QUESTIONS
     with (where / "out.jsonl").open("ab") as file:
         file.write(b'{"id": "q7", "prob')  # as if killed in the middle of an answer
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    done = as_process(*given, env=environment)
     assert done.returncode == 0, done.stderr
     return where
 
@@ -78,92 +70,25 @@ def test_killed_run_resumes_without_loss(killed):
     assert set(before) <= {event["hash"] for event in adaptations}
 
 
-def audit(environment, *arguments):
-    command = [sys.executable, "-m", "experiments.audit", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
-
-
 def test_export_replays_event_of_another_process(killed, environment, tmp_path):
     path = killed / "log.jsonl"
     event = next(record for record, _ in log.records(path) if record.get("adapter"))
-    done = audit(
-        environment, "export", str(event["number"]), f"--log={path}", "--model=tiny", f"--out={tmp_path / 'peft'}"
-    )
+    flags = [f"--log={path}", "--model=tiny", f"--out={tmp_path / 'peft'}"]
+    done = as_process("audit", "export", str(event["number"]), *flags, env=environment)
     assert done.returncode == 0, done.stderr
     assert {file.name for file in (tmp_path / "peft").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
 
 
-def test_export_copies_tokenizer_files(tmp_path):
-    source, target = tmp_path / "source", tmp_path / "target"
-    for directory in (source, target):
-        directory.mkdir()
-    present = ["chat_template.jinja", "generation_config.json", "tokenizer.json"]
-    for name in [*present, "model.safetensors"]:
-        (source / name).write_text(name)
-    audit_command.copy_tokenizer(source, target)
-    assert sorted((file.name, file.read_text()) for file in target.iterdir()) == [(name, name) for name in present]
-
-
-def test_verify_command_detects_an_edit(killed, environment, tmp_path):
+def test_verify_command_detects_an_edit(killed, tmp_path):
     for name in ("log.jsonl", "log.jsonl.head"):
         shutil.copy(killed / name, tmp_path / name)
     path = tmp_path / "log.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"decision":"adapted"', b'"decision":"refused"', 1))
-    done = audit(environment, "verify", f"--log={path}")
+    done = in_process("audit", "verify", f"--log={path}")
     assert done.returncode == 1
     assert "BROKEN" in done.stdout
     with pytest.raises(Broken):
         write_page(path, tmp_path / "page.html")
-
-
-@pytest.mark.parametrize(
-    ("module", "arguments", "message"),
-    [
-        ("solve", ["--model=tiny", "--problem=x", "--policy=nowhere.json"], "policy nowhere.json does not exist"),
-        ("audit", ["verfy", "--log=x"], "did you mean 'verify'?"),
-        ("audit", ["show", "--log=nowhere.jsonl"], "cannot be read"),
-    ],
-)
-def test_commands_report_errors_in_one_line(environment, module, arguments, message):
-    command = [sys.executable, "-m", f"experiments.{module}", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    line = done.stderr.strip().split("\n")[-1]
-    assert line.startswith("error: ")
-    assert message in line
-    assert "Traceback" not in done.stderr
-
-
-@pytest.fixture
-def small_log(tmp_path):
-    """A log with a run and an event of a task that no model has."""
-    event = {"kind": "adaptation", "adapter": "0" * 64, "task": "Sums", "problem": "4 + 3"}
-    with log.EventLog(tmp_path / "log.jsonl") as opened:
-        opened.append({"kind": "run"}, event)
-    return tmp_path / "log.jsonl"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["replay", "1", "--model=tiny"], "record 1 made no adapter: it is run"),
-        (["replay", "2", "--model=tiny"], "record 2 is of task 'Sums'"),
-        (["replay", "2", "1"], "unexpected argument '1'; replay takes one EVENT"),
-        (["verify", "1"], "unexpected argument '1'; verify takes none"),
-    ],
-)
-def test_audit_reports_unusable_records(small_log, environment, arguments, message):
-    done = audit(environment, *arguments, f"--log={small_log}")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.strip().split("\n")[-1].startswith(f"error: {message}")
-
-
-def test_report_names_unwritable_page(environment, tmp_path):
-    with log.EventLog(tmp_path / "log.jsonl") as opened:
-        opened.append({"kind": "run"})
-    done = audit(environment, "report", f"--log={tmp_path / 'log.jsonl'}", "--out=/dev/null/page.html")
-    assert done.returncode == 2
-    assert done.stderr.strip().split("\n")[-1].startswith("error: --out=/dev/null/page.html cannot be written")
 
 
 CHROMIUM = next(

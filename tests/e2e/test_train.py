@@ -1,0 +1,145 @@
+"""End-to-end tests of experiments.train with real processes, signals and files."""
+
+import json
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.commands import as_process, command, in_process
+
+SMALL = (
+    "--preset=tiny --steps=6 --warmup_steps=1 --tasks_per_step=2 --num_examples=2 --num_test_examples=2 --eval_batch=4 "
+    "--num_attempts=2 --num_eval_problems=4 --checkpoint_every=2 --outer=gold --methods=base,tt_ss,mass_gold"
+).split()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(environment, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    done = as_process("train", *SMALL, f"--workdir={workdir}", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "| MASS_gold |" in done.stdout
+    return workdir
+
+
+def without_times(path):
+    def rows(file):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        return [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "step_time")} for line in lines]
+
+    return {file.name: rows(file) for file in sorted(path.rglob("*.jsonl"))}
+
+
+def table_of(workdir):
+    table = json.loads((workdir / "report" / "table1.json").read_text())
+    for row in (table["methods"] | table["references"]).values():
+        del row["cost"]["seconds_per_question"]
+    return table
+
+
+def stop_after(lines, number, flags, environment):
+    """Starts the command, sends a signal once it has opened its log and `lines` steps stand there.
+
+    Lines of an earlier run do not count before this one has taken them over, when its signal handlers are in place.
+
+    Returns:
+        Exit status and stderr.
+    """
+    workdir = pathlib.Path(next(flag for flag in flags if flag.startswith("--workdir=")).split("=", 1)[1])
+    metrics = workdir / "seed0" / "mass_gold" / "metrics.jsonl"
+    before = metrics.stat().st_ino if metrics.exists() else None
+    with subprocess.Popen(command("train", *flags), env=environment, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 240
+        while not (metrics.exists() and metrics.stat().st_ino != before and metrics.read_text().count("\n") >= lines):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline, "no progress"
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+def test_train_resumes_to_identical_results(uninterrupted, environment, tmp_path):
+    flags = [*SMALL, f"--workdir={tmp_path}"]
+    status, errors = stop_after(1, signal.SIGTERM, flags, environment)
+    assert status in (128 + signal.SIGTERM, 0)
+    if status:
+        assert "rerun the same command to resume" in errors
+        assert "Traceback" not in errors
+    assert "stopping at the next safe point" in errors
+    stop_after(3, signal.SIGKILL, flags, environment)
+    done = as_process("train", *flags, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert without_times(tmp_path) == without_times(uninterrupted)
+    assert table_of(tmp_path) == table_of(uninterrupted)
+
+
+def test_train_metrics_include_cut_off_shares(uninterrupted):
+    lines = (uninterrupted / "seed0" / "mass_gold" / "metrics.jsonl").read_text().splitlines()
+    assert all(0 <= json.loads(line)["examples_cut_off"] < 1 for line in lines)
+
+
+def test_train_writes_complete_report(uninterrupted):
+    written = {path.name for path in (uninterrupted / "report").iterdir()}
+    assert written == {
+        "table1.json",
+        "table1.md",
+        "accuracy.png",
+        "accuracy.svg",
+        "training.png",
+        "training.svg",
+        "examples.html",
+    }
+
+
+def test_train_rejects_workdir_with_other_settings(uninterrupted):
+    done = in_process("train", *SMALL, "--gamma=0.7", f"--workdir={uninterrupted}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "gamma" in done.stderr
+    assert "choose another --workdir" in done.stderr
+
+
+def test_train_falls_back_from_corrupt_checkpoint(uninterrupted, environment, tmp_path):
+    workdir = pathlib.Path(shutil.copytree(uninterrupted, tmp_path / "run"))
+    newest = workdir / "seed0" / "mass_gold" / "checkpoints" / "6"
+    largest = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    data, draw = bytearray(largest.read_bytes()), random.Random(0)
+    for _ in range(40):
+        data[draw.randrange(len(data))] ^= 0xFF
+    largest.write_bytes(data)
+    (workdir / "seed0" / "evaluation" / "mass_gold.jsonl").unlink()
+    done = as_process("train", *SMALL, f"--workdir={workdir}", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert f"checkpoint {newest} cannot be used" in done.stderr
+    assert without_times(workdir) == without_times(uninterrupted)
+
+
+def test_train_rejecting_prompts_leaves_workdir_empty(environment, tmp_path):
+    done = as_process("train", *SMALL, "--max_prompt_tokens=4", f"--workdir={tmp_path}", env=environment)
+    assert done.returncode == 2
+    assert "raise --max_prompt_tokens to 6" in done.stderr.strip().splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_train_stops_after_non_finite_updates(environment, tmp_path):
+    flags = ("--methods=base,mass_gold", "--inner_lr=1e30", "--max_skipped_steps=2", f"--workdir={tmp_path}")
+    done = as_process("train", *SMALL, *flags, env=environment)
+    assert done.returncode == 2
+    assert "not finite in 2 steps in a row" in done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_tiny_preset_orders_methods(tmp_path):
+    """Paired differences of the whole command; takes about 8 minutes on 2 cores."""
+    done = subprocess.run(command("train", "--preset=tiny", f"--workdir={tmp_path}"), timeout=3600, check=False)
+    assert done.returncode == 0
+    paired = json.loads((tmp_path / "report" / "table1.json").read_text())["paired"]["unseen"]
+    found = {(row["from"], row["to"]): row for row in paired}
+    assert found["base", "tt_ss"]["difference"] > 0
+    assert found["tt_ss", "solver_grpo"]["ci95"][0] > 0
+    assert found["solver_grpo", "mass"]["ci95"][0] > 0
