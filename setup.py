@@ -90,8 +90,6 @@ if __name__ == "__main__":
         install_requires=requirements("core"),
         extras_require={
             extra: requirements(extra, *INCLUDES.get(extra, ()))
-            for extra in (
-                "train", "math", "test", "docs", "plan", "smollm2", "reasoning_gym", "tpu", "cuda12", "cuda13",
-            )  # fmt: skip
+            for extra in {extra: None for _, _, extra in DEPENDENCIES if extra != "core"}
         },
     )

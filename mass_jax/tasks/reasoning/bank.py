@@ -177,5 +177,6 @@ def _refuse(family: str, level: str, side: Side, required: int, found: int, scor
         )
     raise UserError(
         f"family {family!r} has {found} distinct {side.value} problems that fit at --reasoning_level={level}, "
-        f"{required} are needed; request fewer problems, raise --max_prompt_tokens or --max_answer_tokens, or leave it out"
+        f"{required} are needed; request fewer problems, raise --max_prompt_tokens, --max_generator_prompt_tokens or "
+        f"--max_answer_tokens, or leave it out"
     )

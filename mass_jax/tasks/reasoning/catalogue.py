@@ -1,8 +1,8 @@
-"""Families that fit small models, and the default ones.
+"""Families that fit small models.
 
-Of the 106 families of reasoning-gym 0.1.25, those in `FITTING` have, at level "easy", questions of at most 96 tokens and
-one-line answers of at most 16 tokens of SmolLM2's tokenizer, and enough distinct problems. Others can be named too. The
-bank refuses those without a text answer, and those that the package can score only by evaluating the answer.
+Of the 106 families of reasoning-gym 0.1.25, those in `FITTING` have, at level "easy", questions of at most 96 tokens
+and one-line answers of at most 16 tokens of SmolLM2's tokenizer, and enough distinct problems. Others can be named too.
+The bank refuses those without a text answer, and those that the package can score only by evaluating the answer.
 """
 
 FITTING = (

@@ -36,8 +36,8 @@ def generate(wanted: Mapping[str, Range], level: str) -> dict[str, Any]:
         level: "easy" or "default"; see `library.dataset`.
 
     Returns:
-        {"families": {name: {"exact": bool, "entries": [[number, entry], ...]}}}, where entries that cannot be scored are
-        left out; or {"unknown": name, "known": names} if the package lacks a family.
+        {"families": {name: {"exact": bool, "entries": [[number, entry], ...]}}}, without the entries that cannot be
+        scored; or {"unknown": name, "known": names} if the package lacks a family.
 
     Raises:
         RuntimeError: If the process fails.

@@ -64,6 +64,6 @@ def score(family: str, level: str, entry: Entry, answer: str) -> float:
     return float(_scorer(family, level).score_answer(answer=answer, entry=entry))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _scorer(family: str, level: str) -> ProceduralDataset:
     return dataset(family, level, seed=0, size=1)

@@ -20,4 +20,3 @@ def check(line: bytes) -> Verdict:
     """
     family, level, entry, answer = json.loads(line)
     return Verdict.RIGHT if library.score(family, level, entry, answer) >= 1.0 else Verdict.WRONG
-

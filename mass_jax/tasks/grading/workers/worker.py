@@ -72,9 +72,7 @@ class Checker:
         return os.waitpid(self._pid, 0)[1]
 
 
-def _serve(
-    requests: int, replies: int, bounds: limits.Limits, parent: int, check: Callable[[bytes], Verdict]
-) -> None:
+def _serve(requests: int, replies: int, bounds: limits.Limits, parent: int, check: Callable[[bytes], Verdict]) -> None:
     """Runs a checker: applies the limits, then answers lines until the pipe closes. Never returns."""
     try:
         limits.die_with_parent(parent)
