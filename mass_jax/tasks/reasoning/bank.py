@@ -62,42 +62,39 @@ class Bank:
         self.scored: dict[str, Scored] = {} if scored is None else scored
 
     def draw(
-        self, families: Sequence[str], side: Side, required: int, wanted: int, seed: int = _TEST_SEED
+        self, required: Mapping[str, int], side: Side, wanted: int, seed: int = _TEST_SEED
     ) -> dict[str, list[Problem]]:
         """Draws distinct problems of each family.
 
         Args:
-            families: Names of families.
+            required: Smallest number of problems, by the name of the family.
             side: Side of the questions.
-            required: Smallest number of problems per family.
             wanted: Largest number of problems per family.
             seed: Random seed.
 
         Returns:
-            Between `required` and `wanted` problems per family.
+            At least `required` and at most `wanted` problems by family.
 
         Raises:
             UserError: If the package lacks a family, or a family has fewer problems that can be scored and fit.
         """
-        drawn: dict[str, dict[str, Problem]] = {family: {} for family in families}
-        scorable = dict.fromkeys(families, 0)
+        drawn: dict[str, dict[str, Problem]] = {family: {} for family in required}
+        scorable = dict.fromkeys(required, 0)
         start, count = 0, 16 + wanted * (TEST_SHARE if side is Side.TEST else 2)
         for _ in range(_ROUNDS):
-            short = [family for family in families if len(drawn[family]) < wanted]
-            if not short:
-                break
+            short = [family for family in required if len(drawn[family]) < wanted]
             ranges = {family: Range(_stream(seed, family), start, count) for family in short}
             reply = self._generate(ranges)
             for family in short:
                 scorable[family] += len(reply[family]["entries"])
                 self._take(family, side, seed, reply[family], drawn[family], wanted)
-            if all(len(problems) >= required for problems in drawn.values()):
+            if all(len(drawn[family]) >= least for family, least in required.items()) or 0 in scorable.values():
                 break
             start, count = start + count, 2 * count
-        for family in families:
-            if len(drawn[family]) < required:
-                _refuse(family, self._level, side, required, len(drawn[family]), scorable[family])
-        return {family: list(drawn[family].values()) for family in families}
+        for family, least in required.items():
+            if len(drawn[family]) < least:
+                _refuse(family, self._level, side, least, len(drawn[family]), scorable[family])
+        return {family: list(problems.values()) for family, problems in drawn.items()}
 
     def _generate(self, ranges: Mapping[str, Range]) -> dict[str, Any]:
         reply = generate(ranges, self._level)

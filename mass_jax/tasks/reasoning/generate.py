@@ -76,7 +76,7 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     drawn = {}
     for family, (seed, first, count) in wanted.items():
         data = library.dataset(family, level, seed, first + count)
-        numbered = ((i, library.portable(family, data[i])) for i in range(first, first + count))
+        numbered = ((i, _entry(library, family, data, i)) for i in range(first, first + count))
         drawn[family] = [[i, entry] for i, entry in numbered if entry is not None and _is_short(entry)]
     limits.seal()  # as in the workers
     return {
@@ -88,6 +88,14 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
             for family, pairs in drawn.items()
         }
     }
+
+
+def _entry(library: Any, family: str, data: Any, number: int) -> dict[str, Any] | None:
+    """Returns an entry as JSON keeps it; None if that is impossible or the generator gives up."""
+    with contextlib.suppress(Exception):  # some generators raise when random tries do not succeed
+        entry: dict[str, Any] | None = library.portable(family, data[number])
+        return entry
+    return None
 
 
 def _is_short(entry: Mapping[str, Any]) -> bool:

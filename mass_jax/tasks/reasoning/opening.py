@@ -41,7 +41,7 @@ def open_families(config: Config, tokenizer: Any) -> tuple[ReasoningTask, Callab
         raise UserError(f"--num_shots={config.num_shots} must be between 0 and {MAX_SHOTS} for --task={config.task}")
     render = chat.renderer(tokenizer, SYSTEM)
     each = 2 + math.ceil(config.num_shots / len(train))
-    samples = Bank(config.reasoning_level).draw(train, Side.TRAIN, each, each, _SHOWN_SEED)
+    samples = Bank(config.reasoning_level).draw(dict.fromkeys(train, each), Side.TRAIN, each, _SHOWN_SEED)
     shortest = sorted(samples, key=lambda family: sum(len(p.problem) for p in samples[family][:2]))[:_SHOWN_FAMILIES]
     shown = [(samples[f][0].problem, Example(samples[f][1].problem, samples[f][1].solution)) for f in shortest]
     rest = interleaved({family: problems[2:] for family, problems in samples.items()}, config.num_shots)
@@ -58,9 +58,15 @@ def open_families(config: Config, tokenizer: Any) -> tuple[ReasoningTask, Callab
     )
     bank = Bank(config.reasoning_level, functools.partial(_fits, config, tokenizer, task), hidden, scored)
 
+    columns = functools.cache(functools.partial(_columns, bank, config, train, test))  # shared by all seeds
+
     @functools.lru_cache(maxsize=4)
     def problems(seed: int) -> Problems:
-        return _problems(bank, config, train, test, seed)
+        each = math.ceil(config.num_train_problems / len(train))
+        required = dict.fromkeys(train, each) | dict.fromkeys(test, 1)
+        drawn = bank.draw(required, Side.TRAIN, max(each, NUM_EXAMPLES), seed)
+        chosen = interleaved({family: drawn[family] for family in train}, config.num_train_problems)
+        return Problems(chosen, columns(), functools.partial(_oracle, drawn, seed))
 
     return task, problems, scorer
 
@@ -76,17 +82,19 @@ def _families(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return train, test
 
 
-def _problems(bank: Bank, config: Config, train: tuple[str, ...], test: tuple[str, ...], seed: int) -> Problems:
-    """Draws the problems of one seed; the evaluation problems are shared by all seeds."""
-    each = math.ceil(config.num_train_problems / len(train))
-    drawn = bank.draw(train, Side.TRAIN, each, max(each, NUM_EXAMPLES), seed)
-    others = bank.draw(test, Side.TRAIN, 1, NUM_EXAMPLES, seed)
-    columns = {}
-    for column, families in (("unseen", test), ("seen", train)):
-        count = math.ceil(config.num_eval_problems / len(families))
-        columns[column] = interleaved(bank.draw(families, Side.TEST, count, count), config.num_eval_problems)
-    oracle = functools.partial(_oracle, {**drawn, **others}, seed)
-    return Problems(interleaved(drawn, config.num_train_problems), columns, oracle)
+def _columns(bank: Bank, config: Config, train: tuple[str, ...], test: tuple[str, ...]) -> dict[str, list[Problem]]:
+    """Draws the evaluation problems of unseen and seen families."""
+    groups = {"unseen": test, "seen": train}
+    required = {
+        family: math.ceil(config.num_eval_problems / len(families))
+        for families in groups.values()
+        for family in families
+    }
+    drawn = bank.draw(required, Side.TEST, max(required.values()))
+    return {
+        column: interleaved({family: drawn[family] for family in families}, config.num_eval_problems)
+        for column, families in groups.items()
+    }
 
 
 def _oracle(pools: Mapping[str, list[Problem]], seed: int, problem: Problem, count: int) -> list[Example]:
