@@ -54,7 +54,7 @@ DEPENDENCIES = (
 # Extras that contain other extras.
 INCLUDES = {
     "math": ("train",),
-    "test": ("train", "math"),
+    "test": ("train", "math", "reasoning_gym"),
     "docs": ("train",),
     "plan": ("train",),
     "smollm2": ("train",),
