@@ -87,6 +87,12 @@ def screen(components: Components, plan: Plan, workdir: pathlib.Path, stop: runt
     by_family: dict[str, list[Problem]] = {}
     for problem in problems.train:
         by_family.setdefault(problem.subject, []).append(problem)
+    for family, pool in by_family.items():
+        if len(pool) < plan.problems:
+            raise UserError(
+                f"family {family!r} has {len(pool)} training problems, fewer than --screen_problems={plan.problems}; "
+                f"raise --num_train_problems, lower --screen_problems or leave it out"
+            )
     settings = {**dataclasses.asdict(plan), "config": json.loads(components.config.to_json())}
     settings = json.loads(json.dumps(settings))
     found: dict[str, Any] = {}
@@ -135,11 +141,6 @@ def _screen_family(
     stop: runtime.Stop,
 ) -> dict[str, Any]:
     """Measures all cells of one family."""
-    if len(pool) < plan.problems:
-        raise UserError(
-            f"family {pool[0].subject!r} has {len(pool)} training problems, --screen_problems={plan.problems}; raise "
-            f"--num_train_problems or lower --screen_problems"
-        )
     began, asked = time.monotonic(), pool[: plan.problems]
     size = plan.problems // plan.groups
     groups = [asked[i : i + size] for i in range(0, len(asked), size)]

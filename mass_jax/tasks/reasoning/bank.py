@@ -14,7 +14,7 @@ from mass_jax.tasks.reasoning.generate import Range, generate
 
 TEST_SHARE = 3  # one in this many questions is reserved for testing
 _ROUNDS = 4
-_TEST_SEED = 0  # shared by all runs
+EVALUATION_SEED = 0  # evaluation problems are shared by all runs
 
 
 class Side(enum.Enum):
@@ -62,7 +62,7 @@ class Bank:
         self.scored: dict[str, Scored] = {} if scored is None else scored
 
     def draw(
-        self, required: Mapping[str, int], side: Side, wanted: int, seed: int = _TEST_SEED
+        self, required: Mapping[str, int], side: Side, wanted: int, seed: int = EVALUATION_SEED
     ) -> dict[str, list[Problem]]:
         """Draws distinct problems of each family.
 

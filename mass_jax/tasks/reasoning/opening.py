@@ -3,7 +3,7 @@
 import functools
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mass_jax.config import Config
@@ -11,7 +11,7 @@ from mass_jax.errors import UserError
 from mass_jax.llama.tokenizer import encode
 from mass_jax.tasks import chat, example_form
 from mass_jax.tasks.base import Example, Problem, Problems
-from mass_jax.tasks.reasoning.bank import Bank, Scored, Side, interleaved
+from mass_jax.tasks.reasoning.bank import EVALUATION_SEED, Bank, Scored, Side, interleaved
 from mass_jax.tasks.reasoning.catalogue import FITTING
 from mass_jax.tasks.reasoning.scorer import Scorer
 from mass_jax.tasks.reasoning.task import SYSTEM, ReasoningTask
@@ -20,6 +20,7 @@ NUM_EXAMPLES = 64  # training-side problems per family, from which correct examp
 MAX_SHOTS = 8
 _SHOWN_FAMILIES = 2  # families in the generator prompt, with two problems each
 _SHOWN_SEED = -1
+_WIDENINGS = 3
 
 
 def open_families(config: Config, tokenizer: Any) -> tuple[ReasoningTask, Callable[[int], Problems], Scorer]:
@@ -62,10 +63,9 @@ def open_families(config: Config, tokenizer: Any) -> tuple[ReasoningTask, Callab
 
     @functools.lru_cache(maxsize=4)
     def problems(seed: int) -> Problems:
-        each = math.ceil(config.num_train_problems / len(train))
-        required = dict.fromkeys(train, each) | dict.fromkeys(test, 1)
-        drawn = bank.draw(required, Side.TRAIN, max(each, NUM_EXAMPLES), seed)
-        chosen = interleaved({family: drawn[family] for family in train}, config.num_train_problems)
+        count = config.num_train_problems
+        drawn = _draw_enough(bank, {"train": train}, Side.TRAIN, count, seed, others=test)
+        chosen = interleaved({family: drawn[family] for family in train}, count)
         return Problems(chosen, columns(), functools.partial(_oracle, drawn, seed))
 
     return task, problems, scorer
@@ -84,17 +84,38 @@ def _families(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _columns(bank: Bank, config: Config, train: tuple[str, ...], test: tuple[str, ...]) -> dict[str, list[Problem]]:
     """Draws the evaluation problems of unseen and seen families."""
-    groups = {"unseen": test, "seen": train}
-    required = {
-        family: math.ceil(config.num_eval_problems / len(families))
-        for families in groups.values()
-        for family in families
-    }
-    drawn = bank.draw(required, Side.TEST, max(required.values()))
+    groups, count = {"unseen": test, "seen": train}, config.num_eval_problems
+    drawn = _draw_enough(bank, groups, Side.TEST, count, EVALUATION_SEED)
     return {
-        column: interleaved({family: drawn[family] for family in families}, config.num_eval_problems)
+        column: interleaved({family: drawn[family] for family in families}, count)
         for column, families in groups.items()
     }
+
+
+def _draw_enough(
+    bank: Bank,
+    groups: Mapping[str, Sequence[str]],
+    side: Side,
+    count: int,
+    seed: int,
+    others: Sequence[str] = (),
+) -> dict[str, list[Problem]]:
+    """Draws problems of families until each group has `count`; families with few problems give what they have."""
+    each = [math.ceil(count / len(families)) for families in groups.values()]
+    wanted = max(*each, NUM_EXAMPLES if side is Side.TRAIN else 1)
+    families = [*(family for group in groups.values() for family in group), *others]
+    for _ in range(_WIDENINGS):
+        drawn = bank.draw(dict.fromkeys(families, 1), side, wanted, seed)
+        found = {name: sum(len(drawn[family]) for family in group) for name, group in groups.items()}
+        short = next((name for name in groups if found[name] < count), None)
+        if short is None:
+            return drawn
+        wanted *= 2
+    flag = "num_train_problems" if side is Side.TRAIN else "num_eval_problems"
+    raise UserError(
+        f"--{flag}={count} exceeds the {found[short]} problems that fit of {', '.join(groups[short])}; lower it, or "
+        f"name more families"
+    )
 
 
 def _oracle(pools: Mapping[str, list[Problem]], seed: int, problem: Problem, count: int) -> list[Example]:

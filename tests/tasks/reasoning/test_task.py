@@ -99,6 +99,10 @@ def test_open_task_draws_seen_and_unseen_columns():
     [
         ({"reasoning_train": ("chain_sun",)}, "no family 'chain_sun'; did you mean 'chain_sum'?"),
         ({"reasoning_test": ("syllogism",)}, "--reasoning_test=syllogism is also in --reasoning_train"),
+        (
+            {"reasoning_test": ("coin_flip",), "num_eval_problems": 60},
+            " problems that fit of coin_flip; lower it, or name more families",
+        ),
         ({"num_shots": 9}, "--num_shots=9 must be between 0 and 8 for --task=reasoning_gym"),
         (
             {"example_form": "worked"},
@@ -109,6 +113,6 @@ def test_open_task_draws_seen_and_unseen_columns():
 )
 def test_open_task_reports_unusable_settings(settings, message):
     with pytest.raises(ValueError) as caught:
-        open_task(Config(**(SETTINGS | settings)), pathlib.Path(), None)
+        open_task(Config(**(SETTINGS | settings)), pathlib.Path(), None).problems(0)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
