@@ -185,7 +185,9 @@ def _adapt(
     loop = dataclasses.replace(components.loop, num_steps=steps)
     chosen = dataclasses.replace(components, loop=loop)
     firsts = [group[0] for group in groups]
-    practice: Practice = chosen.dialogue.encode(firsts, [[""] * len(row) for row in examples_GM], list(examples_GM))
+    practice: Practice = chosen.dialogue.encode(
+        firsts, [[""] * len(row) for row in examples_GM], [[*row] for row in examples_GM]
+    )
     examples, keys = practice.examples, jax.random.split(jax.random.key(seed), len(groups))
     length = _bucket(int(examples.mask_BT.sum(-1).max()), examples.mask_BT.shape[-1])
     adapters = []

@@ -21,11 +21,11 @@ _MAX_ENTRY_BYTES = MAX_LINE_BYTES // 2  # the other half is for the answer
 
 
 class Range(NamedTuple):
-    """Problems to generate: `count` ones from number `first` on, of the generator with this seed."""
+    """Problems to generate: `size` ones from number `first` on, of the generator with this seed."""
 
     seed: int
     first: int
-    count: int
+    size: int
 
 
 def generate(wanted: Mapping[str, Range], level: str) -> dict[str, Any]:
@@ -73,11 +73,11 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     for family in wanted:
         if family not in known:
             return {"unknown": family, "known": known}
-    drawn = {}
-    for family, (seed, first, count) in wanted.items():
-        data = library.dataset(family, level, seed, first + count)
-        numbered = ((i, _entry(library, family, data, i)) for i in range(first, first + count))
-        drawn[family] = [[i, entry] for i, entry in numbered if entry is not None and _is_short(entry)]
+    drawn: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for family, (seed, first, size) in wanted.items():
+        data = library.dataset(family, level, seed, first + size)
+        numbered = ((i, _entry(library, family, data, i)) for i in range(first, first + size))
+        drawn[family] = [(i, entry) for i, entry in numbered if entry is not None and _is_short(entry)]
     limits.seal()  # as in the workers
     return {
         "families": {

@@ -106,14 +106,14 @@ def _draw_enough(
     families = [*(family for group in groups.values() for family in group), *others]
     for _ in range(_WIDENINGS):
         drawn = bank.draw(dict.fromkeys(families, 1), side, wanted, seed)
-        found = {name: sum(len(drawn[family]) for family in group) for name, group in groups.items()}
-        short = next((name for name in groups if found[name] < count), None)
-        if short is None:
+        short = [group for group in groups.values() if sum(len(drawn[family]) for family in group) < count]
+        if not short:
             return drawn
         wanted *= 2
     flag = "num_train_problems" if side is Side.TRAIN else "num_eval_problems"
+    found = sum(len(drawn[family]) for family in short[0])
     raise UserError(
-        f"--{flag}={count} exceeds the {found[short]} problems that fit of {', '.join(groups[short])}; lower it, or "
+        f"--{flag}={count} exceeds the {found} problems that fit of {', '.join(short[0])}; lower it, or "
         f"name more families"
     )
 
