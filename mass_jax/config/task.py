@@ -16,7 +16,10 @@ class TaskSettings:
         "(for --task=testbed also a domain.json).",
         path=True,
     )
-    task: str = setting("testbed", "Task to adapt to: testbed, families, math, or a name that you added to CATALOGUE.")
+    task: str = setting(
+        "testbed",
+        "Task to adapt to: testbed, families, math, reasoning_gym, or a name that you added to CATALOGUE.",
+    )
     train_data: str = setting(
         "math", "Training problems of --task=math: a named data set, a hub id or a local file.", path=True
     )
@@ -32,8 +35,29 @@ class TaskSettings:
     num_shots: int = setting(
         0,
         "Number of solved problems shown in every prompt of --task=math, or before the question in --task=families "
-        "(at most 3). Small models need a few to follow the answer format.",
+        "(at most 3) and --task=reasoning_gym (at most 8). Small models need a few to follow the answer format.",
         minimum=0,
+    )
+    example_form: str = setting(
+        "question_first",
+        "How the generator writes an example in --task=families and --task=reasoning_gym: the question first; the "
+        "answer first, which makes some problems easier to write than to solve; or worked, with a step in the solution "
+        "(--task=families only).",
+        choices=("question_first", "answer_first", "worked"),
+    )
+    reasoning_train: tuple[str, ...] = setting(
+        ("chain_sum", "family_relationships", "gcd", "leg_counting", "products", "spell_backward"),
+        "Families of --task=reasoning_gym to meta-train on, separated by commas; new problems of them are the column "
+        "'seen'. fitting stands for all that fit small models.",
+    )
+    reasoning_test: tuple[str, ...] = setting(
+        ("basic_arithmetic", "calendar_arithmetic", "letter_counting", "simple_equations"),
+        "Families of --task=reasoning_gym that only the column 'unseen' of the results table has.",
+    )
+    reasoning_level: str = setting(
+        "easy",
+        "Difficulty of --task=reasoning_gym: the first level of each family's curriculum, or the package's defaults.",
+        choices=("easy", "default"),
     )
     methods: tuple[str, ...] = setting(
         METHODS, "Rows of the results table; each is trained if it needs training.", choices=METHODS + BASELINES

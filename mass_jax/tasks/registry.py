@@ -20,7 +20,7 @@ from typing import Any
 from absl import logging
 
 from mass_jax.config import Config, nearest
-from mass_jax.tasks import chat, families, testbed
+from mass_jax.tasks import chat, example_form, families, testbed
 from mass_jax.tasks.base import Problems, Task
 from mass_jax.tasks.families.task import SYSTEM
 
@@ -70,6 +70,7 @@ def open_task(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen
 def _testbed(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
     if config.num_shots:
         raise ValueError(f"--num_shots={config.num_shots} only applies to --task=families and --task=math; remove it")
+    example_form.refuse_other_forms(config.example_form, config.task)
     domain = testbed.Domain.load(directory / "domain.json")
     known = tokenizer.get_vocab()
     if unknown := [word for word in testbed.vocabulary(domain) if word not in known]:
@@ -86,18 +87,21 @@ def _testbed(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
 
 
 def _families(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
-    def problems(seed: int) -> Problems:
-        train = families.draw_problems(families.Side.TRAIN, config.num_train_problems, seed)
-        test = families.draw_problems(families.Side.TEST, config.num_eval_problems, seed)
-        return Problems(train, {"test": test}, lambda p, count: families.oracle_examples(p, count, seed))
+    worked = config.example_form == example_form.WORKED
 
-    task = families.FamiliesTask(config.num_shots, chat.renderer(tokenizer, SYSTEM))
+    def problems(seed: int) -> Problems:
+        train = families.draw_problems(families.Side.TRAIN, config.num_train_problems, seed, worked)
+        test = families.draw_problems(families.Side.TEST, config.num_eval_problems, seed, worked)
+        return Problems(train, {"test": test}, lambda p, count: families.oracle_examples(p, count, seed, worked))
+
+    task = families.FamiliesTask(config.num_shots, chat.renderer(tokenizer, SYSTEM), config.example_form)
     return Chosen(task, problems, end=families.END)
 
 
 def _math(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
     from mass_jax.tasks import math  # imported here, so that other tasks do not need math-verify
 
+    example_form.refuse_other_forms(config.example_form, config.task)
     render = chat.renderer(tokenizer)
     load = functools.partial(math.load, strict=config.bad_rows == "error")
     evaluation, train = load(config.eval_data, "test"), load(config.train_data, "train")
@@ -124,10 +128,18 @@ def _math(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
     return Chosen(task, draw, close=pool.close)
 
 
+def _reasoning(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
+    from mass_jax.tasks import reasoning  # imported here, so that other tasks do not need reasoning-gym
+
+    task, problems, scorer = reasoning.open_families(config, tokenizer)
+    return Chosen(task, problems, end=reasoning.END, close=scorer.close)
+
+
 CATALOGUE: dict[str, Callable[[Config, pathlib.Path, Any], Chosen]] = {
     "testbed": _testbed,
     "families": _families,
     "math": _math,
+    "reasoning_gym": _reasoning,
 }
 """Functions that open a task, keyed by the value of `--task`.
 

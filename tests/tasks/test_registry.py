@@ -70,7 +70,7 @@ def test_families_use_chat_template():
     [
         ({"task": "math", "num_shots": 4}, "4 shots requested, but the problems provide 3"),
         ({"task": "math", "bad_rows": "error"}, "train.jsonl: line 11: missing field 'solution'; fix the row"),
-        ({"task": "mth"}, "--task='mth' is unknown; did you mean 'math'? Known: families, math, testbed"),
+        ({"task": "mth"}, "--task='mth' is unknown; did you mean 'math'? Known: families, math, reasoning_gym, testb"),
         ({"task": "math", "train_data": "nowhere"}, "'nowhere' is neither a file nor a hub id"),
         ({"task": "math", "num_train_problems": 100}, "--num_train_problems=100 exceeds the 7 usable problems"),
         (

@@ -91,6 +91,19 @@ class Form:
         """Returns the answer to the problem of a fact."""
         return int(getattr(fact, self.asked))
 
+    def step(self, fact: Fact) -> str:
+        """Returns the worked solution of a fact: one equation that ends in the answer.
+
+        Example:
+            >>> Form("{b}x = {c}", "*", "a", range(2, 13), range(2, 10)).step(Fact("*", 7, 4))
+            '28 / 4 = 7'
+        """
+        if self.asked == "c":
+            return f"{fact.a} {self.operation} {fact.b} = {fact.c}"
+        known = fact.b if self.asked == "a" else fact.a
+        inverse = "-" if self.operation == "+" else "/"
+        return f"{fact.c} {inverse} {known} = {self.answer(fact)}"
+
     def covers(self, fact: Fact) -> bool:
         """Returns whether the operands are in the ranges of this form, in either order."""
         pairs = ((fact.a, fact.b), (fact.b, fact.a))

@@ -29,13 +29,14 @@ def side_of(fact: Fact) -> Side:
     return Side.TEST if zlib.crc32(f"{low} {high}".encode()) % TEST_SHARE == 0 else Side.TRAIN
 
 
-def draw_problems(side: Side, count: int, seed: int) -> list[Problem]:
+def draw_problems(side: Side, count: int, seed: int, worked: bool = False) -> list[Problem]:
     """Samples distinct problems from the families in turn; exhausted families are skipped.
 
     Args:
         side: Side of their operands.
         count: Number of problems.
         seed: Random seed.
+        worked: Whether gold solutions include the step.
 
     Returns:
         `count` problems.
@@ -44,7 +45,7 @@ def draw_problems(side: Side, count: int, seed: int) -> list[Problem]:
         UserError: If all families together have fewer problems.
     """
     rng = random.Random(f"mass families {seed} {side.value}")
-    stock = {family: _shuffled(family, side, rng) for family in FAMILIES}
+    stock = {family: _shuffled(family, side, rng, worked) for family in FAMILIES}
     if count > (total := sum(map(len, stock.values()))):
         raise UserError(f"{count} {side.value} problems requested, but the families have {total}; request fewer")
     drawn: list[Problem] = []
@@ -55,38 +56,40 @@ def draw_problems(side: Side, count: int, seed: int) -> list[Problem]:
     return drawn
 
 
-def oracle_examples(problem: Problem, count: int, seed: int) -> list[Example]:
+def oracle_examples(problem: Problem, count: int, seed: int, worked: bool = False) -> list[Example]:
     """Samples distinct correct examples of the target problem's family with training operands.
 
     Args:
         problem: Target problem; never sampled itself.
         count: Number of examples.
         seed: Random seed.
+        worked: Whether solutions include the step.
 
     Raises:
         UserError: If the family has fewer training problems.
     """
     rng = random.Random(f"mass families oracle {seed} {problem.id}")
-    others = [p for p in _shuffled(problem.subject, Side.TRAIN, rng) if p.id != problem.id]
+    others = [p for p in _shuffled(problem.subject, Side.TRAIN, rng, worked) if p.id != problem.id]
     if count > len(others):
         raise UserError(f"{count} correct examples requested, but family {problem.subject!r} has {len(others)}")
     return [Example(p.problem, p.solution) for p in others[:count]]
 
 
-def _shuffled(family: str, side: Side, rng: random.Random) -> list[Problem]:
+def _shuffled(family: str, side: Side, rng: random.Random, worked: bool) -> list[Problem]:
     """Returns all problems of a family and a side in random order, alternating between its forms."""
     by_form = []
     for number, form in enumerate(FAMILIES[family]):
         facts = [Fact(form.operation, a, b) for a in form.first for b in form.second]
         chosen = [fact for fact in facts if side_of(fact) is side]
         rng.shuffle(chosen)
-        by_form.append([_problem(family, number, form, fact) for fact in chosen])
+        by_form.append([_problem(family, number, form, fact, worked) for fact in chosen])
     shortest = min(map(len, by_form))
     return [problem for row in zip(*(problems[:shortest] for problems in by_form), strict=True) for problem in row]
 
 
-def _problem(family: str, number: int, form: Form, fact: Fact) -> Problem:
+def _problem(family: str, number: int, form: Form, fact: Fact, worked: bool) -> Problem:
     name = f"{family}/{number}/{fact.a},{fact.b}"
     answer = str(form.answer(fact))
     text = form.write(fact, random.Random(f"mass families text {name}"))
-    return Problem(id=name, problem=text, solution=answer, answer=answer, subject=family)
+    solution = form.step(fact) if worked else answer
+    return Problem(id=name, problem=text, solution=solution, answer=answer, subject=family)

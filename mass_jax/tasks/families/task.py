@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import re2
 
-from mass_jax.tasks import chat
+from mass_jax.tasks import chat, example_form
 from mass_jax.tasks.base import Example, Problem, Rejected, Verdict
 from mass_jax.tasks.families.family import MAX_CHARS, find
 from mass_jax.tasks.grading.answer import Unreadable
@@ -23,7 +23,21 @@ END = "\n"  # ends every completion, answers included, since the synthetic examp
 SOLVED = (Example("4 + 3", "7"), Example("6 * 2", "12"), Example("8 - 5", "3"))  # few-shot examples, in this order
 PRACTICE = (("x + 3 = 8", Example("x + 2 = 9", "7")), ("6 * 4", Example("8 * 3", "24")))
 # Colons and control tokens are excluded, so that a problem cannot contain another answer or further turns.
-_EXAMPLE = re2.compile(r"([0-9A-Za-z][0-9A-Za-z +*=,.?-]*) Answer: ?([0-9]{1,6})")
+_EXAMPLE = re2.compile(r"(?P<problem>[0-9A-Za-z][0-9A-Za-z +*=,.?-]*) Answer: ?(?P<solution>[0-9]{1,6})")
+_ANSWER_FIRST = re2.compile(r"Answer: ?(?P<solution>[0-9]{1,6}) Problem: ?(?P<problem>[0-9A-Za-z][0-9A-Za-z +*=,.?-]*)")
+_WORKED = re2.compile(
+    r"(?P<problem>[0-9A-Za-z][0-9A-Za-z +*=,.?-]*) Answer: ?"
+    r"(?P<solution>[0-9]{1,6} [+*/-] [0-9]{1,6} = [0-9]{1,6})"
+)
+_EQUATION = re2.compile(r"(?:Answer: ?)?[0-9]{1,6} [+*/-] [0-9]{1,6} = ([0-9]{1,6})")
+_READERS = {
+    example_form.QUESTION_FIRST: (("problem Answer: integer", _EXAMPLE),),
+    example_form.ANSWER_FIRST: (
+        ("Answer: integer Problem: problem", _ANSWER_FIRST),
+        ("problem Answer: integer", _EXAMPLE),
+    ),
+    example_form.WORKED: (("problem Answer: equation", _WORKED),),
+}
 _INTEGER = re2.compile(r"[0-9]{1,6}")
 
 
@@ -35,6 +49,9 @@ class FamiliesTask:
         num_shots: Number of solved problems in every solver prompt, at most `len(SOLVED)`. They show the answer format,
             which the model otherwise has to learn.
         render: Function from messages to prompt text, such as `chat.renderer(tokenizer, SYSTEM)`.
+        form: Form of written examples. With "answer_first", the numbers come in the order that makes an example easy
+            to write: the answer first where it is an operand, the question first where it is the result. With "worked",
+            solutions are one equation.
 
     Raises:
         ValueError: If `num_shots` is out of range.
@@ -49,6 +66,7 @@ class FamiliesTask:
 
     num_shots: int = 0
     render: chat.Render = chat.plain
+    form: str = example_form.QUESTION_FIRST
 
     def __post_init__(self) -> None:
         if not 0 <= self.num_shots <= len(SOLVED):
@@ -56,38 +74,66 @@ class FamiliesTask:
 
     def solver_prompt(self, problem: str, shots: Sequence[Example] = ()) -> str:
         """Returns the solved problems, further shots and the problem as a conversation, and the start of the answer."""
-        solved = [(shot.problem, START + shot.solution) for shot in (*SOLVED[: self.num_shots], *shots)]
+        shown = [self._in_form(example) for example in SOLVED[: self.num_shots]]
+        solved = [(shot.problem, START + shot.solution) for shot in (*shown, *shots)]
         return self.render([SYSTEM, *chat.dialogue(solved, problem)]) + START
 
     def generator_prompt(self, problem: str) -> str:
         """Returns the problem, preceded by two other problems with a similar problem each."""
-        shown = "".join(f"{ASK.format(target)} {_written(example)}{END}" for target, example in PRACTICE)
+        pairs = ((target, self.write(self._in_form(example))) for target, example in PRACTICE)
+        shown = "".join(f"{ASK.format(target)} {written}{END}" for target, written in pairs)
         return shown + ASK.format(problem)
 
     def scorer_text(self, problem: str, example: Example) -> str:
         """Returns the target problem and the example in the form of the generator prompt."""
-        return f"{ASK.format(problem)} {_written(example)}"
+        return f"{ASK.format(problem)} {self.write(example)}"
+
+    def write(self, example: Example) -> str:
+        """Formats an example as the generator writes it; `parse_example` reads it.
+
+        Example:
+            >>> FamiliesTask(form="answer_first").write(Example("4x = 28", "7"))
+            'Answer: 7 Problem: 4x = 28'
+        """
+        found = find(example.problem)
+        result_asked = found is not None and found[1].asked == "c"
+        question_first = self.form == example_form.ANSWER_FIRST and result_asked
+        return example_form.write(example, example_form.QUESTION_FIRST if question_first else self.form)
+
+    def _in_form(self, example: Example) -> Example:
+        """Returns an example with a worked solution, if the form has them."""
+        found = find(example.problem) if self.form == example_form.WORKED else None
+        return example if found is None else Example(example.problem, found[1].step(found[2]))
 
     def parse_example(self, text: str, problem: str) -> Example | Rejected:
-        """Parses text of the form `problem Answer: integer`; rejects copies of the target problem. Never raises."""
-        match = _EXAMPLE.fullmatch(encodable(text.strip())) if len(text) <= MAX_CHARS else None
+        """Parses text of the form of `write`; rejects copies of the target problem. Never raises."""
+        line = encodable(text.strip()) if len(text) <= MAX_CHARS else ""
+        found = (match for _, reader in _READERS[self.form] if (match := reader.fullmatch(line)) is not None)
+        match = next(found, None)
         if match is None:
-            return Rejected("not of the form 'problem Answer: integer'")
-        if _holds(match[1], problem) or _same_fact(match[1], problem):
+            return Rejected(f"not of the form '{_READERS[self.form][0][0]}'")
+        if _holds(match["problem"], problem) or _same_fact(match["problem"], problem):
             return Rejected("copies the target problem")
-        return Example(match[1], match[2])
+        return Example(match["problem"], match["solution"])
 
     def verify(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
         """Compares the final answers of responses with the gold answers."""
-        return [_verdict(p.answer, r) for p, r in zip(problems, responses, strict=True)]
+        return [_verdict(p.answer, self._result(r)) for p, r in zip(problems, responses, strict=True)]
 
     def final_answer(self, response: str) -> str | None:
         """Returns the final answer of a response if it is an integer, else None."""
         try:
-            answer = final_answer(response)
+            answer = final_answer(self._result(response))
         except Unreadable:
             return None
         return str(int(answer)) if _INTEGER.fullmatch(answer) else None
+
+    def _result(self, response: str) -> str:
+        """Returns the right side of a worked solution; other responses unchanged."""
+        if self.form != example_form.WORKED or len(response) > MAX_CHARS:
+            return response
+        match = _EQUATION.fullmatch(encodable(response.strip()))
+        return response if match is None else match[1]
 
     def recompute(self, problem: str) -> str | None:
         """Computes the answer to a problem of a known form, for the answer gate of the audit; None for other texts.
@@ -105,11 +151,9 @@ class FamiliesTask:
         if found is None:
             return False
         family, form, fact = found
-        return family == problem.subject and int(example.solution) == form.answer(fact)
-
-
-def _written(example: Example) -> str:
-    return f"{example.problem} {START}{example.solution}"
+        if self.form == example_form.WORKED and example.solution != form.step(fact):
+            return False
+        return family == problem.subject and int(example.solution.rpartition(" ")[2]) == form.answer(fact)
 
 
 def _holds(text: str, problem: str) -> bool:

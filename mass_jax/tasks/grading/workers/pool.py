@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
+from typing import Self
 
 from mass_jax.tasks.base import Verdict
 from mass_jax.tasks.grading.grade import grade_quickly
@@ -31,23 +32,22 @@ _GRACE_SECONDS = 30.0  # time past its own limit after which a worker is conside
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
 
 
-class Pool:
-    """Worker processes that compare answers. Use it as a context manager, or call `close`.
+class Processes:
+    """Worker processes that run one program. Use it as a context manager, or call `close`.
 
     Args:
+        program: Name of the program module; see `worker`.
         workers: Number of processes; they start immediately, in the background.
         limits: Limits on the check of one answer.
 
     Raises:
         ValueError: If `workers` is below 1.
-        ModuleNotFoundError: If math-verify is not installed.
     """
 
-    def __init__(self, workers: int = 2, limits: Limits | None = None):
+    def __init__(self, program: str, workers: int = 2, limits: Limits | None = None):
         if workers < 1:
             raise ValueError(f"workers={workers} must be at least 1")
-        if importlib.util.find_spec("math_verify") is None:
-            raise ModuleNotFoundError("math-verify is missing; pip install 'math-verify[antlr4-13-2]'")
+        self._program = program
         self._jobs: queue.SimpleQueue[tuple[Future[Verdict], bytes] | None] = queue.SimpleQueue()
         self._limits = limits or Limits()
         self._lock = threading.Lock()
@@ -56,32 +56,27 @@ class Pool:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, gold: str, answer: str) -> "Future[Verdict]":
-        """Starts comparing an answer with a gold answer and returns immediately.
+    def send(self, line: bytes) -> "Future[Verdict]":
+        """Starts checking one request line and returns immediately.
 
         Args:
-            gold: Gold answer in LaTeX or plain text.
-            answer: Answer in LaTeX or plain text, without the rest of the response.
+            line: Request of at most `wire.MAX_LINE_BYTES` bytes that ends with its only newline.
 
         Returns:
             A future of the verdict; `result()` raises RuntimeError only if worker processes cannot start.
 
         Raises:
-            RuntimeError: If the pool is closed.
+            RuntimeError: If the processes are closed.
         """
         future: Future[Verdict] = Future()
-        if max(len(gold), len(answer)) > MAX_ANSWER_CHARS:  # too long to parse or to send
-            future.set_result(grade_quickly(gold, answer) or Verdict.UNPARSABLE)
+        if len(line) > wire.MAX_LINE_BYTES:
+            future.set_result(Verdict.UNPARSABLE)
             return future
         with self._lock:
             if self._closed:
                 raise RuntimeError("the verifier pool is closed; create a new one")
-            self._jobs.put((future, wire.question(gold, answer)))
+            self._jobs.put((future, line))
         return future
-
-    def verify(self, pairs: Iterable[tuple[str, str]]) -> list[Verdict]:
-        """Compares (gold, answer) pairs and returns the verdicts in order."""
-        return [future.result() for future in [self.submit(gold, answer) for gold, answer in pairs]]
 
     def close(self) -> None:
         """Stops the processes; running checks finish, waiting ones are canceled."""
@@ -98,7 +93,7 @@ class Pool:
         for thread in self._threads:
             thread.join()
 
-    def __enter__(self) -> "Pool":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -106,7 +101,7 @@ class Pool:
 
     def _serve(self) -> None:
         """Runs one thread: passes jobs to a worker process until the pool is closed."""
-        worker = _Worker(self._limits)
+        worker = _Worker(self._program, self._limits)
         with contextlib.suppress(OSError):  # retried for the first job, which then reports the error
             worker.start()
         while (job := self._jobs.get()) is not None:
@@ -121,13 +116,55 @@ class Pool:
         worker.stop()
 
 
+class Pool(Processes):
+    """Worker processes that compare symbolic answers. Use it as a context manager, or call `close`.
+
+    Args:
+        workers: Number of processes; they start immediately, in the background.
+        limits: Limits on the check of one answer.
+
+    Raises:
+        ValueError: If `workers` is below 1.
+        ModuleNotFoundError: If math-verify is not installed.
+    """
+
+    def __init__(self, workers: int = 2, limits: Limits | None = None):
+        if importlib.util.find_spec("math_verify") is None:
+            raise ModuleNotFoundError("math-verify is missing; pip install 'math-verify[antlr4-13-2]'")
+        super().__init__(wire.SYMBOLIC_ANSWERS, workers, limits)
+
+    def submit(self, gold: str, answer: str) -> "Future[Verdict]":
+        """Starts comparing an answer with a gold answer and returns immediately.
+
+        Args:
+            gold: Gold answer in LaTeX or plain text.
+            answer: Answer in LaTeX or plain text, without the rest of the response.
+
+        Returns:
+            A future of the verdict; `result()` raises RuntimeError only if worker processes cannot start.
+
+        Raises:
+            RuntimeError: If the pool is closed.
+        """
+        if max(len(gold), len(answer)) > MAX_ANSWER_CHARS:  # too long to parse or to send
+            future: Future[Verdict] = Future()
+            future.set_result(grade_quickly(gold, answer) or Verdict.UNPARSABLE)
+            return future
+        return self.send(wire.question(gold, answer))
+
+    def verify(self, pairs: Iterable[tuple[str, str]]) -> list[Verdict]:
+        """Compares (gold, answer) pairs and returns the verdicts in order."""
+        return [future.result() for future in [self.submit(gold, answer) for gold, answer in pairs]]
+
+
 class _Worker:
     """A worker process that is restarted whenever it dies.
 
     It inherits no files, no standard streams and no environment variables beyond search paths.
     """
 
-    def __init__(self, limits: Limits):
+    def __init__(self, program: str, limits: Limits):
+        self._program = program
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -137,15 +174,16 @@ class _Worker:
         self._buffer = b""
         requests, self._requests = os.pipe()
         self._replies, replies = os.pipe()
+        bounds = json.dumps(dataclasses.asdict(self._limits))
         numbers = [str(requests), str(replies), str(os.getpid())]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", wire.WORKER, *numbers, json.dumps(dataclasses.asdict(self._limits))],
+                [sys.executable, "-m", wire.WORKER, *numbers, bounds, self._program],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(requests, replies),
-                env=_environment(),
+                env=environment(),
                 start_new_session=True,
             )
         except OSError:
@@ -212,7 +250,7 @@ class _Worker:
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = self._process.wait(timeout=1.0)
             if code > 0:
-                command = f"{sys.executable} -c 'import {wire.WORKER}, mass_jax.tasks.grading.symbolic'"
+                command = f"{sys.executable} -c 'import {wire.WORKER}, {self._program}'"
                 raise RuntimeError(f"verifier processes exit with status {code} at startup; to see why, run: {command}")
 
     def _read_line(self, seconds: float) -> bytes | None:
@@ -226,7 +264,7 @@ class _Worker:
         return line + b"\n"
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Returns the environment of a worker: search paths for programs and modules only."""
     kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)

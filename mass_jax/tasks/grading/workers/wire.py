@@ -6,6 +6,8 @@ import select
 from mass_jax.tasks.base import Verdict
 
 WORKER = "mass_jax.tasks.grading.workers.worker"
+SYMBOLIC_ANSWERS = "mass_jax.tasks.grading.workers.symbolic_answers"
+MAX_LINE_BYTES = 32_768  # less than a pipe's buffer, so that one write sends a request
 READY = b"ready\n"
 LOST = b"lost\n"  # the checker died repeatedly, not because of the time or memory limit
 

@@ -1,0 +1,79 @@
+"""Screens families on the training side: accuracy of Base, few-shot and adaptation to correct examples.
+
+    python -m experiments.screen --task=reasoning_gym --reasoning_train=fitting --model=models/smollm2 \\
+        --inner_optimizer=adam --inner_lr=0.002 --max_prompt_tokens=140 --max_generator_prompt_tokens=300 \\
+        --max_answer_tokens=20 --num_train_problems=1000 --workdir=runs/screen
+
+Prints the families in which correct examples gain at least 15 points over Base, and writes WORKDIR/screen.json,
+screen.md and screen.png. Rerun the same command to resume; finished families are kept, and further ones can be added.
+Works for every task that has correct examples and families as subjects: testbed, families, reasoning_gym.
+"""
+
+import contextlib
+
+from absl import flags, logging
+
+from experiments import settings
+from experiments.path_flags import DEFINE_path
+from mass_jax import runtime
+from mass_jax.errors import UserError
+from mass_jax.evaluation.screen import Plan, screen
+from mass_jax.training.components import assemble
+
+settings.define()
+settings.define_mesh()
+flags.adopt_module_key_flags(settings)
+_WORKDIR = DEFINE_path("workdir", None, "Directory of the screen; pass it again to resume.")
+_PROBLEMS = flags.DEFINE_integer("screen_problems", 32, "Number of problems per cell.", lower_bound=2)
+_GROUPS = flags.DEFINE_integer("screen_groups", 4, "Number of draws of correct examples per cell.", lower_bound=2)
+_STEPS = flags.DEFINE_list("screen_steps", ["2", "4", "8"], "Numbers of inner steps K.")
+_EXAMPLES = flags.DEFINE_list("screen_examples", ["6", "12", "24"], "Numbers of correct examples.")
+_SHOTS = flags.DEFINE_integer("screen_shots", 6, "Number of solved problems in the few-shot prompt.", lower_bound=1)
+_GRPO = flags.DEFINE_bool("screen_solver_grpo", False, "Also train Solver GRPO on each family for --steps steps.")
+
+
+def main(_: list[str]) -> None:
+    """Runs the command."""
+    settings.guarded(command)
+
+
+def command(stop: runtime.Stop) -> None:
+    """Runs the screen; errors in the user's input become `UserError`."""
+    with contextlib.ExitStack() as held:
+        try:
+            if _WORKDIR.value is None:
+                raise ValueError("--workdir is missing; pass a directory, such as --workdir=runs/screen")
+            workdir, config, plan = runtime.workdir_path(_WORKDIR.value), settings.read(), _plan()
+            if flags.FLAGS.print_config:
+                print(config.to_json())
+                return
+            held.enter_context(runtime.lock_workdir(workdir, stop))
+            mesh = runtime.make_mesh(flags.FLAGS.mesh)
+            held.enter_context(runtime.use_mesh(mesh))
+            components = held.enter_context(contextlib.closing(assemble(config, mesh)))
+        except (ValueError, OSError) as error:
+            raise UserError(str(error)) from error
+        summary = screen(components, plan, workdir, stop)
+        print((workdir / "screen.md").read_text(encoding="utf-8"))
+        logging.info("kept %d of %d families: %s", len(summary["kept"]), len(summary["families"]), workdir)
+
+
+def _plan() -> Plan:
+    """Returns the plan of the flags."""
+    numbers = {}
+    for flag in (_STEPS, _EXAMPLES):
+        if not flag.value or not all(item.isdigit() and int(item) for item in flag.value):
+            raise ValueError(f"--{flag.name}={','.join(flag.value)} must be a list of positive integers, like 2,4,8")
+        numbers[flag.name] = tuple(map(int, flag.value))
+    return Plan(
+        _PROBLEMS.value,
+        _GROUPS.value,
+        numbers["screen_steps"],
+        numbers["screen_examples"],
+        _SHOTS.value,
+        _GRPO.value,
+    )
+
+
+if __name__ == "__main__":
+    settings.run(main)

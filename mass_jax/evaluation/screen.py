@@ -1,0 +1,246 @@
+"""Screens families of problems: does adapting to correct examples of a family improve the answers to it?
+
+Meta-training can only teach a generator to write examples if correct examples help. The screen measures this on the
+training side, before any meta-training. Problems are answered in groups; a group adapts once to one draw of correct
+examples, none of which is one of its problems, so its intervals resample groups.
+
+Shape suffixes: G groups, M examples per group, N problems.
+"""
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from mass_jax import runtime, stats
+from mass_jax.errors import UserError
+from mass_jax.evaluation.screen_report import write_report
+from mass_jax.method.generate import Practice
+from mass_jax.method.models import Weights
+from mass_jax.method.text import Text
+from mass_jax.tasks.base import Example, Problem, Verdict
+from mass_jax.training import rollout, train
+from mass_jax.training.components import Components
+from mass_jax.types import Adapter
+
+MIN_GAIN = 0.15  # of accuracy over Base, from correct examples
+BUCKET = 32  # rows are padded to a multiple of it, in tokens
+_GRPO_SHARE = 2  # Solver GRPO trains on at most this many times the number of screened problems
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to measure for every family.
+
+    Attributes:
+        problems: Number N of problems per cell.
+        groups: Number G of draws of correct examples; each group answers N / G problems.
+        steps: Numbers of inner steps K.
+        examples: Numbers of correct examples.
+        shots: Number of solved problems in the few-shot prompt.
+        solver_grpo: Whether to train Solver GRPO on each family too, for the configured number of steps.
+        seed: Random seed.
+
+    Raises:
+        UserError: If the groups do not divide the problems.
+    """
+
+    problems: int = 32
+    groups: int = 4
+    steps: tuple[int, ...] = (2, 4, 8)
+    examples: tuple[int, ...] = (6, 12, 24)
+    shots: int = 6
+    solver_grpo: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.problems % self.groups:
+            raise UserError(f"--screen_problems={self.problems} is not a multiple of --screen_groups={self.groups}")
+
+
+def screen(components: Components, plan: Plan, workdir: pathlib.Path, stop: runtime.Stop) -> dict[str, Any]:
+    """Measures every family that the training problems have and that is not in the workdir yet; writes the report.
+
+    Args:
+        components: Components of the run; the task must have an oracle, and families as subjects.
+        plan: What to measure.
+        workdir: Directory of one JSON file per family and the report.
+        stop: Polled between cells.
+
+    Returns:
+        The content of screen.json.
+
+    Raises:
+        UserError: If the task has no oracle or a family has too few problems.
+        runtime.Interrupted: If a stop was requested; finished families are saved.
+    """
+    problems = components.problems(plan.seed)
+    if problems.oracle is None:
+        raise UserError(f"--task={components.config.task} has no correct examples to screen with; use another task")
+    by_family: dict[str, list[Problem]] = {}
+    for problem in problems.train:
+        by_family.setdefault(problem.subject, []).append(problem)
+    for family, pool in by_family.items():
+        if len(pool) < plan.problems:
+            raise UserError(
+                f"family {family!r} has {len(pool)} training problems, fewer than --screen_problems={plan.problems}; "
+                f"raise --num_train_problems, lower --screen_problems or leave it out"
+            )
+    settings = {**dataclasses.asdict(plan), "config": json.loads(components.config.to_json())}
+    settings = json.loads(json.dumps(settings))
+    found: dict[str, Any] = {}
+    for number, (family, pool) in enumerate(sorted(by_family.items())):
+        path = workdir / "families" / f"{family.replace('/', '_').replace(' ', '_')}.json"
+        result = _read(path, settings)
+        if result is None:
+            logging.info("screening family %s (%d of %d)", family, number + 1, len(by_family))
+            result = _screen_family(components, plan, pool, problems.oracle, path.with_suffix(""), stop)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            runtime.write_atomically(path, json.dumps({"settings": settings, "result": result}, indent=1))
+        found[family] = result
+        summary = {"settings": settings, "kept": kept(found), "families": found}
+        write_report(summary, workdir)
+    return summary
+
+
+def kept(families: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Returns the families in which one cell with correct examples gains at least `MIN_GAIN` over Base."""
+    return [name for name, result in families.items() if result["best_gain"] >= MIN_GAIN]
+
+
+def _read(path: pathlib.Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns a finished family; refuses one measured under other settings, except for the list of families."""
+    if not path.exists():
+        return None
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    if _comparable(saved["settings"]) != _comparable(settings):
+        raise UserError(f"{path} was measured with other settings; choose another --workdir")
+    result: dict[str, Any] = saved["result"]
+    return result
+
+
+def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    free = ("reasoning_train", "reasoning_test", "num_train_problems", "num_eval_problems")
+    config = {name: value for name, value in settings["config"].items() if name not in free}
+    return {**settings, "config": config}
+
+
+def _screen_family(
+    components: Components,
+    plan: Plan,
+    pool: Sequence[Problem],
+    oracle: Callable[[Problem, int], list[Example]],
+    workdir: pathlib.Path,
+    stop: runtime.Stop,
+) -> dict[str, Any]:
+    """Measures all cells of one family."""
+    began, asked = time.monotonic(), pool[: plan.problems]
+    size = plan.problems // plan.groups
+    groups = [asked[i : i + size] for i in range(0, len(asked), size)]
+    most = max(*plan.examples, plan.shots)
+    examples_GM = [_examples(group, oracle, most) for group in groups]
+    weights = components.pretrained()
+    cells = {"base": _answer(components, weights, None, asked, None)}
+    stop.poll()
+    shots = [row[: plan.shots] for row in examples_GM for _ in range(size)]
+    cells["few_shot"] = _answer(components, weights, None, asked, shots)
+    for count in plan.examples:
+        for steps in plan.steps:
+            stop.poll()
+            adapters = _adapt(components, weights, groups, [row[:count] for row in examples_GM], steps, plan.seed)
+            adapted = jax.tree.map(lambda leaf: jnp.repeat(leaf, size, axis=0), adapters)
+            cells[f"right_K{steps}_m{count}"] = _answer(components, weights, adapted, asked, None)
+    if plan.solver_grpo:
+        others = list(pool[plan.problems : plan.problems * (1 + _GRPO_SHARE)])
+        if not others:
+            raise UserError("Solver GRPO needs training problems besides the screened ones; raise --num_train_problems")
+        trained = train.train_solver_grpo(components, others, seed=plan.seed, workdir=workdir, stop=stop)
+        cells["solver_grpo"] = _answer(components, trained, None, asked, None)
+    return _summary(cells, plan, time.monotonic() - began)
+
+
+def _examples(group: Sequence[Problem], oracle: Callable[[Problem, int], list[Example]], count: int) -> list[Example]:
+    """Returns correct examples that are none of the group's problems."""
+    asked = {problem.problem for problem in group}
+    drawn = [e for e in oracle(group[0], count + len(group) - 1) if e.problem not in asked]
+    return drawn[:count]
+
+
+def _adapt(
+    components: Components,
+    weights: Weights,
+    groups: Sequence[Sequence[Problem]],
+    examples_GM: list[list[Example]],
+    steps: int,
+    seed: int,
+) -> Adapter:
+    """Adapts once per group, for K steps with weight 1 per example; adapters have the leading axis G."""
+    loop = dataclasses.replace(components.loop, num_steps=steps)
+    chosen = dataclasses.replace(components, loop=loop)
+    firsts = [group[0] for group in groups]
+    practice: Practice = chosen.dialogue.encode(
+        firsts, [[""] * len(row) for row in examples_GM], [[*row] for row in examples_GM]
+    )
+    examples, keys = practice.examples, jax.random.split(jax.random.key(seed), len(groups))
+    length = _bucket(int(examples.mask_BT.sum(-1).max()), examples.mask_BT.shape[-1])
+    adapters = []
+    for g in range(len(groups)):  # one at a time, which bounds the memory
+        own = practice._replace(examples=Text(*(leaf[g : g + 1, :, :length] for leaf in examples)))
+        adapters.append(rollout.adapt_to_examples(chosen, weights, own, keys[g : g + 1]))
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *adapters)
+
+
+def _bucket(length: int, most: int) -> int:
+    """Returns a length rounded up to a multiple of `BUCKET`, which limits the number of compilations."""
+    return min(-(-length // BUCKET) * BUCKET, most)
+
+
+def _answer(
+    components: Components,
+    weights: Weights,
+    adapted: Adapter | None,
+    asked: Sequence[Problem],
+    shots: Sequence[Sequence[Example]] | None,
+) -> list[int]:
+    """Answers greedily in batches of `eval_batch`; returns 1 for correct answers."""
+    dialogue, size = components.dialogue, components.config.eval_batch
+    responses: list[str] = []
+    for i in range(0, len(asked), size):
+        batch = rollout.filled(asked[i : i + size], size)
+        numbers = [min(i + j, len(asked) - 1) for j in range(size)]
+        if shots is None:
+            tokens_NT, lengths_N = dialogue.solver_prompts(batch)
+        else:
+            tokens_NT, lengths_N = dialogue.few_shot_prompts(batch, [shots[number] for number in numbers])
+        prompts = tokens_NT[:, : _bucket(int(lengths_N.max()), tokens_NT.shape[1])], lengths_N
+        own = None if adapted is None else _rows(adapted, numbers)
+        keys = jax.random.split(jax.random.key(0), size)  # unused by greedy answers
+        _, texts_NM = rollout.respond(components, weights, own, prompts, keys, 1, 0.0)
+        responses += [texts[0] for texts in texts_NM[: len(asked) - i]]
+    verdicts = dialogue.task.verify(asked, responses)
+    return [int(verdict is Verdict.RIGHT) for verdict in verdicts]
+
+
+def _rows(adapted: Adapter, numbers: Sequence[int]) -> Adapter:
+    """Returns the adapters of some problems."""
+    return jax.tree.map(lambda leaf: leaf[np.asarray(numbers)], adapted)
+
+
+def _summary(cells: Mapping[str, list[int]], plan: Plan, seconds: float) -> dict[str, Any]:
+    """Returns accuracies and gains over Base with intervals over groups, and the best cell with correct examples."""
+    clusters = [str(n // (plan.problems // plan.groups)) for n in range(plan.problems)]
+    base = np.array(cells["base"])
+    rows: dict[str, dict[str, Any]] = {}
+    for name, right in cells.items():
+        gain = stats.clustered_mean(list(np.array(right) - base), clusters)
+        rows[name] = {"accuracy": float(np.mean(right)), "ci95": list(stats.clustered_mean(right, clusters)[1:])}
+        rows[name] |= {"gain": gain.mean, "gain_ci95": list(gain[1:]), "right": right}
+    best = max((name for name in cells if name.startswith("right_")), key=lambda name: rows[name]["gain"])
+    return {"cells": rows, "best": best, "best_gain": rows[best]["gain"], "seconds": round(seconds, 1)}
