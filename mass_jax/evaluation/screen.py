@@ -182,8 +182,8 @@ def _adapt(
     seed: int,
 ) -> Adapter:
     """Adapts once per group, for K steps with weight 1 per example; adapters have the leading axis G."""
-    loop = dataclasses.replace(components.loop, num_steps=steps)
-    chosen = dataclasses.replace(components, loop=loop)
+    loop = dataclasses.replace(components.rollouts.loop, num_steps=steps)
+    chosen = dataclasses.replace(components.rollouts, loop=loop)
     firsts = [group[0] for group in groups]
     practice: Practice = chosen.dialogue.encode(
         firsts, [[""] * len(row) for row in examples_GM], [[*row] for row in examples_GM]
@@ -193,7 +193,7 @@ def _adapt(
     adapters = []
     for g in range(len(groups)):  # one at a time, which bounds the memory
         own = practice._replace(examples=Text(*(leaf[g : g + 1, :, :length] for leaf in examples)))
-        adapters.append(rollout.adapt_to_examples(chosen, weights, own, keys[g : g + 1]))
+        adapters.append(chosen.adapt_to_examples(weights, own, keys[g : g + 1]))
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *adapters)
 
 
@@ -210,21 +210,21 @@ def _answer(
     shots: Sequence[Sequence[Example]] | None,
 ) -> list[int]:
     """Answers greedily in batches of `eval_batch`; returns 1 for correct answers."""
-    dialogue, size = components.dialogue, components.config.eval_batch
+    rollouts, size = components.rollouts, components.config.eval_batch
     responses: list[str] = []
     for i in range(0, len(asked), size):
         batch = rollout.filled(asked[i : i + size], size)
         numbers = [min(i + j, len(asked) - 1) for j in range(size)]
         if shots is None:
-            tokens_NT, lengths_N = dialogue.solver_prompts(batch)
+            tokens_NT, lengths_N = rollouts.dialogue.solver_prompts(batch)
         else:
-            tokens_NT, lengths_N = dialogue.few_shot_prompts(batch, [shots[number] for number in numbers])
+            tokens_NT, lengths_N = rollouts.dialogue.few_shot_prompts(batch, [shots[number] for number in numbers])
         prompts = tokens_NT[:, : _bucket(int(lengths_N.max()), tokens_NT.shape[1])], lengths_N
         own = None if adapted is None else _rows(adapted, numbers)
         keys = jax.random.split(jax.random.key(0), size)  # unused by greedy answers
-        _, texts_NM = rollout.respond(components, weights, own, prompts, keys, 1, 0.0)
+        _, texts_NM = rollouts.respond(weights, own, prompts, keys, 1, 0.0)
         responses += [texts[0] for texts in texts_NM[: len(asked) - i]]
-    verdicts = dialogue.task.verify(asked, responses)
+    verdicts = rollouts.dialogue.task.verify(asked, responses)
     return [int(verdict is Verdict.RIGHT) for verdict in verdicts]
 
 
