@@ -210,7 +210,7 @@ def with_loop(parts: Components, steps: int, rate: float) -> Components:
     """Returns parts with another number of inner steps and another inner learning rate."""
     if (steps, rate) == (parts.config.inner_steps, parts.config.inner_lr):
         return parts
-    optimizer = adapt.OPTIMIZERS[parts.config.inner_optimizer](rate)
+    optimizer = adapt.inner_optimizer(parts.config.inner_optimizer, rate, parts.config.inner_eps_root)
     loop = dataclasses.replace(parts.loop, num_steps=steps, optimizer=optimizer)
     config = dataclasses.replace(parts.config, inner_steps=steps, inner_lr=rate)
     return dataclasses.replace(parts, loop=loop, config=config)
