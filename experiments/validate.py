@@ -4,10 +4,11 @@
     python -m experiments.validate --settings="sgd:0.2;adam:0.03:1e-8;adam:0.1:1e-2" --workdir=runs/signal
     python -m experiments.validate --trained=runs/tiny --workdir=runs/signal_trained
 
-Writes examples for training problems with the pretrained generator, or with the one of a training run, and compares the
-reward of each example with what happens if it is left out, used alone, or weighted slightly more. A setting is
-OPTIMIZER:RATE[:EPS_ROOT[:STEPS]]; without --settings, the one of the other flags is measured. WORKDIR gets validate.json
-after each setting, validate.md, and the figure validate.png (also as SVG). Rerun the same command to resume.
+Writes examples for training problems with the pretrained generator, or with the one of a training run, and compares
+the reward of each example with what happens if it is left out, used alone, or weighted slightly more. A setting is
+OPTIMIZER:RATE[:EPS_ROOT[:STEPS]]; without --settings, the one of the other flags is measured. WORKDIR gets
+validate.json after each setting, validate.md, and the figure validate.png (also as SVG). Rerun the same command to
+resume.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ from experiments import settings
 from experiments.path_flags import DEFINE_path
 from mass_jax import metagrad as mg
 from mass_jax import runtime
+from mass_jax.config import nearest
 from mass_jax.errors import UserError
 from mass_jax.metagrad import signal
 from mass_jax.method.models import Weights
@@ -44,6 +46,8 @@ def validate(stop: runtime.Stop) -> None:
         try:
             if FLAGS.workdir is None:
                 raise ValueError("--workdir is missing; pass a directory, such as --workdir=runs/signal")
+            if unknown := [name for name in FLAGS.measures if name not in MEASURES]:
+                raise ValueError(f"--measures={unknown[0]!r} is unknown; {nearest(unknown[0], MEASURES)}")
             components, weights, generator = load(held)
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
@@ -143,7 +147,10 @@ def define() -> None:
     flags.DEFINE_integer("problems", 16, "Number of training problems.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Random seed of the problems, the examples and the adapters.")
     flags.DEFINE_float("score", 0.5, "Weight of every accepted example in the inner loss.", lower_bound=0)
-    flags.DEFINE_multi_enum("measures", list(MEASURES), MEASURES, "Effects to measure besides leave-one-out.")
+    names = ", ".join(MEASURES)
+    flags.DEFINE_list(
+        "measures", list(MEASURES), f"What to measure besides leave-one-out. Any of: {names}; or nothing."
+    )
 
 
 if __name__ == "__main__":

@@ -27,9 +27,9 @@ COLUMNS = {  # number of the report -> column heading
 LEGEND = (
     "Spearman correlation of the reward with leave-one-out, add-one and finite differences (mean over problems), share "
     "of examples whose reward has the sign of the leave-one-out effect, zero-sum index, metasmoothness, cosine of the "
-    "rewards with those in float64 and with a bfloat16 base model, share of problems with signal, AUC of the reward for "
-    "useful examples of the same problem, and outer loss before minus after adaptation (nats per token). 95 % bootstrap "
-    "intervals over problems in parentheses."
+    "rewards with those in float64 and with a bfloat16 base model, share of problems with signal, AUC of the reward "
+    "for useful examples of the same problem, and outer loss before minus after adaptation (nats per token). 95 % "
+    "bootstrap intervals over problems in parentheses."
 )
 
 
@@ -42,9 +42,9 @@ def table(header: Mapping[str, Any], reports: Mapping[str, mg.SignalReport]) -> 
     """
     shown = {name: title for name, title in COLUMNS.items() if any(name in r.numbers for r in reports.values())}
     lines = [
-        f"{header['model']}, {header['task']}, generator: {header['generator']}. {header['problems']} training problems "
-        f"with {header['examples']} examples each, outer loss: {header['outer']}, score {header['score']:g}, seed "
-        f"{header['seed']}.",
+        f"{header['model']}, {header['task']}, generator: {header['generator']}. {header['problems']} training "
+        f"problems with {header['examples']} examples each, outer loss: {header['outer']}, score "
+        f"{header['score']:g}, seed {header['seed']}.",
         "",
         LEGEND,
         "",

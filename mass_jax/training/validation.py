@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mass_jax import metagrad as mg
 from mass_jax.config import Config, nearest
 from mass_jax.errors import UserError
 from mass_jax.metagrad import signal
-from mass_jax.method import adapt, generate
+from mass_jax.method import adapt
 from mass_jax.method.models import Read, Solver, Weights
 from mass_jax.method.outer import outer_loss
 from mass_jax.method.text import Text
