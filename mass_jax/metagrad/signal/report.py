@@ -28,6 +28,8 @@ KINDS = {
 class SignalReport:
     """Numbers that tell whether rewards predict the effects of examples.
 
+    A reward is a derivative, so effects are divided by the weight that is removed or added.
+
     Names of the numbers, where KIND is `leave_one_out`, `add_one` or `finite_difference`:
 
     - `KIND/spearman`, `KIND/pearson`: correlation of rewards and effects within a task, averaged over the tasks in
@@ -119,6 +121,10 @@ def summarize(
     counted_NM = counted_NM & finite_N[:, None]
     picks_RN = correlations.resample(len(rewards_NM), resamples, seed)
     clean = jax.tree.map(lambda leaf: np.where(np.isfinite(leaf), leaf, 0.0), found)
+    clean = clean._replace(
+        leave_one_out_NM=_per_weight(clean.leave_one_out_NM, weights_NM),
+        add_one_NM=None if clean.add_one_NM is None else _per_weight(clean.add_one_NM, weights_NM),
+    )
     per_task = _per_task(clean, found, counted_NM, finite_N)
     numbers = {name: correlations.mean_over_tasks(values, picks_RN) for name, values in per_task.items()}
     numbers |= _pooled(clean, weights_NM, counted_NM, picks_RN)
@@ -187,6 +193,11 @@ def _pooled(
     share = correlations.ratio_of_sums(np.maximum(within_N, 0), squares_N, picks_RN)
     numbers["spread"] = Interval(*(math.sqrt(value) for value in share[:3]), share.tasks)
     return numbers
+
+
+def _per_weight(effect_NM: np.ndarray, weights_NM: np.ndarray) -> np.ndarray:
+    """Divides effects by the weight that was added or removed, as a derivative is; 0 for an example without weight."""
+    return np.divide(effect_NM, weights_NM, out=np.zeros_like(effect_NM), where=weights_NM > 0)
 
 
 def _mean_of_finite(values_ND: np.ndarray) -> np.ndarray:
