@@ -159,12 +159,11 @@ def validate_setting(
         resamples: number of bootstrap resamples of tasks.
     """
     count, feed = len(drawn.problems), components.feed
-    adaptation = signal.Adaptation(_Build(components.solver, setting.optimizer), setting.steps, components.loop.adjoint)
-    hyper = (np.float32(setting.rate), np.float32(setting.eps_root))
     weights_NM = feed.put(drawn.weights_NM, count)
     if outer == "gold":
         solutions, right_NJ = components.dialogue.gold(drawn.problems), np.ones((count, 1), np.float32)
     else:
+        adaptation, hyper = adaptation_of(components, setting), (setting.rate, setting.eps_root)
         adapted = _adapt(adaptation, weights, hyper, drawn.adapters, weights_NM, drawn.examples)
         config = components.config
         solutions, right_NJ, _ = rollout.attempt(
@@ -174,11 +173,41 @@ def validate_setting(
     tasks = signal.Tasks(
         drawn.adapters, weights_NM, drawn.examples, (_read(components.solver, weights, text), right_NJ)
     )
-    announce(f"the effects of {count} x {drawn.weights_NM.shape[1]} examples, {setting.optimizer}, K={setting.steps}")
-    found = signal.measure(adaptation, weights, hyper, tasks, options=options)
+    found = measure_setting(components, weights, tasks, setting, options)
+    return signal.summarize(found, drawn.weights_NM, useful_NM=drawn.useful_NM, resamples=resamples)
+
+
+def measure_setting(
+    components: Components, weights: Weights, tasks: signal.Tasks, setting: InnerSetting, options: signal.Options
+) -> signal.Effects:
+    """Measures the effects of the examples of given tasks under one inner optimizer.
+
+    Args:
+        components: the components of the run.
+        weights: the generator's weights.
+        tasks: adapters, scores, examples and (solutions, right_NJ), the rows as returned by `Solver.read`.
+        setting: the inner optimizer.
+        options: what to measure.
+
+    Returns:
+        The effects, on the host.
+    """
+    count, examples = tasks.weights_NM.shape
+    announce(f"the effects of {count} x {examples} examples, {setting.optimizer}, K={setting.steps}")
+    hyper = (np.float32(setting.rate), np.float32(setting.eps_root))
+    found = signal.measure(adaptation_of(components, setting), weights, hyper, tasks, options=options)
     # The rewards in float64 are on the host already.
-    host = jax.tree.map(lambda leaf: leaf if isinstance(leaf, np.ndarray) else feed.get(leaf, count), found)
-    return signal.summarize(host, drawn.weights_NM, useful_NM=drawn.useful_NM, resamples=resamples)
+    return jax.tree.map(lambda leaf: leaf if isinstance(leaf, np.ndarray) else components.feed.get(leaf, count), found)
+
+
+def adaptation_of(components: Components, setting: InnerSetting) -> signal.Adaptation:
+    """Returns the inner loop of a setting, without its learning rate and eps_root."""
+    return signal.Adaptation(_Build(components.solver, setting.optimizer), setting.steps, components.loop.adjoint)
+
+
+def read_rows(components: Components, weights: Weights, text: Text) -> Text | Read:
+    """Runs the blocks without inner adapters on rows [N, M, T]."""
+    return _read(components.solver, weights, text)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from mass_jax.metagrad.signal.correlations import Interval
 from mass_jax.metagrad.signal.effects import Adaptation, Effects, Options, Tasks
 from mass_jax.metagrad.signal.report import RESAMPLES, SignalReport, summarize
 from mass_jax.metagrad.signal.validate import measure, validate
-from mass_jax.metagrad.signal.verdict import Finding, findings
+from mass_jax.metagrad.signal.verdict import Finding, Setting, findings
 
 __all__ = [
     "RESAMPLES",
@@ -16,6 +16,7 @@ __all__ = [
     "Finding",
     "Interval",
     "Options",
+    "Setting",
     "SignalReport",
     "Tasks",
     "findings",

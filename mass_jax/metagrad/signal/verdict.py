@@ -87,8 +87,12 @@ def findings(report: SignalReport, alternatives: Mapping[str, SignalReport] | No
         share = report.not_finite / report.tasks
         found.append(Finding("not finite", "not_finite", share, 0.0, ("rate", "eps_root", "clipping")))
     for check in _CHECKS:
+        if check.number not in report.numbers:
+            continue
         value = report[check.number]
-        if value < check.limit or (check.name == "no gain" and value == 0):
+        if check.name == "no gain" and report.numbers["gain"].high >= 0:
+            continue  # whether adaptation helps depends on the examples; only clear harm is a finding
+        if value < check.limit:
             found.append(
                 Finding(check.name, check.number, value, check.limit, check.settings, _better(check, alternatives))
             )

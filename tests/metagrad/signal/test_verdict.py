@@ -37,7 +37,6 @@ def test_good_report_has_no_findings():
         ({"cosine_float64": 0.5}, "imprecise", "eps_root"),
         ({"cosine_bfloat16": 0.5}, "imprecise", "precision"),
         ({"gain": -0.1}, "no gain", "rate"),
-        ({"gain": 0.0}, "no gain", "rate"),
     ],
 )
 def test_finding_names_weakness_and_setting(changed, name, setting):
@@ -54,6 +53,11 @@ def test_alternatives_are_ordered_by_correlation():
     }
     (found,) = findings(report(leave_one_out__spearman=0.35), others)
     assert found.better == (("b", 0.95), ("a", 0.7))
+
+
+def test_uncertain_loss_is_not_a_finding():
+    numbers = report().numbers | {"gain": Interval(-0.03, -0.1, 0.04, 8)}
+    assert findings(SignalReport(8, 96, 0, numbers, {})) == ()
 
 
 def test_unmeasured_numbers_are_not_judged():
