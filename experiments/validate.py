@@ -126,7 +126,7 @@ def read_reports(path: pathlib.Path, header: dict[str, Any]) -> dict[str, mg.Sig
 def write_reports(workdir: pathlib.Path, header: dict[str, Any], reports: dict[str, mg.SignalReport]) -> None:
     """Writes the reports, the table and the figure."""
     rows = {label: json.loads(report.to_json()) for label, report in reports.items()}
-    text = json.dumps(header | {"settings": rows}, indent=1) + "\n"
+    text = json.dumps(header | {"settings": rows}) + "\n"
     runtime.write_atomically(workdir / "validate.json", text)
     runtime.write_atomically(workdir / "validate.md", signal_page.table(header, reports))
     signal_page.figure(header, reports, workdir / "validate.png")

@@ -29,7 +29,7 @@ LEGEND = (
     "of examples whose reward has the sign of the leave-one-out effect, zero-sum index, metasmoothness, cosine of the "
     "rewards with those in float64 and with a bfloat16 base model, share of problems with signal, AUC of the reward "
     "for useful examples of the same problem, and outer loss before minus after adaptation (nats per token). 95 % "
-    "bootstrap intervals over problems in parentheses."
+    "bootstrap intervals over problems in parentheses; columns that were not measured are left out."
 )
 
 
@@ -79,7 +79,7 @@ def figure(header: Mapping[str, Any], reports: Mapping[str, mg.SignalReport], pa
         axes.tick_params(axis="y", length=0)
         axes.invert_yaxis()
         axes.grid(axis="x")
-        axes.set_xlabel("rank correlation with the effect; zero-sum index")
+        axes.set_xlabel("rank correlation or index")
         figure.suptitle(
             plot.label(f"{header['task']}, {header['problems']} problems, outer loss: {header['outer']}", 44)
         )

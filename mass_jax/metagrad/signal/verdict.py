@@ -7,9 +7,7 @@ from typing import Literal
 
 from mass_jax.metagrad.signal.report import SignalReport
 
-Name = Literal[
-    "not finite", "no signal", "nearly constant", "zero-sum", "uncorrelated", "not smooth", "imprecise", "no gain"
-]
+Name = Literal["not finite", "no signal", "nearly constant", "zero-sum", "uncorrelated", "not smooth", "imprecise"]
 Setting = Literal["eps_root", "rate", "optimizer", "steps", "clipping", "precision", "examples"]
 
 # Thresholds. On the testbed, SGD 0.2 has a correlation of .97 with leave-one-out and a zero-sum index of .49; Adam 0.03
@@ -61,7 +59,6 @@ _CHECKS = (
     _Check("not smooth", "metasmoothness", MIN_METASMOOTHNESS, ("eps_root", "rate", "steps")),
     _Check("imprecise", "cosine_float64", MIN_COSINE, ("eps_root", "precision")),
     _Check("imprecise", "cosine_bfloat16", MIN_COSINE, ("precision", "eps_root")),
-    _Check("no gain", "gain", 0.0, ("rate", "steps", "examples")),
 )
 
 
@@ -73,7 +70,8 @@ def findings(report: SignalReport, alternatives: Mapping[str, SignalReport] | No
         alternatives: reports of other settings on the same tasks, by label.
 
     Returns:
-        The findings, from the most basic on. Numbers that were not measured are not judged.
+        The findings, from the most basic on. Numbers that were not measured are not judged. Neither is the gain:
+        whether adaptation helps depends on the examples, which training improves.
 
     >>> from mass_jax.metagrad.signal.correlations import Interval
     >>> def report(value):
@@ -90,8 +88,6 @@ def findings(report: SignalReport, alternatives: Mapping[str, SignalReport] | No
         if check.number not in report.numbers:
             continue
         value = report[check.number]
-        if check.name == "no gain" and report.numbers["gain"].high >= 0:
-            continue  # whether adaptation helps depends on the examples; only clear harm is a finding
         if value < check.limit:
             found.append(
                 Finding(check.name, check.number, value, check.limit, check.settings, _better(check, alternatives))

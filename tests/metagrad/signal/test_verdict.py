@@ -36,7 +36,6 @@ def test_good_report_has_no_findings():
         ({"metasmoothness": 0.1}, "not smooth", "eps_root"),
         ({"cosine_float64": 0.5}, "imprecise", "eps_root"),
         ({"cosine_bfloat16": 0.5}, "imprecise", "precision"),
-        ({"gain": -0.1}, "no gain", "rate"),
     ],
 )
 def test_finding_names_weakness_and_setting(changed, name, setting):
@@ -55,9 +54,8 @@ def test_alternatives_are_ordered_by_correlation():
     assert found.better == (("b", 0.95), ("a", 0.7))
 
 
-def test_uncertain_loss_is_not_a_finding():
-    numbers = report().numbers | {"gain": Interval(-0.03, -0.1, 0.04, 8)}
-    assert findings(SignalReport(8, 96, 0, numbers, {})) == ()
+def test_harm_of_examples_is_not_a_finding():
+    assert findings(report(gain=-0.1)) == ()
 
 
 def test_unmeasured_numbers_are_not_judged():
