@@ -112,7 +112,7 @@ def summarize(
     Returns:
         The `SignalReport`.
     """
-    found: Effects = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.device_get(effects))
+    found: Any = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.device_get(effects))
     weights_NM = np.asarray(weights_NM, np.float64)
     rewards_NM = found.rewards_NM
     finite_N = np.isfinite(rewards_NM).all(-1) & np.isfinite(found.leave_one_out_NM).all(-1)
@@ -143,7 +143,7 @@ def summarize(
     )
 
 
-def _per_task(clean: Effects, found: Effects, counted_NM: np.ndarray, finite_N: np.ndarray) -> dict[str, np.ndarray]:
+def _per_task(clean: Any, found: Any, counted_NM: np.ndarray, finite_N: np.ndarray) -> dict[str, np.ndarray]:
     """Returns the numbers that each task has by itself, [N]; NaN where a task does not have one."""
     rewards_NM = clean.rewards_NM
     values: dict[str, np.ndarray] = {}
@@ -170,9 +170,7 @@ def _per_task(clean: Effects, found: Effects, counted_NM: np.ndarray, finite_N: 
     return values
 
 
-def _pooled(
-    clean: Effects, weights_NM: np.ndarray, counted_NM: np.ndarray, picks_RN: np.ndarray
-) -> dict[str, Interval]:
+def _pooled(clean: Any, weights_NM: np.ndarray, counted_NM: np.ndarray, picks_RN: np.ndarray) -> dict[str, Interval]:
     """Returns the numbers that are computed over all tasks together."""
     rewards_NM = clean.rewards_NM
     numbers: dict[str, Interval] = {}
@@ -191,7 +189,7 @@ def _pooled(
     squares_N = (counted_rewards_NM**2).sum(-1)
     within_N = squares_N - correlations.ratio(counted_rewards_NM.sum(-1) ** 2, np.maximum(counted_NM.sum(-1), 1))
     share = correlations.ratio_of_sums(np.maximum(within_N, 0), squares_N, picks_RN)
-    numbers["spread"] = Interval(*(math.sqrt(value) for value in share[:3]), share.tasks)
+    numbers["spread"] = Interval(math.sqrt(share.value), math.sqrt(share.low), math.sqrt(share.high), share.tasks)
     return numbers
 
 
