@@ -82,7 +82,7 @@ class SignalReport:
         """Reads a report written by `to_json`."""
         fields = json.loads(text)
         numbers = {
-            name: Interval(**{key: math.nan if value is None else value for key, value in interval.items()})
+            name: Interval(**dict[str, Any]({key: math.nan if v is None else v for key, v in interval.items()}))
             for name, interval in fields["numbers"].items()
         }
         per_task = {name: tuple(values) for name, values in fields["per_task"].items()}
