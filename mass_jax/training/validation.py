@@ -74,7 +74,7 @@ def parse_setting(text: str, config: Config) -> InnerSetting:
     try:
         rate, eps_root, steps = (*values, *("", "", "")[len(values) :])
         given = InnerSetting(name, float(rate), float(eps_root or own.eps_root), int(steps or own.steps))
-        changed = {"inner_lr": given.rate, "inner_eps_root": given.eps_root, "inner_steps": given.steps}
+        changed: dict[str, Any] = {"inner_lr": given.rate, "inner_eps_root": given.eps_root, "inner_steps": given.steps}
         dataclasses.replace(config, **changed)
     except ValueError as error:
         raise UserError(

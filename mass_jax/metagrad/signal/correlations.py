@@ -94,7 +94,7 @@ def mean_over_tasks(values_N: np.ndarray, picks_RN: np.ndarray) -> Interval:
 def ratio_of_sums(numerator_N: np.ndarray, denominator_N: np.ndarray, picks_RN: np.ndarray) -> Interval:
     """Returns the ratio of two sums over tasks, with its interval; tasks with denominator 0 do not have it."""
     sums_NS = np.stack([numerator_N, denominator_N], -1)
-    return _interval(lambda sums: ratio(sums[..., 0], sums[..., 1]), sums_NS, picks_RN, np.not_equal(denominator_N, 0))
+    return _interval(lambda sums: ratio(sums[..., 0], sums[..., 1]), sums_NS, picks_RN, np.asarray(denominator_N != 0))
 
 
 def pooled_pearson(left_NM: np.ndarray, right_NM: np.ndarray, counted_NM: np.ndarray, picks_RN: np.ndarray) -> Interval:
