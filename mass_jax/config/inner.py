@@ -12,6 +12,12 @@ class InnerSettings:
 
     inner_optimizer: str = setting("sgd", "Optimizer of the inner loop.", choices=("sgd", "momentum", "adam", "adamw"))
     inner_lr: float = setting(0.2, "Learning rate of the inner optimizer; constant over its steps.", minimum=0)
+    inner_eps_root: float = setting(
+        1e-8,
+        "Constant added under the root of Adam's second moment (adam and adamw). It decides how smooth the update and "
+        "thus the reward is: experiments.validate measures which value carries signal.",
+        minimum=0,
+    )
     inner_steps: int = setting(
         2, "Number of inner steps K; meta-training differentiates through all of them.", minimum=1
     )

@@ -43,4 +43,15 @@ class OuterSettings:
     scorer_lr: float = setting(3e-3, "Learning rate of the scorer's Adam optimizer.", minimum=0)
     scorer_layers: int = setting(1, "Number of transformer blocks in the scorer's trunk.", minimum=1)
     scorer_width: int = setting(32, "Hidden size of the scorer's trunk.", minimum=8)
+    on_weak_signal: str = setting(
+        "warn",
+        "What to do if the rewards of the first step do not predict the effect of the examples: warn, stop with an "
+        "error, or ignore (no check).",
+        choices=("warn", "error", "ignore"),
+    )
+    signal_every: int = setting(
+        0,
+        "Number of steps between comparisons of rewards with leave-one-out, logged as signal/*; 0 means never.",
+        minimum=0,
+    )
     solver_grpo_lr: float = setting(1e-3, "Learning rate of the Adam optimizer of the Solver GRPO baseline.", minimum=0)

@@ -25,6 +25,7 @@ from mass_jax.metagrad.mixed import mixed_grad, mixed_value_and_grad
 from mass_jax.metagrad.norms import example_gradient_norms
 from mass_jax.metagrad.optimizers import SUPPORT, Support, make_optimizer
 from mass_jax.metagrad.report import CompiledReport, compiled_report, topology_devices
+from mass_jax.metagrad.signal import Finding, SignalReport, findings, validate
 from mass_jax.metagrad.support import support_table
 
 __all__ = [
@@ -36,10 +37,12 @@ __all__ = [
     "BilevelProblem",
     "Blocker",
     "CompiledReport",
+    "Finding",
     "FirstOrder",
     "MetaGradient",
     "MixedMode",
     "ReverseUnroll",
+    "SignalReport",
     "Support",
     "Truncated",
     "WeightedLoss",
@@ -51,6 +54,7 @@ __all__ = [
     "compiled_report",
     "example_gradient_norms",
     "explain_forward_mode",
+    "findings",
     "make_optimizer",
     "meta_gradient",
     "mixed_grad",
@@ -58,4 +62,5 @@ __all__ = [
     "precision_report",
     "support_table",
     "topology_devices",
+    "validate",
 ]

@@ -6,6 +6,7 @@ Shape suffixes: N problems, M examples per problem, T tokens.
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import optax
@@ -16,7 +17,7 @@ from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Text
 from mass_jax.types import Adapter, PyTree
 
-OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
+OPTIMIZERS: dict[str, functools.partial[optax.GradientTransformation]] = {
     "sgd": functools.partial(mg.make_optimizer, "sgd"),
     "momentum": functools.partial(mg.make_optimizer, "sgd", momentum=0.9),
     "adam": functools.partial(mg.make_optimizer, "adam"),
@@ -28,6 +29,27 @@ ADJOINTS: dict[str, Callable[[], mg.Adjoint]] = {
     "reverse": mg.ReverseUnroll,
     "first_order": mg.FirstOrder,
 }
+
+
+def inner_optimizer(name: str, rate: Any, eps_root: Any) -> optax.GradientTransformation:
+    """Builds the optimizer of the inner loop.
+
+    Args:
+        name: key of `OPTIMIZERS`.
+        rate: learning rate, constant over the inner steps.
+        eps_root: constant under the root of Adam's second moment; optimizers without one ignore it.
+    """
+    build = OPTIMIZERS[name]
+    return build(rate, eps_root=eps_root) if has_eps_root(name) else build(rate)
+
+
+def has_eps_root(name: str) -> bool:
+    """Returns whether an inner optimizer has a constant under the root of a second moment.
+
+    >>> [name for name in OPTIMIZERS if has_eps_root(name)]
+    ['adam', 'adamw']
+    """
+    return "eps_root" in mg.SUPPORT[OPTIMIZERS[name].args[0]].settings
 
 
 @dataclasses.dataclass(frozen=True)

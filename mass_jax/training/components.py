@@ -145,7 +145,7 @@ def models(config: Config, llama_config: LlamaConfig) -> tuple[adapt.LoraLoop, L
     )
     loop = adapt.LoraLoop(
         solver,
-        adapt.OPTIMIZERS[config.inner_optimizer](config.inner_lr),
+        adapt.inner_optimizer(config.inner_optimizer, config.inner_lr, config.inner_eps_root),
         config.inner_steps,
         config.lora_rank,
         config.lora_alpha / config.lora_rank,

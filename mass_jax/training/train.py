@@ -23,6 +23,7 @@ from mass_jax.method.text import Rollout
 from mass_jax.runtime.metrics import read_metrics
 from mass_jax.tasks.base import Problem
 from mass_jax.training import learners
+from mass_jax.training.check import SignalCheck
 from mass_jax.training.compiling import announce
 from mass_jax.training.components import Components
 from mass_jax.training.example_metrics import cut_off_shares, example_metrics
@@ -103,18 +104,20 @@ def train_mass(
     state = meta_step.init_state(jax.random.fold_in(key, 2), learner, start.policy)
     draws = task_order(len(problems), config.tasks_per_step, seed)
     label = " ".join(filter(None, ("mass", outer, control)))
+    check = SignalCheck(components, learner, label)
 
     def one_step(i: int, state: meta_step.MetaState) -> tuple[meta_step.MetaState, dict[str, float]]:
         step_key = jax.random.fold_in(jax.random.fold_in(key, 3), i)
         tasks = [problems[j] for j in draws(i)]
         batch, practice, sampled = collect(rollouts, config, learner, state, start.base, tasks, step_key, stop)
+        measured = check.before(i, state, start.base, batch)
         announce(f"the meta-step of {label}")
         state, output = meta_step_jit(learner, state, start.base, batch, jax.random.fold_in(step_key, 0))
         check_finite(state.policy_opt_state, state.scorer_opt_state, limit=config.max_skipped_steps)
         metrics = to_floats(output.metrics)
         if learner.objective.gold:
             del metrics["right_rate"]  # always 1 for gold solutions
-        metrics |= example_metrics(rollouts, tasks, practice, output)
+        metrics |= example_metrics(rollouts, tasks, practice, output) | check.after(i, measured, output)
         return state, metrics | cut_off_shares(rollouts, tasks, sampled)
 
     state = run_steps(label, workdir, rollouts.feed.place(state), one_step, config, stop)

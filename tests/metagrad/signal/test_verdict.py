@@ -1,0 +1,62 @@
+"""Findings: each threshold, and alternatives ordered by their correlation."""
+
+import pytest
+
+from mass_jax.metagrad import findings
+from mass_jax.metagrad.signal import Interval, SignalReport
+
+GOOD = {
+    "signal_share": 1.0,
+    "spread": 0.9,
+    "zero_sum_index": 0.4,
+    "leave_one_out/spearman": 0.9,
+    "metasmoothness": 0.9,
+    "cosine_float64": 1.0,
+    "cosine_bfloat16": 1.0,
+    "gain": 0.1,
+}
+
+
+def report(**changed):
+    numbers = GOOD | {name.replace("__", "/"): value for name, value in changed.items()}
+    return SignalReport(8, 96, 0, {name: Interval(v, v, v, 8) for name, v in numbers.items()}, {})
+
+
+def test_good_report_has_no_findings():
+    assert findings(report()) == ()
+
+
+@pytest.mark.parametrize(
+    ("changed", "name", "setting"),
+    [
+        ({"signal_share": 0.3}, "no signal", "examples"),
+        ({"spread": 1e-5}, "nearly constant", "rate"),
+        ({"zero_sum_index": 0.001}, "zero-sum", "eps_root"),
+        ({"leave_one_out__spearman": 0.35}, "uncorrelated", "eps_root"),
+        ({"metasmoothness": 0.1}, "not smooth", "eps_root"),
+        ({"cosine_float64": 0.5}, "imprecise", "eps_root"),
+        ({"cosine_bfloat16": 0.5}, "imprecise", "precision"),
+    ],
+)
+def test_finding_names_weakness_and_setting(changed, name, setting):
+    (found,) = findings(report(**changed))
+    assert (found.name, found.settings[0]) == (name, setting)
+    assert found.value == next(iter(changed.values()))
+
+
+def test_alternatives_are_ordered_by_correlation():
+    others = {
+        "a": report(leave_one_out__spearman=0.7),
+        "b": report(leave_one_out__spearman=0.95),
+        "c": report(leave_one_out__spearman=0.2),
+    }
+    (found,) = findings(report(leave_one_out__spearman=0.35), others)
+    assert found.better == (("b", 0.95), ("a", 0.7))
+
+
+def test_harm_of_examples_is_not_a_finding():
+    assert findings(report(gain=-0.1)) == ()
+
+
+def test_unmeasured_numbers_are_not_judged():
+    assert findings(SignalReport(8, 96, 0, {}, {})) == ()
