@@ -35,6 +35,7 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, InnerSettings, Ta
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))
+        _ = self.rejected_value  # raises if it cannot be parsed
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"--warmup_steps={self.warmup_steps} leaves no steps of --steps={self.steps} to train the generator; "

@@ -1,11 +1,14 @@
 """The outer loss of an adapted model, on gold solutions or verified attempts.
 
-Shape suffixes: J solutions of a problem (1 gold solution, or k attempts), T tokens.
+Shape suffixes: N problems, M examples per problem, J solutions of a problem (1 gold solution, or k attempts), T tokens.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 
+from mass_jax.method.adapt import LoraLoop, adapt
 from mass_jax.method.models import Read, Solver, Weights
 from mass_jax.method.text import Text
 from mass_jax.types import Adapter
@@ -36,3 +39,34 @@ def outer_loss(
     losses_J = solver.completion_nll(weights, solutions, adapter)
     right_J = right_J.astype(losses_J.dtype)
     return jnp.vdot(right_J, losses_J) / jnp.maximum(right_J.sum(), 1)
+
+
+def adapted_losses(
+    loop: LoraLoop,
+    weights: Weights,
+    adapters: Adapter,
+    scores_NM: jax.Array,
+    examples: Text,
+    solutions: Text,
+    right_NJ: jax.Array,
+) -> jax.Array:
+    r"""Outer losses after adaptation, without their derivatives.
+
+    .. math:: L(s) = L_{outer}(\phi_K(s))
+
+    Args:
+        loop: the inner loop.
+        weights: the generator's weights.
+        adapters: fresh adapters, leading axis N.
+        scores_NM: scores of the examples.
+        examples: rows [N, M, T] in solver form.
+        solutions: rows [N, J, T] in solver form.
+        right_NJ: 1 for correct solutions.
+
+    Returns:
+        Losses [N] in nats per token.
+
+    Source: the paper, sections 2.1 and 2.2.
+    """
+    adapted = adapt(loop, weights, adapters, scores_NM, examples)
+    return jax.vmap(functools.partial(outer_loss, loop.solver, weights))(adapted, solutions, right_NJ)

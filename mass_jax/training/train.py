@@ -15,7 +15,7 @@ import numpy as np
 
 from mass_jax import runtime
 from mass_jax.config import Config
-from mass_jax.method import generate, meta_step, solver_grpo
+from mass_jax.method import drift, generate, meta_step, solver_grpo
 from mass_jax.method.finite import check_finite
 from mass_jax.method.models import Weights
 from mass_jax.method.signal import SignalWatch
@@ -106,10 +106,17 @@ def train_mass(
         step_key = jax.random.fold_in(jax.random.fold_in(key, 3), i)
         tasks = [problems[j] for j in draws(i)]
         batch, practice, sampled = collect(components, learner, state, start.base, tasks, step_key, stop)
+        drifted: dict[str, jax.Array] = {}
+        if config.kl_coef or (config.drift_every and i % config.drift_every == 0):
+            announce("log-probabilities before training")
+            started_NMT = drift.start_logprobs(components.solver, components.params, batch.generated.text)
+            drifted = {"kl_to_start": drift.kl_to_start(batch.generated, started_NMT)}
+            if config.kl_coef:
+                batch = batch._replace(start_logprobs_NMT=started_NMT)
         announce(f"the meta-step of {label}")
         state, output = meta_step_jit(learner, state, start.base, batch, jax.random.fold_in(step_key, 0))
         check_finite(state.policy_opt_state, state.scorer_opt_state, limit=config.max_skipped_steps)
-        metrics = to_floats(output.metrics)
+        metrics = to_floats(output.metrics | drifted)
         if learner.objective.gold:
             del metrics["right_rate"]  # always 1 for gold solutions
         metrics |= example_metrics(components, tasks, practice, output)
