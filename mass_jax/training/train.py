@@ -25,6 +25,7 @@ from mass_jax.tasks.base import Problem
 from mass_jax.training import learners, rollout
 from mass_jax.training.compiling import announce
 from mass_jax.training.components import Components
+from mass_jax.training.dynamic_sampling import Collected, collect_with_signal, redraws
 from mass_jax.training.example_metrics import cut_off_shares, example_metrics
 from mass_jax.types import Params, PyTree
 
@@ -104,8 +105,16 @@ def train_mass(
 
     def one_step(i: int, state: meta_step.MetaState) -> tuple[meta_step.MetaState, dict[str, float]]:
         step_key = jax.random.fold_in(jax.random.fold_in(key, 3), i)
-        tasks = [problems[j] for j in draws(i)]
-        batch, practice, sampled = collect(components, learner, state, start.base, tasks, step_key, stop)
+        numbers = draws(i)
+        (tasks, batch, practice, sampled), redrawn = collect_with_signal(
+            lambda tasks, key: Collected(tasks, *collect(components, learner, state, start.base, tasks, key, stop)),
+            components.dialogue.practice,
+            components.feed,
+            [problems[j] for j in numbers],
+            lambda redraw: [problems[j] for j in redraws(len(problems), seed, i, numbers, redraw)],
+            step_key,
+            0 if learner.objective.gold else config.dynamic_sampling,
+        )
         drifted: dict[str, jax.Array] = {}
         if config.kl_coef or (config.drift_every and i % config.drift_every == 0):
             announce("log-probabilities before training")
@@ -119,6 +128,8 @@ def train_mass(
         metrics = to_floats(output.metrics | drifted)
         if learner.objective.gold:
             del metrics["right_rate"]  # always 1 for gold solutions
+        samples = len(tasks) * (config.num_examples + (0 if learner.objective.gold else config.num_attempts))
+        metrics |= {"samples": float(samples * (1 + redrawn)), "extra_samples": float(samples * redrawn)}
         metrics |= example_metrics(components, tasks, practice, output)
         return state, metrics | cut_off_shares(components, tasks, sampled)
 
@@ -211,7 +222,7 @@ def train_solver_grpo(
         announce("the step of solver_grpo")
         state, metrics = _grpo_step(learner, state, start.base, attempts, right_NM)
         check_finite(state.policy_opt_state, limit=config.max_skipped_steps)
-        return state, to_floats(metrics)
+        return state, to_floats(metrics) | {"samples": float(len(tasks) * config.num_solver_attempts)}
 
     state = run_steps("solver_grpo", workdir, feed.place(state), one_step, config, stop)
     return Weights(start.base, state.policy)
