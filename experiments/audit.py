@@ -106,7 +106,7 @@ def in_a_line(record: Mapping[str, Any]) -> str:
 def replay(which: str | None = None) -> None:
     """Recomputes the adapter of an event and compares its bits; ends with status 1 if they differ."""
     record = find(which)
-    found, _ = recompute(record)
+    found, _, _ = recompute(record)
     for name in found.differs:
         print(f"note: {name} differs from the record")
     if not found.same:
@@ -122,15 +122,15 @@ def export(which: str | None = None) -> None:
     if FLAGS.out is None:
         raise UserError("--out is missing; give a directory for the adapter")
     record = find(which)
-    found, model = recompute(record)
+    found, model, directory = recompute(record)
     if not found.same:
         raise UserError(f"the recomputed adapter of record {record['number']} has other bits; run replay for details")
-    out, solver = pathlib.Path(FLAGS.out), model.parts.solver
+    out, solver = pathlib.Path(FLAGS.out), model.solver
     peft.save(out, solver.adapter(model.weights, found.adapter))
     if solver.generator == "full" and FLAGS.workdir is not None:
         # Meta-training changed the weights under the adapter, which is useless without them.
         weights.save(out / "base", solver.params(model.weights), solver.config)
-        copy_tokenizer(model.parts.directory, out / "base")
+        copy_tokenizer(directory, out / "base")
     print(f"wrote {out}: the adapter of record {record['number']}, decision {record['decision']}")
 
 
@@ -157,8 +157,8 @@ def report() -> None:
     print(f"wrote {FLAGS.out}: {count} events")
 
 
-def recompute(record: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Replays an event; returns the result of `serving.replay.replay` and the model."""
+def recompute(record: Mapping[str, Any]) -> tuple[Any, Any, pathlib.Path]:
+    """Replays an event; returns the result of `serving.replay.replay`, the model, and the directory of its files."""
     from mass_jax.audit.texts import Texts
     from mass_jax.serving import identity, source, stages
     from mass_jax.serving.replay import problem_of, replay
@@ -168,17 +168,18 @@ def recompute(record: Mapping[str, Any]) -> tuple[Any, Any]:
         raise UserError("give either --workdir=DIR or --model=NAME, the one given to experiments.solve")
     problem = problem_of(record, Texts(log_path(), "full"), FLAGS.problem)
     found = source.load_model(FLAGS.workdir or FLAGS.model, FLAGS.run, FLAGS.train_seed)
-    if record["task"] != found.parts.config.task:
+    if record["task"] != found.config.task:
         raise UserError(
             f"record {record['number']} is of task {record['task']!r}, but the model's own task is "
-            f"{found.parts.config.task!r}; call mass_jax.serving.replay.replay with a service for that task"
+            f"{found.config.task!r}; call mass_jax.serving.replay.replay with a service for that task"
         )
-    parts = stages.with_loop(found.parts, record["inner"]["steps"], record["inner"]["rate"])
-    real = [Example(p.problem, p.solution) for p in parts.problems(parts.config.seeds[0]).train[: stages.REAL_EXAMPLES]]
-    model = stages.Model(parts, found.weights, (), real, 0)
-    same = identity.identity(found.weights, parts.directory, parts.config.to_json(), "")
+    problems = found.chosen.problems(found.config.seeds[0]).train[: stages.REAL_EXAMPLES]
+    real = [Example(problem.problem, problem.solution) for problem in problems]
+    model = stages.Model(found.config, found.rollouts, found.weights, (), real, 0)
+    model = stages.with_loop(model, record["inner"]["steps"], record["inner"]["rate"])
+    same = identity.identity(found.weights, found.directory, model.config.to_json(), "")
     del same["policy"]  # the policy affects the decision, not the bits
-    return replay(model, same, record, problem), model
+    return replay(model, same, record, problem), model, found.directory
 
 
 def find(which: str | None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Benchmarks sampling, the forward pass and the LoRA gradient against transformers and peft on PyTorch.
 
-    python -m experiments.fetch_smollm2 --out=models/smollm2
+    python -m experiments.tools.fetch_smollm2 --out=models/smollm2
     python -m experiments.bench_sampling --preset=cpu --model=models/smollm2 --out=runs/bench_sampling
 
 Takes about 5 minutes on 2 cores. Writes sampling.json, sampling.md, sampling.png and sampling.svg to OUT. Runs of both
@@ -9,41 +9,19 @@ Rerun the same command to resume: finished cases are kept. Both sides use float3
 without early stopping. Needs `pip install mass_jax[test]`.
 """
 
-import functools
-import importlib.metadata
-import json
 import os
 import pathlib
-import statistics
-from collections.abc import Callable
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from absl import flags, logging
-from matplotlib.figure import Figure
+from absl import flags
 
 from experiments import settings
-from experiments.benchmarks.speed import bandwidth_share, bytes_per_token, interleave
+from experiments.benchmarks.sampling import run
+from experiments.benchmarks.sampling_report import write
 from experiments.path_flags import DEFINE_path
-from mass_jax import runtime, sampling
+from mass_jax import runtime
 from mass_jax.errors import UserError
-from mass_jax.llama import Llama, LlamaConfig, lora, losses, tokenizer, weights
-from mass_jax.render import plot
 
 _PRESETS = {"cpu": {"repeats": 3, "new": 64, "samples": 12, "rank": 8}}
-_PROMPT = (
-    "A farmer has 17 sheep and buys 25 more at the market. On the way home 4 of them run away. "
-    "How many sheep does the farmer have now? Explain each step."
-)
-_SIDES = {
-    "ours": "mass_jax",
-    "torch": "transformers, peft",
-    "shared adapter": "mass_jax, shared adapter",
-    "own adapters": "mass_jax, own adapters",
-}
-Cases = dict[str, dict[str, Callable[[], Any]]]
 
 
 def main(_: list[str]) -> None:
@@ -62,233 +40,6 @@ def command(stop: runtime.Stop) -> None:
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
     write(result, out)
-
-
-def run(
-    model_path: pathlib.Path,
-    out: pathlib.Path,
-    machine: str,
-    *,
-    repeats: int,
-    new: int,
-    samples: int,
-    rank: int,
-    stop: runtime.Stop | None = None,
-) -> dict[str, Any]:
-    """Measures the cases that are missing from sampling.json.
-
-    Args:
-        model_path: Hugging Face directory of a Llama.
-        out: directory of the results.
-        machine: name of the machine in the results.
-        repeats: number of timed runs per case and side.
-        new: number of generated tokens.
-        samples: batch size of the cases with several samples.
-        rank: rank of the LoRA adapters.
-        stop: polled after every case.
-
-    Returns:
-        Contents of sampling.json with ratios and the share of the memory bandwidth.
-
-    Raises:
-        ValueError: If `out` contains results of another measurement, or a damaged file.
-    """
-    config = LlamaConfig.from_directory(model_path)
-    params = weights.load(model_path, config)
-    prompt_T = np.asarray(tokenizer.load(model_path)(_PROMPT)["input_ids"], np.int32)
-    adapter = lora.init(jax.random.key(0), config, rank)
-    cases = _sampling_cases(config, params, adapter, prompt_T, new, samples)
-    for name, functions in _torch_cases(model_path, prompt_T, new, samples, rank).items():
-        cases.setdefault(name, {}).update(functions)
-    for name, function in _gradient_cases(config, params, adapter, prompt_T, samples).items():
-        cases.setdefault(name, {})["ours"] = function
-    header = {
-        "machine": machine,
-        "new_tokens": new,
-        "samples": samples,
-        "adapter_rank": rank,
-        "repeats": repeats,
-        "prompt_tokens": len(prompt_T),
-        "cores": os.cpu_count(),
-        "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "torch", "transformers")},
-    }
-    result = _resume(out / "sampling.json", header)
-    for number, (name, functions) in enumerate(cases.items(), 1):
-        if name not in result["seconds"]:
-            logging.info("case %d of %d: %s", number, len(cases), name)
-            result["seconds"][name] = interleave(name, functions, repeats)
-            _save(result, out)
-        if stop is not None:
-            stop.poll()
-    result["ratios"] = _ratios(result["seconds"])
-    single = min(result["seconds"]["1 sample"]["ours"])
-    result["decode_share_of_bandwidth"] = bandwidth_share(single, bytes_per_token(config, params), new)
-    return result
-
-
-def _resume(file: pathlib.Path, header: dict[str, Any]) -> dict[str, Any]:
-    """Returns the header with the finished cases of an earlier run of the same measurement."""
-    if not file.exists():
-        return header | {"seconds": {}}
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        seconds = found["seconds"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{file} is damaged; remove it, or give another --out") from None
-    for name, value in header.items():
-        if found.get(name) != value:
-            raise ValueError(f"{file} was measured with {name} {found.get(name)}, not {value}: give another --out")
-    return header | {"seconds": seconds}
-
-
-def _sampling_cases(
-    config: LlamaConfig, params: Any, adapter: Any, prompt_T: np.ndarray, new: int, samples: int
-) -> Cases:
-    model, unstacked = Llama(config), sampling.unstack(params)
-    tasks = jax.tree.map(lambda leaf: jnp.stack([leaf] * samples), adapter)
-
-    def sampler(prompts: int, each: int, adapters: Any) -> Callable[[], Any]:
-        # Parameters are arguments, since as a closure they would become constants of the program.
-        call = jax.jit(functools.partial(sampling.sample, model, num_samples=each, max_new_tokens=new))
-        prompts_NP = jnp.broadcast_to(jnp.asarray(prompt_T), (prompts, len(prompt_T)))
-        lengths_N = jnp.full((prompts,), len(prompt_T), jnp.int32)
-        keys_N = jax.random.split(jax.random.key(1), prompts)
-        return lambda: jax.block_until_ready(call(unstacked, prompts_NP, lengths_N, keys_N, adapters=adapters))
-
-    return {
-        "1 sample": {"ours": sampler(1, 1, None)},
-        f"{samples} samples": {"ours": sampler(1, samples, None)},
-        f"{samples} tasks": {
-            "shared adapter": sampler(samples, 1, adapter),
-            "own adapters": sampler(samples, 1, tasks),
-        },
-    }
-
-
-def _gradient_cases(
-    config: LlamaConfig, params: Any, adapter: Any, prompt_T: np.ndarray, rows: int
-) -> dict[str, Callable[[], Any]]:
-    model, tokens_BT = Llama(config), jnp.broadcast_to(jnp.asarray(prompt_T), (rows, len(prompt_T)))
-
-    @jax.jit
-    def loss(params, adapter):
-        return jnp.mean(losses.token_nll(model, lora.variables(params, adapter), tokens_BT))
-
-    gradient = jax.jit(jax.grad(loss, argnums=1))
-    return {
-        "forward": lambda: jax.block_until_ready(loss(params, adapter)),
-        "LoRA gradient": lambda: jax.block_until_ready(gradient(params, adapter)),
-    }
-
-
-def _torch_cases(model_path: pathlib.Path, prompt_T: np.ndarray, new: int, samples: int, rank: int) -> Cases:
-    import peft
-    import torch
-    import transformers
-
-    model = transformers.LlamaForCausalLM.from_pretrained(model_path).eval()
-    prompt_BT = torch.tensor(prompt_T, dtype=torch.long)[None]
-    settings = {"do_sample": True, "top_k": 0, "max_new_tokens": new, "min_new_tokens": new, "pad_token_id": 2}
-
-    def generate(each: int) -> Any:
-        with torch.no_grad():
-            return model.generate(prompt_BT, num_return_sequences=each, attention_mask=prompt_BT >= 0, **settings)
-
-    names = list(lora.TARGETS)
-    settings_of = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=names)
-    other = transformers.LlamaForCausalLM.from_pretrained(model_path)
-    adapted = peft.get_peft_model(other, settings_of)
-    rows_BT = prompt_BT.repeat(samples, 1)
-
-    def forward() -> Any:
-        with torch.no_grad():
-            return adapted(rows_BT, labels=rows_BT).loss
-
-    def gradient() -> None:
-        adapted.zero_grad()
-        adapted(rows_BT, labels=rows_BT).loss.backward()
-
-    return {
-        "1 sample": {"torch": lambda: generate(1)},
-        f"{samples} samples": {"torch": lambda: generate(samples)},
-        "forward": {"torch": forward},
-        "LoRA gradient": {"torch": gradient},
-    }
-
-
-def _ratios(seconds: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
-    """Divides the time of the second side by that of the first, per case; above 1, the first is faster."""
-    ratios = {}
-    for name, sides in seconds.items():
-        first, second = (sides[side] for side in (("ours", "torch") if "ours" in sides else tuple(sides)))
-        each = [b / a for a, b in zip(first, second, strict=True)]
-        median = statistics.median(second) / statistics.median(first)
-        ratios[name] = {"median": median, "least": min(each), "most": max(each)}
-    return ratios
-
-
-def write(result: dict[str, Any], out: pathlib.Path) -> None:
-    """Writes the JSON, the table and the figure."""
-    _save(result, out)
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    lines = [f"Machine: {result['machine']}; {versions}.", ""]
-    lines += ["| case | side | median, s | range, s | tokens/s |", "| --- | --- | ---: | ---: | ---: |"]
-    for name, sides in result["seconds"].items():
-        for side, values in sides.items():
-            rate = _tokens(name, result) / statistics.median(values)
-            spread = f"{min(values):.3f}-{max(values):.3f}"
-            lines.append(f"| {name} | {side} | {statistics.median(values):.3f} | {spread} | {rate:.0f} |")
-    lines += ["", "| case | ratio of medians | range |", "| --- | ---: | ---: |"]
-    for name, ratio in result["ratios"].items():
-        lines.append(f"| {name} | {ratio['median']:.2f} | {ratio['least']:.2f}-{ratio['most']:.2f} |")
-    share = result["decode_share_of_bandwidth"]
-    limit = share["read_bytes_per_second"] / 1e9
-    lines += [
-        "",
-        f"Decoding one sample reads weights at {share['share']:.0%} of this machine's bandwidth, {limit:.1f} GB/s.",
-    ]
-    (out / "sampling.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    draw(result, out / "sampling.png")
-
-
-def _save(result: dict[str, Any], out: pathlib.Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    runtime.write_atomically(out / "sampling.json", json.dumps(result, indent=2) + "\n")
-
-
-def _tokens(name: str, result: dict[str, Any]) -> int:
-    """Returns the tokens that a run of a case generates, or processes if it generates none."""
-    if name in ("forward", "LoRA gradient"):
-        return result["samples"] * result["prompt_tokens"]
-    return result["new_tokens"] * (1 if name == "1 sample" else result["samples"])
-
-
-def draw(result: dict[str, Any], path: pathlib.Path) -> Figure:
-    """Plots the throughput of every case and side: median and range over the runs, on a logarithmic axis."""
-    sides = list(dict.fromkeys(side for case in result["seconds"].values() for side in case))
-    cases = list(result["seconds"])
-    with plot.figure(path, 0.28 * len(cases) + 0.95) as figure:
-        axes = figure.subplots()
-        for number, side in enumerate(sides):
-            look = plot.look(number, "-")
-            axes.plot([], [], label=_SIDES.get(side, side), **look)
-            for place, case in enumerate(cases):
-                if values := result["seconds"][case].get(side):
-                    here = [name for name in sides if name in result["seconds"][case]]
-                    height = place + 0.3 * (here.index(side) - (len(here) - 1) / 2)
-                    rates = [_tokens(case, result) / value for value in (min(values), max(values))]
-                    axes.plot(rates, [height, height], color=look["color"])
-                    axes.plot(_tokens(case, result) / statistics.median(values), height, **look)
-        axes.set_yticks(range(len(cases)), cases)
-        axes.tick_params(axis="y", length=0)
-        axes.set_ylim(len(cases) - 0.4, -0.6)
-        axes.set_xscale("log")
-        plot.plain_log(axes.xaxis)
-        axes.grid(axis="x")
-        axes.spines["left"].set_visible(False)
-        axes.set_xlabel("throughput (tokens/s), median and range")
-        figure.legend(loc="outside lower center", ncols=2)
-    return figure
 
 
 def define() -> None:

@@ -49,12 +49,11 @@ def measure_row(policy: Policy | None, seeds: Sequence[int], scratch: str) -> di
     right, found = [], []
     for seed in seeds:
         with open_service(policy, scratch, seed) as service:
-            column = next(iter(service.setup.model.parts.problems(seed).columns.values()))
+            column = next(iter(service.problems(seed).columns.values()))
             service(column[: service.batch])
             questions = [Problem(f"{seed} {p.id}", p.problem, "", "") for p in column]
             answers = service(questions)
-            task = service.setup.model.parts.dialogue.task
-            verdicts = task.verify(column, [answer.text or "" for answer in answers])
+            verdicts = service.task.verify(column, [answer.text or "" for answer in answers])
             right += [verdict is Verdict.RIGHT for verdict in verdicts]
             found += answers
     return {
@@ -71,7 +70,7 @@ def measure_row(policy: Policy | None, seeds: Sequence[int], scratch: str) -> di
 def measure_batching(scratch: str, seed: int, count: int = 16) -> dict[str, Any]:
     """Measures median seconds of `count` questions in one batch and one by one, alternating."""
     with open_service(Policy(), scratch, seed) as service:
-        asked = [p.problem for p in next(iter(service.setup.model.parts.problems(seed).columns.values()))[:count]]
+        asked = [p.problem for p in next(iter(service.problems(seed).columns.values()))[:count]]
         times: dict[str, list[float]] = {"together": [], "one_by_one": []}
         for i in range(REPEATS + 1):
             began = time.perf_counter()

@@ -37,7 +37,7 @@ def main(_: list[str]) -> None:
 def evaluate_and_report(stop: runtime.Stop) -> None:
     """Runs the command; errors while reading and checking the user's input become `UserError`."""
     with contextlib.ExitStack() as held:
-        parts = None
+        components = None
         try:
             if _WORKDIR.value is None:
                 raise ValueError("--workdir is missing; pass the directory of a run, such as --workdir=runs/tiny")
@@ -52,11 +52,11 @@ def evaluate_and_report(stop: runtime.Stop) -> None:
             if not _REPORT_ONLY.value:
                 mesh = runtime.make_mesh(flags.FLAGS.mesh)
                 held.enter_context(runtime.use_mesh(mesh))
-                parts = held.enter_context(contextlib.closing(assemble(config, mesh)))
+                components = held.enter_context(contextlib.closing(assemble(config, mesh)))
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
-        if parts is not None:
-            study.run_evaluation(parts, workdir, stop)
+        if components is not None:
+            study.run_evaluation(components, workdir, stop)
         if runtime.is_first():
             study.write_report(config, workdir)
             print((workdir / "report" / "table1.md").read_text(encoding="utf-8"))

@@ -44,10 +44,10 @@ def train_and_report(stop: runtime.Stop) -> None:
             runtime.check_workdir(workdir, config.to_json(), replace=True)
             held.enter_context(runtime.lock_workdir(workdir, stop))  # before the expensive model load
             held.enter_context(runtime.use_mesh(mesh))
-            parts = held.enter_context(contextlib.closing(assemble(config, mesh)))
+            components = held.enter_context(contextlib.closing(assemble(config, mesh)))
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
-        study.run_study(parts, workdir, stop)
+        study.run_study(components, workdir, stop)
         if runtime.is_first():
             print((workdir / "report" / "table1.md").read_text(encoding="utf-8"))
             logging.info("report: %s", workdir / "report")

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import logging
 
 from experiments.benchmarks.rows import Rows
@@ -50,11 +49,7 @@ PRESETS = {
     "gpu": Preset(LLAMA_1B, "bfloat16", rounds=10, loss_chunk=128, float64=False),
     "tpu": Preset(LLAMA_1B, "bfloat16", rounds=10, loss_chunk=128, float64=False),
 }
-OPTIMIZERS = {
-    "sgd": lambda: optax.sgd(0.1),
-    "adamw": lambda: optax.adamw(1e-3, eps_root=1e-8),
-    "adam": lambda: optax.adam(1e-3, eps_root=1e-8),
-}
+LEARNING_RATES = {"sgd": 0.1, "adamw": 1e-3, "adam": 1e-3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +58,7 @@ class Case:
 
     Attributes:
         adjoint: name in `ADJOINTS`, or a peer.
-        optimizer: name in `OPTIMIZERS`.
+        optimizer: name in `mg.SUPPORT`, with its rate in `LEARNING_RATES`.
         remat: rematerialization of blocks: "block" recomputes all, "dots" all but products with weights.
         loss_chunk: token positions per chunk of logits; 0 means all.
         chunk: examples per chunk of gradients; None means all.
@@ -146,7 +141,7 @@ WALL_CASES = (
 
 def function_of(case: Case, size: problem.Size) -> Callable[[problem.Data], jax.Array]:
     """Returns the gradient with respect to the example weights as a function of the arrays of the problem."""
-    optimizer = OPTIMIZERS[case.optimizer]()
+    optimizer = mg.make_optimizer(case.optimizer, LEARNING_RATES[case.optimizer])
     if case.adjoint == PLAIN_JAX:
         return lambda data: plain_jax.weight_gradient(size, data, optimizer, case.num_steps)
 

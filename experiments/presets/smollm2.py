@@ -1,6 +1,6 @@
 """SmolLM2-135M-Instruct, a real pretrained model, on seven families of one-step arithmetic (`mass_jax/tasks/families`).
 
-Command:  python -m experiments.fetch_smollm2 --out=models/smollm2
+Command:  python -m experiments.tools.fetch_smollm2 --out=models/smollm2
           python -m experiments.train --preset=smollm2 --workdir=runs/smollm2
 Cost:     90 seconds per meta-step, 5 seconds per problem with adaptation and two hours for the whole table, on 2 cores
           of an Intel Xeon at 2.50 GHz; float32.

@@ -15,15 +15,15 @@ import jax
 import numpy as np
 
 from mass_jax import runtime
+from mass_jax.config import Config
 from mass_jax.evaluation.records import RecordLog
 from mass_jax.llama import flops
 from mass_jax.method import generate
 from mass_jax.method.models import Weights
 from mass_jax.method.text import Rollout, cut_off
 from mass_jax.rows import ROWS, Row
-from mass_jax.tasks.base import Example, Problem, Problems, Rejected, start_verifying
-from mass_jax.training import rollout
-from mass_jax.training.components import Components
+from mass_jax.tasks.base import Example, Problem, Problems, Rejected, Task, start_verifying
+from mass_jax.training.rollout import Rollouts, filled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Job:
     """Evaluation of one row for one seed.
 
     Attributes:
-        components: the components of the run.
+        config: the settings.
+        rollouts: samples and adapts; every process handles all problems.
         weights: the weights that answer.
         name: key of `ROWS`.
         problems: evaluated columns, and training problems for TTT and few-shot prompts.
@@ -39,7 +40,8 @@ class Job:
         votes: V, for the majority vote.
     """
 
-    components: Components
+    config: Config
+    rollouts: Rollouts
     weights: Weights
     name: str
     problems: Problems
@@ -65,7 +67,7 @@ def evaluate(job: Job, path: pathlib.Path, stop: runtime.Stop) -> None:
     Raises:
         runtime.Interrupted: a stop was requested; the finished batches are in the file.
     """
-    size = job.components.config.eval_batch
+    size = job.config.eval_batch
     batches = [(c, p[i : i + size]) for c, p in job.problems.columns.items() for i in range(0, len(p), size)]
     log = RecordLog(path, [len(batch) for _, batch in batches])
     verdicts: Callable[[], list[dict[str, Any]]] | None = None
@@ -97,21 +99,20 @@ def answer(job: Job, column: str, batch: Sequence[Problem], key: jax.Array) -> C
         A function that waits for the verdicts and returns one record per problem. Its seconds are those of sampling
         and training, divided equally among the problems.
     """
-    components, row, began = job.components, job.row, time.monotonic()
-    config, task = components.config, components.dialogue.task
-    tasks = rollout.filled(batch, config.eval_batch)
+    rollouts, config, row, began = job.rollouts, job.config, job.row, time.monotonic()
+    task, tasks = rollouts.dialogue.task, filled(batch, config.eval_batch)
     write_keys_N, adapter_keys_N, answer_keys_N = jax.random.split(key, (3, len(tasks)))
     practice, written = _examples(job, tasks, write_keys_N)
     adapted, trained_N = None, np.zeros(len(tasks))
     if practice is not None:
         trained_N = config.inner_steps * practice.examples.mask_BT.sum((1, 2))
-        adapted = rollout.adapt_to_examples(components, job.weights, practice, adapter_keys_N)
+        adapted = rollouts.adapt_to_examples(job.weights, practice, adapter_keys_N)
     prompts = _prompts(job, tasks)
     count, temperature = (job.votes, config.temperature) if row.answers == "majority" else (1, 0.0)
-    attempts, responses = rollout.respond(components, job.weights, adapted, prompts, answer_keys_N, count, temperature)
-    prompt_N, generated_N, cut_off_N = _token_counts(components, prompts[1], attempts, written)
+    attempts, responses = rollouts.respond(job.weights, adapted, prompts, answer_keys_N, count, temperature)
+    prompt_N, generated_N, cut_off_N = _token_counts(rollouts.solver.config.stop_tokens, prompts[1], attempts, written)
     seconds = (time.monotonic() - began) / len(batch)
-    chosen = [_vote(components, texts) for texts in responses[: len(batch)]]
+    chosen = [_vote(task, texts) for texts in responses[: len(batch)]]
     verdicts = start_verifying(task, batch, [response for response, _ in chosen])
 
     def records() -> list[dict[str, Any]]:
@@ -124,9 +125,9 @@ def answer(job: Job, column: str, batch: Sequence[Problem], key: jax.Array) -> C
             record |= {"response": chosen[n][0], "verdict": verdict.value, "right": int(verdict.value == "right")}
             record |= {f"tokens_{name}": int(count) for name, count in tokens.items()}
             record |= {f"{name}_cut_off": int(cut_N[n]) for name, cut_N in cut_off_N.items()}
-            record |= {"flops": _flops(components, tokens), "seconds": round(seconds, 4)}
+            record |= {"flops": _flops(job, tokens), "seconds": round(seconds, 4)}
             record |= {"votes": chosen[n][1]} if row.answers == "majority" else {}
-            rows.append(record | ({} if practice is None else _describe(components, problem, practice, n)))
+            rows.append(record | ({} if practice is None else _describe(task, problem, practice, n)))
         return rows
 
     return records
@@ -134,20 +135,19 @@ def answer(job: Job, column: str, batch: Sequence[Problem], key: jax.Array) -> C
 
 def _examples(job: Job, tasks: Sequence[Problem], keys_N: jax.Array) -> tuple[generate.Practice | None, Rollout | None]:
     """Returns the examples that a row adapts to, and the rollouts [N, M, T] of those that the model wrote."""
-    components, count = job.components, job.components.config.num_test_examples
+    count = job.config.num_test_examples
     if job.row.examples == "none":
         return None, None
     if job.row.examples == "self":
-        return rollout.write_examples(components, job.weights, tasks, keys_N, count)
+        return job.rollouts.write_examples(job.weights, tasks, keys_N, count)
     given_NM: list[list[Example | Rejected]] = [[*_given(job, task, count)] for task in tasks]
-    return components.dialogue.encode(tasks, [[""] * count for _ in tasks], given_NM), None
+    return job.rollouts.dialogue.encode(tasks, [[""] * count for _ in tasks], given_NM), None
 
 
 def _token_counts(
-    components: Components, prompt_N: np.ndarray, attempts: Rollout, written: Rollout | None
+    stops: Sequence[int], prompt_N: np.ndarray, attempts: Rollout, written: Rollout | None
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Returns prompt tokens, generated tokens, and how many answers and examples reached their token limit."""
-    stops = components.solver.config.stop_tokens
     generated_N = attempts.text.target_BT.sum((1, 2))
     cut_off_N = {"answers": cut_off(attempts, stops).sum(-1)}
     if written is not None:
@@ -175,14 +175,14 @@ def _given(job: Job, task: Problem, count: int) -> list[Example]:
 def _prompts(job: Job, tasks: Sequence[Problem]) -> tuple[np.ndarray, np.ndarray]:
     """Returns the row's solver prompts: tokens [N, T] and lengths [N]."""
     if job.row.answers != "few_shot":
-        return job.components.dialogue.solver_prompts(tasks)
-    count = job.components.config.num_test_examples
-    return job.components.dialogue.few_shot_prompts(tasks, [_given(job, task, count) for task in tasks])
+        return job.rollouts.dialogue.solver_prompts(tasks)
+    count = job.config.num_test_examples
+    return job.rollouts.dialogue.few_shot_prompts(tasks, [_given(job, task, count) for task in tasks])
 
 
-def _vote(components: Components, responses: Sequence[str]) -> tuple[str, dict[str, int]]:
+def _vote(task: Task, responses: Sequence[str]) -> tuple[str, dict[str, int]]:
     """Returns the first response with the most frequent answer (ties go to the earliest), and all answers' counts."""
-    answers = [components.dialogue.task.final_answer(response) for response in responses]
+    answers = [task.final_answer(response) for response in responses]
     counts = collections.Counter(value for value in answers if value is not None)
     if not counts:
         return responses[0], {}
@@ -206,21 +206,21 @@ def votes_at_equal_compute(base: Sequence[dict[str, Any]], synthesis: Sequence[d
     return max(1, round((budget - per_token * prompt) / (per_token * generated)))
 
 
-def _flops(components: Components, tokens: Mapping[str, float]) -> float:
+def _flops(job: Job, tokens: Mapping[str, float]) -> float:
     """Returns the floating-point operations spent on a problem."""
-    config, counted = components.config, flops.Tokens(**tokens)
+    config, counted = job.config, flops.Tokens(**tokens)
     return flops.flops(
-        components.solver.config, counted, inner_steps=config.inner_steps, lora_blocks=config.lora_blocks
+        job.rollouts.solver.config, counted, inner_steps=config.inner_steps, lora_blocks=config.lora_blocks
     )
 
 
-def _describe(components: Components, problem: Problem, practice: generate.Practice, n: int) -> dict[str, Any]:
+def _describe(task: Task, problem: Problem, practice: generate.Practice, n: int) -> dict[str, Any]:
     """Returns the examples of one problem in the form of a record."""
     examples: list[dict[str, Any]] = []
     for text, parsed in zip(practice.texts_NM[n], practice.parsed_NM[n], strict=True):
         if isinstance(parsed, Rejected):
             examples.append({"text": text, "rejected": parsed.reason})
         else:
-            useful = components.dialogue.task.useful(problem, parsed)
+            useful = task.useful(problem, parsed)
             examples.append({"text": text, "problem": parsed.problem, "solution": parsed.solution, "useful": useful})
     return {"examples": examples}

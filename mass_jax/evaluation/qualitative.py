@@ -12,10 +12,10 @@ import numpy as np
 from mass_jax.method import meta_step
 from mass_jax.method.models import Weights
 from mass_jax.tasks.base import Problem, Rejected
-from mass_jax.training import rollout
 from mass_jax.training.compiling import announce
 from mass_jax.training.components import Components
 from mass_jax.training.learners import mass_learner
+from mass_jax.training.rollout import filled, scores_jit
 from mass_jax.types import Params
 
 _gradients = jax.jit(meta_step.score_gradients, static_argnames="learner")
@@ -36,7 +36,7 @@ def worked_examples(
     Returns:
         One record per problem, ready for JSON. Rewards are -dL_outer/ds_i at the scorer's scores, with gold solutions.
     """
-    batch = rollout.filled(problems, components.config.eval_batch)
+    batch = filled(problems, components.config.eval_batch)
     keys = jax.random.split(jax.random.key(seed), (2, len(batch)))
     results = {name: _stage(components, weights, scorer, batch, keys) for name, weights in stages.items()}
     return [
@@ -50,23 +50,23 @@ def _stage(
     components: Components, weights: Weights, scorer: Params, problems: Sequence[Problem], keys: jax.Array
 ) -> list[dict[str, Any]]:
     """Returns the examples and answers of one generator, one entry per problem."""
-    config, dialogue = components.config, components.dialogue
-    learner = mass_learner(config, components.loop, components.scorer, "gold")
-    practice, generated = rollout.write_examples(components, weights, problems, keys[0], config.num_test_examples)
-    adapters = components.loop.init_adapters(keys[1])
+    config, rollouts, dialogue = components.config, components.rollouts, components.rollouts.dialogue
+    learner = mass_learner(config, rollouts.loop, components.scorer, "gold")
+    practice, generated = rollouts.write_examples(weights, problems, keys[0], config.num_test_examples)
+    adapters = rollouts.loop.init_adapters(keys[1])
     right_N1 = np.ones((len(problems), 1), np.float32)
     batch = meta_step.TaskBatch(
         practice.examples, practice.scorer_texts, generated, dialogue.gold(problems), right_N1, adapters
     )
     announce("scores and rewards of qualitative examples")
-    scores_NM = rollout.scores_jit(learner.scorer, scorer, practice.scorer_texts)
+    scores_NM = scores_jit(learner.scorer, scorer, practice.scorer_texts)
     gradients = _gradients(learner, weights, scores_NM, batch)
-    adapted = rollout.adapt_to_examples(components, weights, practice, keys[1])
+    adapted = rollouts.adapt_to_examples(weights, practice, keys[1])
     answers = {
-        name: rollout.attempt(components, weights, inner, problems, keys[0], 1, temperature=0.0).responses_NM
+        name: rollouts.attempt(weights, inner, problems, keys[0], 1, temperature=0.0).responses_NM
         for name, inner in (("unadapted", None), ("adapted", adapted))
     }
-    scores, rewards = components.feed.get((scores_NM, -gradients.meta), len(problems))
+    scores, rewards = rollouts.feed.get((scores_NM, -gradients.meta), len(problems))
     rows = []
     for n in range(len(problems)):
         examples: list[dict[str, Any]] = []

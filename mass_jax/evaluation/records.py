@@ -61,7 +61,7 @@ def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
     return _distinct(path, log.rows)
 
 
-def _distinct(path: pathlib.Path, rows: Sequence[jsonl.Row]) -> list[dict[str, Any]]:
+def _distinct(path: pathlib.Path, rows: Sequence[jsonl.Line]) -> list[dict[str, Any]]:
     """Returns the first record of every problem, column and seed; concurrent runs in one workdir repeat them."""
     distinct: dict[Any, dict[str, Any]] = {}
     for row in rows:

@@ -107,7 +107,7 @@ def check_lengths(components: Components, rows: Sequence[str], seed: int, traini
     Raises:
         TooLong: a prompt or a gold solution does not fit; names the setting and the value to raise it to.
     """
-    problems, dialogue, config = components.problems(seed), components.dialogue, components.config
+    problems, dialogue, config = components.problems(seed), components.rollouts.dialogue, components.config
     chosen = [ROWS[name] for name in rows]
     evaluated = [problem for column in problems.columns.values() for problem in column]
     if any(row.answers != "few_shot" for row in chosen):
@@ -165,7 +165,7 @@ def evaluate_rows(
     Returns:
         The trained weights by training run; None is the pretrained model.
     """
-    problems = components.problems(seed)
+    problems, rollouts = components.problems(seed), components.rollouts.on_every_process()
     trained: dict[str | None, train.Trained] = {None: train.Trained(components.pretrained(), None)}
     for name in sorted(rows, key=lambda name: (ROWS[name].training is not None, name == "majority")):
         if name == "oracle" and problems.oracle is None:
@@ -174,7 +174,7 @@ def evaluate_rows(
         if run not in trained:
             trained[run] = train_run(components, str(run), problems, seed, workdir / str(run), stop)
         votes = _votes(workdir) if name == "majority" else 1
-        job = evaluate.Job(components.on_every_process(), trained[run].weights, name, problems, seed, votes)
+        job = evaluate.Job(components.config, rollouts, trained[run].weights, name, problems, seed, votes)
         evaluate.evaluate(job, records_path(workdir, name), stop)
     return trained
 

@@ -25,7 +25,7 @@ FEW = 64  # up to this many tokens, weights are the left operand of a product
 ROWS = "rows"  # kernel of a projection as [out, in], in place of "kernel", in parameters for decoding
 
 
-class Projection(nn.Module):
+class AdaptedDense(nn.Module):
     """Linear layer with an optional adapter: x W (+ bias) (+ x A B, if the "lora" collection has A and B here).
 
     The low-rank path runs in the adapter's dtype, so a float32 adapter on bfloat16 weights has float32 gradients.
@@ -94,7 +94,7 @@ class Attention(nn.Module):
     def setup(self):
         """Creates submodules and parameters."""
         c = self.config
-        linear = functools.partial(Projection, use_bias=c.attention_bias, init_range=c.initializer_range)
+        linear = functools.partial(AdaptedDense, use_bias=c.attention_bias, init_range=c.initializer_range)
         self.q_proj = linear(c.num_attention_heads * c.head_dim)
         self.k_proj = linear(c.num_key_value_heads * c.head_dim)
         self.v_proj = linear(c.num_key_value_heads * c.head_dim)
@@ -133,7 +133,7 @@ class MLP(nn.Module):
     def setup(self):
         """Creates submodules and parameters."""
         c = self.config
-        linear = functools.partial(Projection, use_bias=c.mlp_bias, init_range=c.initializer_range)
+        linear = functools.partial(AdaptedDense, use_bias=c.mlp_bias, init_range=c.initializer_range)
         self.gate_proj, self.up_proj = linear(c.intermediate_size), linear(c.intermediate_size)
         self.down_proj = linear(c.hidden_size)
 
@@ -238,7 +238,7 @@ class Llama(nn.Module):
         self.layers = _stack_of_blocks(self.config)
         self.norm = RMSNorm(self.config.rms_norm_eps)
         if not self.config.tie_word_embeddings:
-            self.lm_head = Projection(self.config.vocab_size, False, self.config.initializer_range)
+            self.lm_head = AdaptedDense(self.config.vocab_size, False, self.config.initializer_range)
 
     def __call__(self, tokens_BT: jax.Array, mask_BT: jax.Array | None = None) -> jax.Array:
         """Computes logits [B, T, V] in the activations' dtype; position t predicts token t + 1."""

@@ -49,8 +49,8 @@ _ARGUMENTS: Mapping[str, Any] = {
 _INNER = ("inner", "optimizer", "adv_optimizer", "base_optimizer", "fast_optimizer", "tx")
 
 
-class Row(NamedTuple):
-    """Row of the table.
+class SupportRow(NamedTuple):
+    """Row of the support table.
 
     Attributes:
         name: name of the optax function, such as "contrib.muon".
@@ -111,7 +111,7 @@ def build(name: str) -> Any:
     return function(**settings)
 
 
-def support_table(num_steps: Sequence[int] = (1, 2, 3, 5), names: Sequence[str] | None = None) -> list[Row]:
+def support_table(num_steps: Sequence[int] = (1, 2, 3, 5), names: Sequence[str] | None = None) -> list[SupportRow]:
     """Checks optax optimizers and transformations as `check_optimizer` does, at several K.
 
     Args:
@@ -127,7 +127,7 @@ def support_table(num_steps: Sequence[int] = (1, 2, 3, 5), names: Sequence[str] 
     return [_row(name, num_steps) for name in (sorted(factories()) if names is None else names)]
 
 
-def _row(name: str, num_steps: Sequence[int]) -> Row:
+def _row(name: str, num_steps: Sequence[int]) -> SupportRow:
     settings = SUPPORT[name].settings if name in SUPPORT else {}
     try:
         with jax.enable_x64(True):
@@ -138,10 +138,10 @@ def _row(name: str, num_steps: Sequence[int]) -> Row:
         faults = dict.fromkeys(num_steps, f"rejected: {reason}")
     verdicts = {count: faults.get(count, "exact") for count in num_steps}
     prefix = "the meta-gradient through this optimizer is "
-    return Row(name, settings, {count: text.removeprefix(prefix) for count, text in verdicts.items()})
+    return SupportRow(name, settings, {count: text.removeprefix(prefix) for count, text in verdicts.items()})
 
 
-def page(rows: Sequence[Row]) -> str:
+def page(rows: Sequence[SupportRow]) -> str:
     """Formats the table as a Markdown page."""
     counts = ", ".join(map(str, rows[0].verdicts))
     lines = [
@@ -167,7 +167,7 @@ def page(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _summary(row: Row) -> str:
+def _summary(row: SupportRow) -> str:
     """Summarizes the verdicts, with the K at which they differ."""
     kinds: dict[str, list[int]] = {}
     for count, text in row.verdicts.items():

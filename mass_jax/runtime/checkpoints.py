@@ -12,7 +12,7 @@ from absl import logging
 from orbax.checkpoint import v1 as ocp
 
 from mass_jax.errors import UserError
-from mass_jax.runtime.checksums import Damaged, verify, write_checksums
+from mass_jax.runtime.checksums import DamagedCheckpoint, verify, write_checksums
 from mass_jax.runtime.distributed import agreed_maximum, is_first
 from mass_jax.runtime.paths import check_checkpoint_path
 from mass_jax.runtime.signals import Interrupted
@@ -100,7 +100,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             state, failed = None, ""
             try:
                 check_checkpoint(pathlib.Path(self.directory, str(step)))
-            except Damaged as damage:
+            except DamagedCheckpoint as damage:
                 failed = str(damage)
             if not agreed_maximum(bool(failed)):
                 try:
@@ -143,7 +143,7 @@ def check_checkpoint(directory: pathlib.Path) -> None:
     """Verifies the files of one checkpoint; logs a warning if it has no checksums.
 
     Raises:
-        Damaged: If a file is missing, changed or unreadable.
+        DamagedCheckpoint: If a file is missing, changed or unreadable.
     """
     if not verify(directory) and is_first():
         logging.warning("checkpoint %s has no checksums; damage to its files would go unnoticed", directory)

@@ -14,7 +14,7 @@ CHECKSUMS = "checksums.json"
 _READERS = 4  # hashing releases the GIL
 
 
-class Damaged(Exception):
+class DamagedCheckpoint(Exception):
     """Raised if the files of a checkpoint differ from those that were saved."""
 
 
@@ -44,7 +44,7 @@ def verify(directory: pathlib.Path) -> bool:
         before they were written.
 
     Raises:
-        Damaged: If a file is missing, changed or unreadable; the message names the file.
+        DamagedCheckpoint: If a file is missing, changed or unreadable; the message names the file.
     """
     try:
         files = json.loads((directory / CHECKSUMS).read_bytes())["sha256"]
@@ -52,14 +52,14 @@ def verify(directory: pathlib.Path) -> bool:
     except FileNotFoundError:
         return False
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise Damaged(f"{CHECKSUMS} is damaged") from None
+        raise DamagedCheckpoint(f"{CHECKSUMS} is damaged") from None
     if not expected:
-        raise Damaged(f"{CHECKSUMS} is damaged")
+        raise DamagedCheckpoint(f"{CHECKSUMS} is damaged")
     share = sorted(expected)[jax.process_index() :: num_processes()] if num_processes() > 1 else sorted(expected)
     with concurrent.futures.ThreadPoolExecutor(_READERS) as readers:
         for damage in readers.map(lambda name: _damage(directory, name, expected[name]), share):
             if damage:
-                raise Damaged(damage)
+                raise DamagedCheckpoint(damage)
     return True
 
 

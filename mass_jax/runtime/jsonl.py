@@ -34,14 +34,14 @@ _OTHER_FORMATS = {
 }
 
 
-class Row(NamedTuple):
+class Line(NamedTuple):
     """A value and the number of the line on which it starts, counted from 1."""
 
     line: int
     value: Any
 
 
-class Damaged(NamedTuple):
+class DamagedLine(NamedTuple):
     """The number of an unreadable line, and the reason."""
 
     line: int
@@ -51,12 +51,12 @@ class Damaged(NamedTuple):
 class Log(NamedTuple):
     """Contents of a log: its rows, its damaged lines, and its last line if that is cut off."""
 
-    rows: list[Row]
-    damaged: list[Damaged]
-    torn: list[Damaged]
+    rows: list[Line]
+    damaged: list[DamagedLine]
+    torn: list[DamagedLine]
 
 
-def scan(path: pathlib.Path, *, exact: bool = False) -> list[Row | Damaged]:
+def scan(path: pathlib.Path, *, exact: bool = False) -> list[Line | DamagedLine]:
     """Reads a user's file of JSON values: one per line, in one array, or in sequence.
 
     Args:
@@ -71,26 +71,26 @@ def scan(path: pathlib.Path, *, exact: bool = False) -> list[Row | Damaged]:
     """
     text = _text(path)
     rows = [_row(number, line, exact) for number, line in enumerate(text.split("\n"), 1) if line.strip(BLANK)]
-    if text.lstrip(BLANK).startswith("[") or any(isinstance(row, Damaged) for row in rows):
+    if text.lstrip(BLANK).startswith("[") or any(isinstance(row, DamagedLine) for row in rows):
         try:
             return list(_values(text, exact))
         except BadJson as error:
-            whole = isinstance(rows[0], Damaged) and _ARRAY.match(text)
-            if whole or not any(isinstance(row, Row) and isinstance(row.value, dict) for row in rows):
+            whole = isinstance(rows[0], DamagedLine) and _ARRAY.match(text)
+            if whole or not any(isinstance(row, Line) and isinstance(row.value, dict) for row in rows):
                 line = text.count("\n", 0, error.position) + 1
                 raise UserError(f"{path}:{line}: {error}; give one JSON object per line, in UTF-8") from None
     return rows
 
 
-def read(path: pathlib.Path, *, exact: bool = False) -> list[Row]:
+def read(path: pathlib.Path, *, exact: bool = False) -> list[Line]:
     """Reads a user's file of JSON values like `scan`, but raises if any line is damaged.
 
     Raises:
         UserError: If a line cannot be read; the message names the file, the line and the reason.
     """
-    rows: list[Row] = []
+    rows: list[Line] = []
     for row in scan(path, exact=exact):
-        if isinstance(row, Damaged):
+        if isinstance(row, DamagedLine):
             raise UserError(f"{path}:{row.line}: {row.reason}; fix the line or remove it")
         rows.append(row)
     return rows
@@ -111,22 +111,22 @@ def read_log(path: pathlib.Path) -> Log:
         return Log([], [], [])
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    rows: list[Row] = []
-    damaged: list[Damaged] = []
+    rows: list[Line] = []
+    damaged: list[DamagedLine] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         row = _row(number, line.decode("utf-8", "surrogateescape"), exact=False)
-        if isinstance(row, Damaged):
+        if isinstance(row, DamagedLine):
             damaged.append(row)
         elif not isinstance(row.value, dict):
-            damaged.append(Damaged(number, f"expected an object, got {kind(row.value)}"))
+            damaged.append(DamagedLine(number, f"expected an object, got {kind(row.value)}"))
         else:
             rows.append(row)
-    return Log(rows, damaged, [Damaged(len(lines) + 1, "the line is cut off")] if last else [])
+    return Log(rows, damaged, [DamagedLine(len(lines) + 1, "the line is cut off")] if last else [])
 
 
-def warn_of_damage(path: pathlib.Path, damaged: Sequence[Damaged]) -> None:
+def warn_of_damage(path: pathlib.Path, damaged: Sequence[DamagedLine]) -> None:
     """Logs one warning if a file has damaged lines."""
     if damaged:
         first, count = damaged[0], len(damaged)
@@ -198,17 +198,17 @@ def _bytes(path: pathlib.Path) -> bytes:
     return data
 
 
-def _row(number: int, line: str, exact: bool) -> Row | Damaged:
+def _row(number: int, line: str, exact: bool) -> Line | DamagedLine:
     """Parses a line; a trailing comma, as between the elements of an array, is ignored."""
     if escaped := _NOT_UTF8.search(line):
-        return Damaged(number, _not_utf8(escaped))
+        return DamagedLine(number, _not_utf8(escaped))
     try:
-        return Row(number, loads(line.strip(BLANK).removesuffix(","), exact=exact))
+        return Line(number, loads(line.strip(BLANK).removesuffix(","), exact=exact))
     except BadJson as error:
-        return Damaged(number, str(error))
+        return DamagedLine(number, str(error))
 
 
-def _values(text: str, exact: bool) -> list[Row]:
+def _values(text: str, exact: bool) -> list[Line]:
     """Parses a text as one array, or else as a sequence of values.
 
     Returns:
@@ -234,21 +234,21 @@ def _values(text: str, exact: bool) -> list[Row]:
     raise failed[0] if _ARRAY.match(text) else max(failed, key=lambda error: error.position)
 
 
-def _array(text: str, start: int, end: int, exact: bool) -> list[Row]:
+def _array(text: str, start: int, end: int, exact: bool) -> list[Line]:
     rows = _sequence(text, start + 1, end - 1 if text[end - 1] == "]" else end, exact)
     if text[end - 1] != "]" or end - start < 2:
         raise BadJson("the array is not closed: the file is cut off", end)
     return rows
 
 
-def _sequence(text: str, start: int, end: int, exact: bool) -> list[Row]:
+def _sequence(text: str, start: int, end: int, exact: bool) -> list[Line]:
     """Parses the values between two positions, separated by whitespace or commas."""
-    rows: list[Row] = []
+    rows: list[Line] = []
     line, counted = 1, 0
     while (start := _skip(text, start)) < end:
         value, after = parse_at(text, start, exact)
         line, counted = line + text.count("\n", counted, start), start
-        rows.append(Row(line, value))
+        rows.append(Line(line, value))
         start = after
     return rows
 

@@ -50,7 +50,7 @@ def read_metrics(path: pathlib.Path, steps: int = 0) -> list[dict[str, Any]]:
         The last row of each step, ordered by step.
     """
     log = jsonl.read_log(path)
-    faulty = [jsonl.Damaged(line, fault) for line, row in log.rows if (fault := _fault(row))]
+    faulty = [jsonl.DamagedLine(line, fault) for line, row in log.rows if (fault := _fault(row))]
     jsonl.warn_of_damage(path, sorted([*log.damaged, *faulty, *log.torn]))
     rows = {row["step"]: row for _, row in log.rows if not _fault(row)}
     if repeated := len(log.rows) - len(faulty) - len(rows):

@@ -17,6 +17,7 @@ from mass_jax.serving.guards import gates, regression
 from mass_jax.serving.guards.bounds import Judged
 from mass_jax.serving.guards.policy import Policy
 from mass_jax.tasks.base import Problem
+from mass_jax.tasks.registry import Chosen
 from mass_jax.training.rollout import filled
 
 Writer = Callable[[stages.Model, Sequence[Problem], jax.Array], list[list[str]]]
@@ -28,6 +29,7 @@ class Setup:
 
     Attributes:
         model: the model that answers and adapts.
+        chosen: the model's own task with its problems; closed with the service.
         policy: the operator's policy.
         refused: why the settings exceed the policy's limits; "" if they do not.
         suite: the regression suite.
@@ -41,6 +43,7 @@ class Setup:
     """
 
     model: stages.Model
+    chosen: Chosen
     policy: Policy
     refused: str
     suite: Text
@@ -61,7 +64,7 @@ class Setup:
     def worst_tokens(self) -> int:
         """Largest number of tokens that adapting to one question can use."""
         check = self.model.needs(gates.AnswerCheck)
-        return costs.worst_case(self.model.parts.config, check.samples if check else 0, self.suite_tokens)
+        return costs.worst_case(self.model.config, check.samples if check else 0, self.suite_tokens)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +158,7 @@ def change(setup: Setup, tasks: Sequence[Problem], keys: np.ndarray, checked: Ch
     model, limits = setup.model, setup.policy.limits
     practice, used_NM = checked.measured.practice, checked.used_NM
     made = stages.update(model, practice, used_NM, stages.keys_named(keys, "adapter"), limits)
-    suite = adaptation.score_suite(model.parts.solver, model.weights, made.adapters, setup.suite)
+    suite = adaptation.score_suite(model.solver, model.weights, made.adapters, setup.suite)
     answers = stages.answer(model, made.adapters, tasks, stages.keys_named(keys, "answer"))
     return Changed(jax.device_get(made), jax.device_get(suite), answers)
 
@@ -170,7 +173,7 @@ def decide(judged: Judged, compared: regression.Regression, tolerance: regressio
 
 def _concluded(setup: Setup, outcome: Outcome, checked: CheckedExamples, changed: Changed) -> Outcome:
     """The final outcome of one question."""
-    n, config = outcome.slot, setup.model.parts.config
+    n, config = outcome.slot, setup.model.config
     outcome = dataclasses.replace(
         outcome,
         decision="too_few",
@@ -223,14 +226,14 @@ def _adaptation_tokens(setup: Setup, checked: CheckedExamples, n: int) -> dict[s
     return {
         "examples": int(measured.prompts_N[n]) + written,
         "gates": int(measured.checked_N[n]),
-        "update": trained * (setup.model.parts.config.inner_steps + 1),
+        "update": trained * (setup.model.config.inner_steps + 1),
         "regression": setup.suite_tokens if used_M.any() else 0,
     }
 
 
 def _with_cost(setup: Setup, outcome: Outcome, answering: float, adapting: float) -> Outcome:
     """Adds tokens, operations and seconds of all phases to an outcome."""
-    dialogue, task = setup.model.parts.dialogue, Problem("", outcome.problem, "", "")
+    model, dialogue, task = setup.model, setup.model.dialogue, Problem("", outcome.problem, "", "")
     prompt = int(dialogue.solver_prompts([task])[1][0])
 
     def tokens_of(text: str | None) -> int:
@@ -238,5 +241,5 @@ def _with_cost(setup: Setup, outcome: Outcome, answering: float, adapting: float
 
     tokens = {"answer": tokens_of(outcome.before), **outcome.tokens, "second_answer": tokens_of(outcome.after)}
     seconds = {"answer": answering, "adaptation": adapting}
-    operations = costs.flops(setup.model.parts.solver.config, setup.model.parts.config, tokens)
+    operations = costs.flops(model.solver.config, model.config, tokens)
     return dataclasses.replace(outcome, tokens=tokens, flops=operations, seconds=seconds)

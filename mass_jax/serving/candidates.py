@@ -47,7 +47,7 @@ def measure_candidates(
     nll_NM = agreement_NM = None
     checked_N = np.zeros(shape[0], int)
     if model.needs(Calibration):
-        nll_NM = np.asarray(adaptation.example_nll(model.parts.solver, model.weights, practice.examples))
+        nll_NM = np.asarray(adaptation.example_nll(model.solver, model.weights, practice.examples))
         checked_N += np.asarray(practice.examples.mask_BT).sum((1, 2))
     recomputed_NM = [[_recompute(model, parsed) for parsed in row] for row in practice.parsed_NM]
     check = model.needs(AnswerCheck)
@@ -59,7 +59,7 @@ def measure_candidates(
             Candidate(
                 text=practice.texts_NM[n][m],
                 parsed=practice.parsed_NM[n][m],
-                tokens=stages.count_tokens(model.parts.dialogue, practice.texts_NM[n][m]),
+                tokens=stages.count_tokens(model.dialogue, practice.texts_NM[n][m]),
                 source="written" if m < model.num_written else "real",
                 nll=_known(nll_NM, practice, n, m),
                 agreement=_known(agreement_NM, practice, n, m),
@@ -69,15 +69,15 @@ def measure_candidates(
         ]
         for n in range(shape[0])
     ]
-    prompts_N = model.parts.dialogue.generator_prompts(tasks)[1]
+    prompts_N = model.dialogue.generator_prompts(tasks)[1]
     return MeasuredCandidates(practice, candidates, prompts_N, checked_N)
 
 
 def real_nll(model: stages.Model) -> list[float]:
     """Returns the losses of the real examples that fit their row, in nats per token."""
     problems = [Problem("", example.problem, example.solution, "") for example in model.real]
-    practice = model.parts.dialogue.encode(problems, [[""]] * len(problems), [[example] for example in model.real])
-    nll_N1 = np.asarray(adaptation.example_nll(model.parts.solver, model.weights, practice.examples))
+    practice = model.dialogue.encode(problems, [[""]] * len(problems), [[example] for example in model.real])
+    nll_N1 = np.asarray(adaptation.example_nll(model.solver, model.weights, practice.examples))
     return [float(nll) for nll, kept in zip(nll_N1[:, 0], practice.kept_NM[:, 0], strict=True) if kept]
 
 
@@ -88,7 +88,7 @@ def _known(values_NM: np.ndarray | None, practice: generate.Practice, n: int, m:
 
 def _recompute(model: stages.Model, parsed: Example | Rejected) -> bool | None:
     """Whether a solution is correct according to the task; None where the task computes no answer."""
-    task = model.parts.dialogue.task
+    task = model.dialogue.task
     if isinstance(parsed, Rejected) or not isinstance(task, Recomputes):
         return None
 
@@ -113,10 +113,10 @@ def _agreement(
     model: stages.Model, tasks: Sequence[Problem], practice: generate.Practice, keys_N: jax.Array, samples: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Shares [N, M] of sampled answers that agree with each example's own, and tokens used [N]."""
-    dialogue, (N, M) = model.parts.dialogue, practice.kept_NM.shape
+    dialogue, (N, M) = model.dialogue, practice.kept_NM.shape
     asked = [
         Problem("", parsed.problem, parsed.solution, _final(dialogue.task, parsed.solution))
-        if isinstance(parsed, Example) and not stages.unfit(model.parts, parsed.problem)
+        if isinstance(parsed, Example) and not stages.unfit(model.dialogue, parsed.problem)
         else None
         for row in practice.parsed_NM
         for parsed in row

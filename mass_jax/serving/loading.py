@@ -19,6 +19,7 @@ import jax
 
 from mass_jax.audit.log import EventLog
 from mass_jax.audit.texts import Mode, Texts
+from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.method.models import Weights
 from mass_jax.serving import adaptation, candidates, identity, source, stages
@@ -26,7 +27,7 @@ from mass_jax.serving.batch import Setup, Writer
 from mass_jax.serving.guards import gates, policy, policy_file, regression
 from mass_jax.serving.service import AdaptationService, Answer, Question, WeightsChanged, as_questions
 from mass_jax.tasks.base import Example, Task
-from mass_jax.training.components import Components
+from mass_jax.training.rollout import Rollouts
 
 __all__ = ["AdaptationService", "Answer", "Question", "WeightsChanged", "as_questions", "load", "make_model"]
 
@@ -73,27 +74,27 @@ def load(
     """
     permitted = policy.Policy(gates={}) if not adapt else _policy(model, policy_file)
     found = source.load_model(model, run, train_seed)
-    parts, refused = stages.within_limits(found.parts, permitted.limits)
     if real is None and task is None:
-        problems = parts.problems(parts.config.seeds[0]).train[: stages.REAL_EXAMPLES]
+        problems = found.chosen.problems(found.config.seeds[0]).train[: stages.REAL_EXAMPLES]
         real = [Example(problem.problem, problem.solution) for problem in problems]
-    if task is not None:
-        parts = dataclasses.replace(parts, dialogue=dataclasses.replace(parts.dialogue, task=task))
-    chosen = make_model(parts, found.weights, permitted, real or (), more_gates)
+    rollouts = found.rollouts if task is None else found.rollouts.with_task(task)
+    served = make_model(found.config, rollouts, found.weights, permitted, real or (), more_gates)
+    served, refused = stages.within_limits(served, permitted.limits)
     # The embedded suite has problems of the model's own task.
-    suite_file, poser = (None, found.parts) if suite is None else (pathlib.Path(suite), parts)
-    pairs = regression.read_suite(suite_file, parts.directory, poser.dialogue.task)
-    texts = regression.encode_suite(parts.dialogue, pairs)
+    suite_file, poser = (None, found.chosen.task) if suite is None else (pathlib.Path(suite), served.dialogue.task)
+    pairs = regression.read_suite(suite_file, found.directory, poser)
+    texts = regression.encode_suite(served.dialogue, pairs)
     setup = Setup(
-        model=chosen,
+        model=served,
+        chosen=found.chosen,
         policy=permitted,
         refused=refused,
         suite=texts,
-        suite_before=jax.device_get(adaptation.score_suite(parts.solver, found.weights, None, texts)),
-        identity=identity.identity(found.weights, parts.directory, parts.config.to_json(), permitted.to_json()),
+        suite_before=jax.device_get(adaptation.score_suite(served.solver, found.weights, None, texts)),
+        identity=identity.identity(found.weights, found.directory, served.config.to_json(), permitted.to_json()),
         label=found.label,
         user=_user(),
-        task_name=parts.config.task if task is None else type(task).__name__,
+        task_name=found.config.task if task is None else type(task).__name__,
         seed=seed,
         writer=writer,
     )
@@ -105,7 +106,8 @@ def load(
 
 
 def make_model(
-    parts: Components,
+    config: Config,
+    rollouts: Rollouts,
     weights: Weights,
     permitted: policy.Policy,
     real: Sequence[Example],
@@ -114,7 +116,8 @@ def make_model(
     """Combines a model with the gates of a policy.
 
     Args:
-        parts: components of the run.
+        config: the settings.
+        rollouts: samples and adapts.
         weights: base weights and trained parameters.
         permitted: the policy.
         real: real examples.
@@ -123,24 +126,24 @@ def make_model(
     Raises:
         UserError: the policy can never be met, or needs more real examples than there are.
     """
-    num_real = round(permitted.real_share * parts.config.num_test_examples)
-    if num_real >= parts.config.num_test_examples:
+    num_real = round(permitted.real_share * config.num_test_examples)
+    if num_real >= config.num_test_examples:
         raise UserError(f"real_share={permitted.real_share} leaves no synthetic examples; lower it")
-    if permitted.min_examples > parts.config.num_test_examples - num_real:
+    if permitted.min_examples > config.num_test_examples - num_real:
         raise UserError(
             f"min_examples={permitted.min_examples} of the policy exceeds the "
-            f"{parts.config.num_test_examples - num_real} synthetic examples per question; lower it or real_share"
+            f"{config.num_test_examples - num_real} synthetic examples per question; lower it or real_share"
         )
     if len(real) < max(num_real, "calibration" in permitted.gates):
         raise UserError(f"the policy needs real examples, but there are {len(real)}; pass more with real=")
-    model = stages.Model(parts, weights, (), real, num_real)
+    model = stages.Model(config, rollouts, weights, (), real, num_real)
     made = []
     for name, settings in permitted.gates.items():
         known: dict[str, Any] = {}
         if name == "calibration":
             known = {"real_nll": candidates.real_nll(model)}
         elif name == "length":
-            known = {"max_tokens": parts.config.max_example_tokens}
+            known = {"max_tokens": config.max_example_tokens}
         made.append(gates.SHIPPED[name](**{**known, **settings}))
     return dataclasses.replace(model, gates=(*made, *more))
 

@@ -1,5 +1,6 @@
 """Replay: recomputes the adapter of an event from its log record and compares its bits."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -54,12 +55,13 @@ def replay(model: stages.Model, identity: Mapping[str, str], record: Mapping[str
     tasks = [Problem(record["question"], problem, "", "")] * size
     keys = np.stack([_keys(record)] * size)
     texts, parsed = _examples(model, record, tasks, keys)
-    practice = model.parts.dialogue.encode(tasks, [texts] * size, [parsed] * size)
+    practice = model.dialogue.encode(tasks, [texts] * size, [parsed] * size)
     used_NM = np.array([[example["used"] for example in record["examples"]]] * size)
+    loop = model.rollouts.loop
     found = adaptation.measured_adapt(
-        model.parts.loop,
+        loop,
         model.weights,
-        model.parts.loop.init_adapters(stages.keys_named(keys, "adapter")),
+        loop.init_adapters(stages.keys_named(keys, "adapter")),
         used_NM.astype(np.float32),
         practice.examples,
     )
@@ -105,9 +107,8 @@ def _check_made(record: Mapping[str, Any]) -> None:
 def _with_recorded_loop(model: stages.Model, record: Mapping[str, Any]) -> stages.Model:
     """The model with the inner loop of the event."""
     inner = record["inner"]
-    parts = stages.with_loop(model.parts, inner["steps"], inner["rate"])
     num_real = sum(example["source"] == "real" for example in record["examples"])
-    return stages.Model(parts, model.weights, model.gates, model.real, num_real)
+    return dataclasses.replace(stages.with_loop(model, inner["steps"], inner["rate"]), num_real=num_real)
 
 
 def _keys(record: Mapping[str, Any]) -> np.ndarray:

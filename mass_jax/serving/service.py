@@ -16,7 +16,7 @@ from mass_jax.sampling.engine import bucket
 from mass_jax.serving import adaptation, events, identity, stages
 from mass_jax.serving.batch import Setup, solve_batch
 from mass_jax.serving.guards import policy
-from mass_jax.tasks.base import Problem
+from mass_jax.tasks.base import Problem, Problems, Task
 
 Question = str | Mapping[str, Any] | Problem
 
@@ -75,9 +75,27 @@ class AdaptationService(contextlib.AbstractContextManager):
             self._run = log.append(_run_record(setup, texts.mode) | self._domain)[0]["hash"]
 
     def __exit__(self, *_: object) -> None:
-        self.setup.model.parts.close()
+        self.setup.chosen.close()
         if self._log is not None:
             self._log.__exit__()
+
+    @property
+    def task(self) -> Task:
+        """The task by which questions are posed and answers are read."""
+        return self.setup.model.dialogue.task
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Hashes that every record carries; see `serving.identity`."""
+        return self.setup.identity
+
+    def problems(self, seed: int) -> Problems:
+        """Returns the training and evaluation problems of the model's own task for a meta-training seed."""
+        return self.setup.chosen.problems(seed)
+
+    def weights_sha256(self) -> str:
+        """Returns the SHA-256 of the base weights as they are now; it differs from `identity` if they changed."""
+        return adaptation.tree_sha256(self.setup.model.weights)
 
     def __call__(self, problems: Sequence[Question]) -> list[Answer]:
         """Answers all questions, in order.
@@ -114,7 +132,7 @@ class AdaptationService(contextlib.AbstractContextManager):
             return []
         outcomes, fit = [], []
         for question in questions:
-            if reason := stages.unfit(self.setup.model.parts, question.problem):
+            if reason := stages.unfit(self.setup.model.dialogue, question.problem):
                 keys = stages.keys_of(self.setup.seed, [question.id])[0]
                 outcomes.append(events.Outcome(question.id, question.problem, 0, 0, keys, "refused", reason))
             else:
@@ -127,14 +145,12 @@ class AdaptationService(contextlib.AbstractContextManager):
 
     def _record(self, log: EventLog, outcomes: Sequence[events.Outcome]) -> list[Answer]:
         """Appends the outcomes to the log after checking that the base weights are unchanged."""
-        weights = adaptation.tree_sha256(self.setup.model.weights)
-        if weights != self.setup.identity["weights"]:
+        weights = self.weights_sha256()
+        if weights != self.identity["weights"]:
             log.append(
                 {"kind": "fault", "time": events.now(), "reason": "the base weights changed", "weights": weights}
             )
-            raise WeightsChanged(
-                f"base weights {self.setup.identity['weights']} became {weights}; nothing was released"
-            )
+            raise WeightsChanged(f"base weights {self.identity['weights']} became {weights}; nothing was released")
         sealed = log.append(*(self._event(outcome, weights) for outcome in outcomes))
         return [self._answer_of(outcome, record["number"]) for outcome, record in zip(outcomes, sealed, strict=True)]
 
@@ -245,7 +261,7 @@ def _run_record(setup: Setup, log_text: Mode) -> dict[str, Any]:
         "log_text": log_text,
         "identity": dict(setup.identity),
         "platform": identity.platform_of(),
-        "settings": json.loads(setup.model.parts.config.to_json()),
+        "settings": json.loads(setup.model.config.to_json()),
         "policy": json.loads(setup.policy.to_json()),
     }
 

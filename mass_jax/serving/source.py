@@ -13,8 +13,10 @@ from mass_jax.method import meta_step
 from mass_jax.method.models import Weights
 from mass_jax.runtime.checkpoints import abstract_of, check_checkpoint
 from mass_jax.runtime.paths import check_checkpoint_path
+from mass_jax.tasks.registry import Chosen
 from mass_jax.training.components import Components, assemble
 from mass_jax.training.learners import mass_learner
+from mass_jax.training.rollout import Rollouts
 
 RUNS = ("mass", "mass_gold")
 
@@ -23,12 +25,18 @@ class LoadedModel(NamedTuple):
     """A model ready to adapt.
 
     Attributes:
-        parts: components of the run.
+        config: the settings.
+        directory: directory of the model files.
+        chosen: the model's own task with its problems; close it when done.
+        rollouts: samples and adapts.
         weights: base weights and trained parameters.
         label: one-line description.
     """
 
-    parts: Components
+    config: Config
+    directory: pathlib.Path
+    chosen: Chosen
+    rollouts: Rollouts
     weights: Weights
     label: str
 
@@ -49,20 +57,26 @@ def load_model(model: str, run: str | None = None, seed: int | None = None) -> L
     if not (workdir / "config.json").is_file() or (workdir / "tokenizer.json").is_file():
         if run not in (None, "pretrained"):
             raise UserError(f"--run={run} needs a workdir of experiments.train, which {model!r} is not")
-        parts = _assemble(Config(model=model))
-        return LoadedModel(parts, parts.pretrained(), f"{model}, pretrained")
+        return _loaded(_assemble(Config(model=model)), None, f"{model}, pretrained")
     check_checkpoint_path(workdir, saving=False)
-    parts = _assemble(_read_config(workdir / "config.json"))
-    seed = parts.config.seeds[0] if seed is None else seed
+    components = _assemble(_read_config(workdir / "config.json"))
+    seed = components.config.seeds[0] if seed is None else seed
     found = {name: _steps(workdir / f"seed{seed}" / name / "checkpoints") for name in RUNS}
     chosen = run or next((name for name in RUNS if found[name]), "pretrained")
     if chosen == "pretrained":
-        return LoadedModel(parts, parts.pretrained(), f"{model}, pretrained")
+        return _loaded(components, None, f"{model}, pretrained")
     if not found.get(chosen):
         trained = ", ".join([*(name for name in RUNS if found[name]), "pretrained"])
         raise UserError(f"--run={chosen}: {workdir}/seed{seed} has no such checkpoint; available: {trained}")
-    step, weights = _restore(parts, workdir / f"seed{seed}" / chosen / "checkpoints", found[chosen])
-    return LoadedModel(parts, weights, f"{model}, {chosen}, seed {seed}, step {step}")
+    step, weights = _restore(components, workdir / f"seed{seed}" / chosen / "checkpoints", found[chosen])
+    return _loaded(components, weights, f"{model}, {chosen}, seed {seed}, step {step}")
+
+
+def _loaded(components: Components, weights: Weights | None, label: str) -> LoadedModel:
+    """What serving needs of a run's components; without weights, the pretrained ones."""
+    weights = components.pretrained() if weights is None else weights
+    directory = components.model.directory
+    return LoadedModel(components.config, directory, components.chosen, components.rollouts, weights, label)
 
 
 def _assemble(config: Config) -> Components:
@@ -85,10 +99,10 @@ def _steps(directory: pathlib.Path) -> list[int]:
     return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
 
-def _restore(parts: Components, directory: pathlib.Path, steps: list[int]) -> tuple[int, Weights]:
+def _restore(components: Components, directory: pathlib.Path, steps: list[int]) -> tuple[int, Weights]:
     """Loads the newest intact checkpoint; repairs nothing, since another process may own the directory."""
-    start = parts.fresh_weights(jax.random.key(0))
-    learner = mass_learner(parts.config, parts.loop, parts.scorer, "verifier")
+    start = components.fresh_weights(jax.random.key(0))
+    learner = mass_learner(components.config, components.rollouts.loop, components.scorer, "verifier")
     template = meta_step.init_state(jax.random.key(0), learner, start.policy)
     abstract: Any = jax.tree.map(abstract_of, jax.device_put(template, jax.devices()[0]))
     reason = ""

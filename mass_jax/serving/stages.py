@@ -13,16 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mass_jax.config import Config
 from mass_jax.llama import lora
 from mass_jax.method import adapt, generate
-from mass_jax.method.models import Weights
+from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import TooLong
 from mass_jax.serving import adaptation
 from mass_jax.serving.guards import bounds
 from mass_jax.serving.guards.gates import Gate
 from mass_jax.tasks.base import Example, Problem, Rejected
-from mass_jax.training import rollout
-from mass_jax.training.components import Components
+from mass_jax.training.rollout import Rollouts
 from mass_jax.types import Adapter
 
 MOST_CHARS = 100_000  # characters of a question or an example
@@ -35,23 +35,35 @@ class Model:
     """A model that answers and adapts, with its gates.
 
     Attributes:
-        parts: model, dialogue and settings; the inner loop is within the policy's limits.
+        config: the settings; the inner loop is within the policy's limits.
+        rollouts: samples and adapts, by the same settings.
         weights: the weights under the adapters; never changed.
         gates: checks of the examples.
         real: real examples, for calibration and for mixing in.
         num_real: number of real examples among those of a question.
     """
 
-    parts: Components
+    config: Config
+    rollouts: Rollouts
     weights: Weights
     gates: Sequence[Gate]
     real: Sequence[Example]
     num_real: int
 
     @property
+    def solver(self) -> Solver:
+        """The language model."""
+        return self.rollouts.solver
+
+    @property
+    def dialogue(self) -> generate.Dialogue:
+        """Encodes prompts, decodes and parses samples."""
+        return self.rollouts.dialogue
+
+    @property
     def num_written(self) -> int:
         """Number of examples that the model writes for a question."""
-        return self.parts.config.num_test_examples - self.num_real
+        return self.config.num_test_examples - self.num_real
 
     def needs(self, kind: type) -> Any:
         """Returns the gate of a class, or None."""
@@ -89,12 +101,12 @@ def keys_named(keys_N42: np.ndarray, name: str) -> jax.Array:
     return jax.random.wrap_key_data(jnp.asarray(keys_N42[:, KEY_NAMES.index(name)]), impl="threefry2x32")
 
 
-def unfit(parts: Components, problem: str) -> str:
+def unfit(dialogue: generate.Dialogue, problem: str) -> str:
     """Returns why a question cannot be put to the model; "" if it can."""
     try:
         problem.encode()
-        parts.dialogue.solver_prompts([Problem("", problem, "", "")])
-        parts.dialogue.generator_prompts([Problem("", problem, "", "")])
+        dialogue.solver_prompts([Problem("", problem, "", "")])
+        dialogue.generator_prompts([Problem("", problem, "", "")])
     except UnicodeEncodeError:
         return "the problem is not valid Unicode"
     except TooLong as error:
@@ -106,20 +118,20 @@ def unfit(parts: Components, problem: str) -> str:
 
 def prompts_of(model: Model, problem: Problem) -> dict[str, str]:
     """Returns a question's prompts, by the name of the random key used to sample after each."""
-    task = model.parts.dialogue.task
+    task = model.dialogue.task
     return {"write": task.generator_prompt(problem.problem), "answer": task.solver_prompt(problem.problem)}
 
 
 def answer(model: Model, adapters: Adapter | None, tasks: Sequence[Problem], keys_N: jax.Array) -> list[str]:
     """Returns greedy answers, each under its question's adapter or, for None, of the unadapted model."""
-    prompts = model.parts.dialogue.solver_prompts(tasks)
-    _, responses = rollout.respond(model.parts, model.weights, adapters, prompts, keys_N, 1, temperature=0.0)
+    prompts = model.dialogue.solver_prompts(tasks)
+    _, responses = model.rollouts.respond(model.weights, adapters, prompts, keys_N, 1, temperature=0.0)
     return [row[0] for row in responses]
 
 
 def write(model: Model, tasks: Sequence[Problem], keys_N: jax.Array) -> list[list[str]]:
     """Writes synthetic examples for each question with the model itself."""
-    return rollout.write_texts(model.parts, model.weights, tasks, keys_N, model.num_written)[0]
+    return model.rollouts.write_texts(model.weights, tasks, keys_N, model.num_written)[0]
 
 
 def sample_answers(
@@ -136,13 +148,13 @@ def sample_answers(
     Returns:
         The answers, and the tokens [B] of each prompt and its samples.
     """
-    drawn, responses = rollout.respond(model.parts, model.weights, None, prompts, keys, samples, temperature=1.0)
+    drawn, responses = model.rollouts.respond(model.weights, None, prompts, keys, samples, temperature=1.0)
     return responses, prompts[1] + np.asarray(drawn.text.target_BT).sum((1, 2))
 
 
 def parse(model: Model, tasks: Sequence[Problem], texts_NM: list[list[str]]) -> generate.Practice:
     """Parses written texts and appends each question's real examples."""
-    task, parsed_NM, all_texts_NM = model.parts.dialogue.task, [], []
+    task, parsed_NM, all_texts_NM = model.dialogue.task, [], []
     for n, row in enumerate(texts_NM):
         # The tokenizer rejects lone surrogates.
         texts = [text[:MOST_CHARS].encode("utf-8", "replace").decode() for text in row]
@@ -150,7 +162,7 @@ def parse(model: Model, tasks: Sequence[Problem], texts_NM: list[list[str]]) -> 
         found = [_parse_one(task, text, tasks[n].problem) for text in texts]
         parsed_NM.append([*found, *real])
         all_texts_NM.append([*texts, *(f"{example.problem} = {example.solution}" for example in real)])
-    return model.parts.dialogue.encode(tasks, all_texts_NM, parsed_NM)
+    return model.dialogue.encode(tasks, all_texts_NM, parsed_NM)
 
 
 def _parse_one(task: Any, text: str, problem: str) -> Example | Rejected:
@@ -181,11 +193,9 @@ def update(
         keys_N: keys of the fresh adapters.
         limits: bounds on an update.
     """
-    parts = model.parts
-    adapters = parts.loop.init_adapters(keys_N)
-    found = adaptation.measured_adapt(
-        parts.loop, model.weights, adapters, used_NM.astype(np.float32), practice.examples
-    )
+    loop = model.rollouts.loop
+    adapters = loop.init_adapters(keys_N)
+    found = adaptation.measured_adapt(loop, model.weights, adapters, used_NM.astype(np.float32), practice.examples)
     losses_NK, norms = np.asarray(found.losses_NK), {name: np.asarray(norm) for name, norm in found.norms.items()}
     judged_N = [
         bounds.judge(list(losses), {name: norm[n] for name, norm in norms.items()}, limits)
@@ -200,20 +210,24 @@ def scale(adapters: Adapter, factors_N: np.ndarray) -> Adapter:
     return jax.vmap(lora.scaled)(adapters, jnp.asarray(factors_N))  # type: ignore[arg-type]
 
 
-def within_limits(parts: Components, limits: bounds.UpdateLimits) -> tuple[Components, str]:
-    """Returns parts whose inner loop respects the limits, and why they are refused ("" if they are not)."""
-    config, refused = bounds.within(parts.config, limits)
-    return with_loop(parts, config.inner_steps, config.inner_lr), refused
+def within_limits(model: Model, limits: bounds.UpdateLimits) -> tuple[Model, str]:
+    """Returns a model whose inner loop respects the limits, and why it is refused ("" if it is not)."""
+    config, refused = bounds.within(model.config, limits)
+    return with_loop(model, config.inner_steps, config.inner_lr), refused
 
 
-def with_loop(parts: Components, steps: int, rate: float) -> Components:
-    """Returns parts with another number of inner steps and another inner learning rate."""
-    if (steps, rate) == (parts.config.inner_steps, parts.config.inner_lr):
-        return parts
-    optimizer = adapt.OPTIMIZERS[parts.config.inner_optimizer](rate)
-    loop = dataclasses.replace(parts.loop, num_steps=steps, optimizer=optimizer)
-    config = dataclasses.replace(parts.config, inner_steps=steps, inner_lr=rate)
-    return dataclasses.replace(parts, loop=loop, config=config)
+def with_loop(model: Model, steps: int, rate: float) -> Model:
+    """Returns a model with another number of inner steps and another inner learning rate."""
+    config = model.config
+    if (steps, rate) == (config.inner_steps, config.inner_lr):
+        return model
+    optimizer = adapt.OPTIMIZERS[config.inner_optimizer](rate)
+    loop = dataclasses.replace(model.rollouts.loop, num_steps=steps, optimizer=optimizer)
+    return dataclasses.replace(
+        model,
+        config=dataclasses.replace(config, inner_steps=steps, inner_lr=rate),
+        rollouts=dataclasses.replace(model.rollouts, loop=loop),
+    )
 
 
 def count_tokens(dialogue: generate.Dialogue, text: str) -> int:

@@ -15,37 +15,44 @@ from mass_jax.method.generate import Dialogue
 from mass_jax.method.models import Solver, Weights
 from mass_jax.tasks.base import Problems
 from mass_jax.tasks.registry import Chosen, open_task
+from mass_jax.training.rollout import Rollouts
 from mass_jax.types import Params
 
 
 @dataclasses.dataclass(frozen=True)
+class PretrainedModel:
+    """A model as its files hold it.
+
+    Attributes:
+        directory: directory of the files.
+        architecture: architecture, with the configured rematerialization and loss chunks.
+        tokenizer: a `transformers.PreTrainedTokenizerFast`.
+        params: pretrained parameters, on the mesh.
+    """
+
+    directory: pathlib.Path
+    architecture: LlamaConfig
+    tokenizer: Any
+    params: Params
+
+
+@dataclasses.dataclass(frozen=True)
 class Components:
-    """Components shared by training, evaluation and serving. Learners are built by `mass_jax.training.learners`.
+    """Components of a run that trains and evaluates. Learners are built by `mass_jax.training.learners`.
 
     Attributes:
         config: the settings.
+        model: the pretrained model.
         chosen: the task with its problems.
-        dialogue: encodes prompts, decodes and parses samples.
-        loop: inner loop, with the solver and the adjoint.
+        rollouts: samples and adapts; holds the inner loop and the dialogue.
         scorer: the scorer's trunk.
-        params: pretrained parameters.
-        directory: directory of the model files.
-        feed: moves the problems of this process to the mesh and back.
     """
 
     config: Config
+    model: PretrainedModel
     chosen: Chosen
-    dialogue: Dialogue
-    loop: adapt.LoraLoop
+    rollouts: Rollouts
     scorer: Llama
-    params: Params
-    directory: pathlib.Path
-    feed: runtime.Feed
-
-    @property
-    def solver(self) -> Solver:
-        """The language model."""
-        return self.loop.solver
 
     def pretrained(self) -> Weights:
         """Returns the pretrained weights, with a fresh generator adapter where one is configured."""
@@ -56,10 +63,11 @@ class Components:
 
         With --generator=full they are a copy of the parameters, because training donates its buffers.
         """
-        if self.solver.generator == "full":
-            return Weights({}, jax.tree.map(jnp.copy, self.params))
+        solver = self.rollouts.solver
+        if solver.generator == "full":
+            return Weights({}, jax.tree.map(jnp.copy, self.model.params))
         rank, targets = self.config.generator_lora_rank, self.config.lora_targets
-        return Weights(self.params, lora.init(key, self.solver.config, rank, targets))
+        return Weights(self.model.params, lora.init(key, solver.config, rank, targets))
 
     def problems(self, seed: int) -> Problems:
         """Returns the training and evaluation problems of a meta-training seed."""
@@ -67,7 +75,7 @@ class Components:
 
     def on_every_process(self) -> "Components":
         """Returns components with which every process handles all problems, as evaluation requires."""
-        return dataclasses.replace(self, feed=dataclasses.replace(self.feed, whole=True))
+        return dataclasses.replace(self, rollouts=self.rollouts.on_every_process())
 
     def close(self) -> None:
         """Releases the resources of the task, such as worker processes."""
@@ -85,21 +93,12 @@ def assemble(config: Config, mesh: jax.sharding.Mesh | None = None) -> Component
         FileNotFoundError, ValueError: model files are missing, damaged or inconsistent; one line that names the file
             and the fix.
     """
-    directory = model_directory(config.model)
-    llama_config = execution(config, LlamaConfig.from_directory(directory))
-    encoder = tokenizer.load(directory)
-    tokenizer.check_vocabulary(encoder, llama_config, directory)
     mesh = runtime.make_mesh("auto", jax.devices()[:1]) if mesh is None else mesh
-    runtime.check_layout(mesh, llama_config)
-    runtime.check_divides(mesh, "tasks", config.tasks_per_step, "--tasks_per_step")
-    runtime.check_divides(mesh, "scorer_embed", config.scorer_width, "--scorer_width")
-    shapes = jax.eval_shape(lambda key: Llama(llama_config).init(key, jnp.zeros((1, 2), jnp.int32)), jax.random.key(0))
-    places = runtime.shardings(mesh, shapes["params"])
-    params = weights.load(directory, llama_config, dtype=jnp.dtype(config.base_dtype), shardings=places)
-    chosen = open_task(config, directory, encoder)
-    end_token = tokenizer.end_token(encoder, llama_config) if chosen.end is None else _token_of(encoder, chosen.end)
+    model = load_pretrained(config, mesh)
+    encoder, architecture = model.tokenizer, model.architecture
+    chosen = open_task(config, model.directory, encoder)
+    end_token = tokenizer.end_token(encoder, architecture) if chosen.end is None else _token_of(encoder, chosen.end)
     eos = [] if encoder.eos_token_id is None else [encoder.eos_token_id]
-    llama_config = llama_config.with_stop_tokens([end_token, *eos])
     dialogue = Dialogue(
         encoder,
         chosen.task,
@@ -109,8 +108,32 @@ def assemble(config: Config, mesh: jax.sharding.Mesh | None = None) -> Component
         config.max_answer_tokens,
         end_token,
     )
-    loop, scorer = models(config, llama_config)
-    return Components(config, chosen, dialogue, loop, scorer, params, directory, runtime.Feed(mesh))
+    loop, scorer = models(config, architecture.with_stop_tokens([end_token, *eos]))
+    rollouts = Rollouts(loop, dialogue, runtime.Feed(mesh), config.temperature)
+    return Components(config, model, chosen, rollouts, scorer)
+
+
+def load_pretrained(config: Config, mesh: jax.sharding.Mesh) -> PretrainedModel:
+    """Loads the configured model onto a mesh, and checks that model and settings fit the mesh.
+
+    Args:
+        config: the settings.
+        mesh: from `runtime.make_mesh`.
+
+    Raises:
+        FileNotFoundError, ValueError: as for `assemble`.
+    """
+    directory = model_directory(config.model)
+    architecture = execution(config, LlamaConfig.from_directory(directory))
+    encoder = tokenizer.load(directory)
+    tokenizer.check_vocabulary(encoder, architecture, directory)
+    runtime.check_layout(mesh, architecture)
+    runtime.check_divides(mesh, "tasks", config.tasks_per_step, "--tasks_per_step")
+    runtime.check_divides(mesh, "scorer_embed", config.scorer_width, "--scorer_width")
+    shapes = jax.eval_shape(lambda key: Llama(architecture).init(key, jnp.zeros((1, 2), jnp.int32)), jax.random.key(0))
+    places = runtime.shardings(mesh, shapes["params"])
+    params = weights.load(directory, architecture, dtype=jnp.dtype(config.base_dtype), shardings=places)
+    return PretrainedModel(directory, architecture, encoder, params)
 
 
 def models(config: Config, llama_config: LlamaConfig) -> tuple[adapt.LoraLoop, Llama]:

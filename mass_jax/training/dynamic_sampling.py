@@ -5,35 +5,18 @@ Shape suffixes: N problems per step, J attempts per problem.
 
 import random
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mass_jax import runtime
-from mass_jax.method import generate, meta_step
-from mass_jax.method.text import Rollout
+from mass_jax.method import generate
 from mass_jax.tasks.base import Problem
+from mass_jax.training.collect import Collected
 from mass_jax.types import PyTree
 
 KEYS_OF_A_DRAW = 4  # a step folds smaller numbers into its key
-
-
-class Collected(NamedTuple):
-    """Samples of one step.
-
-    Attributes:
-        tasks: the problems of all processes.
-        batch: the batch of all processes.
-        practice: the parsed examples of this process's problems.
-        sampled: all rollouts of this process's problems, by name.
-    """
-
-    tasks: list[Problem]
-    batch: meta_step.TaskBatch
-    practice: generate.Practice
-    sampled: dict[str, Rollout]
 
 
 def collect_with_signal(

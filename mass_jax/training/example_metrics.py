@@ -12,17 +12,17 @@ from mass_jax import runtime
 from mass_jax.method import generate, meta_step
 from mass_jax.method.text import Rollout, cut_off
 from mass_jax.stats import auc
-from mass_jax.tasks.base import Example, Problem, Rejected
-from mass_jax.training.components import Components
+from mass_jax.tasks.base import Example, Problem, Rejected, Task
+from mass_jax.training.rollout import Rollouts
 
 
 def example_metrics(
-    components: Components, tasks: Sequence[Problem], practice: generate.Practice, output: meta_step.StepOutput
+    rollouts: Rollouts, tasks: Sequence[Problem], practice: generate.Practice, output: meta_step.StepOutput
 ) -> dict[str, float]:
     """Returns the metrics of one step's synthetic examples, over all processes.
 
     Args:
-        components: the components of the run.
+        rollouts: has the task, and knows which problems this process handles.
         tasks: the problems of all processes.
         practice: the examples of this process's problems.
         output: scores and rewards of the step.
@@ -31,9 +31,9 @@ def example_metrics(
         The share of accepted examples, the count of each reason for rejection and, where the task can tell, the share
         of useful examples and the AUC at which scores and rewards rank them.
     """
-    count, rows = len(tasks), components.feed.rows(len(tasks))
-    scores_NM, rewards_NM = components.feed.get((output.scores_NM, output.rewards_NM), count)
-    useful_NM = useful_examples(components, tasks[rows], practice)
+    feed, count, rows = rollouts.feed, len(tasks), rollouts.feed.rows(len(tasks))
+    scores_NM, rewards_NM = feed.get((output.scores_NM, output.rewards_NM), count)
+    useful_NM = useful_examples(rollouts.dialogue.task, tasks[rows], practice)
     reasons_NM = [[p.reason if isinstance(p, Rejected) else None for p in row] for row in practice.parsed_NM]
     known_NM = [[None] * len(row) for row in reasons_NM] if useful_NM is None else useful_NM.tolist()
     own = zip(practice.kept_NM.tolist(), reasons_NM, known_NM, scores_NM.tolist(), rewards_NM.tolist(), strict=True)
@@ -55,21 +55,19 @@ def example_metrics(
     return metrics
 
 
-def cut_off_shares(
-    components: Components, tasks: Sequence[Problem], sampled: Mapping[str, Rollout]
-) -> dict[str, float]:
+def cut_off_shares(rollouts: Rollouts, tasks: Sequence[Problem], sampled: Mapping[str, Rollout]) -> dict[str, float]:
     """Returns the share of completions that reached their token limit, for each kind of rollout."""
-    rows, stops = components.feed.rows(len(tasks)), components.solver.config.stop_tokens
+    rows, stops = rollouts.feed.rows(len(tasks)), rollouts.solver.config.stop_tokens
     shares_N = {name: cut_off(rollout, stops).mean(-1) for name, rollout in sampled.items()}
     own = [list(row) for row in zip(*(share_N.tolist() for share_N in shares_N.values()), strict=True)]
     means = np.mean(runtime.gather_rows(runtime.mine(rows, own)), axis=0)
     return {f"{name}_cut_off": float(mean) for name, mean in zip(shares_N, means, strict=True)}
 
 
-def useful_examples(components: Components, tasks: Sequence[Problem], practice: generate.Practice) -> np.ndarray | None:
+def useful_examples(task: Task, tasks: Sequence[Problem], practice: generate.Practice) -> np.ndarray | None:
     """Returns which examples [N, M] are useful (False if not parsed); None if the task cannot tell."""
     useful = [
-        [isinstance(e, Example) and components.dialogue.task.useful(task, e) for e in row]
-        for task, row in zip(tasks, practice.parsed_NM, strict=True)
+        [isinstance(e, Example) and task.useful(problem, e) for e in row]
+        for problem, row in zip(tasks, practice.parsed_NM, strict=True)
     ]
     return None if any(label is None for row in useful for label in row) else np.array(useful, bool)

@@ -5,6 +5,7 @@ Training, evaluation, qualitative examples and serving all sample through this m
 Shape suffixes: N problems, M samples per problem, T tokens.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,9 +17,8 @@ from mass_jax import runtime
 from mass_jax.method import adapt, generate, score
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Rollout, Text
-from mass_jax.tasks.base import Problem, Verdict
+from mass_jax.tasks.base import Problem, Task, Verdict
 from mass_jax.training.compiling import announce
-from mass_jax.training.components import Components
 from mass_jax.types import Adapter
 
 Prompts = tuple[np.ndarray, np.ndarray]
@@ -42,141 +42,159 @@ class Attempts(NamedTuple):
     responses_NM: list[list[str]]
 
 
-def write_examples(
-    components: Components, weights: Weights, tasks: Sequence[Problem], keys_N: jax.Array, count: int
-) -> tuple[generate.Practice, Rollout]:
-    """Writes and parses `count` synthetic examples for each of this process's problems.
+@dataclasses.dataclass(frozen=True)
+class Rollouts:
+    """Samples and adapts with given weights, and converts between problems, tokens and texts.
 
-    Args:
-        components: the components of the run.
-        weights: the generator's weights.
-        tasks: the problems of this process.
-        keys_N: one random key per problem, for the problems of all processes.
-        count: M.
+    Every method takes this process's problems, and one random key per problem for the problems of all processes.
 
-    Returns:
-        The parsed examples, and the rollout [N, M, T] that they were parsed from.
+    Attributes:
+        loop: inner loop, with the solver.
+        dialogue: encodes prompts, decodes and parses samples; holds the token limits.
+        feed: moves the problems of this process to the mesh and back.
+        temperature: sampling temperature of synthetic examples.
     """
-    texts_NM, rollout = write_texts(components, weights, tasks, keys_N, count)
-    return components.dialogue.practice(tasks, texts_NM), rollout
 
+    loop: adapt.LoraLoop
+    dialogue: generate.Dialogue
+    feed: runtime.Feed
+    temperature: float
 
-def write_texts(
-    components: Components, weights: Weights, tasks: Sequence[Problem], keys_N: jax.Array, count: int
-) -> tuple[list[list[str]], Rollout]:
-    """Writes the texts of `write_examples` without parsing them."""
-    prompts, limit = components.dialogue.generator_prompts(tasks), components.config.max_example_tokens
-    temperature = components.config.temperature
-    return sample_texts(components, weights, None, prompts, keys_N, count, limit, temperature)
+    @property
+    def solver(self) -> Solver:
+        """The language model."""
+        return self.loop.solver
 
+    def on_every_process(self) -> "Rollouts":
+        """Returns rollouts in which every process handles all problems."""
+        return dataclasses.replace(self, feed=dataclasses.replace(self.feed, whole=True))
 
-def adapt_to_examples(
-    components: Components, weights: Weights, practice: generate.Practice, keys_N: jax.Array
-) -> Adapter:
-    """Adapts to examples as at test time, where every parsed example has weight 1.
+    def with_task(self, task: Task) -> "Rollouts":
+        """Returns rollouts of another task."""
+        return dataclasses.replace(self, dialogue=dataclasses.replace(self.dialogue, task=task))
 
-    Returns:
-        Adapted adapters, leading axis N.
-    """
-    adapters = components.loop.init_adapters(keys_N)
-    announce(f"adaptation to examples {practice.examples.tokens_BT.shape}")
-    return adapt_jit(components.loop, weights, adapters, practice.kept_NM, practice.examples)
+    def write_examples(
+        self, weights: Weights, tasks: Sequence[Problem], keys_N: jax.Array, count: int
+    ) -> tuple[generate.Practice, Rollout]:
+        """Writes and parses `count` synthetic examples for each problem.
 
+        Args:
+            weights: the generator's weights.
+            tasks: the problems of this process.
+            keys_N: one random key per problem, for the problems of all processes.
+            count: M.
 
-def respond(
-    components: Components,
-    weights: Weights,
-    adapted: Adapter | None,
-    prompts: Prompts,
-    keys_N: jax.Array,
-    count: int,
-    temperature: float,
-) -> tuple[Rollout, list[list[str]]]:
-    """Samples `count` responses to each prompt, without verifying them.
+        Returns:
+            The parsed examples, and the rollout [N, M, T] that they were parsed from.
+        """
+        texts_NM, rollout = self.write_texts(weights, tasks, keys_N, count)
+        return self.dialogue.practice(tasks, texts_NM), rollout
 
-    Args:
-        components: the components of the run.
-        weights: the generator's weights.
-        adapted: adapters with leading axis N; None samples from the unadapted model.
-        prompts: solver prompts of this process's problems.
-        keys_N: one random key per problem, for the problems of all processes.
-        count: M.
-        temperature: 0 is greedy.
+    def write_texts(
+        self, weights: Weights, tasks: Sequence[Problem], keys_N: jax.Array, count: int
+    ) -> tuple[list[list[str]], Rollout]:
+        """Writes the texts of `write_examples` without parsing them."""
+        prompts, limit = self.dialogue.generator_prompts(tasks), self.dialogue.max_example_tokens
+        return self._sample(weights, None, prompts, keys_N, count, limit, self.temperature)
 
-    Returns:
-        The rollout [N, M, T], and the responses as text.
-    """
-    limit = components.config.max_answer_tokens
-    responses_NM, rollout = sample_texts(components, weights, adapted, prompts, keys_N, count, limit, temperature)
-    return rollout, responses_NM
+    def adapt_to_examples(self, weights: Weights, practice: generate.Practice, keys_N: jax.Array) -> Adapter:
+        """Adapts to examples as at test time, where every parsed example has weight 1.
 
+        Returns:
+            Adapted adapters, leading axis N.
+        """
+        adapters = self.loop.init_adapters(keys_N)
+        announce(f"adaptation to examples {practice.examples.tokens_BT.shape}")
+        return adapt_jit(self.loop, weights, adapters, practice.kept_NM, practice.examples)
 
-def attempt(
-    components: Components,
-    weights: Weights,
-    adapted: Adapter | None,
-    tasks: Sequence[Problem],
-    keys_N: jax.Array,
-    count: int,
-    temperature: float,
-) -> Attempts:
-    """Samples `count` responses to each of this process's problems, and verifies them.
+    def respond(
+        self,
+        weights: Weights,
+        adapted: Adapter | None,
+        prompts: Prompts,
+        keys_N: jax.Array,
+        count: int,
+        temperature: float,
+    ) -> tuple[Rollout, list[list[str]]]:
+        """Samples `count` responses to each prompt, without verifying them.
 
-    Args:
-        components: the components of the run.
-        weights: the generator's weights.
-        adapted: adapters with leading axis N; None samples from the unadapted model.
-        tasks: the problems of this process.
-        keys_N: one random key per problem, for the problems of all processes.
-        count: M.
-        temperature: 0 is greedy.
-    """
-    prompts = components.dialogue.solver_prompts(tasks)
-    rollout, responses_NM = respond(components, weights, adapted, prompts, keys_N, count, temperature)
-    flat = [response for row in responses_NM for response in row]
-    verdicts = components.dialogue.task.verify([task for task in tasks for _ in range(count)], flat)
-    right = np.array([verdict is Verdict.RIGHT for verdict in verdicts], np.float32).reshape(len(tasks), count)
-    # Processes that share a problem use one verdict: a verifier timeout on one of them would make their steps diverge.
-    rows = components.feed.rows(len(keys_N))
-    right = np.array(runtime.gather_rows(runtime.mine(rows, right.tolist()))[rows], np.float32)
-    return Attempts(rollout, right, responses_NM)
+        Args:
+            weights: the generator's weights.
+            adapted: adapters with leading axis N; None samples from the unadapted model.
+            prompts: solver prompts of this process's problems.
+            keys_N: one random key per problem, for the problems of all processes.
+            count: M.
+            temperature: 0 is greedy.
 
+        Returns:
+            The rollout [N, M, T], and the responses as text.
+        """
+        limit = self.dialogue.max_answer_tokens
+        responses_NM, rollout = self._sample(weights, adapted, prompts, keys_N, count, limit, temperature)
+        return rollout, responses_NM
 
-def sample_texts(
-    components: Components,
-    weights: Weights,
-    inner: Adapter | None,
-    prompts: Prompts,
-    keys_N: jax.Array,
-    count: int,
-    limit: int,
-    temperature: float,
-) -> tuple[list[list[str]], Rollout]:
-    """Samples `count` completions of at most `limit` tokens for each prompt.
+    def attempt(
+        self,
+        weights: Weights,
+        adapted: Adapter | None,
+        tasks: Sequence[Problem],
+        keys_N: jax.Array,
+        count: int,
+        temperature: float,
+    ) -> Attempts:
+        """Samples `count` responses to each problem, and verifies them.
 
-    Returns:
-        The completions as text, and the rollout [N, M, T] with their log-probabilities at temperature 1.
-    """
-    size, feed = len(keys_N), components.feed
-    announce(f"sampling of {size} x {count} completions ({prompts[0].shape[1]} + {limit} tokens)")
-    drawn = generate.sample(
-        components.solver,
-        weights,
-        inner,
-        *feed.put(prompts, size),
-        feed.spread(keys_N),
-        num_samples=count,
-        max_new_tokens=limit,
-        temperature=temperature,
-    )
-    samples = feed.get(drawn, size)
-    rollout = generate.rollout(prompts, samples)
-    if temperature not in (0.0, 1.0):
-        # The sampler reports the tempered policy; the ratio's numerator is the model, so its denominator must be too.
-        announce(f"log-probabilities of {size} x {count} completions")
-        logprobs = _logprobs(components.solver, weights, feed.put(rollout.text, size), inner)
-        rollout = rollout._replace(logprobs_BT=feed.get(logprobs, size) * rollout.text.target_BT)
-    return components.dialogue.read(samples), rollout
+        Args:
+            weights: the generator's weights.
+            adapted: adapters with leading axis N; None samples from the unadapted model.
+            tasks: the problems of this process.
+            keys_N: one random key per problem, for the problems of all processes.
+            count: M.
+            temperature: 0 is greedy.
+        """
+        prompts = self.dialogue.solver_prompts(tasks)
+        rollout, responses_NM = self.respond(weights, adapted, prompts, keys_N, count, temperature)
+        flat = [response for row in responses_NM for response in row]
+        verdicts = self.dialogue.task.verify([task for task in tasks for _ in range(count)], flat)
+        right = np.array([verdict is Verdict.RIGHT for verdict in verdicts], np.float32).reshape(len(tasks), count)
+        # Processes that share a problem use one verdict: a verifier timeout on one of them would make their steps
+        # diverge.
+        rows = self.feed.rows(len(keys_N))
+        right = np.array(runtime.gather_rows(runtime.mine(rows, right.tolist()))[rows], np.float32)
+        return Attempts(rollout, right, responses_NM)
+
+    def _sample(
+        self,
+        weights: Weights,
+        inner: Adapter | None,
+        prompts: Prompts,
+        keys_N: jax.Array,
+        count: int,
+        limit: int,
+        temperature: float,
+    ) -> tuple[list[list[str]], Rollout]:
+        """Samples completions of at most `limit` tokens; their log-probabilities are those at temperature 1."""
+        size, feed = len(keys_N), self.feed
+        announce(f"sampling of {size} x {count} completions ({prompts[0].shape[1]} + {limit} tokens)")
+        drawn = generate.sample(
+            self.solver,
+            weights,
+            inner,
+            *feed.put(prompts, size),
+            feed.spread(keys_N),
+            num_samples=count,
+            max_new_tokens=limit,
+            temperature=temperature,
+        )
+        samples = feed.get(drawn, size)
+        rollout = generate.rollout(prompts, samples)
+        if temperature not in (0.0, 1.0):
+            # The sampler reports the tempered policy; the ratio's numerator is the model, so its denominator must be
+            # too.
+            announce(f"log-probabilities of {size} x {count} completions")
+            logprobs = _logprobs(self.solver, weights, feed.put(rollout.text, size), inner)
+            rollout = rollout._replace(logprobs_BT=feed.get(logprobs, size) * rollout.text.target_BT)
+        return self.dialogue.read(samples), rollout
 
 
 @functools.partial(jax.jit, static_argnames="solver")

@@ -11,21 +11,21 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from mass_jax import runtime
 from mass_jax.config import Config
-from mass_jax.method import drift, generate, meta_step, solver_grpo
+from mass_jax.method import drift, meta_step, solver_grpo
 from mass_jax.method.finite import check_finite
 from mass_jax.method.models import Weights
 from mass_jax.method.signal import SignalWatch
 from mass_jax.method.text import Rollout
 from mass_jax.runtime.metrics import read_metrics
 from mass_jax.tasks.base import Problem
-from mass_jax.training import learners, rollout
+from mass_jax.training import learners
+from mass_jax.training.collect import collect
 from mass_jax.training.compiling import announce
 from mass_jax.training.components import Components
-from mass_jax.training.dynamic_sampling import Collected, collect_with_signal, redraws
+from mass_jax.training.dynamic_sampling import collect_with_signal, redraws
 from mass_jax.training.example_metrics import cut_off_shares, example_metrics
 from mass_jax.types import Params, PyTree
 
@@ -96,7 +96,8 @@ def train_mass(
         NotFinite: too many updates in a row were not finite.
     """
     config = components.config
-    learner = learners.mass_learner(config, components.loop, components.scorer, outer, control)
+    rollouts = components.rollouts
+    learner = learners.mass_learner(config, rollouts.loop, components.scorer, outer, control)
     key = jax.random.key(seed)
     start = components.fresh_weights(jax.random.fold_in(key, 1))
     state = meta_step.init_state(jax.random.fold_in(key, 2), learner, start.policy)
@@ -107,9 +108,9 @@ def train_mass(
         step_key = jax.random.fold_in(jax.random.fold_in(key, 3), i)
         numbers = draws(i)
         (tasks, batch, practice, sampled), redrawn = collect_with_signal(
-            lambda tasks, key: Collected(tasks, *collect(components, learner, state, start.base, tasks, key, stop)),
-            components.dialogue.practice,
-            components.feed,
+            lambda tasks, key: collect(rollouts, config, learner, state, start.base, tasks, key, stop),
+            rollouts.dialogue.practice,
+            rollouts.feed,
             [problems[j] for j in numbers],
             lambda redraw: [problems[j] for j in redraws(len(problems), seed, i, numbers, redraw)],
             step_key,
@@ -118,7 +119,7 @@ def train_mass(
         drifted: dict[str, jax.Array] = {}
         if config.kl_coef or (config.drift_every and i % config.drift_every == 0):
             announce("log-probabilities before training")
-            started_NMT = drift.start_logprobs(components.solver, components.params, batch.generated.text)
+            started_NMT = drift.start_logprobs(rollouts.solver, components.model.params, batch.generated.text)
             drifted = {"kl_to_start": drift.kl_to_start(batch.generated, started_NMT)}
             if config.kl_coef:
                 batch = batch._replace(start_logprobs_NMT=started_NMT)
@@ -130,61 +131,11 @@ def train_mass(
             del metrics["right_rate"]  # always 1 for gold solutions
         samples = len(tasks) * (config.num_examples + (0 if learner.objective.gold else config.num_attempts))
         metrics |= {"samples": float(samples * (1 + redrawn)), "extra_samples": float(samples * redrawn)}
-        metrics |= example_metrics(components, tasks, practice, output)
-        return state, metrics | cut_off_shares(components, tasks, sampled)
+        metrics |= example_metrics(rollouts, tasks, practice, output)
+        return state, metrics | cut_off_shares(rollouts, tasks, sampled)
 
-    state = run_steps(label, workdir, components.feed.place(state), one_step, config, stop)
+    state = run_steps(label, workdir, rollouts.feed.place(state), one_step, config, stop)
     return Trained(Weights(start.base, state.policy), state.scorer)
-
-
-def collect(
-    components: Components,
-    learner: meta_step.Learner,
-    state: meta_step.MetaState,
-    base: Params,
-    tasks: Sequence[Problem],
-    key: jax.Array,
-    stop: runtime.Stop,
-) -> tuple[meta_step.TaskBatch, generate.Practice, dict[str, Rollout]]:
-    """Samples one step's batch: synthetic examples, and the solutions of the outer loss.
-
-    Args:
-        components: the components of the run.
-        learner: decides between gold solutions and attempts.
-        state: current state of the generator and the scorer.
-        base: frozen parameters.
-        tasks: the problems of all processes.
-        key: random key of the step.
-        stop: polled between phases.
-
-    Returns:
-        The batch of all processes; for this process's problems, the parsed examples and all rollouts by name.
-
-    Source: step (1) of the paper's section 2.3.
-    """
-    config, feed, weights = components.config, components.feed, Weights(base, state.policy)
-    count, own = len(tasks), feed.mine(tasks)
-    write_keys_N, adapter_keys_N, attempt_keys_N = (
-        jax.random.split(jax.random.fold_in(key, i), count) for i in (1, 2, 3)
-    )
-    practice, written = rollout.write_examples(components, weights, own, write_keys_N, config.num_examples)
-    sampled = {"examples": written}
-    stop.poll()
-    examples, texts, generated = feed.put((practice.examples, practice.scorer_texts, written), count)
-    adapters = feed.place(learner.loop.init_adapters(adapter_keys_N))
-    if learner.objective.gold:
-        solutions, right_NJ = components.dialogue.gold(own), np.ones((len(own), 1), np.float32)
-    else:
-        announce(f"scores and adaptation of examples {examples.tokens_BT.shape}")
-        scores_NM = rollout.scores_jit(learner.scorer, state.scorer, texts)
-        adapted = rollout.adapt_jit(learner.loop, weights, adapters, scores_NM, examples)
-        solutions, right_NJ, _ = rollout.attempt(
-            components, weights, adapted, own, attempt_keys_N, config.num_attempts, config.temperature
-        )
-        sampled["attempts"] = solutions
-    stop.poll()
-    solutions, right_NJ = feed.put((solutions, right_NJ), count)
-    return meta_step.TaskBatch(examples, texts, generated, solutions, right_NJ, adapters), practice, sampled
 
 
 def train_solver_grpo(
@@ -203,8 +154,8 @@ def train_solver_grpo(
         runtime.Interrupted: a stop was requested; the state is saved.
         NotFinite: too many updates in a row were not finite.
     """
-    config, feed, key = components.config, components.feed, jax.random.key(seed)
-    learner = learners.grpo_learner(config, components.solver)
+    config, rollouts, key = components.config, components.rollouts, jax.random.key(seed)
+    learner = learners.grpo_learner(config, rollouts.solver)
     start = components.fresh_weights(jax.random.fold_in(key, 1))
     state = solver_grpo.init_state(learner, start.policy)
     draws = task_order(len(problems), config.tasks_per_step, seed)
@@ -213,18 +164,18 @@ def train_solver_grpo(
         tasks = [problems[j] for j in draws(i)]
         keys_N = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 3), i), len(tasks))
         weights = Weights(start.base, state.policy)
-        own = feed.mine(tasks)
-        attempts, right_NM, _ = rollout.attempt(
-            components, weights, None, own, keys_N, config.num_solver_attempts, config.temperature
+        own = rollouts.feed.mine(tasks)
+        attempts, right_NM, _ = rollouts.attempt(
+            weights, None, own, keys_N, config.num_solver_attempts, config.temperature
         )
-        attempts, right_NM = feed.put((attempts, right_NM), len(tasks))
+        attempts, right_NM = rollouts.feed.put((attempts, right_NM), len(tasks))
         stop.poll()
         announce("the step of solver_grpo")
         state, metrics = _grpo_step(learner, state, start.base, attempts, right_NM)
         check_finite(state.policy_opt_state, limit=config.max_skipped_steps)
         return state, to_floats(metrics) | {"samples": float(len(tasks) * config.num_solver_attempts)}
 
-    state = run_steps("solver_grpo", workdir, feed.place(state), one_step, config, stop)
+    state = run_steps("solver_grpo", workdir, rollouts.feed.place(state), one_step, config, stop)
     return Weights(start.base, state.policy)
 
 

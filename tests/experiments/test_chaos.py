@@ -1,4 +1,4 @@
-"""Tests for experiments.chaos: its comparison of runs. The command itself takes minutes and is run by hand."""
+"""Tests for experiments.stress.chaos: its comparison of runs. The command itself takes minutes and is run by hand."""
 
 import json
 
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.chaos import Kill, fingerprint, phase_of, read, report, unfinished
+from experiments.stress.chaos import Kill, fingerprint, phase_of, read, report, unfinished
 from mass_jax.runtime import Checkpoints
 
 

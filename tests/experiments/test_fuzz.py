@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from experiments.fuzz import SomeToWorkers, measure, run, table
-from experiments.fuzz_texts import KINDS, MAX_CHARS, fragments, make_text
+from experiments.stress.fuzz import SomeToWorkers, measure, run, table
+from experiments.stress.fuzz_texts import KINDS, MAX_CHARS, fragments, make_text
 from mass_jax.runtime import Stop
 from mass_jax.tasks.base import Verdict
 from mass_jax.tasks.math import Limits, Pool

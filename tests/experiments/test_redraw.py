@@ -1,10 +1,10 @@
-"""Tests for experiments.redraw on committed results."""
+"""Tests for experiments.tools.redraw on committed results."""
 
 import json
 import pathlib
 import shutil
 
-from experiments.redraw import redraw
+from experiments.tools.redraw import redraw
 
 RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import fetch_smollm2
+from experiments.tools import fetch_smollm2
 from mass_jax import sampling
 from mass_jax.llama import Llama, LlamaConfig, tokenizer, weights
 

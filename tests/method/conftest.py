@@ -27,7 +27,9 @@ def components():
 @pytest.fixture(scope="session")
 def learner(components):
     """Returns learners by outer loss and control, one object each."""
-    return functools.cache(functools.partial(mass_learner, components.config, components.loop, components.scorer))
+    return functools.cache(
+        functools.partial(mass_learner, components.config, components.rollouts.loop, components.scorer)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -44,10 +46,15 @@ def batch(components, problems):
         other = f"{y} {operator} {x}" if x != y else f"{x} {operator} {(int(y) + 1) % 10}"
         rows = [Example(other, "1 2"), Example(f"1 {operator} 2", "0 3"), Example(f"2 {operator} 2", "0 4")]
         parsed.append([*rows, Rejected("a test")])
-    practice = components.dialogue.encode(problems, [[""] * EXAMPLES for _ in problems], parsed)
+    practice = components.rollouts.dialogue.encode(problems, [[""] * EXAMPLES for _ in problems], parsed)
     generated = Rollout(practice.scorer_texts, np.full(practice.scorer_texts.target_BT.shape, -0.1, np.float32))
-    adapters = components.loop.init_adapters(jax.random.split(jax.random.key(0), TASKS))
+    adapters = components.rollouts.loop.init_adapters(jax.random.split(jax.random.key(0), TASKS))
     right = np.ones((TASKS, 1), np.float32)
     return TaskBatch(
-        practice.examples, practice.scorer_texts, generated, components.dialogue.gold(problems), right, adapters
+        practice.examples,
+        practice.scorer_texts,
+        generated,
+        components.rollouts.dialogue.gold(problems),
+        right,
+        adapters,
     )

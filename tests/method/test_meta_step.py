@@ -38,7 +38,7 @@ def with_loop(learner, **changes):
 def wide(components, batch):
     """Weights, scores and a batch in float64."""
     scores = np.random.default_rng(0).uniform(0.2, 0.8, (batch.right_NJ.shape[0], 4))
-    return Weights({}, widen(components.params)), jnp.asarray(scores), widen(batch)
+    return Weights({}, widen(components.model.params)), jnp.asarray(scores), widen(batch)
 
 
 @functools.partial(jax.jit, static_argnames="learner")
@@ -94,10 +94,10 @@ def test_scorer_gradient_equals_whole_objective_gradient(x64, learner, wide):
 def test_generator_adapter_equals_merged_weights(x64, components, learner, wide):
     """Both adapters together equal the inner adapter over merged weights, up to rounding."""
     _, scores, batch = wide
-    base = widen(components.params)
-    own = lora.init(jax.random.key(3), components.solver.config, rank=2)
+    base = widen(components.model.params)
+    own = lora.init(jax.random.key(3), components.rollouts.solver.config, rank=2)
     own = jax.tree.map(lambda leaf: 0.1 * jax.random.normal(jax.random.key(4), leaf.shape, leaf.dtype), own)
-    over_adapter = with_loop(learner("gold"), solver=dataclasses.replace(components.solver, generator="lora"))
+    over_adapter = with_loop(learner("gold"), solver=dataclasses.replace(components.rollouts.solver, generator="lora"))
     one = outer_losses(over_adapter, Weights(base, own), scores, batch)
     two = outer_losses(learner("gold"), Weights({}, lora.merge(base, own)), scores, batch)
     assert relative(one, two) < 1e-10
@@ -109,7 +109,7 @@ _step = jax.jit(meta_step.meta_step, static_argnames="learner")
 def run_step(components, learner, batch, step, policy=None):
     # optax's Adam raises a float to an integer power, which strict promotion rejects
     with jax.numpy_dtype_promotion("standard"):
-        state = meta_step.init_state(jax.random.key(0), learner, components.params if policy is None else policy)
+        state = meta_step.init_state(jax.random.key(0), learner, components.model.params if policy is None else policy)
         state = state._replace(step=jnp.asarray(step, jnp.int32))
         new, output = _step(learner, state, {}, batch, jax.random.key(1))
     return state, new, output
@@ -128,7 +128,7 @@ def test_meta_step_warmup_trains_scorer_only(components, learner, batch, trainin
 
 
 def test_meta_step_skips_non_finite_weights(components, learner, batch):
-    broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), components.params)
+    broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), components.model.params)
     before, after, output = run_step(components, learner("gold"), batch, learner("gold").warmup_steps, broken)
     assert int(output.metrics["tasks_not_finite"]) == len(output.rewards_NM)
     assert int(after.policy_opt_state.notfinite_count) == 1
@@ -167,7 +167,7 @@ def test_meta_step_without_signal_changes_nothing(components, learner, batch):
 def test_last_block_adapters_match_whole_model(x64, components, learner, wide, generator):
     """Meta-gradients of the last block match loss differences of the whole model under widened adapters."""
     weights, scores_NM, batch = wide
-    solver = dataclasses.replace(components.solver, generator=generator, inner_blocks=1)
+    solver = dataclasses.replace(components.rollouts.solver, generator=generator, inner_blocks=1)
     if generator == "lora":
         own = lora.init(jax.random.key(2), solver.config, 2, dtype=jnp.float64)
         weights = Weights(weights.policy, jax.tree.map(lambda leaf: leaf + 0.02, own))
@@ -222,7 +222,7 @@ def test_rejected_reward_does_not_train_scorer(components, learner, batch):
 def test_meta_step_with_gain_baseline_and_kl(components, learner, batch):
     objective = dataclasses.replace(learner("gold").objective, kl_coef=0.1)
     changed = dataclasses.replace(learner("gold"), reward=rewards.Gain(), scorer_baseline="group", objective=objective)
-    started = drift.start_logprobs(components.solver, components.params, batch.generated.text)
+    started = drift.start_logprobs(components.rollouts.solver, components.model.params, batch.generated.text)
     batch = batch._replace(start_logprobs_NMT=started - 0.2)
     before, after, output = run_step(components, changed, batch, step=changed.warmup_steps)
     # With equal scores, adding a constant to the gradient of a problem moves the bias of the scorer's head and no more.

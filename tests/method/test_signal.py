@@ -50,9 +50,8 @@ def small_components():
 
 
 def with_task(components, kind):
-    return dataclasses.replace(
-        components, dialogue=dataclasses.replace(components.dialogue, task=kind(components.dialogue.task))
-    )
+    rollouts = components.rollouts
+    return dataclasses.replace(components, rollouts=rollouts.with_task(kind(rollouts.dialogue.task)))
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ TINY = pathlib.Path(str(importlib.resources.files("mass_jax") / "data" / "tiny")
 
 @pytest.fixture
 def tokenizer(components):
-    return components.dialogue.tokenizer
+    return components.rollouts.dialogue.tokenizer
 
 
 def test_encode_pairs_appends_eos(tokenizer):
@@ -64,15 +64,15 @@ def test_cut_off_without_stop_token():
 
 def test_dialogue_read_drops_end_token(components):
     """The end token of a task or a configuration need not be special to the tokenizer."""
-    end = components.dialogue.tokenizer.convert_tokens_to_ids("7")
+    end = components.rollouts.dialogue.tokenizer.convert_tokens_to_ids("7")
     tokens = np.array([[[10, 11, end, 0], [10, 11, end, 12]]], np.int32)
     samples = sampling.Samples(tokens, np.zeros(tokens.shape), np.array([[3, 4]]), np.array([[True, False]]))
-    assert components.dialogue.read(samples) == [["1 2", "1 2 7 3"]]
+    assert components.rollouts.dialogue.read(samples) == [["1 2", "1 2 7 3"]]
 
 
 def test_assemble_sets_one_stop_token(components):
-    assert components.dialogue.end_token == 2
-    assert components.solver.config.stop_tokens == (2,)
+    assert components.rollouts.dialogue.end_token == 2
+    assert components.rollouts.solver.config.stop_tokens == (2,)
 
 
 def test_assemble_unites_stop_tokens(tmp_path):
@@ -82,21 +82,21 @@ def test_assemble_unites_stop_tokens(tmp_path):
     (directory / "config.json").write_text(json.dumps({**config, "eos_token_id": [5, 6]}))
     (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": 7}))
     components = assemble(Config(model=str(directory)))
-    assert set(components.solver.config.stop_tokens) == {5, 6, 7, 2}
-    gold = components.dialogue.gold(components.problems(0).train[:1])
+    assert set(components.rollouts.solver.config.stop_tokens) == {5, 6, 7, 2}
+    gold = components.rollouts.dialogue.gold(components.problems(0).train[:1])
     assert gold.text.tokens_BT[0, 0][gold.text.mask_BT[0, 0]][-1] == 2
-    suite = encode_suite(components.dialogue, [("solve 1", "2"), ("solve 1", "2 </s>")])
-    assert suite.tokens_BT.tolist() == 2 * [components.dialogue.tokenizer("solve 1 2 </s>")["input_ids"]]
+    suite = encode_suite(components.rollouts.dialogue, [("solve 1", "2"), ("solve 1", "2 </s>")])
+    assert suite.tokens_BT.tolist() == 2 * [components.rollouts.dialogue.tokenizer("solve 1 2 </s>")["input_ids"]]
 
 
 def test_encode_suite_ignores_appended_eos(tmp_path):
     directory = shutil.copytree(TINY, tmp_path / "model")
-    plain = assemble(Config(model=str(directory))).dialogue
+    plain = assemble(Config(model=str(directory))).rollouts.dialogue
     tokenizer = json.loads((directory / "tokenizer.json").read_text())
     tokenizer["post_processor"]["single"].append({"SpecialToken": {"id": "</s>", "type_id": 0}})
     tokenizer["post_processor"]["special_tokens"]["</s>"] = {"id": "</s>", "ids": [2], "tokens": ["</s>"]}
     (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
-    closing = assemble(Config(model=str(directory))).dialogue
+    closing = assemble(Config(model=str(directory))).rollouts.dialogue
     pairs = [("solve 1", "2 3"), ("4", "5")]
     for one, other in zip(encode_suite(plain, pairs), encode_suite(closing, pairs), strict=True):
         np.testing.assert_array_equal(one, other)

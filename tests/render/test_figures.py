@@ -12,7 +12,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 
-from experiments import bench_metagrad, bench_sampling
+from experiments import bench_metagrad
+from experiments.benchmarks import sampling_report
 from mass_jax.evaluation.report import figures
 from mass_jax.evaluation.report.table import make_table
 from mass_jax.planning import plan_page
@@ -100,7 +101,7 @@ FIGURES = {
     ),
     "chips_figure": lambda path: plan_page.chips_figure(CHIPS, path),
     "figure of times": lambda path: bench_metagrad.figure(TIMES, path),
-    "draw": lambda path: bench_sampling.draw(RATES, path),
+    "draw": lambda path: sampling_report.draw(RATES, path),
 }
 
 

@@ -79,7 +79,7 @@ DAMAGED = {
 @pytest.mark.parametrize("reason", DAMAGED)
 def test_scan_reports_damaged_lines(path, reason):
     path.write_bytes(b'{"a": 1}\n' + DAMAGED[reason] + b'\n{"a": 2}\n')
-    assert jsonl.scan(path) == [jsonl.Row(1, {"a": 1}), jsonl.Damaged(2, reason), jsonl.Row(3, {"a": 2})]
+    assert jsonl.scan(path) == [jsonl.Line(1, {"a": 1}), jsonl.DamagedLine(2, reason), jsonl.Line(3, {"a": 2})]
     with pytest.raises(UserError) as error:
         jsonl.read(path)
     assert str(error.value) == f"{path}:2: {reason}; fix the line or remove it"

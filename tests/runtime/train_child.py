@@ -23,12 +23,14 @@ def main(workdir: str, coordinator: str = "", count: str = "1", index: str = "0"
     mesh = runtime.make_mesh()
     config = Config(**SETTINGS, num_train_problems=20, num_eval_problems=2, checkpoint_every=1)
     with runtime.use_mesh(mesh), runtime.stop_on_signals() as stop:
-        parts = assemble(config, mesh)
+        components = assemble(config, mesh)
         # float64, since Adam's first step amplifies rounding errors of small gradients to full size.
-        wide = jax.jit(lambda params: jax.tree.map(lambda leaf: leaf.astype("float64"), params))(parts.params)
-        parts = dataclasses.replace(parts, params=wide)
-        problems = parts.problems(0).train
-        done = train.train_mass(parts, problems, seed=0, outer="gold", workdir=pathlib.Path(workdir), stop=stop)
+        wide = jax.jit(lambda params: jax.tree.map(lambda leaf: leaf.astype("float64"), params))(
+            components.model.params
+        )
+        components = dataclasses.replace(components, model=dataclasses.replace(components.model, params=wide))
+        problems = components.problems(0).train
+        done = train.train_mass(components, problems, seed=0, outer="gold", workdir=pathlib.Path(workdir), stop=stop)
         if runtime.is_first():
             leaves = [np.asarray(leaf) for leaf in jax.tree.leaves((done.weights.policy, done.scorer))]
             np.savez(pathlib.Path(workdir) / f"after{count}.npz", *leaves)

@@ -79,7 +79,7 @@ def test_service_logs_every_answer(setup, path):
         assert (event["question"], event["problem"], event["answer"]) == (answer.id, answer.problem, answer.text)
         assert event["weights_after"] == event["identity"]["weights"]
         assert all(event["problem"] in event["prompts"][name] for name in ("write", "answer"))
-        assert len(event["examples"]) == setup.model.parts.config.num_test_examples
+        assert len(event["examples"]) == setup.model.config.num_test_examples
         assert answer.flops > 0
         assert sum(answer.tokens.values()) - answer.tokens["answer"] <= setup.worst_tokens
     assert {answer.decision for answer in answers} <= {"adapted", "too_few", "rolled_back", "stopped"}
@@ -92,12 +92,12 @@ def test_update_equals_the_method(setup):
     keys = stages.keys_of(0, PROBLEMS)
     practice = stages.parse(model, tasks, stages.write(model, tasks, stages.keys_named(keys, "write")))
     found = stages.update(model, practice, practice.kept_NM, stages.keys_named(keys, "adapter"), bounds.UpdateLimits())
-    fresh = model.parts.loop.init_adapters(stages.keys_named(keys, "adapter"))
-    expected = rollout.adapt_jit(model.parts.loop, model.weights, fresh, practice.kept_NM, practice.examples)
+    fresh = model.rollouts.loop.init_adapters(stages.keys_named(keys, "adapter"))
+    expected = rollout.adapt_jit(model.rollouts.loop, model.weights, fresh, practice.kept_NM, practice.examples)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found.adapters, expected)
-    one = lora.scaled(lora.split(found.adapters, BATCH)[2], model.parts.solver.inner_scale)
-    merged = lora.merge(model.parts.params, one)["layers"]["mlp"]["up_proj"]["kernel"]
-    before = model.parts.params["layers"]["mlp"]["up_proj"]["kernel"]
+    one = lora.scaled(lora.split(found.adapters, BATCH)[2], model.solver.inner_scale)
+    merged = lora.merge(model.weights.policy, one)["layers"]["mlp"]["up_proj"]["kernel"]
+    before = model.weights.policy["layers"]["mlp"]["up_proj"]["kernel"]
     expected_norm = np.linalg.norm(merged - before) / np.linalg.norm(before)
     np.testing.assert_allclose(found.norms["up_proj"][2], expected_norm, rtol=1e-4)
     assert (found.losses_NK[:, 0] > found.losses_NK[:, -1]).all()
@@ -204,17 +204,17 @@ def test_norm_limit_refuses_or_scales_update(setup, path, excess):
         found = replay.replay(setup.model, setup.identity, event, event["problem"])
         assert found.same
         assert event["factor"] == pytest.approx(1e-3 / event["norms"]["all"])
-        effect = lora.scaled(found.adapter, setup.model.parts.solver.inner_scale)
-        assert float(adaptation.relative_norms(setup.model.parts.params, effect)["all"]) == pytest.approx(
+        effect = lora.scaled(found.adapter, setup.model.solver.inner_scale)
+        assert float(adaptation.relative_norms(setup.model.weights.policy, effect)["all"]) == pytest.approx(
             1e-3, rel=1e-4
         )
 
 
 def test_within_limits_bounds_inner_steps(setup):
-    parts, refused = stages.within_limits(setup.model.parts, bounds.UpdateLimits(steps=1))
+    model, refused = stages.within_limits(setup.model, bounds.UpdateLimits(steps=1))
     assert refused == "inner_steps 2 is over the limit 1"
-    parts, refused = stages.within_limits(setup.model.parts, bounds.UpdateLimits(steps=1, excess="scale"))
-    assert (parts.loop.num_steps, refused) == (1, "")
+    model, refused = stages.within_limits(setup.model, bounds.UpdateLimits(steps=1, excess="scale"))
+    assert (model.rollouts.loop.num_steps, refused) == (1, "")
 
 
 def test_budgets_persist_in_the_log(setup, path):
@@ -321,9 +321,8 @@ class Sums:
 
 
 def test_custom_task_recomputes_answers(setup, path):
-    dialogue = dataclasses.replace(setup.model.parts.dialogue, task=Sums())
-    parts = dataclasses.replace(setup.model.parts, dialogue=dialogue)
-    model = dataclasses.replace(without(setup, "calibration"), parts=parts)
+    rollouts = setup.model.rollouts.with_task(Sums())
+    model = dataclasses.replace(without(setup, "calibration"), rollouts=rollouts)
     examples = writes("1 + 1 = 2", "2 + 1 = 3", "3 + 3 = 6", "2 + 2 = 5", "boom", "no")
     with service_at(path, setup, model=model, writer=examples, task_name="Sums") as service:
         service(["4 + 3", "1 + 7", "2 + 6", "5 + 5"])
@@ -355,9 +354,8 @@ def test_embedded_suite_uses_the_models_task(setup, path):
 
 
 def test_reasons_of_custom_code_are_hashed(setup, path):
-    dialogue = dataclasses.replace(setup.model.parts.dialogue, task=Sums())
-    parts = dataclasses.replace(setup.model.parts, dialogue=dialogue)
-    model = dataclasses.replace(setup.model, parts=parts, gates=(Talkative(),))
+    rollouts = setup.model.rollouts.with_task(Sums())
+    model = dataclasses.replace(setup.model, rollouts=rollouts, gates=(Talkative(),))
     with service_at(path, setup, "hash", model=model, writer=writes(*["unheard = of"] * 6)) as service:
         posed, unfit, *_ = service(["4 + 3", "unpaid bills", "2 + 6", "5 + 5"])
     assert unfit.reason == "the task cannot pose the problem (ValueError)"
@@ -367,9 +365,8 @@ def test_reasons_of_custom_code_are_hashed(setup, path):
 
 
 def test_failing_task_affects_one_text(setup, path):
-    dialogue = dataclasses.replace(setup.model.parts.dialogue, task=Sums())
-    parts = dataclasses.replace(setup.model.parts, dialogue=dialogue)
-    model = dataclasses.replace(without(setup, "calibration"), parts=parts)
+    rollouts = setup.model.rollouts.with_task(Sums())
+    model = dataclasses.replace(without(setup, "calibration"), rollouts=rollouts)
     examples = writes("1 + 1 = 2", "2 + 1 = 3", "3 + 3 = 6", "two = 2", "2 = 2", "1 + x = 3")
     with service_at(path, setup, model=model, writer=examples) as service:
         service(["4 + 3", "1 + 7", "2 + 6", "5 + 5"])
@@ -414,8 +411,9 @@ def test_real_examples_alone_do_not_suffice(setup, path):
     ],
 )
 def test_make_model_refuses_unsatisfiable_policy(setup, asked, num_real, message):
+    model = setup.model
     with pytest.raises(UserError, match=message):
-        loading.make_model(setup.model.parts, setup.model.weights, asked, setup.model.real[:num_real])
+        loading.make_model(model.config, model.rollouts, model.weights, asked, model.real[:num_real])
 
 
 def test_suite_score_equals_greedy_decoding(setup):
@@ -434,9 +432,9 @@ def test_exported_adapter_equals_replayed_adapter(setup, path, tmp_path):
         service(PROBLEMS)
     event = next(event for event in events_of(path) if event["adapter"])
     adapter = replay.replay(setup.model, setup.identity, event, event["problem"]).adapter
-    whole = setup.model.parts.solver.adapter(setup.model.weights, adapter)
+    whole = setup.model.solver.adapter(setup.model.weights, adapter)
     peft.save(tmp_path / "adapter", whole)
-    loaded, factor = peft.load(tmp_path / "adapter", setup.model.parts.solver.config)
+    loaded, factor = peft.load(tmp_path / "adapter", setup.model.solver.config)
     jax.tree.map(np.testing.assert_array_equal, lora.scaled(loaded, factor), whole)
 
 

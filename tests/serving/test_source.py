@@ -23,10 +23,12 @@ def trained(tmp_path_factory):
     """A workdir with checkpoints of steps 1 and 2, whose weights all equal the step."""
     workdir = tmp_path_factory.mktemp("trained")
     (workdir / "config.json").write_text(Config().to_json())
-    with contextlib.closing(assemble(Config())) as parts:
-        policy = parts.fresh_weights(jax.random.key(0)).policy
+    with contextlib.closing(assemble(Config())) as components:
+        policy = components.fresh_weights(jax.random.key(0)).policy
         state = meta_step.init_state(
-            jax.random.key(0), mass_learner(parts.config, parts.loop, parts.scorer, "verifier"), policy
+            jax.random.key(0),
+            mass_learner(components.config, components.rollouts.loop, components.scorer, "verifier"),
+            policy,
         )
     with Checkpoints(workdir / "seed0" / "mass" / "checkpoints") as checkpoints:
         for step in (1, 2):
@@ -49,7 +51,7 @@ def flip_bits(checkpoint):
 
 def loaded_step(workdir):
     found = source.load_model(str(workdir))
-    found.parts.close()
+    found.chosen.close()
     assert {float(np.unique(leaf).item()) for leaf in jax.tree.leaves(found.weights.policy)} == {
         float(found.label.rpartition(" ")[2])
     }

@@ -39,16 +39,16 @@ def test_math_drops_evaluation_duplicates(data):
         assert sets[0].columns == sets[2].columns
         assert {p.answer for p in sets[0].train}.isdisjoint({"33", "36"})
         assert sets[0].oracle is None
-        verdicts = start_verifying(parts.dialogue.task, sets[0].columns["test"], [r"\boxed{0}"] * 3)
+        verdicts = start_verifying(parts.rollouts.dialogue.task, sets[0].columns["test"], [r"\boxed{0}"] * 3)
         assert verdicts() == [Verdict.WRONG] * 3
     with pytest.raises(RuntimeError, match="closed"):
-        parts.dialogue.task.verify([Problem("p", "?", r"\sqrt{8}", r"\sqrt{8}")], [r"\boxed{2\sqrt{2}}"])
+        parts.rollouts.dialogue.task.verify([Problem("p", "?", r"\sqrt{8}", r"\sqrt{8}")], [r"\boxed{2\sqrt{2}}"])
 
 
 def test_math_shots_leave_training_set(data):
     settings = TINY | {"num_train_problems": 3}
     with contextlib.closing(assemble(Config(task="math", num_shots=2, **data, **settings))) as parts:
-        task, train = parts.dialogue.task, parts.problems(0).train
+        task, train = parts.rollouts.dialogue.task, parts.problems(0).train
         for prompt in (task.generator_prompt("Q?"), task.solver_prompt("Q?")):
             assert prompt.count("Solution: s\n\\boxed{") + prompt.count("\n\ns\n\\boxed{") == 2
             assert not any(problem.problem in prompt for problem in train)

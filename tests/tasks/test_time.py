@@ -6,11 +6,11 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from experiments.fuzz import SomeToWorkers, measure
-from experiments.fuzz_readers import make_readers
-from experiments.fuzz_texts import KINDS, MAX_CHARS, fragments, make_text
+from experiments.stress.fuzz import SomeToWorkers, measure
+from experiments.stress.fuzz_readers import make_readers
+from experiments.stress.fuzz_texts import KINDS, MAX_CHARS, fragments, make_text
 
-MAX_MS = 250  # five times the limit of `experiments.fuzz`, since tests share the machine
+MAX_MS = 250  # five times the limit of `experiments.stress.fuzz`, since tests share the machine
 
 quiet = hypothesis.settings(
     derandomize=True, deadline=None, database=None, max_examples=60, suppress_health_check=list(hypothesis.HealthCheck)
@@ -37,7 +37,7 @@ def repeated(draw):
 
 @st.composite
 def generated(draw):
-    """A text of `experiments.fuzz`."""
+    """A text of `experiments.stress.fuzz`."""
     number = draw(st.integers(0, 10**9)) * len(KINDS) + draw(st.integers(0, len(KINDS) - 1))
     return make_text(draw(st.integers(0, 10**6)), number)[1]
 

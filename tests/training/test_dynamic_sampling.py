@@ -48,9 +48,10 @@ def rows_of(components):
     """Returns a function that trains with a verifier and returns the metrics."""
 
     def run(workdir, solvable, outer="verifier", bound=2, components=components):
-        dialogue = dataclasses.replace(components.dialogue, task=_Judging(components.dialogue.task, solvable))
+        rollouts = components.rollouts
+        rollouts = rollouts.with_task(_Judging(rollouts.dialogue.task, solvable))
         config = dataclasses.replace(components.config, dynamic_sampling=bound)
-        components = dataclasses.replace(components, dialogue=dialogue, config=config)
+        components = dataclasses.replace(components, rollouts=rollouts, config=config)
         problems = components.problems(0).train
         with jax.numpy_dtype_promotion("standard"):
             train.train_mass(components, problems, seed=0, outer=outer, workdir=workdir, stop=runtime.Stop())

@@ -5,7 +5,7 @@ from mass_jax.tasks.grading.response import final_answer
 from mass_jax.tasks.grading.verifier import Verifier
 from mass_jax.tasks.grading.workers.limits import Limits
 from mass_jax.tasks.grading.workers.pool import Pool
-from mass_jax.tasks.math.data import Loaded, load, sample
+from mass_jax.tasks.math.data import LoadedProblems, load, sample
 from mass_jax.tasks.math.prompts import Shots
 from mass_jax.tasks.math.shots import take_shots
 from mass_jax.tasks.math.task import MathTask
@@ -15,7 +15,7 @@ __all__ = [
     "Disjoint",
     "Duplicate",
     "Limits",
-    "Loaded",
+    "LoadedProblems",
     "MathTask",
     "Pool",
     "Shots",

@@ -16,7 +16,7 @@ _FIELDS = frozenset().union(*map(fields_of, (OWN, *SOURCES.values())))
 _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 
-class Loaded(NamedTuple):
+class LoadedProblems(NamedTuple):
     """A loaded problem set.
 
     Attributes:
@@ -30,7 +30,7 @@ class Loaded(NamedTuple):
     first: dict[str, str]
 
 
-def load(source: str, split: str = "train", *, strict: bool = False) -> Loaded:
+def load(source: str, split: str = "train", *, strict: bool = False) -> LoadedProblems:
     """Loads a problem set.
 
     Args:
@@ -58,7 +58,7 @@ def load(source: str, split: str = "train", *, strict: bool = False) -> Loaded:
 
 def from_rows(
     rows: Iterable[Mapping[str, Any]], prefix: str, source: Source | None = None, *, strict: bool = False
-) -> Loaded:
+) -> LoadedProblems:
     """Converts rows to problems.
 
     Args:
@@ -85,14 +85,16 @@ def _numbered(rows: Iterable[Any]) -> list[tuple[str, Any]]:
     return [(f"row {number}", row) for number, row in enumerate(rows)]
 
 
-def _problems(rows: Sequence[tuple[str, Any]], prefix: str, name: str, source: Source | None, strict: bool) -> Loaded:
+def _problems(
+    rows: Sequence[tuple[str, Any]], prefix: str, name: str, source: Source | None, strict: bool
+) -> LoadedProblems:
     """Converts (place, row) pairs to problems; errors name the source and the place."""
     source = source or _recognized([row for _, row in rows], name)
-    loaded = Loaded([], collections.Counter(), {})
+    loaded = LoadedProblems([], collections.Counter(), {})
     seen: set[str] = set()
     for number, (place, row) in enumerate(rows):
         try:
-            if isinstance(row, jsonl.Damaged):
+            if isinstance(row, jsonl.DamagedLine):
                 raise BadRow(row.reason)
             problem = to_problem(source, row, f"{prefix}-{number:05d}")
             if problem.id in seen:
@@ -153,7 +155,7 @@ def sample(problems: Sequence[Problem], count: int, seed: int) -> list[Problem]:
 def _local_rows(path: pathlib.Path, split: str) -> list[tuple[str, Any]]:
     if path.name.lower().removesuffix(".gz").endswith(_JSON_SUFFIXES):
         rows = jsonl.scan(path, exact=True)
-        return [(f"line {row.line}", row.value if isinstance(row, jsonl.Row) else row) for row in rows]
+        return [(f"line {row.line}", row.value if isinstance(row, jsonl.Line) else row) for row in rows]
     # Imported here, since they take seconds to load and verifier workers do not need them.
     import datasets
     import pyarrow.parquet

@@ -105,7 +105,7 @@ class Domain:
             return cls(int(data["seed"]), {operator.name: operator for operator in operators}, data["class_rules"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path}: not a testbed domain ({error}); create one with experiments.pretrain_tiny"
+                f"{path}: not a testbed domain ({error}); create one with experiments.tools.pretrain_tiny"
             ) from None
 
     @classmethod

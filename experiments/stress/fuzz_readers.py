@@ -1,4 +1,4 @@
-"""The functions that parse model output, wrapped for `experiments.fuzz` as functions from a text to an outcome."""
+"""Functions that parse model output, wrapped for `stress.fuzz` as functions from a text to an outcome."""
 
 import pathlib
 from collections.abc import Callable, Iterator

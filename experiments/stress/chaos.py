@@ -1,6 +1,6 @@
 """Chaos test: kills a training run at random times in every phase and checks that it still ends with the same bits.
 
-    python -m experiments.chaos --out=runs/chaos --kills=30
+    python -m experiments.stress.chaos --out=runs/chaos --kills=30
 
 First trains a small run undisturbed. Then repeats it while stopping (SIGTERM) or killing (SIGKILL) and resuming it,
 until --kills interruptions are done: up to three per run, each in another phase, at a random time after the phase

@@ -1,6 +1,6 @@
 """Fuzzes every function that parses model output ("reader") with random texts, and measures the time of each.
 
-    python -m experiments.fuzz --texts=100000 --out=runs/fuzz
+    python -m experiments.stress.fuzz --texts=100000 --out=runs/fuzz
 
 Texts are prose, boxed prose, LaTeX, brackets, digits, exponents, Unicode, fragments of the readers' own patterns,
 truncated JSON, chat markup and long tokens, with up to 100,000 characters. For every text, every reader must return a
@@ -27,9 +27,9 @@ from typing import Any
 from absl import flags
 
 from experiments import settings
-from experiments.fuzz_readers import LEFT, Reader, make_readers
-from experiments.fuzz_texts import KINDS, make_text
 from experiments.path_flags import DEFINE_path
+from experiments.stress.fuzz_readers import LEFT, Reader, make_readers
+from experiments.stress.fuzz_texts import KINDS, make_text
 from mass_jax import runtime
 from mass_jax.errors import UserError
 from mass_jax.tasks.base import Verdict

@@ -1,7 +1,7 @@
 """Stress-tests test-time adaptation with injected examples and killed processes.
 
-    python -m experiments.chaos_solve inject --model=tiny --out=docs/results/audit    (about 10 minutes)
-    python -m experiments.chaos_solve kill --model=tiny --out=docs/results/audit      (about half an hour)
+    python -m experiments.stress.chaos_solve inject --model=tiny --out=docs/results/audit    (about 10 minutes)
+    python -m experiments.stress.chaos_solve kill --model=tiny --out=docs/results/audit      (about half an hour)
 
 `inject` answers 1,000 questions, a tenth of them with hostile or useless examples in place of the model's, and counts
 how many are caught by the intended gate; then a new process replays 50 random updates. `kill` ends a solve run by
@@ -32,7 +32,7 @@ from experiments.path_flags import DEFINE_path
 from mass_jax import runtime
 from mass_jax.audit import log
 from mass_jax.runtime import jsonl
-from mass_jax.serving import adaptation, identity, loading, source, stages
+from mass_jax.serving import identity, loading, source, stages
 from mass_jax.serving.guards.policy import Policy
 from mass_jax.serving.replay import replay
 from mass_jax.tasks.base import Problem
@@ -110,8 +110,7 @@ def inject(count: int, share: float, where: pathlib.Path, model: str, parts: Par
         asked = questions(service, count)
         for _ in service.stream([q for q in asked if chosen.get(q.id) != "poison"], parts.stop, resume=True):
             pass
-        weights = service.setup.model.weights
-        changed = adaptation.tree_sha256(weights) != service.setup.identity["weights"]
+        changed = service.weights_sha256() != service.identity["weights"]
     with loading.load(model, policy_file=lax, log=path, writer=writer) as service:
         for _ in service.stream([q for q in asked if chosen.get(q.id) == "poison"], parts.stop, resume=True):
             pass
@@ -161,8 +160,8 @@ def false_alarms(events: Any) -> dict[str, Any]:
 def replay_all(path: str, model: str, numbers: Sequence[int]) -> dict[str, int]:
     """Replays events in another process than the one that logged them."""
     found = source.load_model(model)
-    chosen = stages.Model(found.parts, found.weights, (), (), 0)
-    same = identity.identity(found.weights, found.parts.directory, found.parts.config.to_json(), "")
+    chosen = stages.Model(found.config, found.rollouts, found.weights, (), (), 0)
+    same = identity.identity(found.weights, found.directory, found.config.to_json(), "")
     del same["policy"]
     records = {r["number"]: r for r, _ in log.records(pathlib.Path(path))}
     again = [replay(chosen, same, records[number], records[number]["problem"]) for number in numbers]
@@ -175,7 +174,7 @@ def replay_all(path: str, model: str, numbers: Sequence[int]) -> dict[str, int]:
 
 def questions(service: loading.AdaptationService, count: int) -> list[Problem]:
     """Returns distinct questions of the testbed, evaluation sets first."""
-    sets = service.setup.model.parts.problems(0)
+    sets = service.problems(0)
     drawn = [problem for problems in (*sets.columns.values(), sets.train) for problem in problems]
     return [Problem(str(i), problem.problem, "", "") for i, problem in enumerate(drawn[:count])]
 

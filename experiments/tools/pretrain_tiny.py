@@ -1,6 +1,6 @@
 """Creates the embedded testbed: a domain, a tokenizer and a small Llama pretrained on its text, as Hugging Face files.
 
-    python -m experiments.pretrain_tiny --seed=20261121 --out=mass_jax/data/tiny
+    python -m experiments.tools.pretrain_tiny --seed=20261121 --out=mass_jax/data/tiny
 
 created the files that ship with the package, in 5 min 11 s on 2 cores of an Intel Xeon at 2.50 GHz (jax 0.10.2), with a
 final loss of 0.653 nats per token. All settings were chosen on domains of other random seeds; this seed was not tried

@@ -1,6 +1,6 @@
 """Redraws the figures of finished results from their JSON files; measures nothing.
 
-    python -m experiments.redraw --dir=docs/results
+    python -m experiments.tools.redraw --dir=docs/results
 
 Reads every table1.json, plan.json, metagrad.json and sampling.json below the directory, and rewrites the existing
 figures next to each as PNG and SVG. Training curves need the metrics of the run: use
@@ -14,7 +14,8 @@ from typing import Any
 
 from absl import flags, logging
 
-from experiments import bench_metagrad, bench_sampling, settings
+from experiments import bench_metagrad, settings
+from experiments.benchmarks import sampling_report
 from experiments.path_flags import DEFINE_path
 from mass_jax.errors import UserError
 from mass_jax.evaluation.report import figures
@@ -30,7 +31,7 @@ FIGURES: dict[str, tuple[tuple[str, Draw], ...]] = {  # JSON file -> names and d
     ),
     "plan.json": (("plan", lambda plan, path: plan_page.figure(plan, plan["rows"], path)),),
     "metagrad.json": (("metagrad", lambda found, path: bench_metagrad.figure(found["rows"], path)),),
-    "sampling.json": (("sampling", bench_sampling.draw),),
+    "sampling.json": (("sampling", sampling_report.draw),),
 }
 
 

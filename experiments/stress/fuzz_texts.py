@@ -1,4 +1,4 @@
-"""Random texts for `experiments.fuzz`: typical model output and adversarial input."""
+"""Random texts for `experiments.stress.fuzz`: typical model output and adversarial input."""
 
 import ast
 import functools

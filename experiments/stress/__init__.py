@@ -1,0 +1,1 @@
+"""Commands that test robustness: killed runs, killed services, hostile text."""
