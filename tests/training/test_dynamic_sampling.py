@@ -2,11 +2,16 @@
 
 import dataclasses
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 
+from experiments.launch import free_port
 from mass_jax import runtime
 from mass_jax.config import Config
 from mass_jax.tasks.base import Verdict
@@ -15,6 +20,7 @@ from mass_jax.training.components import assemble
 from mass_jax.training.dynamic_sampling import redraws, replacements
 
 STEPS, TASKS, EXAMPLES, ATTEMPTS = 2, 4, 2, 2
+CHILD = pathlib.Path(__file__).parent / "redraw_child.py"
 SAMPLES = TASKS * (EXAMPLES + ATTEMPTS)
 
 
@@ -107,3 +113,21 @@ def test_redraws_do_not_repeat_problems():
     assert drawn == [number for redraw in (1, 2, 3) for number in redraws(20, 5, 9, first, redraw)]
     assert redraws(20, 5, 9, first, 1) != redraws(20, 5, 10, first, 1)
     assert len(redraws(20, 5, 9, first, 9)) == 4
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_processes_agree_on_redraws(tmp_path, count):
+    """Problem 0 keeps its place; 5 and 6 replace 1 and 2, and 9 replaces 3."""
+    address = f"127.0.0.1:{free_port()}"
+    each = [[address, str(count), str(i)] if count > 1 else [] for i in range(count)]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(CHILD.parents[2])}
+    command = [sys.executable, str(CHILD), str(tmp_path / "found.json")]
+    running = [subprocess.Popen([*command, *arguments], env=environment, stderr=subprocess.PIPE) for arguments in each]
+    errors = [process.communicate(timeout=300)[1].decode() for process in running]
+    assert [process.returncode for process in running] == [0] * count, errors
+    found = json.loads((tmp_path / "found.json").read_text())
+    numbers = [0.0, 5.0, 6.0, 9.0]
+    assert found["tasks"] == ["0", "5", "6", "9"]
+    assert found["rows"] == [[i, i, f"text of {int(i)}"] for i in numbers]
+    assert found["adapters"] == numbers
+    assert found["redrawn"] == 2
