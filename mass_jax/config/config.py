@@ -35,6 +35,7 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, InnerSettings, Ta
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))
+        _ = self.rejected_value  # raises if it cannot be parsed
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"--warmup_steps={self.warmup_steps} leaves no steps of --steps={self.steps} to train the generator; "
@@ -52,6 +53,11 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, InnerSettings, Ta
             raise ValueError(
                 "--methods names 'majority', whose number of votes matches the cost of tt_ss; add base and tt_ss"
             )
+        if self.dynamic_sampling and self.outer == "gold":
+            raise ValueError(
+                f"--dynamic_sampling={self.dynamic_sampling} needs attempts, which --outer=gold does not sample; use "
+                f"--outer=verifier or both"
+            )
         if self.controls and "mass" not in self.chosen_methods:
             raise ValueError("--controls are variants of 'mass'; add it to --methods with --outer=verifier or both")
 
@@ -63,8 +69,15 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, InnerSettings, Ta
 
     @property
     def num_solver_attempts(self) -> int:
-        """Number of attempts per problem of Solver GRPO; matches the sampling budget of MASS."""
-        return self.num_examples + self.num_attempts
+        """Number of attempts per problem of Solver GRPO: the largest number of samples that MASS may draw.
+
+        MASS draws num_examples + num_attempts samples per problem, and as many in every redraw of
+        --dynamic_sampling. Solver GRPO does not redraw; it gets the samples of the redraws as attempts, used or not.
+
+        >>> Config(num_examples=12, num_attempts=6, dynamic_sampling=2).num_solver_attempts
+        54
+        """
+        return (self.num_examples + self.num_attempts) * (1 + self.dynamic_sampling)
 
     def located(self) -> "Config":
         """Returns the settings with existing local paths made absolute, which makes them valid anywhere.

@@ -1,6 +1,8 @@
 """Settings of the outer loop (paper, sections 2.2 and 2.3): rewards, the generator and the scorer."""
 
 import dataclasses
+import math
+from typing import Literal
 
 from mass_jax.config.fields import setting
 
@@ -29,6 +31,28 @@ class OuterSettings:
         "Learning rate of the generator after the warm-up: linear decay to 0, or constant.",
         choices=("linear", "constant"),
     )
+    reward: str = setting(
+        "marginal",
+        "Reward of an example: marginal effect of its weight (the paper), its share in the gain of the "
+        "adaptation (path), effect of leaving it out, or marginal effect plus the gain of its group.",
+        choices=("marginal", "path", "leave_one_out", "gain"),
+    )
+    path_points: int = setting(
+        3, "Number of quadrature points of --reward=path; each costs one meta-gradient.", minimum=1
+    )
+    rejected_reward: str = setting(
+        "worst",
+        "Reward of text that does not parse, copies the target or is cut off: worst (below every accepted example "
+        "of its group), zero (the paper), or a number in nats.",
+    )
+    kl_coef: float = setting(
+        0.0,
+        "Weight of the KL divergence from the generator before training, on the generated examples, in its loss.",
+        minimum=0,
+    )
+    drift_every: int = setting(
+        1, "Interval, in steps, at which that KL divergence is logged as kl_to_start; 0 turns it off.", minimum=0
+    )
     gamma: float = setting(0.1, "Weight of L_solve in the generator's loss L_aux + gamma * L_solve.", minimum=0)
     clip_ratio: float = setting(
         0.2, "Clip range of the policy ratio: it is clipped to 1 - clip_ratio .. 1 + clip_ratio.", minimum=0
@@ -54,4 +78,32 @@ class OuterSettings:
         "Number of steps between comparisons of rewards with leave-one-out, logged as signal/*; 0 means never.",
         minimum=0,
     )
+    scorer_baseline: str = setting(
+        "none",
+        "Baseline of the meta-gradient that trains the scorer: none (the paper), or group, the mean over the parsed "
+        "examples of the problem.",
+        choices=("none", "group"),
+    )
     solver_grpo_lr: float = setting(1e-3, "Learning rate of the Adam optimizer of the Solver GRPO baseline.", minimum=0)
+
+    @property
+    def rejected_value(self) -> float | Literal["worst"]:
+        """The parsed value of `rejected_reward`.
+
+        Raises:
+            ValueError: it is neither worst, zero nor a finite number.
+
+        >>> OuterSettings(rejected_reward="zero").rejected_value
+        0.0
+        """
+        if self.rejected_reward == "worst":
+            return "worst"
+        try:
+            value = 0.0 if self.rejected_reward == "zero" else float(self.rejected_reward)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError(
+                f"--rejected_reward={self.rejected_reward!r} is unknown; use worst, zero or a finite number of nats"
+            )
+        return value

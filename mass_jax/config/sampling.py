@@ -14,6 +14,12 @@ class SamplingSettings:
     num_attempts: int = setting(
         6, "Number of attempts k that the adapted model samples per problem for --outer=verifier.", minimum=1
     )
+    dynamic_sampling: int = setting(
+        0,
+        "Largest number of times that a step of --outer=verifier redraws problems whose attempts are all right or all "
+        "wrong.",
+        minimum=0,
+    )
     temperature: float = setting(
         1.0, "Sampling temperature of examples and attempts; answers at test time are greedy.", minimum=0
     )

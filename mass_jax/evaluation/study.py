@@ -119,7 +119,7 @@ def check_lengths(components: Components, rows: Sequence[str], seed: int, traini
         return
     draws = train.task_order(len(problems.train), config.tasks_per_step, seed)
     numbers = sorted({number for step in range(config.steps) for number in draws(step)})
-    drawn = [problems.train[number] for number in numbers]
+    drawn = problems.train if config.dynamic_sampling else [problems.train[number] for number in numbers]
     outers = {run.outer for run in runs}
     if outers - {None}:
         dialogue.generator_prompts(drawn)

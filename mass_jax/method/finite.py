@@ -12,7 +12,7 @@ def check_finite(*opt_states: PyTree, limit: int) -> None:
     """Checks that the outer optimizers still apply updates.
 
     Args:
-        *opt_states: states of `meta_step.outer_optimizer`, which count skipped updates.
+        *opt_states: states of `outer_optimizer.make`, which count skipped updates.
         limit: number of consecutive skipped updates that stops the run.
 
     Raises:

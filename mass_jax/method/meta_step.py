@@ -4,8 +4,7 @@ Shape suffixes: N problems, M examples per problem, J solutions per problem, T t
 """
 
 import dataclasses
-import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +12,11 @@ import optax
 
 from mass_jax import metagrad as mg
 from mass_jax.llama import Llama, lora
-from mass_jax.method import score
+from mass_jax.method import outer_optimizer, rejected, rewards, score
 from mass_jax.method.adapt import LoraLoop
 from mass_jax.method.models import Read, Solver, Weights
 from mass_jax.method.objective import GeneratorObjective
-from mass_jax.method.outer import outer_loss
+from mass_jax.method.outer import adapted_losses, outer_loss
 from mass_jax.method.signal import signal_metrics
 from mass_jax.method.text import Rollout, Text
 from mass_jax.types import Adapter, Params, PyTree
@@ -35,6 +34,10 @@ class Learner:
         scorer_optimizer: outer optimizer of the scorer; skips and counts non-finite gradients.
         warmup_steps: number of first steps that train only the scorer.
         shuffle_rewards: whether rewards are permuted within each problem (a control: rewards without information).
+        reward: reward of the examples.
+        rejected_reward: rule for the rewards of rejected texts, which the generator is trained on.
+        scorer_baseline: "group" subtracts its mean over each problem's parsed examples from the meta-gradient that
+            trains the scorer; "none" is the paper.
     """
 
     loop: LoraLoop
@@ -44,6 +47,9 @@ class Learner:
     scorer_optimizer: optax.GradientTransformation
     warmup_steps: int
     shuffle_rewards: bool = False
+    reward: rewards.Reward = rewards.MARGINAL
+    rejected_reward: rejected.RejectedReward = rejected.WORST
+    scorer_baseline: Literal["none", "group"] = "none"
 
     @property
     def solver(self) -> Solver:
@@ -79,6 +85,7 @@ class TaskBatch(NamedTuple):
         solutions: the gold solution (J = 1) or the adapted model's k attempts, [N, J, T].
         right_NJ: 1 for correct solutions, float32.
         adapters: fresh inner adapters, one per problem.
+        start_logprobs_NMT: log-probabilities of `generated` before training, float32; None without a KL term.
     """
 
     examples: Text
@@ -87,6 +94,7 @@ class TaskBatch(NamedTuple):
     solutions: Rollout
     right_NJ: Any
     adapters: Adapter
+    start_logprobs_NMT: Any = None
 
 
 class StepOutput(NamedTuple):
@@ -95,7 +103,7 @@ class StepOutput(NamedTuple):
     Attributes:
         metrics: scalars to log.
         scores_NM: scores of the examples.
-        rewards_NM: rewards of the examples, in nats.
+        rewards_NM: rewards of the examples, before those of rejected texts are replaced.
     """
 
     metrics: dict[str, jax.Array]
@@ -179,13 +187,18 @@ def meta_step(
     gradients = score_gradients(learner, weights, scores_NM, batch)
     finite_N = jnp.isfinite(gradients.value) & jnp.isfinite(gradients.meta).all(-1)
     gradient_NM = jnp.where(finite_N[:, None], gradients.meta, 0)
-    rewards_NM = -gradient_NM
-    trained_NM = _shuffle(key, rewards_NM) if learner.shuffle_rewards else rewards_NM
+    rewards_NM, trained_NM = _rewards(learner, weights, scores_NM, gradients.meta, finite_N, batch)
+    if learner.shuffle_rewards:
+        trained_NM = _shuffle(key, trained_NM)
 
     # If no problem of the batch is finite, NaN makes both optimizers skip the step and count it.
     valid = jnp.where(finite_N.any(), 1.0, jnp.nan).astype(gradient_NM.dtype)
+    if learner.scorer_baseline == "group":
+        gradient_NM = score.centered(gradient_NM, rejected.is_parsed(batch.examples))
     (scorer_grads,) = scorer_vjp(valid * gradient_NM / finite_N.size)
-    scorer, scorer_opt_state = _update(learner.scorer_optimizer, scorer_grads, state.scorer, state.scorer_opt_state)
+    scorer, scorer_opt_state = outer_optimizer.update(
+        learner.scorer_optimizer, scorer_grads, state.scorer, state.scorer_opt_state
+    )
 
     solutions = _only(finite_N, batch.solutions)
 
@@ -199,7 +212,7 @@ def meta_step(
         train_policy,
         lambda: (state.policy, state.policy_opt_state, warmup_terms),
     )
-    metrics = terms | _metrics(gradients, finite_N, rewards_NM, scores_NM, batch, scorer_grads)
+    metrics = terms | _metrics(gradients, finite_N, rewards_NM, trained_NM, scores_NM, batch, scorer_grads)
     new_state = MetaState(state.step + 1, policy_params, scorer, policy_opt_state, scorer_opt_state)
     return new_state, StepOutput(metrics, scores_NM, rewards_NM)
 
@@ -211,26 +224,35 @@ def policy_update(
 
     def loss(policy_params: Params) -> tuple[jax.Array, dict[str, jax.Array]]:
         weights = Weights(base, policy_params)
-        return learner.objective(weights, batch.generated, rewards_NM, batch.solutions, batch.right_NJ)
+        return learner.objective(
+            weights, batch.generated, rewards_NM, batch.solutions, batch.right_NJ, batch.start_logprobs_NMT
+        )
 
     grads, terms = jax.grad(loss, has_aux=True)(state.policy)
-    new = _update(learner.policy_optimizer, grads, state.policy, state.policy_opt_state)
+    new = outer_optimizer.update(learner.policy_optimizer, grads, state.policy, state.policy_opt_state)
     return *new, terms | {"grad_norm": optax.tree.norm(grads)}
 
 
-@functools.cache  # equal settings return the same object, so that the step of another seed is not compiled again
-def outer_optimizer(rate: float, grad_clip: float, decay_steps: int | None = None) -> optax.GradientTransformation:
-    """Returns Adam with global-norm clipping, which skips non-finite gradients and counts them in its state.
-
-    Args:
-        rate: Adam's learning rate.
-        grad_clip: global norm at which gradients are clipped.
-        decay_steps: number of steps over which the rate decays linearly to 0; None keeps it constant.
-    """
-    schedule = rate if decay_steps is None else optax.linear_schedule(rate, 0.0, decay_steps)
-    return optax.apply_if_finite(
-        optax.chain(optax.clip_by_global_norm(grad_clip), optax.adam(schedule)), max_consecutive_errors=2**31 - 1
+def _rewards(
+    learner: Learner,
+    weights: Weights,
+    scores_NM: jax.Array,
+    gradient_NM: jax.Array,
+    finite_N: jax.Array,
+    batch: TaskBatch,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the rewards, and those that the generator is trained on; 0 for problems that are not finite."""
+    loss = rewards.ScoreLoss(
+        lambda s: adapted_losses(
+            learner.loop, weights, batch.adapters, s, batch.examples, batch.solutions.text, batch.right_NJ
+        ),
+        lambda s: score_gradients(learner, weights, s, batch).meta,
     )
+    rewards_NM = learner.reward(loss, scores_NM, gradient_NM, rejected.is_parsed(batch.examples))
+    finite_N1 = (finite_N & jnp.isfinite(rewards_NM).all(-1))[:, None]
+    rewards_NM = jnp.where(finite_N1, rewards_NM, 0)
+    accepted_NM = rejected.is_accepted(batch.examples, batch.generated, learner.solver.config.stop_tokens)
+    return rewards_NM, jnp.where(finite_N1, learner.rejected_reward(rewards_NM, accepted_NM), 0)
 
 
 def _shuffle(key: jax.Array, rewards_NM: jax.Array) -> jax.Array:
@@ -246,18 +268,11 @@ def _only(finite_N: jax.Array, solutions: Rollout) -> Rollout:
     return Rollout(text._replace(target_BT=target_NJT), jnp.where(finite_N11, solutions.logprobs_BT, 0))
 
 
-def _update(
-    optimizer: optax.GradientTransformation, grads: PyTree, params: Params, opt_state: PyTree
-) -> tuple[Params, PyTree]:
-    """Applies one optimizer update."""
-    updates, opt_state = optimizer.update(grads, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state
-
-
 def _metrics(
     gradients: mg.MetaGradient,
     finite_N: jax.Array,
     rewards_NM: jax.Array,
+    trained_NM: jax.Array,
     scores_NM: jax.Array,
     batch: TaskBatch,
     scorer_grads: PyTree,
@@ -268,6 +283,8 @@ def _metrics(
         "outer_loss": jnp.where(has_target_N, gradients.value, 0).sum() / jnp.maximum(has_target_N.sum(), 1),
         "reward": rewards_NM.mean(),
         "reward_std": rewards_NM.std(-1).mean(),
+        "trained_reward": trained_NM.mean(),
+        "trained_reward_std": trained_NM.std(-1).mean(),
         "tasks_not_finite": (~finite_N).sum(),
         "right_rate": batch.right_NJ.mean(),
         "score_mean": scores_NM.mean(),

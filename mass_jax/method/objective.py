@@ -32,9 +32,18 @@ class Surrogate:
 
     def __call__(self, weights: Weights, rollout: Rollout, rewards_NM: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the mean loss of a rollout [N, M, T], and the share of rows outside the clip range."""
-        advantages_NM = policy_gradient.group_advantages(rewards_NM.astype(wide(rewards_NM.dtype)), self.advantage_eps)
+        return self.of_logprobs(self.logprobs(weights, rollout), rollout, rewards_NM)
+
+    def logprobs(self, weights: Weights, rollout: Rollout) -> jax.Array:
+        """Returns the log-probabilities [N, M, T] of a rollout's tokens under the weights."""
         # Under vmap, problems and rows stay separate axes, which the mesh shards separately.
-        logprobs_NMT = jax.vmap(lambda text: self.solver.logprobs(weights, text))(rollout.text)
+        return jax.vmap(lambda text: self.solver.logprobs(weights, text))(rollout.text)
+
+    def of_logprobs(
+        self, logprobs_NMT: jax.Array, rollout: Rollout, rewards_NM: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns the same as a call, from the log-probabilities of the rollout under the weights."""
+        advantages_NM = policy_gradient.group_advantages(rewards_NM.astype(wide(rewards_NM.dtype)), self.advantage_eps)
         logprobs_BT, text, old_BT = flatten_tasks((logprobs_NMT, rollout.text, rollout.logprobs_BT))
         losses_B = policy_gradient.clipped_surrogate(
             logprobs_BT,
@@ -53,7 +62,10 @@ class Surrogate:
 class GeneratorObjective:
     r"""The objective L_generator as a function of the generator's weights.
 
-    .. math:: L_{generator} = L_{aux} + \gamma L_{solve}
+    .. math:: L_{generator} = L_{aux} + \gamma L_{solve} + \beta\, \mathrm{KL}(\pi_\theta \,\|\, \pi_0)
+
+    The paper has no KL term (beta = 0). It keeps L_solve, which trains the weights that also write the examples, from
+    pulling the generator toward the form of bare answers; the divergence is estimated on the generated examples.
 
     L_aux is the clipped surrogate with the rewards of the examples. L_solve is the cross-entropy of the gold solution,
     or the same surrogate over the k attempts with binary rewards and pi_old := pi_theta', the adapted model that
@@ -63,6 +75,7 @@ class GeneratorObjective:
         surrogate: the clipped surrogate.
         gold: whether solutions are gold; otherwise they are attempts.
         gamma: weight of L_solve.
+        kl_coef: weight beta of the KL divergence from the generator before training.
         reward_examples: False drops L_aux, so that the generator is not rewarded for its examples (a control).
 
     Source: the paper, section 2.3.
@@ -71,10 +84,17 @@ class GeneratorObjective:
     surrogate: Surrogate
     gold: bool
     gamma: float
+    kl_coef: float = 0.0
     reward_examples: bool = True
 
     def __call__(
-        self, weights: Weights, generated: Rollout, rewards_NM: jax.Array, solutions: Rollout, right_NJ: jax.Array
+        self,
+        weights: Weights,
+        generated: Rollout,
+        rewards_NM: jax.Array,
+        solutions: Rollout,
+        right_NJ: jax.Array,
+        start_logprobs_NMT: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Returns the scalar loss, and its terms as metrics.
 
@@ -84,8 +104,10 @@ class GeneratorObjective:
             rewards_NM: rewards of the examples, treated as constants.
             solutions: gold solutions (J = 1) or attempts, [N, J, T].
             right_NJ: 1 for correct attempts.
+            start_logprobs_NMT: log-probabilities of the examples' tokens before training; required if kl_coef > 0.
         """
-        aux_loss, clipped = self.surrogate(weights, generated, rewards_NM)
+        logprobs_NMT = self.surrogate.logprobs(weights, generated)
+        aux_loss, clipped = self.surrogate.of_logprobs(logprobs_NMT, generated, rewards_NM)
         if self.gold:
             nll_NJ = jax.vmap(lambda text: self.surrogate.solver.completion_nll(weights, text))(solutions.text)
             solve_loss = nll_NJ.mean()
@@ -94,7 +116,12 @@ class GeneratorObjective:
         total = self.gamma * solve_loss
         if self.reward_examples:
             total += aux_loss
-        terms = {"loss": total, "aux_loss": aux_loss, "solve_loss": solve_loss, "clip_ratio": clipped}
+        terms = {"aux_loss": aux_loss, "solve_loss": solve_loss, "clip_ratio": clipped}
+        if self.kl_coef:
+            rows = flatten_tasks((logprobs_NMT, start_logprobs_NMT, generated.text.target_BT))
+            terms["kl_loss"] = policy_gradient.kl_to_start(*rows)
+            total += self.kl_coef * terms["kl_loss"]
+        terms["loss"] = total
         return total, terms if self.gold else terms | {"solve_clip_ratio": solve_clipped}
 
 

@@ -88,3 +88,30 @@ def clip_fraction(
     """Returns the share of rows whose sequence-level ratio is outside the clip range; scalar in [0, 1]."""
     ratio_B = jnp.exp(((logprobs_BT - old_logprobs_BT) * target_BT).sum(-1))
     return (jnp.abs(ratio_B - 1) > clip_ratio).mean()
+
+
+def kl_to_start(logprobs_BT: jax.Array, start_logprobs_BT: jax.Array, target_BT: jax.Array) -> jax.Array:
+    r"""Estimate of the KL divergence of the policy from the policy before training, per generated token.
+
+    .. math:: \mathrm{KL}(\pi_\theta \,\|\, \pi_0) \approx \frac{1}{B} \sum_i \frac{1}{|y_i|} \sum_t
+        \left(e^{d_{it}} - d_{it} - 1\right), \quad d_{it} = \log \pi_0(y_{it}) - \log \pi_\theta(y_{it})
+
+    Each term is non-negative, and their expectation over samples of pi_theta is the divergence (the k3 estimator).
+
+    Args:
+        logprobs_BT: log pi_theta of each token, in nats.
+        start_logprobs_BT: log pi_0 of each token, in nats.
+        target_BT: 1 on generated tokens, 0 on prompt tokens and padding.
+
+    Returns:
+        Scalar in nats per token; a row without generated tokens counts as 0.
+
+    Source: Schulman 2020, Approximating KL divergence; Shao et al. 2024, DeepSeekMath, equation 4.
+
+    >>> logp = jnp.log(jnp.array([[0.5, 0.5]]))
+    >>> kl_to_start(logp, logp, jnp.ones((1, 2)))
+    Array(0., dtype=float32)
+    """
+    difference_BT = (start_logprobs_BT - logprobs_BT) * target_BT
+    terms_BT = jnp.expm1(difference_BT) - difference_BT
+    return (terms_BT.sum(-1) / jnp.maximum(target_BT.sum(-1), 1)).mean()

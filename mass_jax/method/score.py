@@ -73,3 +73,23 @@ def scores(trunk: Llama, params: Params, text: Text) -> jax.Array:
     state_BD = jnp.take_along_axis(hidden_BTD, last_B[:, None, None], axis=1)[:, 0]
     logits_B = state_BD @ params["head"]["kernel"] + params["head"]["bias"]
     return jax.nn.sigmoid(logits_B)
+
+
+def centered(gradient_NM: jax.Array, parsed_NM: jax.Array) -> jax.Array:
+    r"""Meta-gradient of the scores without the part that a problem's parsed examples have in common.
+
+    .. math:: g_i - \frac{1}{|P|} \sum_{j \in P} g_j
+
+    The common part says whether the problem wants more or less weight on all of its examples, so the score of every
+    example follows it, whichever is the better one.
+
+    Args:
+        gradient_NM: derivatives of the outer loss with respect to the scores.
+        parsed_NM: True for the examples P that parsed; the result is 0 for the others.
+
+    >>> centered(jnp.array([[1.0, 3.0, 0.0]]), jnp.array([[True, True, False]]))
+    Array([[-1.,  1.,  0.]], dtype=float32)
+    """
+    kept_NM = parsed_NM.astype(gradient_NM.dtype)
+    mean_N1 = (kept_NM * gradient_NM).sum(-1, keepdims=True) / jnp.maximum(kept_NM.sum(-1, keepdims=True), 1)
+    return jnp.where(parsed_NM, gradient_NM - mean_N1, 0)

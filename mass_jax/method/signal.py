@@ -16,7 +16,8 @@ def has_signal(rewards_NM: jax.Array) -> jax.Array:
     """Returns whether the rewards of each problem differ.
 
     This is the definition of signal in this project. Advantages are normalized within a problem, so equal rewards (all
-    examples rejected, all attempts incorrect, or a non-finite gradient, which counts as 0) do not train anything. The
+    examples rejected, all attempts incorrect, or a non-finite gradient, which counts as 0) do not say which example is
+    better; the generator then learns at most to write text that is not rejected (`mass_jax.method.rejected`). The
     metrics `tasks_without_signal` and `frac_reward_zero_std` are the number and the share of problems without signal.
 
     >>> import jax.numpy as jnp
@@ -62,7 +63,7 @@ class SignalWatch:
         if self._silent:
             share = self._silent / self._steps
             level = logging.WARNING if share >= WORTH_A_WARNING else logging.INFO
-            line = "%s: %d of %d steps (%.0f %%) had no signal and trained nothing on rewards; in the last one: %s"
+            line = "%s: %d of %d steps (%.0f %%) had no signal, so rewards ranked no examples; in the last one: %s"
             logging.log(level, line, self._label, self._silent, self._steps, 100 * share, self._advice)
 
     def _count(self, metrics: Mapping[str, float]) -> None:

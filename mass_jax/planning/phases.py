@@ -115,6 +115,9 @@ class Iteration:
             solutions=self.rollout(solutions, answer),
             right_NJ=self.tasks((c.tasks_per_step, solutions), jnp.float32),
             adapters=self.placed(jax.eval_shape(self.learner().loop.init_adapters, keys)),
+            start_logprobs_NMT=self.tasks((c.tasks_per_step, c.num_examples, written), jnp.float32)
+            if c.kl_coef
+            else None,
         )
 
 

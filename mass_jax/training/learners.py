@@ -2,7 +2,7 @@
 
 from mass_jax.config import Config
 from mass_jax.llama import Llama
-from mass_jax.method import meta_step, objective, policy_gradient, solver_grpo
+from mass_jax.method import meta_step, objective, outer_optimizer, policy_gradient, rejected, rewards, solver_grpo
 from mass_jax.method.adapt import LoraLoop
 from mass_jax.method.models import Solver
 
@@ -27,18 +27,22 @@ def mass_learner(
             surrogate(config, loop.solver),
             gold=outer == "gold",
             gamma=config.gamma,
+            kl_coef=config.kl_coef,
             reward_examples=control != "unrewarded",
         ),
-        policy_optimizer=meta_step.outer_optimizer(config.generator_lr, config.grad_clip, decay),
-        scorer_optimizer=meta_step.outer_optimizer(config.scorer_lr, config.grad_clip),
+        policy_optimizer=outer_optimizer.make(config.generator_lr, config.grad_clip, decay),
+        scorer_optimizer=outer_optimizer.make(config.scorer_lr, config.grad_clip),
         warmup_steps=config.warmup_steps,
         shuffle_rewards=control == "shuffled",
+        reward=rewards.make_reward(config.reward, config.path_points),
+        rejected_reward=rejected.RejectedReward(config.rejected_value, config.advantage_eps),
+        scorer_baseline="group" if config.scorer_baseline == "group" else "none",
     )
 
 
 def grpo_learner(config: Config, solver: Solver) -> solver_grpo.SolverGrpo:
     """Returns the learner of the Solver GRPO baseline, whose learning rate is constant because that works better."""
-    optimizer = meta_step.outer_optimizer(config.solver_grpo_lr, config.grad_clip)
+    optimizer = outer_optimizer.make(config.solver_grpo_lr, config.grad_clip)
     return solver_grpo.SolverGrpo(surrogate(config, solver), optimizer)
 
 

@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from mass_jax import runtime
 from mass_jax.config import Config
-from mass_jax.method import generate, meta_step, solver_grpo
+from mass_jax.method import drift, meta_step, solver_grpo
 from mass_jax.method.finite import check_finite
 from mass_jax.method.models import Weights
 from mass_jax.method.signal import SignalWatch
@@ -24,10 +23,11 @@ from mass_jax.runtime.metrics import read_metrics
 from mass_jax.tasks.base import Problem
 from mass_jax.training import learners
 from mass_jax.training.check import SignalCheck
+from mass_jax.training.collect import collect
 from mass_jax.training.compiling import announce
 from mass_jax.training.components import Components
+from mass_jax.training.dynamic_sampling import collect_with_signal, redraws
 from mass_jax.training.example_metrics import cut_off_shares, example_metrics
-from mass_jax.training.rollout import Rollouts, adapt_jit, scores_jit
 from mass_jax.types import Params, PyTree
 
 OneStep = Callable[[int, Any], tuple[Any, dict[str, float]]]
@@ -108,15 +108,26 @@ def train_mass(
 
     def one_step(i: int, state: meta_step.MetaState) -> tuple[meta_step.MetaState, dict[str, float]]:
         step_key = jax.random.fold_in(jax.random.fold_in(key, 3), i)
-        tasks = [problems[j] for j in draws(i)]
-        batch, practice, sampled = collect(rollouts, config, learner, state, start.base, tasks, step_key, stop)
+        numbers = draws(i)
+        (tasks, batch, practice, sampled), redrawn = collect_with_signal(
+            lambda tasks, key: collect(rollouts, config, learner, state, start.base, tasks, key, stop),
+            rollouts.dialogue.practice,
+            rollouts.feed,
+            [problems[j] for j in numbers],
+            lambda redraw: [problems[j] for j in redraws(len(problems), seed, i, numbers, redraw)],
+            step_key,
+            0 if learner.objective.gold else config.dynamic_sampling,
+        )
+        batch, drifted = _measure_drift(components, i, batch)
         measured = check.before(i, state, start.base, batch)
         announce(f"the meta-step of {label}")
         state, output = meta_step_jit(learner, state, start.base, batch, jax.random.fold_in(step_key, 0))
         check_finite(state.policy_opt_state, state.scorer_opt_state, limit=config.max_skipped_steps)
-        metrics = to_floats(output.metrics)
+        metrics = to_floats(output.metrics | drifted)
         if learner.objective.gold:
             del metrics["right_rate"]  # always 1 for gold solutions
+        samples = len(tasks) * (config.num_examples + (0 if learner.objective.gold else config.num_attempts))
+        metrics |= {"samples": float(samples * (1 + redrawn)), "extra_samples": float(samples * redrawn)}
         metrics |= example_metrics(rollouts, tasks, practice, output) | check.after(i, measured, output)
         return state, metrics | cut_off_shares(rollouts, tasks, sampled)
 
@@ -124,56 +135,17 @@ def train_mass(
     return Trained(Weights(start.base, state.policy), state.scorer)
 
 
-def collect(
-    rollouts: Rollouts,
-    config: Config,
-    learner: meta_step.Learner,
-    state: meta_step.MetaState,
-    base: Params,
-    tasks: Sequence[Problem],
-    key: jax.Array,
-    stop: runtime.Stop,
-) -> tuple[meta_step.TaskBatch, generate.Practice, dict[str, Rollout]]:
-    """Samples one step's batch: synthetic examples, and the solutions of the outer loss.
-
-    Args:
-        rollouts: samples and adapts.
-        config: numbers of examples and attempts.
-        learner: decides between gold solutions and attempts.
-        state: current state of the generator and the scorer.
-        base: frozen parameters.
-        tasks: the problems of all processes.
-        key: random key of the step.
-        stop: polled between phases.
-
-    Returns:
-        The batch of all processes; for this process's problems, the parsed examples and all rollouts by name.
-
-    Source: step (1) of the paper's section 2.3.
-    """
-    feed, weights = rollouts.feed, Weights(base, state.policy)
-    count, own = len(tasks), feed.mine(tasks)
-    write_keys_N, adapter_keys_N, attempt_keys_N = (
-        jax.random.split(jax.random.fold_in(key, i), count) for i in (1, 2, 3)
-    )
-    practice, written = rollouts.write_examples(weights, own, write_keys_N, config.num_examples)
-    sampled = {"examples": written}
-    stop.poll()
-    examples, texts, generated = feed.put((practice.examples, practice.scorer_texts, written), count)
-    adapters = feed.place(learner.loop.init_adapters(adapter_keys_N))
-    if learner.objective.gold:
-        solutions, right_NJ = rollouts.dialogue.gold(own), np.ones((len(own), 1), np.float32)
-    else:
-        announce(f"scores and adaptation of examples {examples.tokens_BT.shape}")
-        scores_NM = scores_jit(learner.scorer, state.scorer, texts)
-        adapted = adapt_jit(learner.loop, weights, adapters, scores_NM, examples)
-        solutions, right_NJ, _ = rollouts.attempt(
-            weights, adapted, own, attempt_keys_N, config.num_attempts, config.temperature
-        )
-        sampled["attempts"] = solutions
-    stop.poll()
-    solutions, right_NJ = feed.put((solutions, right_NJ), count)
-    return meta_step.TaskBatch(examples, texts, generated, solutions, right_NJ, adapters), practice, sampled
+def _measure_drift(
+    components: Components, step: int, batch: meta_step.TaskBatch
+) -> tuple[meta_step.TaskBatch, dict[str, jax.Array]]:
+    """Returns the batch, with what the KL term needs if there is one, and the metrics of the drift."""
+    config = components.config
+    if not (config.kl_coef or (config.drift_every and step % config.drift_every == 0)):
+        return batch, {}
+    announce("log-probabilities before training")
+    started_NMT = drift.start_logprobs(components.rollouts.solver, components.model.params, batch.generated.text)
+    metrics = {"kl_to_start": drift.kl_to_start(batch.generated, started_NMT)}
+    return batch._replace(start_logprobs_NMT=started_NMT) if config.kl_coef else batch, metrics
 
 
 def train_solver_grpo(
@@ -211,7 +183,7 @@ def train_solver_grpo(
         announce("the step of solver_grpo")
         state, metrics = _grpo_step(learner, state, start.base, attempts, right_NM)
         check_finite(state.policy_opt_state, limit=config.max_skipped_steps)
-        return state, to_floats(metrics)
+        return state, to_floats(metrics) | {"samples": float(len(tasks) * config.num_solver_attempts)}
 
     state = run_steps("solver_grpo", workdir, rollouts.feed.place(state), one_step, config, stop)
     return Weights(start.base, state.policy)

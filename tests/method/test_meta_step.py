@@ -10,9 +10,9 @@ import pytest
 
 from mass_jax import metagrad as mg
 from mass_jax.llama import lora
-from mass_jax.method import adapt, meta_step, score
+from mass_jax.method import drift, meta_step, rejected, rewards, score
 from mass_jax.method.models import Solver, Weights
-from mass_jax.method.outer import outer_loss
+from mass_jax.method.outer import adapted_losses
 
 gradients = jax.jit(meta_step.score_gradients, static_argnames="learner")
 
@@ -43,11 +43,8 @@ def wide(components, batch):
 
 @functools.partial(jax.jit, static_argnames="learner")
 def outer_losses(learner, weights, scores_NM, batch):
-    adapted = adapt.adapt(learner.loop, weights, batch.adapters, scores_NM, batch.examples)
-    of_task = functools.partial(outer_loss, learner.solver, weights)
-    return jax.vmap(lambda leaves, *target: of_task(adapted.one(leaves), *target))(
-        adapted.leaves, batch.solutions.text, batch.right_NJ
-    )
+    solutions = batch.solutions.text
+    return adapted_losses(learner.loop, weights, batch.adapters, scores_NM, batch.examples, solutions, batch.right_NJ)
 
 
 def test_score_gradients_equal_reverse_over_reverse(x64, learner, wide):
@@ -192,3 +189,50 @@ class _Whole(Solver):
 
     def read(self, weights, text):
         return text
+
+
+def test_path_rewards_sum_to_gain(x64, learner, wide):
+    weights, scores_NM, batch = wide
+
+    @jax.jit
+    def found(scores_NM):
+        loss = rewards.ScoreLoss(
+            lambda s: outer_losses(learner("gold"), weights, s, batch),
+            lambda s: gradients(learner("gold"), weights, s, batch).meta,
+        )
+        sums_N = rewards.Path(8)(loss, scores_NM, scores_NM, scores_NM > 0).sum(-1)
+        return sums_N, loss.value(jnp.zeros_like(scores_NM)) - loss.value(scores_NM)
+
+    sums_N, gains_N = found(scores_NM)
+    np.testing.assert_allclose(sums_N, gains_N, atol=1e-6)
+    assert (jnp.abs(gains_N) > 1e-3).all()
+
+
+def test_rejected_reward_does_not_train_scorer(components, learner, batch):
+    gold = learner("gold")
+    at_zero = dataclasses.replace(gold, rejected_reward=rejected.RejectedReward(0.0))
+    worst, zero = (run_step(components, one, batch, step=gold.warmup_steps)[1:] for one in (gold, at_zero))
+    assert not moved(worst[0].scorer, zero[0].scorer)
+    assert moved(worst[0].policy, zero[0].policy)
+    np.testing.assert_array_equal(worst[1].rewards_NM, zero[1].rewards_NM)
+    assert zero[1].metrics["trained_reward"] == zero[1].metrics["reward"] == worst[1].metrics["reward"]
+    assert worst[1].metrics["trained_reward"] < worst[1].metrics["reward"]
+
+
+def test_meta_step_with_gain_baseline_and_kl(components, learner, batch):
+    objective = dataclasses.replace(learner("gold").objective, kl_coef=0.1)
+    changed = dataclasses.replace(learner("gold"), reward=rewards.Gain(), scorer_baseline="group", objective=objective)
+    started = drift.start_logprobs(components.rollouts.solver, components.model.params, batch.generated.text)
+    batch = batch._replace(start_logprobs_NMT=started - 0.2)
+    before, after, output = run_step(components, changed, batch, step=changed.warmup_steps)
+    # With equal scores, adding a constant to the gradient of a problem moves the bias of the scorer's head and no more.
+    np.testing.assert_allclose(after.scorer_opt_state.inner_state[1][0].mu["head"]["bias"], 0, atol=1e-6)
+    weights = Weights({}, before.policy)
+    at_half = jnp.full(output.scores_NM.shape, 0.5)
+    gain_N = outer_losses(changed, weights, 0 * at_half, batch) - outer_losses(changed, weights, at_half, batch)
+    marginal_NM = -gradients(changed, weights, at_half, batch).meta
+    expected_NM = np.where(rejected.is_parsed(batch.examples), gain_N[:, None] + marginal_NM, 0)
+    np.testing.assert_allclose(output.rewards_NM, expected_NM, atol=1e-5)
+    shares = jnp.asarray(batch.generated.text.target_BT).any(-1).mean()
+    np.testing.assert_allclose(output.metrics["kl_loss"], shares * (np.exp(-0.2) + 0.2 - 1), rtol=1e-4)
+    assert moved(before.policy, after.policy)

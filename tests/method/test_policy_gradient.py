@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mass_jax.method.policy_gradient import clip_fraction, clipped_surrogate, group_advantages
+from mass_jax.method.policy_gradient import clip_fraction, clipped_surrogate, group_advantages, kl_to_start
 
 
 def test_advantages_are_normalized_and_shift_invariant(x64):
@@ -75,3 +75,19 @@ def test_clip_fraction_counts_rows_outside():
     old, target = jnp.zeros((4, 2)), jnp.ones((4, 2))
     now = jnp.array([[0.0, 0.0], [0.5, 0.0], [-0.5, 0.0], [0.5, -0.5]])
     assert float(clip_fraction(now, old, target, clip_ratio=0.2)) == 0.5
+
+
+def test_kl_to_start_estimates_divergence(x64):
+    """The mean of the estimator over the policy's own samples is the divergence; no term is negative."""
+    policy, start = (jax.nn.log_softmax(jax.random.normal(jax.random.key(k), (6,))) for k in (0, 1))
+    terms = [kl_to_start(policy[None, i : i + 1], start[None, i : i + 1], jnp.ones((1, 1))) for i in range(6)]
+    assert min(terms) > 0
+    np.testing.assert_allclose(jnp.exp(policy) @ jnp.stack(terms), jnp.exp(policy) @ (policy - start), rtol=1e-10)
+
+
+def test_kl_to_start_ignores_prompt_and_empty_rows(x64):
+    policy = jnp.log(jnp.array([[0.5, 0.25, 0.5], [0.1, 0.2, 0.3]]))
+    target = jnp.array([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
+    expected = (np.exp(np.log(2.0)) - np.log(2.0) - 1) / 2 / 2  # one token of two differs, one row of two counts
+    found = kl_to_start(policy, policy.at[:, :2].add(np.log(2.0)), target)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)

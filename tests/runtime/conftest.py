@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from mass_jax.llama import Llama
-from mass_jax.method import adapt, meta_step, objective, score
+from mass_jax.method import adapt, meta_step, objective, outer_optimizer, score
 from mass_jax.method.models import Solver
 from mass_jax.method.text import Rollout, Text
 from tests.small_models import DIVISIBLE_LLAMA as CONFIG
@@ -25,8 +25,8 @@ def learner(adjoint="weighted", generator="full"):
         loop=loop,
         scorer=Llama(score.scorer_config(CONFIG, 1, 16)),
         objective=objective.GeneratorObjective(surrogate, gold=False, gamma=0.1),
-        policy_optimizer=meta_step.outer_optimizer(1e-2, 1.0),
-        scorer_optimizer=meta_step.outer_optimizer(1e-2, 1.0),
+        policy_optimizer=outer_optimizer.make(1e-2, 1.0),
+        scorer_optimizer=outer_optimizer.make(1e-2, 1.0),
         warmup_steps=0,
     )
 
