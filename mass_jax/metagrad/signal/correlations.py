@@ -109,7 +109,7 @@ def pooled_pearson(left_NM: np.ndarray, right_NM: np.ndarray, counted_NM: np.nda
         spread = np.maximum(count * xx - x**2, 0) * np.maximum(count * yy - y**2, 0)
         return ratio(count * xy - x * y, np.sqrt(spread))
 
-    return _interval(correlation, sums_NS, picks_RN, counted_NM.any(-1))
+    return _interval(correlation, sums_NS, picks_RN, np.asarray(counted_NM.any(-1)))
 
 
 def pooled_spearman(

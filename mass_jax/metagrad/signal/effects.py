@@ -9,11 +9,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mass_jax.metagrad import inner, meta
 from mass_jax.metagrad.adjoints import Adjoint
 from mass_jax.metagrad.losses import WeightedLoss
 from mass_jax.metagrad.trees import PyTree
+
+Array = jax.Array | np.ndarray
+"""An array on a device or on the host."""
 
 Build = Callable[[PyTree, PyTree], tuple[WeightedLoss, Callable[..., jax.Array], inner.Optimizer]]
 """Function `(shared, hyper) -> (inner_loss, outer_loss, optimizer)`; see `Adaptation`."""
@@ -88,15 +92,15 @@ class Effects(NamedTuple):
         rewards_bfloat16_NM: the negative meta-gradient with `shared` in bfloat16; None if not measured.
     """
 
-    before_N: jax.Array
-    after_N: jax.Array
-    rewards_NM: jax.Array
-    leave_one_out_NM: jax.Array
-    add_one_NM: jax.Array | None = None
-    finite_difference_NM: jax.Array | None = None
-    metasmoothness_ND: jax.Array | None = None
-    rewards_float64_NM: jax.Array | None = None
-    rewards_bfloat16_NM: jax.Array | None = None
+    before_N: Array
+    after_N: Array
+    rewards_NM: Array
+    leave_one_out_NM: Array
+    add_one_NM: Array | None = None
+    finite_difference_NM: Array | None = None
+    metasmoothness_ND: Array | None = None
+    rewards_float64_NM: Array | None = None
+    rewards_bfloat16_NM: Array | None = None
 
 
 def rewards(adaptation: Adaptation, shared: PyTree, hyper: PyTree, tasks: Tasks) -> jax.Array:
