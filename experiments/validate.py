@@ -29,6 +29,7 @@ from mass_jax.metagrad import signal
 from mass_jax.serving import source
 from mass_jax.training import signal_page, validation
 from mass_jax.training.components import assemble
+from mass_jax.training.eps_root import auto_eps_root
 
 FLAGS = flags.FLAGS
 MEASURES = ("add_one", "finite_difference", "metasmoothness", "precision")
@@ -51,9 +52,12 @@ def validate(stop: runtime.Stop) -> None:
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
         config, workdir = model.config, pathlib.Path(FLAGS.workdir)
-        chosen = [validation.parse_setting(text, config) for text in FLAGS.settings.split(";") if text.strip()]
-        chosen = chosen or [validation.InnerSetting.of(config)]
-        problems = model.chosen.problems(FLAGS.seed).train[: FLAGS.problems]
+        train = model.chosen.problems(FLAGS.seed).train
+        problems, auto = train[: FLAGS.problems], config.given_eps_root
+        if auto is None:
+            auto = auto_eps_root(model.rollouts, model.weights, train, config.num_test_examples)
+        chosen = [validation.parse_setting(text, config, auto) for text in FLAGS.settings.split(";") if text.strip()]
+        chosen = chosen or [validation.InnerSetting.of(config, model.rollouts.loop)]
         header = {
             "model": config.model,
             "task": config.task,

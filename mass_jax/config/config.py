@@ -36,6 +36,7 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, InnerSettings, Ta
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))
         _ = self.rejected_value  # raises if it cannot be parsed
+        _ = self.given_eps_root  # raises on invalid text
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"--warmup_steps={self.warmup_steps} leaves no steps of --steps={self.steps} to train the generator; "

@@ -1,22 +1,38 @@
 """Settings of the inner loop (paper, section 2.1): K steps of LoRA on weighted examples."""
 
 import dataclasses
+import math
 
 from mass_jax import projections
 from mass_jax.config.fields import setting
+
+INNER_OPTIMIZERS = (
+    "sgd",
+    "momentum",
+    "adam",
+    "adamw",
+    "amsgrad",
+    "nadam",
+    "radam",
+    "adabelief",
+    "adagrad",
+    "rmsprop",
+    "yogi",
+)
+"""Optimizers of the inner loop: those of `mass_jax.method.adapt.OPTIMIZERS`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InnerSettings:
     """Settings of the inner loop (paper, section 2.1): K steps of LoRA on weighted examples."""
 
-    inner_optimizer: str = setting("sgd", "Optimizer of the inner loop.", choices=("sgd", "momentum", "adam", "adamw"))
+    inner_optimizer: str = setting("sgd", "Optimizer of the inner loop, by its optax name.", choices=INNER_OPTIMIZERS)
     inner_lr: float = setting(0.2, "Learning rate of the inner optimizer; constant over its steps.", minimum=0)
-    inner_eps_root: float = setting(
-        1e-8,
-        "Constant added under the root of Adam's second moment (adam and adamw). It decides how smooth the update and "
-        "thus the reward is: experiments.validate measures which value carries signal.",
-        minimum=0,
+    inner_eps_root: str = setting(
+        "auto",
+        "Constant added under the root of Adam's second moment (adam, adamw and the like). It decides how smooth the "
+        "update and thus the reward is: auto chooses it from the scale of the gradient, or give a number; "
+        "experiments.validate measures which value carries signal.",
     )
     inner_steps: int = setting(
         2, "Number of inner steps K; meta-training differentiates through all of them.", minimum=1
@@ -53,3 +69,23 @@ class InnerSettings:
         "Data type of the base weights; adapters and adjoints are always float32.",
         choices=("float32", "bfloat16"),
     )
+
+    @property
+    def given_eps_root(self) -> float | None:
+        """The parsed value of `inner_eps_root`; None for auto.
+
+        Raises:
+            ValueError: it is neither auto nor a number of at least 0.
+
+        >>> InnerSettings(inner_eps_root="1e-6").given_eps_root
+        1e-06
+        """
+        if self.inner_eps_root == "auto":
+            return None
+        try:
+            value = float(self.inner_eps_root)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value < math.inf:
+            raise ValueError(f"--inner_eps_root={self.inner_eps_root!r} is unknown; use auto or a number of at least 0")
+        return value

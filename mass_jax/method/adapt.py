@@ -22,7 +22,15 @@ OPTIMIZERS: dict[str, functools.partial[optax.GradientTransformation]] = {
     "momentum": functools.partial(mg.make_optimizer, "sgd", momentum=0.9),
     "adam": functools.partial(mg.make_optimizer, "adam"),
     "adamw": functools.partial(mg.make_optimizer, "adamw"),
+    "amsgrad": functools.partial(mg.make_optimizer, "amsgrad"),
+    "nadam": functools.partial(mg.make_optimizer, "nadam"),
+    "radam": functools.partial(mg.make_optimizer, "radam"),
+    "adabelief": functools.partial(mg.make_optimizer, "adabelief"),
+    "adagrad": functools.partial(mg.make_optimizer, "adagrad"),
+    "rmsprop": functools.partial(mg.make_optimizer, "rmsprop"),
+    "yogi": functools.partial(mg.make_optimizer, "yogi"),
 }
+DEFAULT_EPS_ROOT = 1e-8  # for shapes only, where no gradient has been measured
 ADJOINTS: dict[str, Callable[[], mg.Adjoint]] = {
     "weighted": mg.WeightedMixedMode,
     "mixed": mg.MixedMode,
@@ -47,7 +55,7 @@ def has_eps_root(name: str) -> bool:
     """Returns whether an inner optimizer has a constant under the root of a second moment.
 
     >>> [name for name in OPTIMIZERS if has_eps_root(name)]
-    ['adam', 'adamw']
+    ['adam', 'adamw', 'amsgrad', 'nadam', 'radam', 'adabelief']
     """
     return "eps_root" in mg.SUPPORT[OPTIMIZERS[name].args[0]].settings
 
@@ -64,6 +72,7 @@ class LoraLoop:
         scale: factor on A B, alpha / rank.
         targets: names of the projections that carry adapters.
         adjoint: method by which `meta_step` differentiates through the steps.
+        eps_root: constant under the root of the optimizer's second moment, if it has one.
     """
 
     solver: Solver
@@ -73,6 +82,7 @@ class LoraLoop:
     scale: float
     targets: tuple[str, ...]
     adjoint: mg.Adjoint
+    eps_root: float = DEFAULT_EPS_ROOT
 
     def init_adapters(self, keys_N: jax.Array) -> Adapter:
         """Returns fresh adapters with B = 0, one per key, which leave the model unchanged."""

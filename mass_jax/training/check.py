@@ -127,7 +127,7 @@ class SignalCheck:
         tasks = signal.Tasks(batch.adapters.leaves, scores_NM, rows, (solutions, batch.right_NJ))
         options = signal.Options(finite_differences=False, add_one=False, directions=0, precision=False)
         found = {}
-        for setting in nearby(validation.InnerSetting.of(components.config)):
+        for setting in nearby(validation.InnerSetting.of(components.config, components.rollouts.loop)):
             effects = validation.measure_setting(components.rollouts, weights, tasks, setting, options)
             found[setting.label] = signal.summarize(effects, jax.device_get(scores_NM))
         return found

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 
 from mass_jax import runtime
 from mass_jax.config import Config
@@ -15,6 +16,7 @@ from mass_jax.method.generate import Dialogue
 from mass_jax.method.models import Solver, Weights
 from mass_jax.tasks.base import Problems
 from mass_jax.tasks.registry import Chosen, open_task
+from mass_jax.training.eps_root import auto_eps_root
 from mass_jax.training.rollout import Rollouts
 from mass_jax.types import Params
 
@@ -110,7 +112,20 @@ def assemble(config: Config, mesh: jax.sharding.Mesh | None = None) -> Component
     )
     loop, scorer = models(config, architecture.with_stop_tokens([end_token, *eos]))
     rollouts = Rollouts(loop, dialogue, runtime.Feed(mesh), config.temperature)
-    return Components(config, model, chosen, rollouts, scorer)
+    return with_eps_root(Components(config, model, chosen, rollouts, scorer))
+
+
+def with_eps_root(components: Components) -> Components:
+    """Returns components whose inner optimizer has the eps_root of --inner_eps_root=auto, measured on this model."""
+    config, rollouts = components.config, components.rollouts
+    if config.given_eps_root is not None or not adapt.has_eps_root(config.inner_optimizer):
+        return components
+    problems = components.problems(config.seeds[0]).train
+    eps_root = auto_eps_root(rollouts, components.pretrained(), problems, config.num_test_examples)
+    logging.info("inner_eps_root=auto: %g for %s", eps_root, config.inner_optimizer)
+    optimizer = adapt.inner_optimizer(config.inner_optimizer, config.inner_lr, eps_root)
+    loop = dataclasses.replace(rollouts.loop, optimizer=optimizer, eps_root=eps_root)
+    return dataclasses.replace(components, rollouts=dataclasses.replace(rollouts, loop=loop))
 
 
 def load_pretrained(config: Config, mesh: jax.sharding.Mesh) -> PretrainedModel:
@@ -137,7 +152,12 @@ def load_pretrained(config: Config, mesh: jax.sharding.Mesh) -> PretrainedModel:
 
 
 def models(config: Config, llama_config: LlamaConfig) -> tuple[adapt.LoraLoop, Llama]:
-    """Returns the inner loop with the solver, and the scorer's trunk, without loading any weights."""
+    """Returns the inner loop with the solver, and the scorer's trunk, without loading any weights.
+
+    For --inner_eps_root=auto, whose value needs weights, the loop has a placeholder; see `with_eps_root`.
+    """
+    given = config.given_eps_root
+    eps_root = adapt.DEFAULT_EPS_ROOT if given is None else given
     solver = Solver(
         Llama(llama_config),
         "lora" if config.generator == "lora" else "full",
@@ -145,12 +165,13 @@ def models(config: Config, llama_config: LlamaConfig) -> tuple[adapt.LoraLoop, L
     )
     loop = adapt.LoraLoop(
         solver,
-        adapt.inner_optimizer(config.inner_optimizer, config.inner_lr, config.inner_eps_root),
+        adapt.inner_optimizer(config.inner_optimizer, config.inner_lr, eps_root),
         config.inner_steps,
         config.lora_rank,
         config.lora_alpha / config.lora_rank,
         config.lora_targets,
         adapt.ADJOINTS[config.adjoint](),
+        eps_root,
     )
     return loop, Llama(score.scorer_config(llama_config, config.scorer_layers, config.scorer_width))
 

@@ -43,9 +43,9 @@ class InnerSetting(NamedTuple):
     steps: int
 
     @classmethod
-    def of(cls, config: Config) -> "InnerSetting":
+    def of(cls, config: Config, loop: adapt.LoraLoop) -> "InnerSetting":
         """Returns the setting of a run."""
-        return cls(config.inner_optimizer, config.inner_lr, config.inner_eps_root, config.inner_steps)
+        return cls(config.inner_optimizer, config.inner_lr, loop.eps_root, config.inner_steps)
 
     @property
     def label(self) -> str:
@@ -58,23 +58,32 @@ class InnerSetting(NamedTuple):
         return f"{self.optimizer} {self.rate:g}{eps_root}, K={self.steps}"
 
 
-def parse_setting(text: str, config: Config) -> InnerSetting:
+def parse_setting(text: str, config: Config, auto: float) -> InnerSetting:
     """Reads OPTIMIZER:RATE[:EPS_ROOT[:STEPS]]; missing values are those of the run.
+
+    Args:
+        text: the setting.
+        config: the settings of the run.
+        auto: eps_root for "auto", from `mass_jax.training.eps_root.auto_eps_root`.
 
     Raises:
         UserError: the text has another form, or a value is invalid.
 
-    >>> parse_setting("adam:0.03:1e-6", Config())
+    >>> parse_setting("adam:0.03:1e-6", Config(), auto=0.01)
     InnerSetting(optimizer='adam', rate=0.03, eps_root=1e-06, steps=2)
     """
     name, *values = text.strip().split(":")
     if name not in adapt.OPTIMIZERS:
         raise UserError(f"--settings: optimizer {name!r} is unknown; {nearest(name, adapt.OPTIMIZERS)}")
-    own = InnerSetting.of(config)
     try:
-        rate, eps_root, steps = (*values, *("", "", "")[len(values) :])
-        given = InnerSetting(name, float(rate), float(eps_root or own.eps_root), int(steps or own.steps))
-        changed: dict[str, Any] = {"inner_lr": given.rate, "inner_eps_root": given.eps_root, "inner_steps": given.steps}
+        rate, root, steps = (*values, *("", "", "")[len(values) :])
+        eps_root = auto if (root or config.inner_eps_root) == "auto" else float(root or config.inner_eps_root)
+        given = InnerSetting(name, float(rate), eps_root, int(steps or config.inner_steps))
+        changed: dict[str, Any] = {
+            "inner_lr": given.rate,
+            "inner_eps_root": f"{eps_root:g}",
+            "inner_steps": given.steps,
+        }
         dataclasses.replace(config, **changed)
     except ValueError as error:
         raise UserError(
