@@ -19,7 +19,9 @@ TASKS, EXAMPLES, TOKENS = 8, 8, 6
 @functools.cache
 def learner(adjoint="weighted", generator="full"):
     solver = Solver(Llama(CONFIG), generator)
-    loop = adapt.LoraLoop(solver, optax.sgd(0.3), 2, 2, ("q_proj", "v_proj", "down_proj"), adapt.ADJOINTS[adjoint]())
+    loop = adapt.LoraLoop(
+        solver, optax.sgd(0.3), 2, 2, 1.0, ("q_proj", "v_proj", "down_proj"), adapt.ADJOINTS[adjoint]()
+    )
     surrogate = objective.Surrogate(solver, 0.2, 0.01, "sequence")
     return meta_step.Learner(
         loop=loop,

@@ -1,0 +1,193 @@
+"""Compares inner optimizers: signal before training, accuracy with correct examples, and MASS after training."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from matplotlib.figure import Figure
+
+from mass_jax import metagrad as mg
+from mass_jax import runtime
+from mass_jax.config import Config
+from mass_jax.evaluation import study
+from mass_jax.metagrad import signal
+from mass_jax.render import plot
+from mass_jax.runtime.metrics import read_metrics
+from mass_jax.training import validation
+from mass_jax.training.components import Components, assemble
+
+METHODS = ("base", "tt_ss", "mass")
+PROBLEMS = 48  # training problems of each seed on which the signal is measured
+_LEGEND = (
+    "Accuracies in percent on the first column of the evaluation problems. Right: right examples, as many (the upper "
+    "reference). Leave-one-out: Spearman correlation of the reward with leaving the example out, and zero-sum index, "
+    "on training problems with the pretrained generator, gold outer loss, scores 1/2. Reward AUC: how well the reward "
+    "ranks useful examples, over the steps of training; useful share: at the last step. Means over the seeds; the "
+    "range over the seeds in parentheses."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One inner optimizer, measured for one or more seeds.
+
+    Attributes:
+        label: the setting.
+        seeds: number of seeds.
+        values: measured values by name, one per seed.
+        findings: weaknesses of the signal at any seed.
+    """
+
+    label: str
+    seeds: int
+    values: dict[str, list[float]]
+    findings: list[str]
+
+
+def compare(
+    config: Config,
+    settings: Sequence[str],
+    workdir: pathlib.Path,
+    mesh: jax.sharding.Mesh,
+    stop: runtime.Stop,
+) -> list[Row]:
+    """Measures and trains every setting for every seed, and writes the comparison after each.
+
+    Args:
+        config: settings of the runs; the inner optimizer, its learning rate and eps_root are replaced.
+        settings: the inner optimizers, as OPTIMIZER:RATE[:EPS_ROOT].
+        workdir: directory of the runs; finished ones are kept.
+        mesh: the devices.
+        stop: polled between phases.
+
+    Returns:
+        The rows that were finished for at least one seed.
+    """
+    rows: dict[str, Row] = {}
+    for seed in config.seeds:
+        for text in settings:
+            found = _run(dataclasses.replace(config, seeds=(seed,)), text, workdir, mesh, stop)
+            rows[text] = _joined(rows.get(text), found)
+            write(list(rows.values()), workdir)
+    return list(rows.values())
+
+
+def _run(config: Config, text: str, workdir: pathlib.Path, mesh: jax.sharding.Mesh, stop: runtime.Stop) -> Row:
+    """Measures and trains one setting for one seed."""
+    name, rate, eps_root = (*text.strip().split(":"), "auto")[:3]
+    changed: dict[str, Any] = {"inner_optimizer": name, "inner_lr": float(rate), "inner_eps_root": eps_root}
+    fixed: dict[str, Any] = {"methods": METHODS, "outer": "verifier", "on_weak_signal": "ignore"}
+    config = dataclasses.replace(config, **changed, **fixed)
+    directory = workdir / f"{name}_{rate}_{eps_root}_seed{config.seeds[0]}"
+    kept = directory / "row.json"
+    if kept.exists():
+        return Row(**json.loads(kept.read_text(encoding="utf-8")))
+    logging.info("%s, seed %d", text, config.seeds[0])
+    with contextlib.closing(assemble(config, mesh)) as components:
+        report = _signal(components)
+        table = study.run_study(components, directory, stop)
+        label = validation.InnerSetting.of(config, components.rollouts.loop).label
+    automatic = eps_root == "auto" and "eps_root" in label
+    metrics = read_metrics(directory / f"seed{config.seeds[0]}" / "mass" / "metrics.jsonl", config.steps)
+    auc = [value for step in metrics if math.isfinite(value := step.get("reward_auc", math.nan))]
+    column = table["columns"][0]
+    accuracy = {name: 100 * entry["columns"][column]["accuracy"] for name, entry in _entries(table).items()}
+    numbers: dict[str, Any] = {
+        "leave_one_out": report["leave_one_out/spearman"],
+        "zero_sum_index": report["zero_sum_index"],
+        "right": accuracy.get("oracle", math.nan),
+        "tt_ss": accuracy["tt_ss"],
+        "mass": accuracy["mass"],
+        "reward_auc": float(np.mean(auc)) if auc else math.nan,
+        "useful_share": metrics[-1].get("useful_share", math.nan),
+    }
+    findings = [finding.name for finding in mg.findings(report)]
+    values: dict[str, list[float]] = {name: [value] for name, value in numbers.items()}
+    row = Row(f"{label} (auto)" if automatic else label, 1, values, findings)
+    runtime.write_atomically(kept, json.dumps(dataclasses.asdict(row), indent=1) + "\n")
+    return row
+
+
+def _entries(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the rows of a results table by name."""
+    return {**table["methods"], **table["references"]}
+
+
+def _signal(components: Components) -> mg.SignalReport:
+    """Measures the signal of the run's setting on training problems, with the pretrained generator."""
+    config, rollouts = components.config, components.rollouts
+    problems = components.problems(config.seeds[0]).train[:PROBLEMS]
+    key = jax.random.fold_in(jax.random.key(config.seeds[0]), 5)
+    drawn = validation.draw(
+        rollouts, components.pretrained(), problems, num_examples=config.num_examples, key=key, score=0.5
+    )
+    setting = validation.InnerSetting.of(config, rollouts.loop)
+    options = signal.Options(finite_differences=False, add_one=False, directions=0, precision=False)
+    return validation.validate_setting(
+        rollouts, components.pretrained(), drawn, setting, "gold", config.num_attempts, options
+    )
+
+
+def _joined(first: Row | None, second: Row) -> Row:
+    """Joins the seeds of two rows."""
+    if first is None:
+        return second
+    values = {name: first.values[name] + second.values[name] for name in second.values}
+    return Row(first.label, first.seeds + second.seeds, values, sorted({*first.findings, *second.findings}))
+
+
+def write(rows: Sequence[Row], workdir: pathlib.Path) -> None:
+    """Writes inner_optimizers.json, .md, .png and .svg."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    content = json.dumps([dataclasses.asdict(row) for row in rows], indent=1)
+    runtime.write_atomically(workdir / "inner_optimizers.json", content + "\n")
+    runtime.write_atomically(workdir / "inner_optimizers.md", table_of(rows))
+    figure(rows, workdir / "inner_optimizers.png")
+
+
+def table_of(rows: Sequence[Row]) -> str:
+    """Formats the comparison as Markdown.
+
+    >>> row = Row("sgd 0.2, K=2", 1, {"leave_one_out": [0.97], "zero_sum_index": [0.4], "right": [94.0],
+    ...           "tt_ss": [48.0], "mass": [93.0], "reward_auc": [0.7], "useful_share": [0.9]}, [])
+    >>> print(table_of([row]).splitlines()[-1])
+    | sgd 0.2, K=2 | 1 | 0.97 | 0.40 | 94.0 | 48.0 | 93.0 | 0.70 | 0.90 | none |
+    """
+    lines = [
+        _LEGEND,
+        "",
+        "| inner optimizer | seeds | leave-one-out | zero-sum index | right | TT-SS | MASS | reward AUC | useful share "
+        "| findings |",
+        "|---|" + "---:|" * 8 + "---|",
+    ]
+    for row in rows:
+        cells = [_cell(values, 1 if name in ("right", "tt_ss", "mass") else 2) for name, values in row.values.items()]
+        lines.append(" | ".join([f"| {row.label}", str(row.seeds), *cells, ", ".join(row.findings) or "none"]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(values: Sequence[float], digits: int) -> str:
+    """Formats the mean, and the range of several seeds."""
+    text = f"{np.mean(values):.{digits}f}"
+    return text if len(values) == 1 else f"{text} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def figure(rows: Sequence[Row], path: pathlib.Path) -> Figure:
+    """Plots accuracy after MASS against the correlation of the reward with leave-one-out, one point per setting."""
+    with plot.figure(path, 2.6) as drawn:
+        axes = drawn.subplots()
+        for number, row in enumerate(rows):
+            x, y = (np.mean(row.values[name]) for name in ("leave_one_out", "mass"))
+            axes.plot(x, y, label=row.label, **plot.look(number, ""))
+        axes.set_xlabel("Spearman correlation of the reward with leave-one-out")
+        axes.set_ylabel("accuracy after MASS (%)")
+        axes.grid(True)
+        drawn.legend(loc="outside right upper", fontsize="x-small")
+    return drawn
