@@ -108,7 +108,7 @@ def _run(config: Config, text: str, workdir: pathlib.Path, mesh: jax.sharding.Me
         "reward_auc": float(np.mean(auc)) if auc else math.nan,
         "useful_share": metrics[-1].get("useful_share", math.nan),
     }
-    findings = [finding.name for finding in mg.findings(report)]
+    findings: list[str] = [finding.name for finding in mg.findings(report)]
     values: dict[str, list[float]] = {name: [value] for name, value in numbers.items()}
     row = Row(f"{label} (auto)" if automatic else label, 1, values, findings)
     runtime.write_atomically(kept, json.dumps(dataclasses.asdict(row), indent=1) + "\n")
