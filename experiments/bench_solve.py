@@ -34,7 +34,7 @@ ROWS: dict[str, Policy | None] = {
     "plain": None,
     "adapted, no gates": Policy(gates={}),
     "adapted, gates": Policy(),
-    "adapted, gates, a third of the practice real": Policy(real_share=1 / 3),
+    "adapted, gates, a third of the examples real": Policy(real_share=1 / 3),
 }
 
 

@@ -145,7 +145,7 @@ KINDS: Mapping[str, Callable[[random.Random, int], str]] = {
     "json": _json,
     "chat": _chat,
     "token": _token,
-    "practice": _example,
+    "example": _example,
 }
 
 

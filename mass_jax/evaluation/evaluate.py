@@ -102,11 +102,11 @@ def answer(job: Job, column: str, batch: Sequence[Problem], key: jax.Array) -> C
     rollouts, config, row, began = job.rollouts, job.config, job.row, time.monotonic()
     task, tasks = rollouts.dialogue.task, filled(batch, config.eval_batch)
     write_keys_N, adapter_keys_N, answer_keys_N = jax.random.split(key, (3, len(tasks)))
-    practice, written = _examples(job, tasks, write_keys_N)
+    synthetic, written = _examples(job, tasks, write_keys_N)
     adapted, trained_N = None, np.zeros(len(tasks))
-    if practice is not None:
-        trained_N = config.inner_steps * practice.examples.mask_BT.sum((1, 2))
-        adapted = rollouts.adapt_to_examples(job.weights, practice, adapter_keys_N)
+    if synthetic is not None:
+        trained_N = config.inner_steps * synthetic.examples.mask_BT.sum((1, 2))
+        adapted = rollouts.adapt_to_examples(job.weights, synthetic, adapter_keys_N)
     prompts = _prompts(job, tasks)
     count, temperature = (job.votes, config.temperature) if row.answers == "majority" else (1, 0.0)
     attempts, responses = rollouts.respond(job.weights, adapted, prompts, answer_keys_N, count, temperature)
@@ -127,13 +127,15 @@ def answer(job: Job, column: str, batch: Sequence[Problem], key: jax.Array) -> C
             record |= {f"{name}_cut_off": int(cut_N[n]) for name, cut_N in cut_off_N.items()}
             record |= {"flops": _flops(job, tokens), "seconds": round(seconds, 4)}
             record |= {"votes": chosen[n][1]} if row.answers == "majority" else {}
-            rows.append(record | ({} if practice is None else _describe(task, problem, practice, n)))
+            rows.append(record | ({} if synthetic is None else _describe(task, problem, synthetic, n)))
         return rows
 
     return records
 
 
-def _examples(job: Job, tasks: Sequence[Problem], keys_N: jax.Array) -> tuple[generate.Practice | None, Rollout | None]:
+def _examples(
+    job: Job, tasks: Sequence[Problem], keys_N: jax.Array
+) -> tuple[generate.SyntheticExamples | None, Rollout | None]:
     """Returns the examples that a row adapts to, and the rollouts [N, M, T] of those that the model wrote."""
     count = job.config.num_test_examples
     if job.row.examples == "none":
@@ -214,10 +216,10 @@ def _flops(job: Job, tokens: Mapping[str, float]) -> float:
     )
 
 
-def _describe(task: Task, problem: Problem, practice: generate.Practice, n: int) -> dict[str, Any]:
+def _describe(task: Task, problem: Problem, synthetic: generate.SyntheticExamples, n: int) -> dict[str, Any]:
     """Returns the examples of one problem in the form of a record."""
     examples: list[dict[str, Any]] = []
-    for text, parsed in zip(practice.texts_NM[n], practice.parsed_NM[n], strict=True):
+    for text, parsed in zip(synthetic.texts_NM[n], synthetic.parsed_NM[n], strict=True):
         if isinstance(parsed, Rejected):
             examples.append({"text": text, "rejected": parsed.reason})
         else:

@@ -52,16 +52,16 @@ def _stage(
     """Returns the examples and answers of one generator, one entry per problem."""
     config, rollouts, dialogue = components.config, components.rollouts, components.rollouts.dialogue
     learner = mass_learner(config, rollouts.loop, components.scorer, "gold")
-    practice, generated = rollouts.write_examples(weights, problems, keys[0], config.num_test_examples)
+    synthetic, generated = rollouts.write_examples(weights, problems, keys[0], config.num_test_examples)
     adapters = rollouts.loop.init_adapters(keys[1])
     right_N1 = np.ones((len(problems), 1), np.float32)
     batch = meta_step.TaskBatch(
-        practice.examples, practice.scorer_texts, generated, dialogue.gold(problems), right_N1, adapters
+        synthetic.examples, synthetic.scorer_texts, generated, dialogue.gold(problems), right_N1, adapters
     )
     announce("scores and rewards of qualitative examples")
-    scores_NM = scores_jit(learner.scorer, scorer, practice.scorer_texts)
+    scores_NM = scores_jit(learner.scorer, scorer, synthetic.scorer_texts)
     gradients = _gradients(learner, weights, scores_NM, batch)
-    adapted = rollouts.adapt_to_examples(weights, practice, keys[1])
+    adapted = rollouts.adapt_to_examples(weights, synthetic, keys[1])
     answers = {
         name: rollouts.attempt(weights, inner, problems, keys[0], 1, temperature=0.0).responses_NM
         for name, inner in (("unadapted", None), ("adapted", adapted))
@@ -70,7 +70,7 @@ def _stage(
     rows = []
     for n in range(len(problems)):
         examples: list[dict[str, Any]] = []
-        for m, (text, parsed) in enumerate(zip(practice.texts_NM[n], practice.parsed_NM[n], strict=True)):
+        for m, (text, parsed) in enumerate(zip(synthetic.texts_NM[n], synthetic.parsed_NM[n], strict=True)):
             if isinstance(parsed, Rejected):
                 examples.append({"text": text, "rejected": parsed.reason})
             else:

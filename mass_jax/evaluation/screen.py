@@ -22,7 +22,7 @@ from absl import logging
 from mass_jax import runtime, stats
 from mass_jax.errors import UserError
 from mass_jax.evaluation.screen_report import write_report
-from mass_jax.method.generate import Practice
+from mass_jax.method.generate import SyntheticExamples
 from mass_jax.method.models import Weights
 from mass_jax.method.text import Text
 from mass_jax.tasks.base import Example, Problem, Verdict
@@ -185,14 +185,14 @@ def _adapt(
     loop = dataclasses.replace(components.rollouts.loop, num_steps=steps)
     chosen = dataclasses.replace(components.rollouts, loop=loop)
     firsts = [group[0] for group in groups]
-    practice: Practice = chosen.dialogue.encode(
+    synthetic: SyntheticExamples = chosen.dialogue.encode(
         firsts, [[""] * len(row) for row in examples_GM], [[*row] for row in examples_GM]
     )
-    examples, keys = practice.examples, jax.random.split(jax.random.key(seed), len(groups))
+    examples, keys = synthetic.examples, jax.random.split(jax.random.key(seed), len(groups))
     length = _bucket(int(examples.mask_BT.sum(-1).max()), examples.mask_BT.shape[-1])
     adapters = []
     for g in range(len(groups)):  # one at a time, which bounds the memory
-        own = practice._replace(examples=Text(*(leaf[g : g + 1, :, :length] for leaf in examples)))
+        own = synthetic._replace(examples=Text(*(leaf[g : g + 1, :, :length] for leaf in examples)))
         adapters.append(chosen.adapt_to_examples(weights, own, keys[g : g + 1]))
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *adapters)
 

@@ -22,7 +22,7 @@ from mass_jax.types import Adapter
 FEW_SHOT_BUCKET = 64  # few-shot prompts are padded to a multiple of it, in tokens
 
 
-class Practice(NamedTuple):
+class SyntheticExamples(NamedTuple):
     """Synthetic examples of N problems, M each.
 
     Attributes:
@@ -130,7 +130,7 @@ class Dialogue:
         width = counts_NM.shape[1]
         return [texts[i : i + width] for i in range(0, len(texts), width)]
 
-    def practice(self, problems: Sequence[Problem], texts_NM: list[list[str]]) -> Practice:
+    def parse(self, problems: Sequence[Problem], texts_NM: list[list[str]]) -> SyntheticExamples:
         """Parses the texts that were sampled for each problem; texts that cannot be trained on are masked."""
         parsed = [
             [self.task.parse_example(text, problem.problem) for text in texts]
@@ -140,7 +140,7 @@ class Dialogue:
 
     def encode(
         self, problems: Sequence[Problem], texts_NM: list[list[str]], parsed_NM: list[list[Example | Rejected]]
-    ) -> Practice:
+    ) -> SyntheticExamples:
         """Encodes parsed examples as rows in solver form and in scorer form."""
         solver_pairs: list[tuple[str, str] | None] = []
         scorer_pairs: list[tuple[str, str] | None] = []
@@ -164,7 +164,7 @@ class Dialogue:
             solver_text = jax.tree.map(lambda leaf: leaf * fits_B[:, None].astype(leaf.dtype), solver_text)
             parsed_NM = self._mark_too_long(parsed_NM, fits_B.reshape(N, M))
         shape = functools.partial(jax.tree.map, lambda leaf: leaf.reshape(N, M, -1))
-        return Practice(texts_NM, parsed_NM, shape(solver_text), shape(scorer_text))
+        return SyntheticExamples(texts_NM, parsed_NM, shape(solver_text), shape(scorer_text))
 
     @staticmethod
     def _mark_too_long(parsed_NM: list[list[Example | Rejected]], fits_NM: np.ndarray) -> list[list[Any]]:

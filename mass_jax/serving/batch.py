@@ -141,13 +141,13 @@ def check_examples(setup: Setup, tasks: Sequence[Problem], keys: np.ndarray, all
     """
     model = setup.model
     texts_NM = setup.writer(model, tasks, stages.keys_named(keys, "write"))
-    practice = stages.parse(model, tasks, texts_NM)
-    measured = candidates.measure_candidates(model, tasks, practice, stages.keys_named(keys, "check"))
+    synthetic = stages.parse(model, tasks, texts_NM)
+    measured = candidates.measure_candidates(model, tasks, synthetic, stages.keys_named(keys, "check"))
     verdicts_NM = [
         gates.run_gates(model.gates, task.problem, row) for task, row in zip(tasks, measured.candidates_NM, strict=True)
     ]
     passed_NM = np.array([[all(verdict.passed for verdict in each.values()) for each in row] for row in verdicts_NM])
-    passed_NM &= practice.kept_NM.astype(bool)
+    passed_NM &= synthetic.kept_NM.astype(bool)
     # Real examples do not count: alone, they say nothing about this question.
     enough_N = passed_NM[:, : model.num_written].sum(1) >= setup.policy.min_examples
     return CheckedExamples(measured, verdicts_NM, passed_NM, passed_NM & (enough_N & allowed_N)[:, None])
@@ -156,8 +156,8 @@ def check_examples(setup: Setup, tasks: Sequence[Problem], keys: np.ndarray, all
 def change(setup: Setup, tasks: Sequence[Problem], keys: np.ndarray, checked: CheckedExamples) -> Changed:
     """Trains adapters on the selected examples, then scores the suite and answers the questions with them."""
     model, limits = setup.model, setup.policy.limits
-    practice, used_NM = checked.measured.practice, checked.used_NM
-    made = stages.update(model, practice, used_NM, stages.keys_named(keys, "adapter"), limits)
+    synthetic, used_NM = checked.measured.synthetic, checked.used_NM
+    made = stages.update(model, synthetic, used_NM, stages.keys_named(keys, "adapter"), limits)
     suite = adaptation.score_suite(model.solver, model.weights, made.adapters, setup.suite)
     answers = stages.answer(model, made.adapters, tasks, stages.keys_named(keys, "answer"))
     return Changed(jax.device_get(made), jax.device_get(suite), answers)
@@ -222,7 +222,7 @@ def _adaptation_tokens(setup: Setup, checked: CheckedExamples, n: int) -> dict[s
     """Tokens of one question's adaptation; update tokens count once per step and once more for the final loss."""
     measured, used_M = checked.measured, checked.used_NM[n]
     written = sum(candidate.tokens + 1 for candidate in measured.candidates_NM[n] if candidate.source == "written")
-    trained = int((np.asarray(measured.practice.examples.mask_BT)[n].sum(-1) * used_M).sum())
+    trained = int((np.asarray(measured.synthetic.examples.mask_BT)[n].sum(-1) * used_M).sum())
     return {
         "examples": int(measured.prompts_N[n]) + written,
         "gates": int(measured.checked_N[n]),

@@ -20,49 +20,49 @@ class MeasuredCandidates(NamedTuple):
     """Examples of a batch with the measurements that gates may use.
 
     Attributes:
-        practice: the examples as rows.
+        synthetic: the examples as rows.
         candidates_NM: the examples as gates see them.
         prompts_N: tokens of the prompts under which they were written.
         checked_N: tokens used by the measurements.
     """
 
-    practice: generate.Practice
+    synthetic: generate.SyntheticExamples
     candidates_NM: list[list[Candidate]]
     prompts_N: np.ndarray
     checked_N: np.ndarray
 
 
 def measure_candidates(
-    model: stages.Model, tasks: Sequence[Problem], practice: generate.Practice, keys_N: jax.Array
+    model: stages.Model, tasks: Sequence[Problem], synthetic: generate.SyntheticExamples, keys_N: jax.Array
 ) -> MeasuredCandidates:
     """Measures each example as far as the active gates require.
 
     Args:
         model: the model and its gates.
         tasks: the questions.
-        practice: the parsed examples of each question.
+        synthetic: the parsed examples of each question.
         keys_N: keys for the sampled answers.
     """
-    shape = practice.kept_NM.shape
+    shape = synthetic.kept_NM.shape
     nll_NM = agreement_NM = None
     checked_N = np.zeros(shape[0], int)
     if model.needs(Calibration):
-        nll_NM = np.asarray(adaptation.example_nll(model.solver, model.weights, practice.examples))
-        checked_N += np.asarray(practice.examples.mask_BT).sum((1, 2))
-    recomputed_NM = [[_recompute(model, parsed) for parsed in row] for row in practice.parsed_NM]
+        nll_NM = np.asarray(adaptation.example_nll(model.solver, model.weights, synthetic.examples))
+        checked_N += np.asarray(synthetic.examples.mask_BT).sum((1, 2))
+    recomputed_NM = [[_recompute(model, parsed) for parsed in row] for row in synthetic.parsed_NM]
     check = model.needs(AnswerCheck)
     if check and any(known is None for row in recomputed_NM for known in row):
-        agreement_NM, sampled_N = _agreement(model, tasks, practice, keys_N, check.samples)
+        agreement_NM, sampled_N = _agreement(model, tasks, synthetic, keys_N, check.samples)
         checked_N += sampled_N
     candidates = [
         [
             Candidate(
-                text=practice.texts_NM[n][m],
-                parsed=practice.parsed_NM[n][m],
-                tokens=stages.count_tokens(model.dialogue, practice.texts_NM[n][m]),
+                text=synthetic.texts_NM[n][m],
+                parsed=synthetic.parsed_NM[n][m],
+                tokens=stages.count_tokens(model.dialogue, synthetic.texts_NM[n][m]),
                 source="written" if m < model.num_written else "real",
-                nll=_known(nll_NM, practice, n, m),
-                agreement=_known(agreement_NM, practice, n, m),
+                nll=_known(nll_NM, synthetic, n, m),
+                agreement=_known(agreement_NM, synthetic, n, m),
                 recomputed=recomputed_NM[n][m],
             )
             for m in range(shape[1])
@@ -70,20 +70,20 @@ def measure_candidates(
         for n in range(shape[0])
     ]
     prompts_N = model.dialogue.generator_prompts(tasks)[1]
-    return MeasuredCandidates(practice, candidates, prompts_N, checked_N)
+    return MeasuredCandidates(synthetic, candidates, prompts_N, checked_N)
 
 
 def real_nll(model: stages.Model) -> list[float]:
     """Returns the losses of the real examples that fit their row, in nats per token."""
     problems = [Problem("", example.problem, example.solution, "") for example in model.real]
-    practice = model.dialogue.encode(problems, [[""]] * len(problems), [[example] for example in model.real])
-    nll_N1 = np.asarray(adaptation.example_nll(model.solver, model.weights, practice.examples))
-    return [float(nll) for nll, kept in zip(nll_N1[:, 0], practice.kept_NM[:, 0], strict=True) if kept]
+    synthetic = model.dialogue.encode(problems, [[""]] * len(problems), [[example] for example in model.real])
+    nll_N1 = np.asarray(adaptation.example_nll(model.solver, model.weights, synthetic.examples))
+    return [float(nll) for nll, kept in zip(nll_N1[:, 0], synthetic.kept_NM[:, 0], strict=True) if kept]
 
 
-def _known(values_NM: np.ndarray | None, practice: generate.Practice, n: int, m: int) -> float | None:
+def _known(values_NM: np.ndarray | None, synthetic: generate.SyntheticExamples, n: int, m: int) -> float | None:
     """A measured value; None for masked rows and for values that no gate needs."""
-    return None if values_NM is None or not practice.kept_NM[n, m] else float(values_NM[n, m])
+    return None if values_NM is None or not synthetic.kept_NM[n, m] else float(values_NM[n, m])
 
 
 def _recompute(model: stages.Model, parsed: Example | Rejected) -> bool | None:
@@ -110,15 +110,19 @@ def _or(otherwise: Any, call: Callable[[], Any]) -> Any:
 
 
 def _agreement(
-    model: stages.Model, tasks: Sequence[Problem], practice: generate.Practice, keys_N: jax.Array, samples: int
+    model: stages.Model,
+    tasks: Sequence[Problem],
+    synthetic: generate.SyntheticExamples,
+    keys_N: jax.Array,
+    samples: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Shares [N, M] of sampled answers that agree with each example's own, and tokens used [N]."""
-    dialogue, (N, M) = model.dialogue, practice.kept_NM.shape
+    dialogue, (N, M) = model.dialogue, synthetic.kept_NM.shape
     asked = [
         Problem("", parsed.problem, parsed.solution, _final(dialogue.task, parsed.solution))
         if isinstance(parsed, Example) and not stages.unfit(model.dialogue, parsed.problem)
         else None
-        for row in practice.parsed_NM
+        for row in synthetic.parsed_NM
         for parsed in row
     ]
     stand_ins = [task for task in tasks for _ in range(M)]  # keeps the shape fixed

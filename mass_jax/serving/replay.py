@@ -55,7 +55,7 @@ def replay(model: stages.Model, identity: Mapping[str, str], record: Mapping[str
     tasks = [Problem(record["question"], problem, "", "")] * size
     keys = np.stack([_keys(record)] * size)
     texts, parsed = _examples(model, record, tasks, keys)
-    practice = model.dialogue.encode(tasks, [texts] * size, [parsed] * size)
+    synthetic = model.dialogue.encode(tasks, [texts] * size, [parsed] * size)
     used_NM = np.array([[example["used"] for example in record["examples"]]] * size)
     loop = model.rollouts.loop
     found = adaptation.measured_adapt(
@@ -63,7 +63,7 @@ def replay(model: stages.Model, identity: Mapping[str, str], record: Mapping[str
         model.weights,
         loop.init_adapters(stages.keys_named(keys, "adapter")),
         used_NM.astype(np.float32),
-        practice.examples,
+        synthetic.examples,
     )
     adapters = stages.scale(found.adapters, np.full(size, record["factor"], np.float32))
     adapter = adapters.one(adaptation.take(jax.device_get(adapters.leaves), slot))
@@ -122,8 +122,8 @@ def _examples(
     """Texts and examples of the record; regenerated from the keys if it stores no texts."""
     if any(isinstance(example["text"], dict) for example in record["examples"]):
         texts_NM = stages.write(model, tasks, stages.keys_named(keys, "write"))
-        practice, slot = stages.parse(model, tasks, texts_NM), record["batch"]["slot"]
-        return practice.texts_NM[slot], practice.parsed_NM[slot]
+        synthetic, slot = stages.parse(model, tasks, texts_NM), record["batch"]["slot"]
+        return synthetic.texts_NM[slot], synthetic.parsed_NM[slot]
     parsed: list[Example | Rejected] = [
         Example(e["problem"], e["solution"]) if "problem" in e else Rejected(e["rejected"]) for e in record["examples"]
     ]

@@ -152,7 +152,7 @@ def sample_answers(
     return responses, prompts[1] + np.asarray(drawn.text.target_BT).sum((1, 2))
 
 
-def parse(model: Model, tasks: Sequence[Problem], texts_NM: list[list[str]]) -> generate.Practice:
+def parse(model: Model, tasks: Sequence[Problem], texts_NM: list[list[str]]) -> generate.SyntheticExamples:
     """Parses written texts and appends each question's real examples."""
     task, parsed_NM, all_texts_NM = model.dialogue.task, [], []
     for n, row in enumerate(texts_NM):
@@ -182,20 +182,24 @@ def _real(model: Model, name: str) -> list[Example]:
 
 
 def update(
-    model: Model, practice: generate.Practice, used_NM: np.ndarray, keys_N: jax.Array, limits: bounds.UpdateLimits
+    model: Model,
+    synthetic: generate.SyntheticExamples,
+    used_NM: np.ndarray,
+    keys_N: jax.Array,
+    limits: bounds.UpdateLimits,
 ) -> Update:
     """Adapts to the selected examples and checks each update against the bounds.
 
     Args:
         model: the model.
-        practice: examples of every question.
+        synthetic: examples of every question.
         used_NM: True for examples to train on.
         keys_N: keys of the fresh adapters.
         limits: bounds on an update.
     """
     loop = model.rollouts.loop
     adapters = loop.init_adapters(keys_N)
-    found = adaptation.measured_adapt(loop, model.weights, adapters, used_NM.astype(np.float32), practice.examples)
+    found = adaptation.measured_adapt(loop, model.weights, adapters, used_NM.astype(np.float32), synthetic.examples)
     losses_NK, norms = np.asarray(found.losses_NK), {name: np.asarray(norm) for name, norm in found.norms.items()}
     judged_N = [
         bounds.judge(list(losses), {name: norm[n] for name, norm in norms.items()}, limits)

@@ -25,13 +25,13 @@ class Collected(NamedTuple):
     Attributes:
         tasks: the problems of all processes.
         batch: the batch of all processes.
-        practice: the parsed examples of this process's problems.
+        synthetic: the parsed examples of this process's problems.
         sampled: all rollouts of this process's problems, by name.
     """
 
     tasks: list[Problem]
     batch: meta_step.TaskBatch
-    practice: generate.Practice
+    synthetic: generate.SyntheticExamples
     sampled: dict[str, Rollout]
 
 
@@ -64,10 +64,10 @@ def collect(
     write_keys_N, adapter_keys_N, attempt_keys_N = (
         jax.random.split(jax.random.fold_in(key, i), count) for i in (1, 2, 3)
     )
-    practice, written = rollouts.write_examples(weights, own, write_keys_N, config.num_examples)
+    synthetic, written = rollouts.write_examples(weights, own, write_keys_N, config.num_examples)
     sampled = {"examples": written}
     stop.poll()
-    examples, texts, generated = feed.put((practice.examples, practice.scorer_texts, written), count)
+    examples, texts, generated = feed.put((synthetic.examples, synthetic.scorer_texts, written), count)
     adapters = feed.place(learner.loop.init_adapters(adapter_keys_N))
     if learner.objective.gold:
         solutions, right_NJ = rollouts.dialogue.gold(own), np.ones((len(own), 1), np.float32)
@@ -82,4 +82,4 @@ def collect(
     stop.poll()
     solutions, right_NJ = feed.put((solutions, right_NJ), count)
     batch = meta_step.TaskBatch(examples, texts, generated, solutions, right_NJ, adapters)
-    return Collected(tasks, batch, practice, sampled)
+    return Collected(tasks, batch, synthetic, sampled)

@@ -21,7 +21,7 @@ KEYS_OF_A_DRAW = 4  # a step folds smaller numbers into its key
 
 def collect_with_signal(
     collect: Callable[[list[Problem], jax.Array], Collected],
-    parse: Callable[[list[Problem], list[list[str]]], generate.Practice],
+    parse: Callable[[list[Problem], list[list[str]]], generate.SyntheticExamples],
     feed: runtime.Feed,
     first: list[Problem],
     redraw: Callable[[int], list[Problem]],
@@ -108,7 +108,7 @@ def _mixed(feed: runtime.Feed, collected: Collected) -> np.ndarray:
 
 def _merged(
     feed: runtime.Feed,
-    parse: Callable[[list[Problem], list[list[str]]], generate.Practice],
+    parse: Callable[[list[Problem], list[list[str]]], generate.SyntheticExamples],
     current: Collected,
     other: Collected,
     index_N: np.ndarray,
@@ -119,12 +119,12 @@ def _merged(
     taken = _take(current.batch, other.batch, index_N)
     batch = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), taken, current.batch)
     texts = [
-        text for one in (current, other) for text in runtime.gather_rows(runtime.mine(rows, one.practice.texts_NM))
+        text for one in (current, other) for text in runtime.gather_rows(runtime.mine(rows, one.synthetic.texts_NM))
     ]
     tasks = [[*current.tasks, *other.tasks][i] for i in index_N]
-    practice = parse(feed.mine(tasks), feed.mine([texts[i] for i in index_N]))
+    synthetic = parse(feed.mine(tasks), feed.mine([texts[i] for i in index_N]))
     sampled = {"examples": feed.get(batch.generated, count), "attempts": feed.get(batch.solutions, count)}
-    return Collected(tasks, batch, practice, sampled)
+    return Collected(tasks, batch, synthetic, sampled)
 
 
 @jax.jit

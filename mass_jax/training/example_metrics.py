@@ -17,14 +17,14 @@ from mass_jax.training.rollout import Rollouts
 
 
 def example_metrics(
-    rollouts: Rollouts, tasks: Sequence[Problem], practice: generate.Practice, output: meta_step.StepOutput
+    rollouts: Rollouts, tasks: Sequence[Problem], synthetic: generate.SyntheticExamples, output: meta_step.StepOutput
 ) -> dict[str, float]:
     """Returns the metrics of one step's synthetic examples, over all processes.
 
     Args:
         rollouts: has the task, and knows which problems this process handles.
         tasks: the problems of all processes.
-        practice: the examples of this process's problems.
+        synthetic: the examples of this process's problems.
         output: scores and rewards of the step.
 
     Returns:
@@ -33,10 +33,10 @@ def example_metrics(
     """
     feed, count, rows = rollouts.feed, len(tasks), rollouts.feed.rows(len(tasks))
     scores_NM, rewards_NM = feed.get((output.scores_NM, output.rewards_NM), count)
-    useful_NM = useful_examples(rollouts.dialogue.task, tasks[rows], practice)
-    reasons_NM = [[p.reason if isinstance(p, Rejected) else None for p in row] for row in practice.parsed_NM]
+    useful_NM = useful_examples(rollouts.dialogue.task, tasks[rows], synthetic)
+    reasons_NM = [[p.reason if isinstance(p, Rejected) else None for p in row] for row in synthetic.parsed_NM]
     known_NM = [[None] * len(row) for row in reasons_NM] if useful_NM is None else useful_NM.tolist()
-    own = zip(practice.kept_NM.tolist(), reasons_NM, known_NM, scores_NM.tolist(), rewards_NM.tolist(), strict=True)
+    own = zip(synthetic.kept_NM.tolist(), reasons_NM, known_NM, scores_NM.tolist(), rewards_NM.tolist(), strict=True)
     kept, reasons, useful, scores, rewards = (
         [value for row in column for value in row]
         for column in zip(*runtime.gather_rows(runtime.mine(rows, list(own))), strict=True)
@@ -64,10 +64,10 @@ def cut_off_shares(rollouts: Rollouts, tasks: Sequence[Problem], sampled: Mappin
     return {f"{name}_cut_off": float(mean) for name, mean in zip(shares_N, means, strict=True)}
 
 
-def useful_examples(task: Task, tasks: Sequence[Problem], practice: generate.Practice) -> np.ndarray | None:
+def useful_examples(task: Task, tasks: Sequence[Problem], synthetic: generate.SyntheticExamples) -> np.ndarray | None:
     """Returns which examples [N, M] are useful (False if not parsed); None if the task cannot tell."""
     useful = [
         [isinstance(e, Example) and task.useful(problem, e) for e in row]
-        for problem, row in zip(tasks, practice.parsed_NM, strict=True)
+        for problem, row in zip(tasks, synthetic.parsed_NM, strict=True)
     ]
     return None if any(label is None for row in useful for label in row) else np.array(useful, bool)

@@ -76,7 +76,7 @@ class Rollouts:
 
     def write_examples(
         self, weights: Weights, tasks: Sequence[Problem], keys_N: jax.Array, count: int
-    ) -> tuple[generate.Practice, Rollout]:
+    ) -> tuple[generate.SyntheticExamples, Rollout]:
         """Writes and parses `count` synthetic examples for each problem.
 
         Args:
@@ -89,7 +89,7 @@ class Rollouts:
             The parsed examples, and the rollout [N, M, T] that they were parsed from.
         """
         texts_NM, rollout = self.write_texts(weights, tasks, keys_N, count)
-        return self.dialogue.practice(tasks, texts_NM), rollout
+        return self.dialogue.parse(tasks, texts_NM), rollout
 
     def write_texts(
         self, weights: Weights, tasks: Sequence[Problem], keys_N: jax.Array, count: int
@@ -98,15 +98,15 @@ class Rollouts:
         prompts, limit = self.dialogue.generator_prompts(tasks), self.dialogue.max_example_tokens
         return self._sample(weights, None, prompts, keys_N, count, limit, self.temperature)
 
-    def adapt_to_examples(self, weights: Weights, practice: generate.Practice, keys_N: jax.Array) -> Adapter:
+    def adapt_to_examples(self, weights: Weights, synthetic: generate.SyntheticExamples, keys_N: jax.Array) -> Adapter:
         """Adapts to examples as at test time, where every parsed example has weight 1.
 
         Returns:
             Adapted adapters, one per problem.
         """
         adapters = self.loop.init_adapters(keys_N)
-        announce(f"adaptation to examples {practice.examples.tokens_BT.shape}")
-        return adapt_jit(self.loop, weights, adapters, practice.kept_NM, practice.examples)
+        announce(f"adaptation to examples {synthetic.examples.tokens_BT.shape}")
+        return adapt_jit(self.loop, weights, adapters, synthetic.kept_NM, synthetic.examples)
 
     def respond(
         self,

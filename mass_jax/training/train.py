@@ -109,9 +109,9 @@ def train_mass(
     def one_step(i: int, state: meta_step.MetaState) -> tuple[meta_step.MetaState, dict[str, float]]:
         step_key = jax.random.fold_in(jax.random.fold_in(key, 3), i)
         numbers = draws(i)
-        (tasks, batch, practice, sampled), redrawn = collect_with_signal(
+        (tasks, batch, synthetic, sampled), redrawn = collect_with_signal(
             lambda tasks, key: collect(rollouts, config, learner, state, start.base, tasks, key, stop),
-            rollouts.dialogue.practice,
+            rollouts.dialogue.parse,
             rollouts.feed,
             [problems[j] for j in numbers],
             lambda redraw: [problems[j] for j in redraws(len(problems), seed, i, numbers, redraw)],
@@ -128,7 +128,7 @@ def train_mass(
             del metrics["right_rate"]  # always 1 for gold solutions
         samples = len(tasks) * (config.num_examples + (0 if learner.objective.gold else config.num_attempts))
         metrics |= {"samples": float(samples * (1 + redrawn)), "extra_samples": float(samples * redrawn)}
-        metrics |= example_metrics(rollouts, tasks, practice, output) | check.after(i, measured, output)
+        metrics |= example_metrics(rollouts, tasks, synthetic, output) | check.after(i, measured, output)
         return state, metrics | cut_off_shares(rollouts, tasks, sampled)
 
     state = run_steps(label, workdir, rollouts.feed.place(state), one_step, config, stop)

@@ -140,14 +140,14 @@ def draw(
     write_keys_N, adapter_keys_N, attempt_keys_N = (
         jax.random.split(jax.random.fold_in(key, i), count) for i in (1, 2, 3)
     )
-    practice, _ = rollouts.write_examples(weights, problems, write_keys_N, num_examples)
-    examples = rollouts.feed.put(practice.examples, count)
+    synthetic, _ = rollouts.write_examples(weights, problems, write_keys_N, num_examples)
+    examples = rollouts.feed.put(synthetic.examples, count)
     return Drawn(
         problems,
-        score * practice.kept_NM,
+        score * synthetic.kept_NM,
         _read(rollouts.solver, weights, examples),
         rollouts.feed.place(rollouts.loop.init_adapters(adapter_keys_N)),
-        useful_examples(rollouts.dialogue.task, problems, practice),
+        useful_examples(rollouts.dialogue.task, problems, synthetic),
         attempt_keys_N,
     )
 

@@ -46,13 +46,13 @@ def batch(components, problems):
         other = f"{y} {operator} {x}" if x != y else f"{x} {operator} {(int(y) + 1) % 10}"
         rows = [Example(other, "1 2"), Example(f"1 {operator} 2", "0 3"), Example(f"2 {operator} 2", "0 4")]
         parsed.append([*rows, Rejected("a test")])
-    practice = components.rollouts.dialogue.encode(problems, [[""] * EXAMPLES for _ in problems], parsed)
-    generated = Rollout(practice.scorer_texts, np.full(practice.scorer_texts.target_BT.shape, -0.1, np.float32))
+    synthetic = components.rollouts.dialogue.encode(problems, [[""] * EXAMPLES for _ in problems], parsed)
+    generated = Rollout(synthetic.scorer_texts, np.full(synthetic.scorer_texts.target_BT.shape, -0.1, np.float32))
     adapters = components.rollouts.loop.init_adapters(jax.random.split(jax.random.key(0), TASKS))
     right = np.ones((TASKS, 1), np.float32)
     return TaskBatch(
-        practice.examples,
-        practice.scorer_texts,
+        synthetic.examples,
+        synthetic.scorer_texts,
         generated,
         components.rollouts.dialogue.gold(problems),
         right,

@@ -18,12 +18,12 @@ def test_rewards_rank_useful_examples_first(components, learner):
     for i in range(STEPS):
         key = jax.random.fold_in(jax.random.key(0), i)
         tasks = [problems[(i * TASKS + j) % len(problems)] for j in range(TASKS)]
-        practice, _ = components.rollouts.write_examples(start, tasks, jax.random.split(key, TASKS), EXAMPLES)
+        synthetic, _ = components.rollouts.write_examples(start, tasks, jax.random.split(key, TASKS), EXAMPLES)
         adapters = gold.loop.init_adapters(jax.random.split(jax.random.fold_in(key, 1), TASKS))
         solutions, right_NJ = components.rollouts.dialogue.gold(tasks), np.ones((TASKS, 1), np.float32)
-        batch = meta_step.TaskBatch(practice.examples, practice.scorer_texts, None, solutions, right_NJ, adapters)
+        batch = meta_step.TaskBatch(synthetic.examples, synthetic.scorer_texts, None, solutions, right_NJ, adapters)
         found = gradients(gold, start, np.full((TASKS, EXAMPLES), 0.5, np.float32), batch)
-        kept = practice.kept_NM.astype(bool)
+        kept = synthetic.kept_NM.astype(bool)
         rewards.append(-np.asarray(found.meta)[kept])
-        useful.append(example_metrics.useful_examples(components.rollouts.dialogue.task, tasks, practice)[kept])
+        useful.append(example_metrics.useful_examples(components.rollouts.dialogue.task, tasks, synthetic)[kept])
     assert auc(np.concatenate(rewards), np.concatenate(useful)) > 0.65

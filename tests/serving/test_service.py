@@ -90,10 +90,12 @@ def test_service_logs_every_answer(setup, path):
 def test_update_equals_the_method(setup):
     model, tasks = setup.model, [Problem(name, name, "", "") for name in PROBLEMS]
     keys = stages.keys_of(0, PROBLEMS)
-    practice = stages.parse(model, tasks, stages.write(model, tasks, stages.keys_named(keys, "write")))
-    found = stages.update(model, practice, practice.kept_NM, stages.keys_named(keys, "adapter"), bounds.UpdateLimits())
+    synthetic = stages.parse(model, tasks, stages.write(model, tasks, stages.keys_named(keys, "write")))
+    found = stages.update(
+        model, synthetic, synthetic.kept_NM, stages.keys_named(keys, "adapter"), bounds.UpdateLimits()
+    )
     fresh = model.rollouts.loop.init_adapters(stages.keys_named(keys, "adapter"))
-    expected = rollout.adapt_jit(model.rollouts.loop, model.weights, fresh, practice.kept_NM, practice.examples)
+    expected = rollout.adapt_jit(model.rollouts.loop, model.weights, fresh, synthetic.kept_NM, synthetic.examples)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found.adapters, expected)
     one = lora.split(found.adapters)[2]
     merged = lora.merge(model.weights.policy, one)["layers"]["mlp"]["up_proj"]["kernel"]

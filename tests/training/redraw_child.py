@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from mass_jax import runtime
-from mass_jax.method.generate import Practice
+from mass_jax.method.generate import SyntheticExamples
 from mass_jax.method.meta_step import TaskBatch
 from mass_jax.method.text import Rollout, Text
 from mass_jax.tasks.base import Problem
@@ -27,7 +27,7 @@ def problems(numbers):
 
 def parse(tasks, texts_NM):
     assert [texts[0] for texts in texts_NM] == [f"text of {task.id}" for task in tasks]
-    return Practice(texts_NM, [], None, None)
+    return SyntheticExamples(texts_NM, [], None, None)
 
 
 def main(out: str, coordinator: str = "", count: str = "1", index: str = "0") -> None:
@@ -52,7 +52,7 @@ def main(out: str, coordinator: str = "", count: str = "1", index: str = "0") ->
             [float(x) for x in (leaf.reshape(len(leaf), -1)[:, 0])]
             for leaf in feed.get((found.batch.generated.logprobs_BT, found.batch.examples.target_BT), 4)
         ]
-        own = list(zip(*rows, [texts[0] for texts in found.practice.texts_NM], strict=True))
+        own = list(zip(*rows, [texts[0] for texts in found.synthetic.texts_NM], strict=True))
         gathered = runtime.gather_rows(runtime.mine(feed.rows(4), own))
         adapters = runtime.gather_rows(runtime.mine(feed.rows(4), feed.get(found.batch.adapters, 4).tolist()))
     if runtime.is_first():

@@ -21,7 +21,7 @@ START = "Answer: "
 ASK = "Problem: {}\nSimilar problem:"
 END = "\n"  # ends every completion, answers included, since the synthetic examples are trained with it
 SOLVED = (Example("4 + 3", "7"), Example("6 * 2", "12"), Example("8 - 5", "3"))  # few-shot examples, in this order
-PRACTICE = (("x + 3 = 8", Example("x + 2 = 9", "7")), ("6 * 4", Example("8 * 3", "24")))
+GENERATOR_SHOTS = (("x + 3 = 8", Example("x + 2 = 9", "7")), ("6 * 4", Example("8 * 3", "24")))
 # Colons and control tokens are excluded, so that a problem cannot contain another answer or further turns.
 _EXAMPLE = re2.compile(r"(?P<problem>[0-9A-Za-z][0-9A-Za-z +*=,.?-]*) Answer: ?(?P<solution>[0-9]{1,6})")
 _ANSWER_FIRST = re2.compile(r"Answer: ?(?P<solution>[0-9]{1,6}) Problem: ?(?P<problem>[0-9A-Za-z][0-9A-Za-z +*=,.?-]*)")
@@ -80,7 +80,7 @@ class FamiliesTask:
 
     def generator_prompt(self, problem: str) -> str:
         """Returns the problem, preceded by two other problems with a similar problem each."""
-        pairs = ((target, self.write(self._in_form(example))) for target, example in PRACTICE)
+        pairs = ((target, self.write(self._in_form(example))) for target, example in GENERATOR_SHOTS)
         shown = "".join(f"{ASK.format(target)} {written}{END}" for target, written in pairs)
         return shown + ASK.format(problem)
 

@@ -10,7 +10,7 @@ from mass_jax.tasks.base import Example
 from mass_jax.tasks.chat import Message, dialogue
 
 SOLVE = "{problem}\n\nSolve the problem and put the final answer in \\boxed{{}}."
-PRACTICE = (
+GENERATE = (
     "Here is a problem:\n{problem}\n\n"
     "Write one new practice problem that needs the same skill, with other numbers or another setting, and solve it. "
     "Use exactly this form:\nProblem: ...\nSolution: ... \\boxed{{...}}"
@@ -25,11 +25,11 @@ class Shots:
 
     Attributes:
         solved: Problems with solutions, for solver prompts.
-        practice: Pairs of a target problem and an example for it, for generator prompts.
+        generator: Pairs of a target problem and an example for it, for generator prompts.
     """
 
     solved: tuple[Example, ...] = ()
-    practice: tuple[tuple[str, Example], ...] = ()
+    generator: tuple[tuple[str, Example], ...] = ()
 
 
 ZERO_SHOT = Shots()
@@ -58,16 +58,16 @@ def generator_messages(problem: str, shots: Shots = ZERO_SHOT) -> list[Message]:
 
     Args:
         problem: Target problem text.
-        shots: Few-shot examples; only `practice` is used.
+        shots: Few-shot examples; only `generator` is used.
 
     Returns:
         Messages that end with the user's request.
     """
     turns = [
-        (PRACTICE.format(problem=target), EXAMPLE.format(problem=shot.problem, solution=shot.solution))
-        for target, shot in shots.practice
+        (GENERATE.format(problem=target), EXAMPLE.format(problem=shot.problem, solution=shot.solution))
+        for target, shot in shots.generator
     ]
-    return dialogue(turns, PRACTICE.format(problem=problem))
+    return dialogue(turns, GENERATE.format(problem=problem))
 
 
 def scorer_text(problem: str, example: Example) -> str:

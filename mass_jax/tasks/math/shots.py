@@ -26,7 +26,7 @@ def take_shots(problems: Sequence[Problem], count: int, seed: int) -> tuple[Shot
     Example:
         >>> two = [Problem("a", "1 + 1?", "2", "2", "sums"), Problem("b", "2 + 2?", r"So \boxed{4}.", "4", "sums")]
         >>> shots, left = take_shots(two, 1, seed=0)
-        >>> sorted(shot.solution for shot in (shots.practice[0][1], *shots.solved)), left
+        >>> sorted(shot.solution for shot in (shots.generator[0][1], *shots.solved)), left
         (['2\n\\boxed{2}', 'So \\boxed{4}.'], [])
     """
     by_subject = collections.defaultdict(list)
@@ -45,7 +45,7 @@ def take_shots(problems: Sequence[Problem], count: int, seed: int) -> tuple[Shot
     taken = {problem.id for pair in chosen for problem in pair}
     shots = Shots(
         solved=tuple(_boxed(target) for target, _ in chosen),
-        practice=tuple((target.problem, _boxed(example)) for target, example in chosen),
+        generator=tuple((target.problem, _boxed(example)) for target, example in chosen),
     )
     return shots, [problem for problem in problems if problem.id not in taken]
 

@@ -4,16 +4,16 @@ import pytest
 
 from mass_jax.tasks.base import Example, Problem, Rejected, Task, Verdict
 from mass_jax.tasks.families import FamiliesTask, Side, find, side_of
-from mass_jax.tasks.families.task import PRACTICE, SOLVED
+from mass_jax.tasks.families.task import GENERATOR_SHOTS, SOLVED
 
 TASK: Task = FamiliesTask()
 TIMES = Problem("t", "6 * 7", "42", "42", subject="times table")
 
 
-SHOWN = [*SOLVED, *(example for _, example in PRACTICE)]
+SHOWN = [*SOLVED, *(example for _, example in GENERATOR_SHOTS)]
 
 
-@pytest.mark.parametrize("text", [*(example.problem for example in SHOWN), *(target for target, _ in PRACTICE)])
+@pytest.mark.parametrize("text", [*(example.problem for example in SHOWN), *(target for target, _ in GENERATOR_SHOTS)])
 def test_prompts_show_training_operands(text):
     assert side_of(find(text)[2]) is Side.TRAIN
 
@@ -26,7 +26,7 @@ def test_prompts_show_correct_examples(example):
 
 def test_parse_example_accepts_shown_form():
     shown = TASK.generator_prompt("5 + 5").split("\n")[1].removeprefix("Similar problem: ")
-    assert TASK.parse_example(shown, "5 + 5") == PRACTICE[0][1]
+    assert TASK.parse_example(shown, "5 + 5") == GENERATOR_SHOTS[0][1]
 
 
 def test_solver_prompt_uses_chat_turns():

@@ -13,7 +13,7 @@ from mass_jax.tasks.math import MathTask, Shots
 from mass_jax.tasks.math.prompts import generator_messages, solver_messages
 
 SHOT = Example("What is 1 + 2?", r"It is \boxed{3}.")
-SHOTS = Shots(solved=(SHOT,), practice=(("What is 5 + 5?", SHOT),))
+SHOTS = Shots(solved=(SHOT,), generator=(("What is 5 + 5?", SHOT),))
 
 
 @pytest.fixture
