@@ -106,3 +106,9 @@ def test_located_keeps_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Config().located() == Config()
     assert Config(model="org/name").located().model == "org/name"
+
+
+def test_from_json_keeps_behavior_of_earlier_versions():
+    """A config.json of version 0.1 lacks the settings that were added since."""
+    config = Config.from_json('{"inner_optimizer": "adamw", "inner_lr": 0.03}')
+    assert (config.given_eps_root, config.rejected_value, config.drift_every) == (1e-8, 0.0, 0)

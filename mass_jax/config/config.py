@@ -113,8 +113,28 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, InnerSettings, Ta
         read = strict_json.loads(text)
         if not isinstance(read, dict):
             raise UserError(f"expected an object of settings, got {strict_json.kind(read)}")
-        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in read.items()}
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in completed(read).items()}
         return cls(**settings)
+
+
+EARLIER: dict[str, Any] = {
+    "inner_eps_root": "1e-8",
+    "rejected_reward": "zero",
+    "drift_every": 0,
+    "on_weak_signal": "ignore",
+}
+"""Settings that earlier versions did not have, where their behavior differs from today's default."""
+
+
+def completed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of an earlier version with those that were added since, at the values that it acted on.
+
+    >>> completed({"inner_optimizer": "adam"})["inner_eps_root"]
+    '1e-8'
+    """
+    added = {field.name: field.default for field in dataclasses.fields(Config)} | EARLIER
+    as_json = {name: list(value) if isinstance(value, tuple) else value for name, value in added.items()}
+    return as_json | settings
 
 
 def expand_user(path: str) -> str:

@@ -75,7 +75,7 @@ class InnerSettings:
         """The parsed value of `inner_eps_root`; None for auto.
 
         Raises:
-            ValueError: it is neither auto nor a number of at least 0.
+            ValueError: it is neither auto nor a positive number; with 0, gradients of 0 have a NaN meta-gradient.
 
         >>> InnerSettings(inner_eps_root="1e-6").given_eps_root
         1e-06
@@ -86,6 +86,6 @@ class InnerSettings:
             value = float(self.inner_eps_root)
         except ValueError:
             value = math.nan
-        if not 0 <= value < math.inf:
-            raise ValueError(f"--inner_eps_root={self.inner_eps_root!r} is unknown; use auto or a number of at least 0")
+        if not 0 < value < math.inf:
+            raise ValueError(f"--inner_eps_root={self.inner_eps_root!r} is unknown; use auto or a positive number")
         return value

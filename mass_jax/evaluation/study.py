@@ -18,7 +18,7 @@ from mass_jax.runtime import jsonl
 from mass_jax.runtime.metrics import read_metrics
 from mass_jax.tasks.base import Problems
 from mass_jax.training import train
-from mass_jax.training.components import Components
+from mass_jax.training.components import Components, with_stored_eps_root
 
 WORKED_PROBLEMS = 8
 MAY_DIFFER = ("methods",)  # settings in which an evaluation may differ from its workdir
@@ -59,6 +59,7 @@ def run_study(components: Components, workdir: pathlib.Path, stop: runtime.Stop)
         for seed in config.seeds:
             check_lengths(components, [name for rows in groups for name in rows], seed)
         runtime.claim_workdir(workdir, config.to_json(), replace=True)
+        components = with_stored_eps_root(components, workdir)
         for rows in groups:
             for seed in config.seeds:
                 run_seed(components, rows, seed, workdir / f"seed{seed}", stop)
@@ -89,6 +90,7 @@ def run_evaluation(components: Components, workdir: pathlib.Path, stop: runtime.
         for seed in config.seeds:
             check_lengths(components, ready[seed], seed, training=False)
         runtime.claim_workdir(workdir, config.to_json(), MAY_DIFFER, replace=True)
+        components = with_stored_eps_root(components, workdir)
         for seed in config.seeds:
             if left_out := [name for name in rows if name not in ready[seed]]:
                 logging.warning("seed %d: not trained, so left out: %s", seed, ", ".join(left_out))

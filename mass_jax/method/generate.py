@@ -113,6 +113,13 @@ class Dialogue:
         text = jax.tree.map(lambda leaf: leaf[:, None], text)
         return Rollout(text, np.zeros_like(text.target_BT))
 
+    def fitting_gold(self, problems: Sequence[Problem]) -> Text | None:
+        """Returns the gold solutions that fit, as rows [N, T] in solver form; None if none fits."""
+        pairs = [(self.task.solver_prompt(p.problem), p.solution) for p in problems]
+        text, _ = encode_pairs(self.tokenizer, pairs, self.max_prompt_tokens + self.max_answer_tokens, self.end_token)
+        fits_N = np.asarray(text.mask_BT).any(-1)
+        return jax.tree.map(lambda leaf: leaf[fits_N], text) if fits_N.any() else None
+
     def read(self, samples: sampling.Samples) -> list[list[str]]:
         """Decodes samples, without special tokens and without the stop token of each.
 

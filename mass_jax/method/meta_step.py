@@ -187,9 +187,7 @@ def meta_step(
     gradients = score_gradients(learner, weights, scores_NM, batch)
     finite_N = jnp.isfinite(gradients.value) & jnp.isfinite(gradients.meta).all(-1)
     gradient_NM = jnp.where(finite_N[:, None], gradients.meta, 0)
-    rewards_NM, trained_NM = _rewards(learner, weights, scores_NM, gradients.meta, finite_N, batch)
-    if learner.shuffle_rewards:
-        trained_NM = _shuffle(key, trained_NM)
+    rewards_NM, trained_NM = _rewards(learner, weights, scores_NM, gradients.meta, finite_N, batch, key)
 
     # If no problem of the batch is finite, NaN makes both optimizers skip the step and count it.
     valid = jnp.where(finite_N.any(), 1.0, jnp.nan).astype(gradient_NM.dtype)
@@ -240,6 +238,7 @@ def _rewards(
     gradient_NM: jax.Array,
     finite_N: jax.Array,
     batch: TaskBatch,
+    key: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the rewards, and those that the generator is trained on; 0 for problems that are not finite."""
     loss = rewards.ScoreLoss(
@@ -252,12 +251,17 @@ def _rewards(
     finite_N1 = (finite_N & jnp.isfinite(rewards_NM).all(-1))[:, None]
     rewards_NM = jnp.where(finite_N1, rewards_NM, 0)
     accepted_NM = rejected.is_accepted(batch.examples, batch.generated, learner.solver.config.stop_tokens)
-    return rewards_NM, jnp.where(finite_N1, learner.rejected_reward(rewards_NM, accepted_NM), 0)
+    informative_NM = _shuffle(key, rewards_NM, accepted_NM) if learner.shuffle_rewards else rewards_NM
+    return rewards_NM, jnp.where(finite_N1, learner.rejected_reward(informative_NM, accepted_NM), 0)
 
 
-def _shuffle(key: jax.Array, rewards_NM: jax.Array) -> jax.Array:
-    """Permutes rewards within each problem."""
-    return jax.random.permutation(key, rewards_NM, axis=1, independent=True)
+def _shuffle(key: jax.Array, rewards_NM: jax.Array, accepted_NM: jax.Array) -> jax.Array:
+    """Permutes the rewards of each problem's accepted examples; rejected texts keep theirs, as in the run itself."""
+    drawn_NM = jax.random.uniform(key, rewards_NM.shape)
+    to_NM = jnp.argsort(~accepted_NM, axis=-1)  # accepted ones first; stable
+    from_NM = jnp.argsort(jnp.where(accepted_NM, drawn_NM, 2), axis=-1)
+    moved_NM = jnp.take_along_axis(rewards_NM, from_NM, axis=-1)
+    return jnp.put_along_axis(rewards_NM, to_NM, moved_NM, axis=-1, inplace=False)
 
 
 def _only(finite_N: jax.Array, solutions: Rollout) -> Rollout:

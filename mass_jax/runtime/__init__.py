@@ -16,9 +16,18 @@ if TYPE_CHECKING:
     from mass_jax.runtime.metrics import MetricsLog, progress
     from mass_jax.runtime.rules import check_divides, check_layout, constrain, shardings, use_mesh
     from mass_jax.runtime.signals import Interrupted, Stop, stop_on_signals
-    from mass_jax.runtime.workdir import check_workdir, claim_workdir, read_settings, workdir_path, write_atomically
+    from mass_jax.runtime.workdir import (
+        EPS_ROOT_NAME,
+        check_workdir,
+        claim_workdir,
+        holds_results,
+        read_settings,
+        workdir_path,
+        write_atomically,
+    )
 
 __all__ = [
+    "EPS_ROOT_NAME",
     "Checkpoints",
     "Feed",
     "Interrupted",
@@ -31,6 +40,7 @@ __all__ = [
     "claim_workdir",
     "constrain",
     "gather_rows",
+    "holds_results",
     "is_first",
     "join",
     "lock_workdir",
@@ -47,6 +57,7 @@ __all__ = [
 __getattr__, __dir__, _ = lazy.attach(
     __name__,
     {
+        "EPS_ROOT_NAME": "workdir",
         "Checkpoints": "checkpoints",
         "Feed": "feed",
         "Interrupted": "signals",
@@ -59,6 +70,7 @@ __getattr__, __dir__, _ = lazy.attach(
         "claim_workdir": "workdir",
         "constrain": "rules",
         "gather_rows": "distributed",
+        "holds_results": "workdir",
         "is_first": "distributed",
         "join": "distributed",
         "lock_workdir": "lock",

@@ -7,11 +7,14 @@ import time
 from collections.abc import Collection
 from typing import Any
 
+from mass_jax.config.config import completed
 from mass_jax.errors import UserError
 from mass_jax.runtime.distributed import agreed_maximum, is_first
 from mass_jax.runtime.paths import check_checkpoint_path
 
 CONFIG_NAME = "config.json"
+EPS_ROOT_NAME = "inner_eps_root.json"  # the value of --inner_eps_root=auto
+_SETTINGS = ((CONFIG_NAME,), (EPS_ROOT_NAME,))
 
 
 def workdir_path(given: str) -> pathlib.Path:
@@ -59,7 +62,7 @@ def check_workdir(workdir: pathlib.Path, settings_json: str, free: Collection[st
                 f"another --workdir, or restore {CONFIG_NAME}"
             )
         return
-    difference = _first_difference(before, json.loads(settings_json), free)
+    difference = _first_difference(completed(before), completed(json.loads(settings_json)), free)
     if difference and not (replace and not holds_results(workdir)):
         raise UserError(
             f"--workdir={workdir} was started with {difference}; choose another --workdir, or give the same settings "
@@ -99,7 +102,7 @@ def _first_difference(before: dict[str, Any], now: dict[str, Any], free: Collect
 
 
 def holds_results(workdir: pathlib.Path) -> bool:
-    """Returns whether a workdir contains results: any non-empty file other than config.json and hidden files.
+    """Returns whether a workdir contains results: any non-empty file other than settings and hidden files.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as name:
@@ -109,7 +112,7 @@ def holds_results(workdir: pathlib.Path) -> bool:
     for path in workdir.rglob("*"):
         parts = path.relative_to(workdir).parts
         unfinished = any(part.startswith(".") or ".orbax-checkpoint-tmp" in part for part in parts)
-        if parts != (CONFIG_NAME,) and not unfinished and path.is_file() and path.stat().st_size:
+        if parts not in _SETTINGS and not unfinished and path.is_file() and path.stat().st_size:
             return True
     return False
 
@@ -151,7 +154,7 @@ def claim_workdir(
         try:
             check_workdir(workdir, settings_json, free, replace)
             before = read_settings(path)
-            if before is None or _first_difference(before, json.loads(settings_json), free):
+            if before is None or _first_difference(completed(before), completed(json.loads(settings_json)), free):
                 write_atomically(path, settings_json + "\n")
         except OSError as error:
             failure = f"--workdir={workdir} cannot be written ({error.strerror}); choose another"

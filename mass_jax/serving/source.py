@@ -1,5 +1,6 @@
 """Loads a model from a workdir's newest checkpoint or from Hugging Face files; writes nothing there."""
 
+import dataclasses
 import pathlib
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from mass_jax.method.models import Weights
 from mass_jax.runtime.checkpoints import abstract_of, check_checkpoint
 from mass_jax.runtime.paths import check_checkpoint_path
 from mass_jax.tasks.registry import Chosen
-from mass_jax.training.components import Components, assemble
+from mass_jax.training.components import Components, assemble, with_stored_eps_root
 from mass_jax.training.learners import mass_learner
 from mass_jax.training.rollout import Rollouts
 
@@ -59,7 +60,7 @@ def load_model(model: str, run: str | None = None, seed: int | None = None) -> L
             raise UserError(f"--run={run} needs a workdir of experiments.train, which {model!r} is not")
         return _loaded(_assemble(Config(model=model)), None, f"{model}, pretrained")
     check_checkpoint_path(workdir, saving=False)
-    components = _assemble(_read_config(workdir / "config.json"))
+    components = with_stored_eps_root(_assemble(_read_config(workdir / "config.json")), workdir, store=False)
     seed = components.config.seeds[0] if seed is None else seed
     found = {name: _steps(workdir / f"seed{seed}" / name / "checkpoints") for name in RUNS}
     chosen = run or next((name for name in RUNS if found[name]), "pretrained")
@@ -75,8 +76,10 @@ def load_model(model: str, run: str | None = None, seed: int | None = None) -> L
 def _loaded(components: Components, weights: Weights | None, label: str) -> LoadedModel:
     """What serving needs of a run's components; without weights, the pretrained ones."""
     weights = components.pretrained() if weights is None else weights
-    directory = components.model.directory
-    return LoadedModel(components.config, directory, components.chosen, components.rollouts, weights, label)
+    config, directory = components.config, components.model.directory
+    if config.given_eps_root is None:  # the identity of an update names the value, not auto
+        config = dataclasses.replace(config, inner_eps_root=repr(components.rollouts.loop.eps_root))
+    return LoadedModel(config, directory, components.chosen, components.rollouts, weights, label)
 
 
 def _assemble(config: Config) -> Components:

@@ -69,7 +69,7 @@ def open_task(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen
 
 def _testbed(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
     if config.num_shots:
-        raise ValueError(f"--num_shots={config.num_shots} only applies to --task=families and --task=math; remove it")
+        raise ValueError(f"--num_shots={config.num_shots} does not apply to --task=testbed; remove it")
     example_form.refuse_other_forms(config.example_form, config.task)
     domain = testbed.Domain.load(directory / "domain.json")
     known = tokenizer.get_vocab()

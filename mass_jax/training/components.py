@@ -1,6 +1,7 @@
 """Components of a run, assembled from a `Config`: model, tokenizer, task, problems and inner loop."""
 
 import dataclasses
+import json
 import pathlib
 from typing import Any
 
@@ -8,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
-from mass_jax import runtime
+from mass_jax import runtime, strict_json
 from mass_jax.config import Config
+from mass_jax.errors import UserError
 from mass_jax.llama import Llama, LlamaConfig, loading, lora, tokenizer, weights
 from mass_jax.method import adapt, score
 from mass_jax.method.generate import Dialogue
@@ -121,8 +123,45 @@ def with_eps_root(components: Components) -> Components:
     if config.given_eps_root is not None or not adapt.has_eps_root(config.inner_optimizer):
         return components
     problems = components.problems(config.seeds[0]).train
-    eps_root = auto_eps_root(rollouts, components.pretrained(), problems, config.num_test_examples)
+    eps_root = auto_eps_root(
+        rollouts,
+        components.pretrained() if config.generator == "lora" else Weights({}, components.model.params),  # no copy
+        problems,
+        config.num_test_examples,
+    )
     logging.info("inner_eps_root=auto: %g for %s", eps_root, config.inner_optimizer)
+    return _set_eps_root(components, eps_root)
+
+
+def with_stored_eps_root(components: Components, workdir: pathlib.Path, store: bool = True) -> Components:
+    """Returns components with the eps_root of --inner_eps_root=auto that a run started with; stores a new run's.
+
+    A run that resumes on other devices, or is served later, keeps its inner optimizer to the bit.
+
+    Args:
+        components: the components of the run.
+        workdir: directory of the run, whose settings are those of the components.
+        store: whether to write the value of a new run.
+
+    Raises:
+        UserError: the stored value is damaged.
+    """
+    config, path = components.config, workdir / runtime.EPS_ROOT_NAME
+    if config.given_eps_root is not None or not adapt.has_eps_root(config.inner_optimizer):
+        return components
+    if runtime.holds_results(workdir) and path.exists():
+        try:
+            return _set_eps_root(components, float(strict_json.loads(path.read_text(encoding="utf-8"))["eps_root"]))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path} is damaged ({error}); restore it, or choose another --workdir") from error
+    if store and runtime.is_first():
+        runtime.write_atomically(path, json.dumps({"eps_root": components.rollouts.loop.eps_root}) + "\n")
+    return components
+
+
+def _set_eps_root(components: Components, eps_root: float) -> Components:
+    """Returns components with another eps_root of the inner optimizer."""
+    config, rollouts = components.config, components.rollouts
     optimizer = adapt.inner_optimizer(config.inner_optimizer, config.inner_lr, eps_root)
     loop = dataclasses.replace(rollouts.loop, optimizer=optimizer, eps_root=eps_root)
     return dataclasses.replace(components, rollouts=dataclasses.replace(rollouts, loop=loop))

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mass_jax.llama import lora
 from mass_jax.method.adapt import LoraLoop
@@ -25,7 +26,8 @@ from mass_jax.training.rollout import Rollouts
 from mass_jax.types import PyTree
 
 PROBLEMS = 16
-FACTOR = 3.0  # of the typical entry of the gradient; docs/results/inner_optimizers has the measurements
+SEARCHED = 64  # problems among which solutions that fit are searched
+FACTOR = 3.0  # of the typical entry of the gradient; docs/guides/check_the_signal.md has the measurements
 
 
 def auto_eps_root(rollouts: Rollouts, weights: Weights, problems: Sequence[Problem], num_examples: int) -> float:
@@ -33,10 +35,9 @@ def auto_eps_root(rollouts: Rollouts, weights: Weights, problems: Sequence[Probl
 
     .. math:: \epsilon_{root} = (c\, \mathrm{rms}(\nabla_B L_{inner}(\phi_0)))^2, \quad c = 3
 
-    The gradient is that of the gold solutions of training problems, `num_examples` at a time with weight 1, under the
-    pretrained model; entries that are zero for every group, such as those of A while B = 0, do not count. The result
-    is a constant of the run, so meta-gradients stay exact, and it is rounded to a half power of ten, so that the
-    rounding of another machine does not change it.
+    The gradient is that of gold solutions of training problems that fit their rows, `num_examples` at a time with
+    weight 1, under the pretrained model. Entries that are zero for every group, such as those of A while B = 0, do not
+    count. The result is a constant of the run, so meta-gradients stay exact; it is rounded to a half power of ten.
 
     Args:
         rollouts: the inner loop and the prompts.
@@ -47,9 +48,15 @@ def auto_eps_root(rollouts: Rollouts, weights: Weights, problems: Sequence[Probl
     >>> round_to_half_decade(2e-3), round_to_half_decade(0.03)
     (0.003, 0.03)
     """
+    fitting = rollouts.dialogue.fitting_gold(problems[:SEARCHED])
+    if fitting is None:
+        raise ValueError(
+            f"--inner_eps_root=auto found no gold solution that fits among {min(len(problems), SEARCHED)} training "
+            f"problems; raise --max_answer_tokens, or give a number, such as 1e-4"
+        )
     groups = max(PROBLEMS // num_examples, 1)
-    solutions = rollouts.dialogue.gold([problems[i % len(problems)] for i in range(groups * num_examples)])
-    text = jax.tree.map(lambda leaf: leaf.reshape(groups, num_examples, leaf.shape[-1]), solutions.text)
+    rows = np.arange(groups * num_examples) % len(fitting.tokens_BT)
+    text = jax.tree.map(lambda leaf: leaf[rows].reshape(groups, num_examples, leaf.shape[-1]), fitting)
     announce(f"the gradient of {groups} x {num_examples} gold solutions")
     mean_square = float(_mean_square(rollouts.loop, weights, text))
     if not math.isfinite(mean_square) or mean_square <= 0:

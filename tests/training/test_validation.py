@@ -28,7 +28,7 @@ def test_parse_setting_fills_missing_values(text, expected):
     [
         ("adm:0.1", "did you mean 'adam'"),
         ("adam", "OPTIMIZER:RATE"),
-        ("adam:0.1:-1", "use auto or a number"),
+        ("adam:0.1:-1", "use auto or a positive number"),
         ("adam:x", "OPTIMIZER:RATE"),
         ("adam:0.1:1e-8:2:1", "OPTIMIZER:RATE"),
         ("sgd:-1", "below its minimum"),

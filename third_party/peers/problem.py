@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mass_jax.llama import Llama, LlamaConfig, lora, losses
+from mass_jax.types import Adapter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,7 @@ def draw(key: jax.Array, size: Size, dtype: Any = jnp.float32) -> Data:
     model = Llama(size.config())
     base = model.init(model_key, jnp.zeros((1, 2), jnp.int32))["params"]
     base = jax.tree.map(lambda leaf: leaf.astype(dtype), base)
-    params = lora.init(lora_key, size.config(), size.rank, dtype=dtype) if size.rank else base
+    params = lora.init(lora_key, size.config(), size.rank, dtype=dtype).leaves if size.rank else base
     return Data(
         base=base if size.rank else {},
         params=params,
@@ -79,7 +80,7 @@ def example_losses(size: Size, base: Any, remat: str = "none", loss_chunk: int =
     model = Llama(size.config(remat, loss_chunk))
 
     def losses_of(params: Any, tokens_MT: jax.Array) -> jax.Array:
-        variables = lora.variables(base, params) if size.rank else lora.variables(params)
+        variables = lora.variables(base, Adapter(params)) if size.rank else lora.variables(params)
         return jnp.mean(losses.token_nll(model, variables, tokens_MT), axis=-1)
 
     return losses_of

@@ -17,6 +17,7 @@ from mass_jax.tasks.grading.workers import limits
 from mass_jax.tasks.grading.workers.pool import environment
 from mass_jax.tasks.grading.workers.wire import MAX_LINE_BYTES
 
+SECONDS = 600  # limit of one request; a thousand problems of all families take about half a minute
 _MAX_ENTRY_BYTES = MAX_LINE_BYTES // 2  # the other half is for the answer
 
 
@@ -41,6 +42,7 @@ def generate(wanted: Mapping[str, Range], level: str) -> dict[str, Any]:
 
     Raises:
         RuntimeError: If the process fails.
+        subprocess.TimeoutExpired: If it takes more than `SECONDS`.
     """
     request = {"level": level, "wanted": {family: list(part) for family, part in wanted.items()}}
     done = subprocess.run(
@@ -49,6 +51,7 @@ def generate(wanted: Mapping[str, Range], level: str) -> dict[str, Any]:
         capture_output=True,
         env=environment(),
         check=False,
+        timeout=SECONDS,
     )
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]

@@ -69,7 +69,7 @@ class ReasoningTask:
         written = squashed(example.problem)
         if not written:
             return Rejected("has an empty problem")
-        if written in target or target in written:
+        if _contains(target, written) or _contains(written, target):
             return Rejected("copies the target problem")
         return example
 
@@ -102,3 +102,18 @@ def answer_of(response: str) -> str:
         '12'
     """
     return response.strip().removeprefix(START.strip()).strip()
+
+
+def _contains(text: str, part: str) -> bool:
+    """Returns whether a text contains another one, whose first and last numbers do not go on in it.
+
+    >>> _contains("gcdof12and36", "gcdof12and3"), _contains("gcdof12and36:gcdof12and3", "gcdof12and3")
+    (False, True)
+    """
+    start = text.find(part)
+    while start >= 0:
+        before, after = text[:start][-1:], text[start + len(part) :][:1]
+        if not (before.isdigit() and part[0].isdigit()) and not (after.isdigit() and part[-1].isdigit()):
+            return True
+        start = text.find(part, start + 1)
+    return False
