@@ -77,7 +77,7 @@ def test_families_use_chat_template():
             {"task": "math", "num_eval_problems": 5},
             "--num_eval_problems=5 exceeds the 4 usable problems; lower it",
         ),
-        ({"num_shots": 1}, "--num_shots=1 only applies to --task=families and --task=math; remove it"),
+        ({"num_shots": 1}, "--num_shots=1 does not apply to --task=testbed; remove it"),
         ({"task": "families"}, "'\\n' ends a completion of this task, but is 0 tokens of the model, not one"),
     ],
     ids=lambda value: " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",

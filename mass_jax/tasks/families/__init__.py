@@ -1,8 +1,9 @@
 """Seven families of one-step arithmetic problems in natural language, short enough to train on a CPU."""
 
 from mass_jax.tasks.families.family import FAMILIES, Fact, Form, find
-from mass_jax.tasks.families.problems import Side, draw_problems, oracle_examples, side_of
+from mass_jax.tasks.families.problems import draw_problems, oracle_examples, side_of_fact
 from mass_jax.tasks.families.task import END, FamiliesTask
+from mass_jax.tasks.sides import Side
 
 __all__ = [
     "END",
@@ -14,5 +15,5 @@ __all__ = [
     "draw_problems",
     "find",
     "oracle_examples",
-    "side_of",
+    "side_of_fact",
 ]

@@ -1,32 +1,22 @@
 """Training and test problems of the families; their pairs of operands are disjoint."""
 
-import enum
 import random
-import zlib
 
 from mass_jax.errors import UserError
 from mass_jax.tasks.base import Example, Problem
 from mass_jax.tasks.families.family import FAMILIES, Fact, Form
-
-TEST_SHARE = 3  # one in this many pairs of operands is reserved for testing
-
-
-class Side(enum.Enum):
-    """Split of the operand pairs into training and test problems."""
-
-    TRAIN = "train"
-    TEST = "test"
+from mass_jax.tasks.sides import Side, side_of
 
 
-def side_of(fact: Fact) -> Side:
-    """Returns the side of a fact, by a hash of its operands.
+def side_of_fact(fact: Fact) -> Side:
+    """Returns the side of a fact, by its operands.
 
     Example:
-        >>> side_of(Fact("*", 6, 7)) == side_of(Fact("*", 7, 6)) == side_of(Fact("+", 6, 7))
+        >>> side_of_fact(Fact("*", 6, 7)) == side_of_fact(Fact("*", 7, 6)) == side_of_fact(Fact("+", 6, 7))
         True
     """
     low, high = fact.operands
-    return Side.TEST if zlib.crc32(f"{low} {high}".encode()) % TEST_SHARE == 0 else Side.TRAIN
+    return side_of(f"{low} {high}")
 
 
 def draw_problems(side: Side, count: int, seed: int, worked: bool = False) -> list[Problem]:
@@ -80,7 +70,7 @@ def _shuffled(family: str, side: Side, rng: random.Random, worked: bool) -> list
     by_form = []
     for number, form in enumerate(FAMILIES[family]):
         facts = [Fact(form.operation, a, b) for a in form.first for b in form.second]
-        chosen = [fact for fact in facts if side_of(fact) is side]
+        chosen = [fact for fact in facts if side_of_fact(fact) is side]
         rng.shuffle(chosen)
         by_form.append([_problem(family, number, form, fact, worked) for fact in chosen])
     shortest = min(map(len, by_form))

@@ -15,7 +15,6 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "FITTING": "catalogue",
         "ReasoningTask": "task",
         "Scorer": "scorer",
-        "Side": "bank",
         "open_families": "opening",
     },
 )

@@ -1,7 +1,6 @@
 """Draws problems of reasoning-gym families; training and test problems differ in the text of the question."""
 
 import dataclasses
-import enum
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,17 +10,10 @@ from mass_jax.errors import UserError
 from mass_jax.tasks.base import Problem
 from mass_jax.tasks.example_form import ANSWER, PROBLEM
 from mass_jax.tasks.reasoning.generate import Range, generate
+from mass_jax.tasks.sides import TEST_SHARE, Side, side_of
 
-TEST_SHARE = 3  # one in this many questions is reserved for testing
 _ROUNDS = 4
 EVALUATION_SEED = 0  # evaluation problems are shared by all runs
-
-
-class Side(enum.Enum):
-    """Split of the questions into training and test problems."""
-
-    TRAIN = "train"
-    TEST = "test"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +104,7 @@ class Bank:
             if len(drawn) >= wanted:
                 return
             question = one_line(entry["question"])
-            if question in drawn or question in self._hidden or side_of(question) is not side:
+            if question in drawn or question in self._hidden or side_of_question(question) is not side:
                 continue
             answer = entry["answer"].strip()
             if not answer or not answer.isprintable() or not question.isprintable() or _is_ambiguous(question, answer):
@@ -124,14 +116,14 @@ class Bank:
                 self.scored[name] = Scored(family, reply["exact"], entry)
 
 
-def side_of(question: str) -> Side:
+def side_of_question(question: str) -> Side:
     """Returns the side of a question, by a hash of its letters and digits.
 
     Example:
-        >>> side_of("What is 1 + 1?") is side_of("what is 1 + 1")
+        >>> side_of_question("What is 1 + 1?") is side_of_question("what is 1 + 1")
         True
     """
-    return Side.TEST if zlib.crc32(squashed(question).encode()) % TEST_SHARE == 0 else Side.TRAIN
+    return side_of(squashed(question))
 
 
 def squashed(text: str) -> str:

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from mass_jax.errors import UserError
-from mass_jax.tasks.families import FAMILIES, Fact, Side, draw_problems, find, oracle_examples, side_of
+from mass_jax.tasks.families import FAMILIES, Fact, Side, draw_problems, find, oracle_examples, side_of_fact
 
 FORMS = [(name, form) for name, forms in FAMILIES.items() for form in forms]
 SIZES = {Side.TRAIN: 700, Side.TEST: 400}
@@ -29,7 +29,7 @@ def test_find_rejects_other_texts(text):
 def test_sides_have_disjoint_operands():
     operands = {side: {find(p.problem)[2].operands for p in draw_problems(side, SIZES[side], 0)} for side in Side}
     assert operands[Side.TRAIN].isdisjoint(operands[Side.TEST])
-    assert {side_of(Fact("+", *pair)) for pair in operands[Side.TEST]} == {Side.TEST}
+    assert {side_of_fact(Fact("+", *pair)) for pair in operands[Side.TEST]} == {Side.TEST}
 
 
 def test_draw_problems_alternates_families():
@@ -49,7 +49,7 @@ def test_oracle_examples_match_family():
         for example in examples:
             family, form, fact = find(example.problem)
             assert (family, example.solution) == (problem.subject, str(form.answer(fact)))
-            assert side_of(fact) is Side.TRAIN
+            assert side_of_fact(fact) is Side.TRAIN
 
 
 def test_draw_problems_reports_available_count():

@@ -3,7 +3,7 @@
 import pytest
 
 from mass_jax.tasks.base import Example, Problem, Rejected, Task, Verdict
-from mass_jax.tasks.families import FamiliesTask, Side, find, side_of
+from mass_jax.tasks.families import FamiliesTask, Side, find, side_of_fact
 from mass_jax.tasks.families.task import GENERATOR_SHOTS, SOLVED
 
 TASK: Task = FamiliesTask()
@@ -15,7 +15,7 @@ SHOWN = [*SOLVED, *(example for _, example in GENERATOR_SHOTS)]
 
 @pytest.mark.parametrize("text", [*(example.problem for example in SHOWN), *(target for target, _ in GENERATOR_SHOTS)])
 def test_prompts_show_training_operands(text):
-    assert side_of(find(text)[2]) is Side.TRAIN
+    assert side_of_fact(find(text)[2]) is Side.TRAIN
 
 
 @pytest.mark.parametrize("example", SHOWN, ids=lambda example: example.problem)

@@ -3,7 +3,7 @@
 import pytest
 
 from mass_jax.errors import UserError
-from mass_jax.tasks.reasoning.bank import Bank, Side, interleaved, side_of
+from mass_jax.tasks.reasoning.bank import Bank, Side, interleaved, side_of_question
 
 FAMILIES = ("chain_sum", "spell_backward", "syllogism")
 
@@ -24,7 +24,7 @@ def test_sides_are_disjoint_over_seeds():
         shown = {*train[0][family], *train[1][family]}
         assert shown.isdisjoint(test[family])
         assert len(set(test[family])) == len(test[family]) >= 10
-        assert {side_of(text) for text in test[family]} == {Side.TEST}
+        assert {side_of_question(text) for text in test[family]} == {Side.TEST}
 
 
 def test_draw_depends_on_seed_only(monkeypatch):
