@@ -13,6 +13,9 @@ import jax
 PyTree: TypeAlias = Any
 """A pytree with arrays as leaves."""
 
+Tokenizer: TypeAlias = Any
+"""A `transformers.PreTrainedTokenizerFast`, from `mass_jax.llama.tokenizer.load`."""
+
 Params: TypeAlias = Any
 """Parameters of a Flax model, as nested dictionaries."""
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mass_jax.errors import UserError
 from mass_jax.llama import jsonfile
+from mass_jax.types import Tokenizer
 
 if TYPE_CHECKING:
     from mass_jax.llama.config import LlamaConfig
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 _FILE, _CONFIG = "tokenizer.json", "tokenizer_config.json"
 
 
-def load(path: str | pathlib.Path) -> Any:
+def load(path: str | pathlib.Path) -> Tokenizer:
     """Loads the tokenizer of a model directory, with its chat template; does not run code from the directory.
 
     Args:
@@ -48,7 +49,7 @@ def _check_templates(file: pathlib.Path, templates: Any) -> None:
             raise UserError(f"{file}: entries of the list 'chat_template' lack 'name' or 'template': add them")
 
 
-def encode(tokenizer: Any, text: str) -> list[int]:
+def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     """Encodes a text for a model to continue.
 
     The text starts with one bos token if the tokenizer adds one. Tokens that the tokenizer appends, such as eos, are
@@ -79,12 +80,12 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def adds_bos(tokenizer: Any) -> bool:
+def adds_bos(tokenizer: Tokenizer) -> bool:
     """Returns whether `encode` starts texts with the tokenizer's bos token."""
     return tokenizer.bos_token_id is not None and encode(tokenizer, "a")[:1] == [tokenizer.bos_token_id]
 
 
-def end_token(tokenizer: Any, config: "LlamaConfig") -> int:
+def end_token(tokenizer: Tokenizer, config: "LlamaConfig") -> int:
     """Returns the token that ends a completion, in training and in sampling.
 
     Args:
@@ -109,7 +110,7 @@ def end_token(tokenizer: Any, config: "LlamaConfig") -> int:
     return config.stop_tokens[0]
 
 
-def check_vocabulary(tokenizer: Any, config: "LlamaConfig", directory: pathlib.Path) -> None:
+def check_vocabulary(tokenizer: Tokenizer, config: "LlamaConfig", directory: pathlib.Path) -> None:
     """Checks that the tokenizer's ids are below the model's vocabulary size.
 
     Args:

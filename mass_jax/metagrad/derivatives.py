@@ -43,7 +43,7 @@ class Derivatives(Protocol):
     def products(self, params: PyTree, meta: PyTree, context: PyTree, direction: PyTree, hessian: bool) -> Products:
         """Computes products with `direction`; the Hessian product only if `hessian`."""
 
-    def pull_meta(self, meta: PyTree, batch: PyTree, per_step: bool, summed: PyTree, alignment_KM: Any) -> PyTree:
+    def pull_meta(self, meta: PyTree, batch: PyTree, per_step: bool, summed: PyTree, alignment_KM: PyTree) -> PyTree:
         """Computes the cotangent of the meta-parameters from the sums of the sweep."""
 
 
@@ -74,7 +74,7 @@ class JointDerivatives:
         _, tangents = jax.jvp(joint, (params,), (direction,))
         return Products(tangents[0] if hessian else None, tangents[-1], None)
 
-    def pull_meta(self, meta: PyTree, batch: PyTree, per_step: bool, summed: PyTree, alignment_KM: Any) -> PyTree:
+    def pull_meta(self, meta: PyTree, batch: PyTree, per_step: bool, summed: PyTree, alignment_KM: PyTree) -> PyTree:
         """Returns the sum that the sweep accumulated."""
         return summed
 
@@ -92,7 +92,7 @@ class WeightedDerivatives:
     def gradient(self, params: PyTree, meta: PyTree, context: PyTree) -> tuple[jax.Array, PyTree]:
         """Computes the loss and its gradient, one chunk of examples at a time."""
 
-        def part(weights_C: jax.Array, batch_C: Any) -> tuple[Any, None]:
+        def part(weights_C: jax.Array, batch_C: PyTree) -> tuple[Any, None]:
             return jax.value_and_grad(self._total)(params, weights_C, batch_C), None
 
         return losses.over_chunks(part, self.loss.chunk, *context)[0]
@@ -100,13 +100,13 @@ class WeightedDerivatives:
     def products(self, params: PyTree, meta: PyTree, context: PyTree, direction: PyTree, hessian: bool) -> Products:
         """Computes alignments by one JVP of the example losses; the same pass gives H v if requested."""
 
-        def with_hessian(weights_C: jax.Array, batch_C: Any) -> tuple[Any, jax.Array]:
+        def with_hessian(weights_C: jax.Array, batch_C: PyTree) -> tuple[Any, jax.Array]:
             def gradient(params: PyTree) -> tuple[Any, jax.Array]:
                 return jax.grad(self._total_and_losses, has_aux=True)(params, weights_C, batch_C)
 
             return jax.jvp(gradient, (params,), (direction,))[1]
 
-        def without(weights_C: jax.Array, batch_C: Any) -> tuple[tuple[()], jax.Array]:
+        def without(weights_C: jax.Array, batch_C: PyTree) -> tuple[tuple[()], jax.Array]:
             return (), jax.jvp(lambda p: self.loss.example_losses(p, batch_C), (params,), (direction,))[1]
 
         part = with_hessian if hessian else without
@@ -129,10 +129,10 @@ class WeightedDerivatives:
             return jax.vmap(lambda one: self.loss.weights_of(meta, one))(batch)
         return self.loss.weights_of(meta, batch)
 
-    def _total(self, params: PyTree, weights_C: jax.Array, batch_C: Any) -> jax.Array:
+    def _total(self, params: PyTree, weights_C: jax.Array, batch_C: PyTree) -> jax.Array:
         return losses.weighted_sum(weights_C, self.loss.example_losses(params, batch_C))
 
-    def _total_and_losses(self, params: PyTree, weights_C: jax.Array, batch_C: Any) -> tuple[jax.Array, jax.Array]:
+    def _total_and_losses(self, params: PyTree, weights_C: jax.Array, batch_C: PyTree) -> tuple[jax.Array, jax.Array]:
         losses_C = self.loss.example_losses(params, batch_C)
         return losses.weighted_sum(weights_C, losses_C), losses_C
 

@@ -59,7 +59,7 @@ def check_optimizer(
         raise UserError(f"{faults[0].text}: {fix}")
 
 
-def find_faults(optimizer: Any, counts: Sequence[int], params: Any = None, grads: Any = None) -> list[Fault]:
+def find_faults(optimizer: Any, counts: Sequence[int], params: PyTree = None, grads: PyTree = None) -> list[Fault]:
     """Finds faults of the meta-gradient, at most one for each of the given numbers of inner steps.
 
     Raises:
@@ -87,10 +87,10 @@ def find_faults(optimizer: Any, counts: Sequence[int], params: Any = None, grads
 class _Probe:
     """Value and derivative of updates along a sequence of gradients; compiled once for all K up to `limit`."""
 
-    def __init__(self, optimizer: Any, params: Any, limit: int) -> None:
+    def __init__(self, optimizer: Any, params: PyTree, limit: int) -> None:
         loop = inner.InnerLoop(_no_loss, optimizer, limit, False)
 
-        def adapted(sequence: Any, count: Any) -> Any:
+        def adapted(sequence: PyTree, count: Any) -> Any:
             def step(state: inner.InnerState, index_and_grads: Any) -> tuple[inner.InnerState, None]:
                 index, grads = index_and_grads
                 return jax.lax.cond(index < count, lambda: loop.update(grads, state, None), lambda: state), None
@@ -109,7 +109,7 @@ class _Probe:
         self.tolerance = max(_TOLERANCE, 32 * coarsest)  # a bfloat16 momentum rounds the finite difference
         self.run: Callable[..., Any] = jax.jit(jax.value_and_grad(adapted), compiler_options=options)
 
-    def non_finite(self, sequence: Any, count: int) -> str | None:
+    def non_finite(self, sequence: PyTree, count: int) -> str | None:
         """Returns a fault that names the leaves whose gradients have a NaN cotangent, or None."""
         bars = jax.tree_util.tree_leaves_with_path(self.run(sequence, count)[1])
         broken = [index for index, (_, leaf) in enumerate(bars) if not np.all(np.isfinite(leaf))]
@@ -121,13 +121,13 @@ class _Probe:
         note = "its inner gradient is 0" if zero else f"num_steps={count}"
         return f"the meta-gradient through this optimizer is NaN at {where} ({note})"
 
-    def vanishing(self, sequence: Any, count: int) -> str | None:
+    def vanishing(self, sequence: PyTree, count: int) -> str | None:
         """Returns a fault if no gradient changes the result, or None."""
         if any(np.any(leaf) for leaf in jax.tree.leaves(self.run(sequence, count)[1])):
             return None
         return "the meta-gradient through this optimizer is identically zero"
 
-    def wrong_at_zero(self, sequence: Any, count: int) -> str | None:
+    def wrong_at_zero(self, sequence: PyTree, count: int) -> str | None:
         """Returns a fault if, at zero gradients, the derivative is NaN or contradicts a finite difference, or None."""
         bars = self.run(sequence, count)[1]
         if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(bars)):
@@ -161,7 +161,7 @@ def _lora_pair() -> tuple[Any, Any]:
     return params, {"a": np.zeros((8, 2)), "b": _waves((2, 8), 1.0)}
 
 
-def _sequence(grads: Any, length: int, drift: float | None) -> Any:
+def _sequence(grads: PyTree, length: int, drift: float | None) -> Any:
     """Stacks the gradients of all steps: `grads`, then moved by `drift` per step; all zero if `drift` is None."""
 
     def stack(leaf: Any) -> np.ndarray:

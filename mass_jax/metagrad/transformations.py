@@ -12,6 +12,7 @@ import optax
 
 from mass_jax.errors import UserError
 from mass_jax.metagrad import inactive
+from mass_jax.metagrad.trees import PyTree
 
 Optimizer: TypeAlias = "optax.GradientTransformation | Callable[[Any], optax.GradientTransformation]"
 
@@ -69,7 +70,7 @@ def _with_wide_accumulators(optimizer: Any) -> Any:
     return wide
 
 
-def build(optimizer: Any, meta: Any) -> optax.GradientTransformation:
+def build(optimizer: Any, meta: PyTree) -> optax.GradientTransformation:
     """Builds the optax optimizer for the given meta-parameters.
 
     Raises:
@@ -88,13 +89,13 @@ def build(optimizer: Any, meta: Any) -> optax.GradientTransformation:
     return transformation
 
 
-def _is_scalar(meta: Any) -> bool:
+def _is_scalar(meta: PyTree) -> bool:
     """Returns True if the meta-parameters are a single number, which may be the learning rate."""
     leaves = jax.tree.leaves(meta)
     return len(leaves) == 1 and jnp.ndim(leaves[0]) == 0
 
 
-def initial_state(transformation: optax.GradientTransformation, params: Any) -> Any:
+def initial_state(transformation: optax.GradientTransformation, params: PyTree) -> PyTree:
     """Returns the optimizer's state before the first update.
 
     Raises:
@@ -104,7 +105,9 @@ def initial_state(transformation: optax.GradientTransformation, params: Any) -> 
         return _one_line("initialization", transformation.init, params)
 
 
-def step(transformation: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
+def step(
+    transformation: optax.GradientTransformation, grads: PyTree, opt_state: PyTree, params: PyTree
+) -> tuple[PyTree, PyTree]:
     """Returns parameters and optimizer state after one update, differentiable where norms are zero.
 
     Raises:

@@ -17,7 +17,7 @@ from mass_jax.llama.tokenizer import encode
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Rollout, Text, TooLong, encode_pairs, encode_prompts, join_rollout
 from mass_jax.tasks.base import Example, Problem, Rejected, Task
-from mass_jax.types import Adapter
+from mass_jax.types import Adapter, Tokenizer
 
 FEW_SHOT_BUCKET = 64  # few-shot prompts are padded to a multiple of it, in tokens
 
@@ -61,7 +61,7 @@ class Dialogue:
         end_token: token that ends every completion; None uses the tokenizer's eos token.
     """
 
-    tokenizer: Any
+    tokenizer: Tokenizer
     task: Task
     max_prompt_tokens: int
     max_generator_prompt_tokens: int

@@ -10,6 +10,7 @@ import numpy as np
 
 from mass_jax.errors import UserError
 from mass_jax.llama.tokenizer import encode
+from mass_jax.types import Tokenizer
 
 
 class Text(NamedTuple):
@@ -43,7 +44,7 @@ class TooLong(UserError):
 
 
 def encode_prompts(
-    tokenizer: Any, prompts: Sequence[str], length: int, flag: str = "max_prompt_tokens"
+    tokenizer: Tokenizer, prompts: Sequence[str], length: int, flag: str = "max_prompt_tokens"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Encodes prompts as right-padded ids.
 
@@ -78,7 +79,7 @@ def encode_prompts(
 
 
 def encode_pairs(
-    tokenizer: Any, pairs: Sequence[tuple[str, str] | None], length: int, end_token: int | None = None
+    tokenizer: Tokenizer, pairs: Sequence[tuple[str, str] | None], length: int, end_token: int | None = None
 ) -> tuple[Text, int]:
     """Encodes (prompt, completion) pairs as training rows, each with exactly one end token.
 
@@ -112,7 +113,7 @@ def encode_pairs(
     return Text(tokens_BT, mask_BT, target_BT), too_long
 
 
-def encode_completion(tokenizer: Any, text: str, end_token: int | None = None) -> list[int]:
+def encode_completion(tokenizer: Tokenizer, text: str, end_token: int | None = None) -> list[int]:
     """Returns the token ids of a completion, with exactly one end token.
 
     Args:
@@ -172,6 +173,6 @@ def cut_off(rollout: Rollout, stop_tokens: Sequence[int]) -> np.ndarray:
     return ~np.any(stops_BT & (np.asarray(rollout.text.target_BT) > 0), axis=-1)
 
 
-def pad_id(tokenizer: Any) -> int:
+def pad_id(tokenizer: Tokenizer) -> int:
     """Returns the id that pads rows: the tokenizer's pad token, otherwise its eos token, otherwise 0."""
     return next(token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None)

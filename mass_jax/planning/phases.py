@@ -23,6 +23,7 @@ from mass_jax.sampling.loop import Request, start
 from mass_jax.training import train
 from mass_jax.training.components import execution, models
 from mass_jax.training.learners import mass_learner
+from mass_jax.types import PyTree
 
 
 class Phase(NamedTuple):
@@ -65,7 +66,7 @@ class Iteration:
         loop, scorer = models(config, execution(config, self.shape))
         return mass_learner(config, loop, scorer, "gold" if config.outer == "gold" else "verifier")
 
-    def placed(self, tree: Any) -> Any:
+    def placed(self, tree: PyTree) -> Any:
         """Adds the shardings of the rules table to shapes of parameters or states."""
         return jax.tree.map(_struct, tree, rules.shardings(self.mesh, tree))
 
@@ -194,7 +195,7 @@ def _meta_step(iteration: Iteration, state: meta_step.MetaState, base: Any) -> P
     return Phase("meta-step", train.meta_step_jit, args, (state, base))
 
 
-def bytes_on_chip(tree: Any) -> int:
+def bytes_on_chip(tree: PyTree) -> int:
     """Returns the bytes of abstract arrays on one chip, without padding."""
     leaves = jax.tree.leaves(tree)
     return sum(_count(leaf) * leaf.dtype.itemsize for leaf in leaves)

@@ -9,11 +9,11 @@ import functools
 import pathlib
 import reprlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from mass_jax.errors import UserError
 from mass_jax.llama.tokenizer import adds_bos
 from mass_jax.tasks import template
+from mass_jax.types import Tokenizer
 
 Message = dict[str, str]
 """One turn of a conversation, with the keys "role" and "content"."""
@@ -42,7 +42,7 @@ def dialogue(turns: Sequence[tuple[str, str]], question: str) -> list[Message]:
     return [*messages, {"role": "user", "content": question}]
 
 
-def renderer(tokenizer: Any, system: Message | None = None) -> Render:
+def renderer(tokenizer: Tokenizer, system: Message | None = None) -> Render:
     """Checks a tokenizer's chat template and returns the function that applies it.
 
     Args:
@@ -64,7 +64,7 @@ def renderer(tokenizer: Any, system: Message | None = None) -> Render:
     return functools.partial(render, tokenizer)
 
 
-def render(tokenizer: Any, messages: Sequence[Message]) -> str:
+def render(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
     """Renders messages as prompt text.
 
     Args:
@@ -96,7 +96,7 @@ def _starts_with(text: str, bos: str) -> bool:
     return bool(bos) and text.lstrip().startswith(bos)
 
 
-def _source(tokenizer: Any) -> str:
+def _source(tokenizer: Tokenizer) -> str:
     """Returns the default template; a tokenizer with several templates has a dict."""
     source, file = tokenizer.chat_template, _file(tokenizer)
     if isinstance(source, dict):
@@ -110,7 +110,7 @@ def _source(tokenizer: Any) -> str:
     return source
 
 
-def _file(tokenizer: Any) -> str:
+def _file(tokenizer: Tokenizer) -> str:
     """Returns the file from which transformers read the template."""
     directory = pathlib.Path(getattr(tokenizer, "name_or_path", "") or "nowhere")
     for pattern in ("chat_template.jinja", "additional_chat_templates/*.jinja", "tokenizer_config.json"):
@@ -119,7 +119,7 @@ def _file(tokenizer: Any) -> str:
     return "the tokenizer"
 
 
-def _tokens(tokenizer: Any) -> tuple[tuple[str, str], ...]:
+def _tokens(tokenizer: Tokenizer) -> tuple[tuple[str, str], ...]:
     return tuple((name, token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str))
 
 

@@ -15,7 +15,6 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import Any
 
 from absl import logging
 
@@ -23,6 +22,7 @@ from mass_jax.config import Config, nearest
 from mass_jax.tasks import chat, example_form, families, testbed
 from mass_jax.tasks.base import Problems, Task
 from mass_jax.tasks.families.task import SYSTEM
+from mass_jax.types import Tokenizer
 
 __all__ = ["CATALOGUE", "Chosen", "open_task"]
 
@@ -48,7 +48,7 @@ class Chosen:
     close: Callable[[], None] = _close_nothing
 
 
-def open_task(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
+def open_task(config: Config, directory: pathlib.Path, tokenizer: Tokenizer) -> Chosen:
     """Opens the task that `config.task` names.
 
     Args:
@@ -67,7 +67,7 @@ def open_task(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen
     return CATALOGUE[config.task](config, directory, tokenizer)
 
 
-def _testbed(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
+def _testbed(config: Config, directory: pathlib.Path, tokenizer: Tokenizer) -> Chosen:
     if config.num_shots:
         raise ValueError(f"--num_shots={config.num_shots} does not apply to --task=testbed; remove it")
     example_form.refuse_other_forms(config.example_form, config.task)
@@ -86,7 +86,7 @@ def _testbed(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
     return Chosen(testbed.OperatorTask(domain), problems)
 
 
-def _families(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
+def _families(config: Config, directory: pathlib.Path, tokenizer: Tokenizer) -> Chosen:
     worked = config.example_form == example_form.WORKED
 
     def problems(seed: int) -> Problems:
@@ -98,7 +98,7 @@ def _families(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen
     return Chosen(task, problems, end=families.END)
 
 
-def _math(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
+def _math(config: Config, directory: pathlib.Path, tokenizer: Tokenizer) -> Chosen:
     from mass_jax.tasks import math  # imported here, so that other tasks do not need math-verify
 
     example_form.refuse_other_forms(config.example_form, config.task)
@@ -128,14 +128,14 @@ def _math(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
     return Chosen(task, draw, close=pool.close)
 
 
-def _reasoning(config: Config, directory: pathlib.Path, tokenizer: Any) -> Chosen:
+def _reasoning(config: Config, directory: pathlib.Path, tokenizer: Tokenizer) -> Chosen:
     from mass_jax.tasks import reasoning  # imported here, so that other tasks do not need reasoning-gym
 
     task, problems, scorer = reasoning.open_families(config, tokenizer)
     return Chosen(task, problems, end=reasoning.END, close=scorer.close)
 
 
-CATALOGUE: dict[str, Callable[[Config, pathlib.Path, Any], Chosen]] = {
+CATALOGUE: dict[str, Callable[[Config, pathlib.Path, Tokenizer], Chosen]] = {
     "testbed": _testbed,
     "families": _families,
     "math": _math,

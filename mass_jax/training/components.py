@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import pathlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,7 @@ from mass_jax.tasks.base import Problems
 from mass_jax.tasks.registry import Chosen, open_task
 from mass_jax.training.eps_root import auto_eps_root
 from mass_jax.training.rollout import Rollouts
-from mass_jax.types import Params
+from mass_jax.types import Params, Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +35,7 @@ class PretrainedModel:
 
     directory: pathlib.Path
     architecture: LlamaConfig
-    tokenizer: Any
+    tokenizer: Tokenizer
     params: Params
 
 
@@ -220,7 +219,7 @@ def execution(config: Config, llama_config: LlamaConfig) -> LlamaConfig:
     return dataclasses.replace(llama_config, remat=config.remat, loss_chunk=config.loss_chunk)
 
 
-def _token_of(encoder: Any, text: str) -> int:
+def _token_of(encoder: Tokenizer, text: str) -> int:
     """Returns the id of a text that must encode to exactly one token."""
     tokens = encoder(text, add_special_tokens=False)["input_ids"]
     if len(tokens) != 1:

@@ -65,7 +65,7 @@ def _unroll(loop: inner.InnerLoop, params: PyTree, meta: PyTree, batch: PyTree, 
     return state.params, losses_K
 
 
-def _scan(step: Callable[..., Any], state: Any, count: int, remat: str) -> tuple[Any, jax.Array]:
+def _scan(step: Callable[..., Any], state: PyTree, count: int, remat: str) -> tuple[Any, jax.Array]:
     """Scans `step` over step indices under a rematerialization policy."""
     if remat == "none":
         return jax.lax.scan(step, state, jnp.arange(count))
@@ -78,7 +78,7 @@ def _scan(step: Callable[..., Any], state: Any, count: int, remat: str) -> tuple
     length = math.isqrt(count)
     whole = count - count % length
 
-    def segment(state: Any, indices: jax.Array) -> tuple[Any, jax.Array]:
+    def segment(state: PyTree, indices: jax.Array) -> tuple[Any, jax.Array]:
         return jax.lax.scan(rematerialized, state, indices)
 
     indices = jnp.arange(whole).reshape(-1, length)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from mass_jax.metagrad import inner, trees
 from mass_jax.metagrad.adjoints.sweep import Cotangents, Sweep
+from mass_jax.metagrad.trees import PyTree
 
 
 class Tape(Protocol):
@@ -20,7 +21,7 @@ class Tape(Protocol):
     def forward(self, state: inner.InnerState) -> tuple[inner.InnerState, jax.Array, Any]:
         """Runs the steps; returns the last state, losses_K, and the record for `backward`."""
 
-    def backward(self, cotangents: Cotangents, record: Any, to_start: bool) -> tuple[Cotangents, jax.Array | None]:
+    def backward(self, cotangents: Cotangents, record: PyTree, to_start: bool) -> tuple[Cotangents, jax.Array | None]:
         """Moves cotangents back over the steps; also returns alignment_KM, or None.
 
         Without `to_start`, the Hessian product of the first step is skipped, because its result would not be used.
@@ -39,7 +40,7 @@ class Full:
         """See `Tape`."""
         return self.sweep.forward(state, self.first, self.count)
 
-    def backward(self, cotangents: Cotangents, record: Any, to_start: bool) -> tuple[Cotangents, jax.Array | None]:
+    def backward(self, cotangents: Cotangents, record: PyTree, to_start: bool) -> tuple[Cotangents, jax.Array | None]:
         """See `Tape`."""
         sweep = self.sweep
         if to_start or not sweep.hessian:
@@ -71,10 +72,10 @@ class Segments:
         state, (states, losses) = jax.lax.scan(segment, state, self._starts())
         return state, losses.reshape(-1), states
 
-    def backward(self, cotangents: Cotangents, record: Any, to_start: bool) -> tuple[Cotangents, jax.Array | None]:
+    def backward(self, cotangents: Cotangents, record: PyTree, to_start: bool) -> tuple[Cotangents, jax.Array | None]:
         """See `Tape`."""
 
-        def segment(cotangents: Cotangents, state_and_start: Any) -> tuple[Cotangents, jax.Array | None]:
+        def segment(cotangents: Cotangents, state_and_start: PyTree) -> tuple[Cotangents, jax.Array | None]:
             state, start = state_and_start
             _, _, records = self.sweep.forward(state, start, self.length)
             return self.sweep.backward(cotangents, records, start, 0, self.length)
@@ -101,7 +102,7 @@ class Chain:
             records.append(record)
         return state, jnp.concatenate(losses), records
 
-    def backward(self, cotangents: Cotangents, record: Any, to_start: bool) -> tuple[Cotangents, jax.Array | None]:
+    def backward(self, cotangents: Cotangents, record: PyTree, to_start: bool) -> tuple[Cotangents, jax.Array | None]:
         """See `Tape`."""
         alignments: list[Any] = []
         for index in reversed(range(len(self.parts))):

@@ -4,7 +4,6 @@ import functools
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from mass_jax.config import Config
 from mass_jax.errors import UserError
@@ -15,6 +14,7 @@ from mass_jax.tasks.reasoning.bank import EVALUATION_SEED, Bank, Scored, Side, i
 from mass_jax.tasks.reasoning.catalogue import FITTING
 from mass_jax.tasks.reasoning.scorer import Scorer
 from mass_jax.tasks.reasoning.task import SYSTEM, ReasoningTask
+from mass_jax.types import Tokenizer
 
 NUM_EXAMPLES = 64  # training-side problems per family, from which correct examples are drawn
 MAX_SHOTS = 8
@@ -23,7 +23,7 @@ _SHOWN_SEED = -1
 _WIDENINGS = 3
 
 
-def open_families(config: Config, tokenizer: Any) -> tuple[ReasoningTask, Callable[[int], Problems], Scorer]:
+def open_families(config: Config, tokenizer: Tokenizer) -> tuple[ReasoningTask, Callable[[int], Problems], Scorer]:
     """Draws the problems that prompts show, and builds the task.
 
     Args:
@@ -127,7 +127,7 @@ def _oracle(pools: Mapping[str, list[Problem]], seed: int, problem: Problem, cou
     return [Example(p.problem, p.solution) for p in rng.sample(others, count)]
 
 
-def _fits(config: Config, tokenizer: Any, task: ReasoningTask, problem: Problem) -> bool:
+def _fits(config: Config, tokenizer: Tokenizer, task: ReasoningTask, problem: Problem) -> bool:
     """Returns whether the prompts and the answer of a problem fit the token limits."""
     if tokenizer is None:
         return True
