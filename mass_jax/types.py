@@ -6,18 +6,12 @@ is meant. `Adapter` is a class; `mass_jax.llama.lora` has the functions on it.
 
 import dataclasses
 import functools
-from typing import Any, TypeAlias
 
 import jax
 
-PyTree: TypeAlias = Any
-"""A pytree with arrays as leaves."""
+from mass_jax.aliases import Params, PyTree, Tokenizer
 
-Tokenizer: TypeAlias = Any
-"""A `transformers.PreTrainedTokenizerFast`, from `mass_jax.llama.tokenizer.load`."""
-
-Params: TypeAlias = Any
-"""Parameters of a Flax model, as nested dictionaries."""
+__all__ = ["Adapter", "Params", "PyTree", "Tokenizer"]
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("leaves",), meta_fields=("scale", "batched"))

@@ -4,9 +4,9 @@ import itertools
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from mass_jax.aliases import Tokenizer
 from mass_jax.errors import UserError
 from mass_jax.llama import jsonfile
-from mass_jax.types import Tokenizer
 
 if TYPE_CHECKING:
     from mass_jax.llama.config import LlamaConfig

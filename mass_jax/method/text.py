@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mass_jax.aliases import Tokenizer
 from mass_jax.errors import UserError
 from mass_jax.llama.tokenizer import encode
-from mass_jax.types import Tokenizer
 
 
 class Text(NamedTuple):

@@ -10,10 +10,10 @@ import pathlib
 import reprlib
 from collections.abc import Callable, Iterator, Sequence
 
+from mass_jax.aliases import Tokenizer
 from mass_jax.errors import UserError
 from mass_jax.llama.tokenizer import adds_bos
 from mass_jax.tasks import template
-from mass_jax.types import Tokenizer
 
 Message = dict[str, str]
 """One turn of a conversation, with the keys "role" and "content"."""

@@ -18,11 +18,11 @@ from collections.abc import Callable
 
 from absl import logging
 
+from mass_jax.aliases import Tokenizer
 from mass_jax.config import Config, nearest
 from mass_jax.tasks import chat, example_form, families, testbed
 from mass_jax.tasks.base import Problems, Task
 from mass_jax.tasks.families.task import SYSTEM
-from mass_jax.types import Tokenizer
 
 __all__ = ["CATALOGUE", "Chosen", "open_task"]
 

@@ -2,4 +2,4 @@
 
 from mass_jax import lazy
 
-lazy.require(__name__, "absl", "scipy")
+lazy.require(__name__, "absl", "matplotlib", "scipy")

@@ -95,7 +95,7 @@ def test_shardings_place_moments_with_weights():
     places = rules.shardings(make_mesh("data:2,fsdp:2,tensor:2"), (state, batch.adapters))
     policy, moments = places[0].policy, places[0].policy_opt_state.inner_state[1][0].mu
     assert jax.tree.map(lambda place: place.spec, moments) == jax.tree.map(lambda place: place.spec, policy)
-    assert places[1]["layers"]["mlp"]["down_proj"]["a"].spec == PartitionSpec("data", None, "tensor", None)
+    assert places[1].leaves["layers"]["mlp"]["down_proj"]["a"].spec == PartitionSpec("data", None, "tensor", None)
 
 
 def test_shardings_refuse_unknown_leaf():

@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 
+from mass_jax.aliases import Tokenizer
 from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.llama.tokenizer import encode
@@ -14,7 +15,6 @@ from mass_jax.tasks.reasoning.bank import EVALUATION_SEED, Bank, Scored, Side, i
 from mass_jax.tasks.reasoning.catalogue import FITTING
 from mass_jax.tasks.reasoning.scorer import Scorer
 from mass_jax.tasks.reasoning.task import SYSTEM, ReasoningTask
-from mass_jax.types import Tokenizer
 
 NUM_EXAMPLES = 64  # training-side problems per family, from which correct examples are drawn
 MAX_SHOTS = 8
