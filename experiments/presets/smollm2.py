@@ -29,6 +29,7 @@ def config() -> Config:
         generator_lr=3e-4,
         inner_optimizer="adam",
         inner_lr=0.002,
+        inner_eps_root="1e-8",
         max_prompt_tokens=38,
         max_generator_prompt_tokens=70,
         max_example_tokens=21,

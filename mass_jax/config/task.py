@@ -46,12 +46,12 @@ class TaskSettings:
         choices=("question_first", "answer_first", "worked"),
     )
     reasoning_train: tuple[str, ...] = setting(
-        ("chain_sum", "family_relationships", "gcd", "leg_counting", "products", "spell_backward"),
+        ("chain_sum", "family_relationships", "gcd", "products"),
         "Families of --task=reasoning_gym to meta-train on, separated by commas; new problems of them are the column "
         "'seen'. fitting stands for all that fit small models.",
     )
     reasoning_test: tuple[str, ...] = setting(
-        ("basic_arithmetic", "calendar_arithmetic", "letter_counting", "simple_equations"),
+        ("calendar_arithmetic", "leg_counting"),
         "Families of --task=reasoning_gym that only the column 'unseen' of the results table has.",
     )
     reasoning_level: str = setting(
