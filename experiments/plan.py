@@ -80,7 +80,9 @@ def join(_: runtime.Stop) -> None:
     try:
         if FLAGS.out is None:
             raise ValueError("--out is missing; give a directory, like --out=runs/plan")
-        plans = [read_plan(pathlib.Path(path) / "plan.json") for path in FLAGS.join]
+        if absent := [path for path in FLAGS.join if not (pathlib.Path(path) / "plan.json").exists()]:
+            raise ValueError(f"--join={absent[0]} has no plan.json; give directories of finished plans")
+        plans = [read_plan(pathlib.Path(path) / "plan.json") for path in dict.fromkeys(FLAGS.join)]
         rows = plan_page.joined(plans, FLAGS.phases[0] if FLAGS.phases else measure.META_GRADIENT)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error

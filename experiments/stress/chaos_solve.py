@@ -1,7 +1,7 @@
 """Stress-tests test-time adaptation with injected examples and killed processes.
 
-    python -m experiments.stress.chaos_solve inject --model=tiny --out=docs/results/audit    (about 10 minutes)
-    python -m experiments.stress.chaos_solve kill --model=tiny --out=docs/results/audit      (about half an hour)
+    python -m experiments.stress.chaos_solve inject --model=tiny --out=runs/audit    (about 10 minutes)
+    python -m experiments.stress.chaos_solve kill --model=tiny --out=runs/audit      (about half an hour)
 
 `inject` answers 1,000 questions, a tenth of them with hostile or useless examples in place of the model's, and counts
 how many are caught by the intended gate; then a new process replays 50 random updates. `kill` ends a solve run by
@@ -286,7 +286,7 @@ COMMANDS: dict[str, Callable[[pathlib.Path, Parts], dict[str, Any]]] = {
 def define() -> None:
     """Defines the flags of this command."""
     DEFINE_path("model", "tiny", "'tiny', or for inject a workdir of experiments.train.")
-    DEFINE_path("out", "docs/results/audit", "Directory of the results; rerun with the same directory to resume.")
+    DEFINE_path("out", "runs/audit", "Directory of the results; rerun with the same directory to resume.")
     flags.DEFINE_integer("questions", 1000, "inject: number of questions.", lower_bound=1)
     flags.DEFINE_float("share", 0.1, "inject: share of questions with injected examples.", lower_bound=0, upper_bound=1)
     flags.DEFINE_integer("kills", 100, "kill: number of kills.", lower_bound=1)

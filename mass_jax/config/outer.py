@@ -69,7 +69,7 @@ class OuterSettings:
     scorer_width: int = setting(32, "Hidden size of the scorer's trunk.", minimum=8)
     on_weak_signal: str = setting(
         "warn",
-        "What to do if the rewards of the first step do not predict the effect of the examples: warn, stop with an "
+        "What to do if the rewards of the first steps do not predict the effect of the examples: warn, stop with an "
         "error, or ignore (no check).",
         choices=("warn", "error", "ignore"),
     )

@@ -115,9 +115,16 @@ def _math(config: Config, directory: pathlib.Path, tokenizer: Tokenizer) -> Chos
             "%s duplicates %s (similarity %.2f)", duplicate.problem.id, duplicate.partner.id, duplicate.similarity
         )
     shots, kept = math.take_shots(kept, config.num_shots, seed=0)
-    for flag, problems in (("num_train_problems", kept), ("num_eval_problems", evaluation.problems)):
-        if (asked := getattr(config, flag)) > len(problems):
-            raise ValueError(f"--{flag}={asked} exceeds the {len(problems)} usable problems; lower it")
+    if not kept:
+        raise ValueError(
+            f"--train_data={config.train_data} has no problem left: all {len(train.problems)} duplicate problems of "
+            f"--eval_data={config.eval_data} or are shown as --num_shots; use other data"
+        )
+    usable = {"num_train_problems": len(kept), "num_eval_problems": len(evaluation.problems)}
+    if over := {flag: count for flag, count in usable.items() if getattr(config, flag) > count}:
+        asked = " and ".join(f"--{flag}={getattr(config, flag)} exceeds the {usable[flag]}" for flag in over)
+        fix = " ".join(f"--{flag}={count}" for flag, count in over.items())
+        raise ValueError(f"{asked} usable problems; pass {fix}")
     test = math.sample(evaluation.problems, config.num_eval_problems, seed=0)  # shared by all random seeds
 
     def draw(seed: int) -> Problems:

@@ -223,7 +223,10 @@ def _token_of(encoder: Tokenizer, text: str) -> int:
     """Returns the id of a text that must encode to exactly one token."""
     tokens = encoder(text, add_special_tokens=False)["input_ids"]
     if len(tokens) != 1:
-        raise ValueError(f"{text!r} ends a completion of this task, but is {len(tokens)} tokens of the model, not one")
+        raise ValueError(
+            f"--task ends completions with {text!r}, which is {len(tokens)} tokens of this model, not one; use another "
+            f"--model or --task"
+        )
     return int(tokens[0])
 
 

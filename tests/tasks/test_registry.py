@@ -75,10 +75,13 @@ def test_families_use_chat_template():
         ({"task": "math", "num_train_problems": 100}, "--num_train_problems=100 exceeds the 7 usable problems"),
         (
             {"task": "math", "num_eval_problems": 5},
-            "--num_eval_problems=5 exceeds the 4 usable problems; lower it",
+            "--num_eval_problems=5 exceeds the 4 usable problems; pass --num_eval_problems=4",
         ),
         ({"num_shots": 1}, "--num_shots=1 does not apply to --task=testbed; remove it"),
-        ({"task": "families"}, "'\\n' ends a completion of this task, but is 0 tokens of the model, not one"),
+        (
+            {"task": "families"},
+            "--task ends completions with '\\n', which is 0 tokens of this model, not one; use another --model",
+        ),
     ],
     ids=lambda value: " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
 )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, get_args
 
 import jax
 
+from mass_jax.errors import UserError
 from mass_jax.metagrad import inner
 from mass_jax.metagrad.trees import PyTree
 
@@ -111,6 +112,6 @@ def check_remat(remat: str, allowed: object) -> None:
     """Raises a ValueError unless `remat` is one of the values of the literal type `allowed`."""
     names = get_args(allowed)
     if remat == "offload":
-        raise ValueError("remat='offload' is not supported: it did not save memory in any measurement; use 'recursive'")
+        raise UserError("remat='offload' is not supported: it did not save memory in any measurement; use 'recursive'")
     if remat not in names:
-        raise ValueError(f"remat={remat!r} is not one of {', '.join(map(repr, names))}")
+        raise UserError(f"remat={remat!r} is not one of {', '.join(map(repr, names))}")

@@ -25,7 +25,7 @@ class Truncated(Adjoint):
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ValueError(f"Truncated(steps={self.steps}) would not differentiate any step; give at least 1")
+            raise UserError(f"Truncated(steps={self.steps}) would not differentiate any step; give at least 1")
 
     def apply(self, problem: BilevelProblem) -> MetaGradient:
         """Runs the reverse sweep over the last `steps` steps."""
