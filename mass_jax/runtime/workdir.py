@@ -12,6 +12,8 @@ from mass_jax.runtime.distributed import agreed_maximum, is_first
 from mass_jax.runtime.paths import check_checkpoint_path
 
 CONFIG_NAME = "config.json"
+MONITORING = ("drift_every", "on_weak_signal", "signal_every")
+"""Settings that change what a run measures and logs, but not its results; they may differ in every workdir."""
 
 
 def workdir_path(given: str) -> pathlib.Path:
@@ -41,7 +43,7 @@ def check_workdir(workdir: pathlib.Path, settings_json: str, free: Collection[st
     Args:
         workdir: directory to check.
         settings_json: settings of the run, as a JSON object.
-        free: names of settings that may differ.
+        free: names of settings that may differ, besides those of `MONITORING`.
         replace: whether all settings may differ while the workdir contains no results.
 
     Raises:
@@ -92,7 +94,7 @@ def read_settings(path: pathlib.Path) -> dict[str, Any] | None:
 
 def _first_difference(before: dict[str, Any], now: dict[str, Any], free: Collection[str]) -> str:
     """Describes the first setting that differs, in alphabetical order, with both values; "" if none does."""
-    for name in sorted({*before, *now} - {*free}):
+    for name in sorted({*before, *now} - {*free, *MONITORING}):
         if before.get(name) != now.get(name):
             return f"{name}={before.get(name)!r}, now it is {now.get(name)!r}"
     return ""

@@ -12,15 +12,15 @@ from mass_jax.training.validation import InnerSetting, parse_setting
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("sgd:0.2", InnerSetting("sgd", 0.2, 0.01, 2)),
+        ("sgd:0.2", InnerSetting("sgd", 0.2, adapt.DEFAULT_EPS_ROOT, 2)),
         (" adam:0.03:1e-4 ", InnerSetting("adam", 0.03, 1e-4, 2)),
         ("nadam:0.03:auto", InnerSetting("nadam", 0.03, 0.01, 2)),
         ("adamw:0.1:1e-2:4", InnerSetting("adamw", 0.1, 1e-2, 4)),
-        ("momentum:0.1::3", InnerSetting("momentum", 0.1, 0.01, 3)),
+        ("momentum:0.1::3", InnerSetting("momentum", 0.1, adapt.DEFAULT_EPS_ROOT, 3)),
     ],
 )
 def test_parse_setting_fills_missing_values(text, expected):
-    assert parse_setting(text, Config(), auto=0.01) == expected
+    assert parse_setting(text, Config(), auto=lambda: 0.01) == expected
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_parse_setting_fills_missing_values(text, expected):
 )
 def test_parse_setting_names_value_and_form(text, message):
     with pytest.raises(UserError, match=message) as caught:
-        parse_setting(text, Config(), auto=0.01)
+        parse_setting(text, Config(), auto=lambda: 0.01)
     assert "\n" not in str(caught.value)
 
 
