@@ -169,8 +169,8 @@ class SignalCheck:
 
     def _compared(self, measured: Measured, rewards_NM: jax.Array) -> Compared:
         """Returns the rewards and effects of the measured problems of all processes."""
-        parsed_NM = rejected.is_parsed(measured.batch.examples)
-        scores_NM, parsed_NM, *losses = self._gather(measured.scores_NM, parsed_NM, *measured.losses_EN)
+        is_parsed_NM = rejected.is_parsed(measured.batch.examples)
+        scores_NM, parsed_NM, *losses = self._gather(measured.scores_NM, is_parsed_NM, *measured.losses_EN)
         after_N, before_N, *without = losses
         own_NM = self._gather(rewards_NM)[0][: len(after_N)]
         effects = signal.Effects(before_N, after_N, own_NM, np.stack(without, 1) - after_N[:, None])
