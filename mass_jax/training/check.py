@@ -156,7 +156,7 @@ class SignalCheck:
             total = config.steps * config.tasks_per_step
             reason = f"--steps={config.steps} has {total} problems, less than {MIN_PROBLEMS}"
         elif start:
-            logging.info("%s: the reward is not checked, since training resumes at step %d", self.label, start)
+            self._log(f"the reward is not checked, since training resumes at step {start}")
             return range(0)
         else:
             return range(steps)
@@ -164,8 +164,13 @@ class SignalCheck:
             raise UserError(
                 f"{self.label}: the reward cannot be checked: {reason}; raise it or pass --on_weak_signal=warn"
             )
-        logging.info("%s: the reward is not checked: %s", self.label, reason)
+        self._log(f"the reward is not checked: {reason}")
         return range(0)
+
+    def _log(self, line: str) -> None:
+        """Logs a line on the first process."""
+        if runtime.is_first():
+            logging.info("%s: %s", self.label, line)
 
     def _compared(self, measured: Measured, rewards_NM: jax.Array) -> Compared:
         """Returns the rewards and effects of the measured problems of all processes."""
