@@ -75,8 +75,8 @@ class SignalCheck:
     """Compares the rewards of training steps with leaving each example out.
 
     The rewards, the scores and the attempts are those of the steps, so that nothing else is sampled and the training
-    does not change. The first steps with at least 8 problems together are judged; the steps of `--signal_every` are
-    only logged, on at most 8 problems each (or one per device).
+    does not change. The first steps with at least 8 problems together are judged, anew if training was interrupted
+    among them. The steps of `--signal_every` are only logged, on at most 8 problems each (or one per device).
 
     Attributes:
         components: the components of the run.
@@ -87,10 +87,9 @@ class SignalCheck:
     components: Components
     learner: meta_step.Learner
     label: str
-    _judged: range | None = dataclasses.field(
-        default=None, init=False
-    )  # steps to judge together; set by the first call
-    _steps: list[tuple[Measured, Compared]] = dataclasses.field(default_factory=list, init=False)  # measured so far
+    # The steps to judge together, known from the first call on, and what was measured in them so far.
+    _judged: range | None = dataclasses.field(default=None, init=False)
+    _steps: list[tuple[Measured, Compared]] = dataclasses.field(default_factory=list, init=False)
 
     def before(
         self, step: int, state: meta_step.MetaState, base: Params, batch: meta_step.TaskBatch
@@ -152,14 +151,14 @@ class SignalCheck:
             return range(0)
         if config.num_examples < MIN_EXAMPLES:
             reason = f"--num_examples={config.num_examples} is less than {MIN_EXAMPLES}"
-        elif steps > config.steps:
-            total = config.steps * config.tasks_per_step
-            reason = f"--steps={config.steps} has {total} problems, less than {MIN_PROBLEMS}"
-        elif start:
+        elif start >= steps:
             self._log(f"the reward is not checked, since training resumes at step {start}")
             return range(0)
+        elif start + steps > config.steps:
+            total = (config.steps - start) * config.tasks_per_step
+            reason = f"--steps={config.steps} leaves {total} problems, less than {MIN_PROBLEMS}"
         else:
-            return range(steps)
+            return range(start, start + steps)
         if config.on_weak_signal == "error":
             raise UserError(
                 f"{self.label}: the reward cannot be checked: {reason}; raise it or pass --on_weak_signal=warn"
