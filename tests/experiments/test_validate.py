@@ -16,7 +16,7 @@ from mass_jax import metagrad as mg
 from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.method import meta_step
-from mass_jax.runtime import Checkpoints
+from mass_jax.runtime import Checkpoints, lock_workdir
 from mass_jax.serving import source
 from mass_jax.training.components import assemble
 from mass_jax.training.eps_root import auto_eps_root
@@ -184,3 +184,11 @@ def test_validate_reports_invalid_flags(given, message, tmp_path):
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(message)
     assert not list(tmp_path.iterdir())
+
+
+def test_validate_refuses_workdir_in_use(tmp_path):
+    with lock_workdir(tmp_path):
+        done = run(tmp_path)
+    assert done.returncode == 2
+    assert "is in use by process" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "validate.json").exists()
