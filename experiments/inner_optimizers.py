@@ -3,9 +3,10 @@
     python -m experiments.inner_optimizers --settings="sgd:0.2;adam:0.03:1e-8;adam:0.03:auto" --seeds=0,1,2 \\
         --workdir=runs/inner_optimizers
 
-A setting is OPTIMIZER:RATE[:EPS_ROOT], with auto as the default of EPS_ROOT. Every setting trains MASS once per seed,
-about two minutes each for the tiny preset. Prints the table, and writes it as inner_optimizers.json, .md, .png and .svg
-to the workdir after each training. Rerun the same command to resume; finished trainings are kept.
+A setting is OPTIMIZER:RATE[:EPS_ROOT[:STEPS]]; missing values are those of --inner_eps_root and --inner_steps. Every
+setting trains MASS once per seed, about two minutes each for the tiny preset. Prints the table, and writes it as
+inner_optimizers.json, .md, .png and .svg to the workdir after each training. Rerun the same command to resume; finished
+trainings are kept.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from experiments.path_flags import DEFINE_path
 from mass_jax import runtime
 from mass_jax.errors import UserError
 from mass_jax.evaluation import inner_comparison
-from mass_jax.training.validation import parse_setting
+from mass_jax.training.validation import with_setting
 
 SETTINGS = (
     "sgd:0.2;sgd:0.05;momentum:0.1;adagrad:0.03;rmsprop:0.01;adam:0.03:1e-8;adam:0.03:1e-4;adam:0.03;adam:0.1;"
@@ -28,7 +29,7 @@ settings.define()
 settings.define_mesh()
 flags.adopt_module_key_flags(settings)
 _SETTINGS = flags.DEFINE_string("settings", SETTINGS, "Inner optimizers, separated by semicolons.")
-_WORKDIR = DEFINE_path("workdir", None, "Directory of the comparison; pass it again to resume.")
+DEFINE_path("workdir", None, "Directory of the comparison; pass it again to resume.")
 
 
 def main(_: list[str]) -> None:
@@ -40,18 +41,14 @@ def command(stop: runtime.Stop) -> None:
     """Runs the comparison; errors in the user's input become `UserError`."""
     with contextlib.ExitStack() as held:
         try:
-            if _WORKDIR.value is None:
-                raise ValueError("--workdir is missing; pass a directory, such as --workdir=runs/inner_optimizers")
-            workdir, config = runtime.workdir_path(_WORKDIR.value), settings.read()
-            if flags.FLAGS.print_config:
-                print(config.to_json())
-                return
+            config = settings.read()
             chosen = [text.strip() for text in _SETTINGS.value.split(";") if text.strip()]
             for text in chosen:
-                parse_setting(text, config, auto=1.0)
-            held.enter_context(runtime.lock_workdir(workdir, stop))
-            mesh = runtime.make_mesh(flags.FLAGS.mesh)
-            held.enter_context(runtime.use_mesh(mesh))
+                with_setting(text, config)
+            opened = settings.open_workdir(held, config, "runs/inner_optimizers", stop)
+            if opened is None:
+                return
+            workdir, mesh = opened
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
         rows = inner_comparison.compare(config, chosen, workdir, mesh, stop)

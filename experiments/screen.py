@@ -23,7 +23,7 @@ from mass_jax.training.components import assemble
 settings.define()
 settings.define_mesh()
 flags.adopt_module_key_flags(settings)
-_WORKDIR = DEFINE_path("workdir", None, "Directory of the screen; pass it again to resume.")
+DEFINE_path("workdir", None, "Directory of the screen; pass it again to resume.")
 _PROBLEMS = flags.DEFINE_integer("screen_problems", 32, "Number of problems per cell.", lower_bound=2)
 _GROUPS = flags.DEFINE_integer("screen_groups", 4, "Number of draws of correct examples per cell.", lower_bound=2)
 _STEPS = flags.DEFINE_list("screen_steps", ["2", "4", "8"], "Numbers of inner steps K.")
@@ -41,15 +41,11 @@ def command(stop: runtime.Stop) -> None:
     """Runs the screen; errors in the user's input become `UserError`."""
     with contextlib.ExitStack() as held:
         try:
-            if _WORKDIR.value is None:
-                raise ValueError("--workdir is missing; pass a directory, such as --workdir=runs/screen")
-            workdir, config, plan = runtime.workdir_path(_WORKDIR.value), settings.read(), _plan()
-            if flags.FLAGS.print_config:
-                print(config.to_json())
+            config, plan = settings.read(), _plan()
+            opened = settings.open_workdir(held, config, "runs/screen", stop)
+            if opened is None:
                 return
-            held.enter_context(runtime.lock_workdir(workdir, stop))
-            mesh = runtime.make_mesh(flags.FLAGS.mesh)
-            held.enter_context(runtime.use_mesh(mesh))
+            workdir, mesh = opened
             components = held.enter_context(contextlib.closing(assemble(config, mesh)))
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error

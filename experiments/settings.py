@@ -51,6 +51,36 @@ def join_machines() -> None:
     runtime.join(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
 
 
+def open_workdir(
+    held: contextlib.ExitStack, config: Config, example: str, stop: runtime.Stop, devices: Sequence[Any] | None = None
+) -> tuple[pathlib.Path, Any] | None:
+    """Locks the directory of --workdir and builds the mesh of --mesh, or prints the settings with --print_config.
+
+    Args:
+        held: holds the lock and the mesh.
+        config: the settings of the command.
+        example: directory to suggest if --workdir is missing.
+        stop: its polls raise once the lock is lost.
+        devices: devices of the mesh; None means all.
+
+    Returns:
+        The directory and the mesh; None if the settings were printed.
+
+    Raises:
+        ValueError: the directory is missing or in use, or the mesh does not fit the devices.
+    """
+    if FLAGS.workdir is None:
+        raise ValueError(f"--workdir is missing; pass a directory, such as --workdir={example}")
+    workdir = runtime.workdir_path(FLAGS.workdir)
+    if FLAGS.print_config:
+        print(config.to_json())
+        return None
+    held.enter_context(runtime.lock_workdir(workdir, stop))
+    mesh = runtime.make_mesh(FLAGS.mesh, devices)
+    held.enter_context(runtime.use_mesh(mesh))
+    return workdir, mesh
+
+
 def _define_one(field: dataclasses.Field) -> None:
     name, help_text = field.name, field.metadata["help"]
     default: Any = field.default

@@ -12,6 +12,7 @@ resume.
 """
 
 import contextlib
+import functools
 import json
 import pathlib
 from typing import Any
@@ -23,15 +24,17 @@ from experiments import settings
 from experiments.path_flags import DEFINE_path
 from mass_jax import metagrad as mg
 from mass_jax import runtime
-from mass_jax.config import nearest
+from mass_jax.config import Config, nearest
 from mass_jax.errors import UserError
 from mass_jax.metagrad import signal
+from mass_jax.method import adapt
 from mass_jax.serving import source
 from mass_jax.training import signal_page, validation
 from mass_jax.training.components import assemble
 from mass_jax.training.eps_root import auto_eps_root
 
 FLAGS = flags.FLAGS
+REPLACED = ("inner_optimizer", "inner_lr", "inner_eps_root", "inner_steps")  # by --settings
 MEASURES = ("add_one", "finite_difference", "metasmoothness", "precision")
 
 
@@ -44,31 +47,22 @@ def validate(stop: runtime.Stop) -> None:
     """Checks the flags, measures the settings that are not in the workdir yet, and writes the results."""
     with contextlib.ExitStack() as held:
         try:
-            if FLAGS.workdir is None:
-                raise ValueError("--workdir is missing; pass a directory, such as --workdir=runs/signal")
-            if unknown := [name for name in FLAGS.measures if name not in MEASURES]:
-                raise ValueError(f"--measures={unknown[0]!r} is unknown; {nearest(unknown[0], MEASURES)}")
-            model = load(held)
+            config, texts = read_config(), [text for text in FLAGS.settings.split(";") if text.strip()]
+            for text in texts:
+                validation.with_setting(text, config)  # names errors before the model is loaded
+            devices = None if FLAGS.trained is None else jax.devices()[:1]
+            opened = settings.open_workdir(held, config, "runs/signal", stop, devices)
+            if opened is None:
+                return
+            workdir, mesh = opened
+            model = load(held, config, mesh)
+            auto = functools.cache(lambda: auto_of(model))
+            chosen = [validation.parse_setting(text, config, auto) for text in texts]
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
-        config, workdir = model.config, pathlib.Path(FLAGS.workdir)
-        train = model.chosen.problems(FLAGS.seed).train
-        problems, auto = train[: FLAGS.problems], config.given_eps_root
-        if auto is None:
-            auto = auto_eps_root(model.rollouts, model.weights, train, config.num_test_examples)
-        chosen = [validation.parse_setting(text, config, auto) for text in FLAGS.settings.split(";") if text.strip()]
         chosen = chosen or [validation.InnerSetting.of(config, model.rollouts.loop)]
-        header = {
-            "model": config.model,
-            "task": config.task,
-            "generator": model.label,
-            "problems": len(problems),
-            "examples": config.num_examples,
-            "outer": "gold" if config.outer == "both" else config.outer,
-            "score": FLAGS.score,
-            "seed": FLAGS.seed,
-            "measures": sorted(FLAGS.measures),
-        }
+        problems = model.chosen.problems(FLAGS.seed).train[: FLAGS.problems]
+        header = header_of(model, len(problems))
         reports = read_reports(workdir / "validate.json", header)
         key = jax.random.fold_in(jax.random.key(FLAGS.seed), 5)
         drawn = validation.draw(
@@ -88,19 +82,74 @@ def validate(stop: runtime.Stop) -> None:
         print((workdir / "validate.md").read_text(encoding="utf-8"))
 
 
-def load(held: contextlib.ExitStack) -> source.LoadedModel:
+def read_config() -> Config:
+    """Checks this command's flags, and returns the settings of the other flags or of the training run --trained."""
+    if unknown := [name for name in FLAGS.measures if name not in MEASURES]:
+        raise ValueError(f"--measures={unknown[0]!r} is unknown; {nearest(unknown[0], MEASURES)}")
+    if FLAGS.trained is None:
+        if FLAGS.train_seed is not None:
+            raise ValueError(f"--train_seed={FLAGS.train_seed} needs --trained, the workdir of a training run")
+        return settings.read()
+    path = pathlib.Path(FLAGS.trained) / "config.json"
+    try:
+        return Config.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"--trained={FLAGS.trained} is not a workdir of experiments.train ({error})") from None
+
+
+def load(held: contextlib.ExitStack, config: Config, mesh: Any) -> source.LoadedModel:
     """Loads the model of the flags, or of the training run --trained."""
     if FLAGS.trained is None:
-        mesh = runtime.make_mesh(FLAGS.mesh)
-        held.enter_context(runtime.use_mesh(mesh))
-        parts = assemble(settings.read(), mesh)
+        parts = assemble(config, mesh)
         model = source.LoadedModel(
-            parts.config, parts.model.directory, parts.chosen, parts.rollouts, parts.pretrained(), "pretrained"
+            config, parts.model.directory, parts.chosen, parts.rollouts, parts.pretrained(), "pretrained"
         )
     else:
-        model = source.load_model(FLAGS.trained, FLAGS.run, FLAGS.seed)
+        model = source.load_model(FLAGS.trained, FLAGS.run, FLAGS.train_seed)
     held.enter_context(contextlib.closing(model.chosen))
+    if FLAGS.trained is not None and FLAGS.run != "pretrained" and is_pretrained(model):
+        seed = config.seeds[0] if FLAGS.train_seed is None else FLAGS.train_seed
+        raise ValueError(
+            f"--trained={FLAGS.trained} has no trained generator of seed {seed}; train it, give another --train_seed, "
+            f"or measure the pretrained one with --run=pretrained"
+        )
     return model
+
+
+def is_pretrained(model: source.LoadedModel) -> bool:
+    """Returns whether a model has the weights before meta-training."""
+    return model.label.split(", ")[-1] == "pretrained"
+
+
+def auto_of(model: source.LoadedModel) -> float:
+    """Returns the eps_root of auto as in training: with pretrained weights, on problems of the run's first seed."""
+    config, loop = model.config, model.rollouts.loop
+    if config.given_eps_root is None and adapt.has_eps_root(config.inner_optimizer):
+        return loop.eps_root  # measured when the model was loaded
+    with contextlib.ExitStack() as held:
+        if not is_pretrained(model):
+            model = source.load_model(FLAGS.trained, "pretrained")
+            held.enter_context(contextlib.closing(model.chosen))
+        problems = model.chosen.problems(config.seeds[0]).train
+        return auto_eps_root(model.rollouts, model.weights, problems, config.num_test_examples)
+
+
+def header_of(model: source.LoadedModel, problems: int) -> dict[str, Any]:
+    """Returns what a measurement depends on besides the inner optimizer."""
+    config = model.config
+    others = {name: value for name, value in json.loads(config.to_json()).items() if name not in REPLACED}
+    return {
+        "model": config.model,
+        "task": config.task,
+        "generator": model.label,
+        "problems": problems,
+        "examples": config.num_examples,
+        "outer": "gold" if config.outer == "both" else config.outer,
+        "score": FLAGS.score,
+        "seed": FLAGS.seed,
+        "measures": sorted(FLAGS.measures),
+        "config": others,
+    }
 
 
 def options() -> signal.Options:
@@ -126,9 +175,25 @@ def read_reports(path: pathlib.Path, header: dict[str, Any]) -> dict[str, mg.Sig
         reports = {label: mg.SignalReport.from_json(json.dumps(row)) for label, row in found.pop("settings").items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path} is damaged; remove it, or give another --workdir") from None
-    if found != header:
-        raise UserError(f"{path} was measured with {found}, not {header}; give another --workdir")
+    for name, (before, now) in differences(found, header).items():
+        raise UserError(f"{path} was measured with {name}={before!r}, now it is {now!r}; give another --workdir")
     return reports
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Returns the values that differ between two headers, and within their settings, by name.
+
+    >>> differences({"seed": 0, "config": {"gamma": 1, "steps": 3}}, {"seed": 0, "config": {"gamma": 1, "steps": 4}})
+    {'steps': (3, 4)}
+    """
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in [*before, *(name for name in now if name not in before)]:
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found |= differences(old, new)
+        elif old != new:
+            found[name] = (old, new)
+    return found
 
 
 def write_reports(workdir: pathlib.Path, header: dict[str, Any], reports: dict[str, mg.SignalReport]) -> None:
@@ -149,6 +214,7 @@ def define() -> None:
         "trained", None, "Workdir of experiments.train whose generator writes the examples; its settings apply."
     )
     flags.DEFINE_string("run", None, "Training run of --trained: mass, mass_gold or pretrained; default: the first.")
+    flags.DEFINE_integer("train_seed", None, "Meta-training seed of --trained; default: the run's first.")
     flags.DEFINE_string(
         "settings", "", "Inner optimizers to compare, separated by semicolons: OPTIMIZER:RATE[:EPS_ROOT[:STEPS]]."
     )

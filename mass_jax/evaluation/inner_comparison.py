@@ -18,6 +18,7 @@ from mass_jax import runtime
 from mass_jax.config import Config
 from mass_jax.evaluation import study
 from mass_jax.metagrad import signal
+from mass_jax.method import adapt
 from mass_jax.render import plot
 from mass_jax.runtime.metrics import read_metrics
 from mass_jax.training import validation
@@ -35,7 +36,7 @@ _LEGEND = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One inner optimizer, measured for one or more seeds.
 
     Attributes:
@@ -57,20 +58,23 @@ def compare(
     workdir: pathlib.Path,
     mesh: jax.sharding.Mesh,
     stop: runtime.Stop,
-) -> list[Row]:
+) -> list[ComparisonRow]:
     """Measures and trains every setting for every seed, and writes the comparison after each.
 
     Args:
-        config: settings of the runs; the inner optimizer, its learning rate and eps_root are replaced.
-        settings: the inner optimizers, as OPTIMIZER:RATE[:EPS_ROOT].
+        config: settings of the runs; those of the inner optimizer are replaced.
+        settings: the inner optimizers, as OPTIMIZER:RATE[:EPS_ROOT[:STEPS]]; missing values are those of `config`.
         workdir: directory of the runs; finished ones are kept.
         mesh: the devices.
         stop: polled between phases.
 
     Returns:
         The rows that were finished for at least one seed.
+
+    Raises:
+        UserError: a setting is invalid, or its directory has other settings.
     """
-    rows: dict[str, Row] = {}
+    rows: dict[str, ComparisonRow] = {}
     for seed in config.seeds:
         for text in settings:
             found = _run(dataclasses.replace(config, seeds=(seed,)), text, workdir, mesh, stop)
@@ -79,22 +83,24 @@ def compare(
     return list(rows.values())
 
 
-def _run(config: Config, text: str, workdir: pathlib.Path, mesh: jax.sharding.Mesh, stop: runtime.Stop) -> Row:
+def _run(
+    config: Config, text: str, workdir: pathlib.Path, mesh: jax.sharding.Mesh, stop: runtime.Stop
+) -> ComparisonRow:
     """Measures and trains one setting for one seed."""
-    name, rate, eps_root = (*text.strip().split(":"), "auto")[:3]
-    changed: dict[str, Any] = {"inner_optimizer": name, "inner_lr": float(rate), "inner_eps_root": eps_root}
     fixed: dict[str, Any] = {"methods": METHODS, "outer": "verifier", "on_weak_signal": "ignore"}
-    config = dataclasses.replace(config, **changed, **fixed)
-    directory = workdir / f"{name}_{rate}_{eps_root}_seed{config.seeds[0]}"
+    usual_steps = config.inner_steps
+    config = dataclasses.replace(validation.with_setting(text, config), **fixed)
+    directory = workdir / directory_name(config, usual_steps)
     kept = directory / "row.json"
     if kept.exists():
-        return Row(**json.loads(kept.read_text(encoding="utf-8")))
+        runtime.check_workdir(directory, config.to_json())
+        return ComparisonRow(**json.loads(kept.read_text(encoding="utf-8")))
     logging.info("%s, seed %d", text, config.seeds[0])
     with contextlib.closing(assemble(config, mesh)) as components:
         report = _signal(components)
         table = study.run_study(components, directory, stop)
         label = validation.InnerSetting.of(config, components.rollouts.loop).label
-    automatic = eps_root == "auto" and "eps_root" in label
+    automatic = config.given_eps_root is None and adapt.has_eps_root(config.inner_optimizer)
     metrics = read_metrics(directory / f"seed{config.seeds[0]}" / "mass" / "metrics.jsonl", config.steps)
     auc = [value for step in metrics if math.isfinite(value := step.get("reward_auc", math.nan))]
     column = table["columns"][0]
@@ -110,9 +116,23 @@ def _run(config: Config, text: str, workdir: pathlib.Path, mesh: jax.sharding.Me
     }
     findings: list[str] = [finding.name for finding in mg.findings(report)]
     values: dict[str, list[float]] = {name: [value] for name, value in numbers.items()}
-    row = Row(f"{label} (auto)" if automatic else label, 1, values, findings)
+    row = ComparisonRow(f"{label} (auto)" if automatic else label, 1, values, findings)
     runtime.write_atomically(kept, json.dumps(dataclasses.asdict(row), indent=1) + "\n")
     return row
+
+
+def directory_name(config: Config, usual_steps: int) -> str:
+    """Returns the directory of one setting and seed in the workdir of a comparison.
+
+    Args:
+        config: settings of the run.
+        usual_steps: number of inner steps of settings that do not name one.
+
+    >>> directory_name(Config(inner_optimizer="adam", inner_lr=0.03, inner_steps=4, seeds=(7,)), usual_steps=2)
+    'adam_0.03_auto_K4_seed7'
+    """
+    steps = "" if config.inner_steps == usual_steps else f"_K{config.inner_steps}"
+    return f"{config.inner_optimizer}_{config.inner_lr:g}_{config.inner_eps_root}{steps}_seed{config.seeds[0]}"
 
 
 def _entries(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,15 +155,15 @@ def _signal(components: Components) -> mg.SignalReport:
     )
 
 
-def _joined(first: Row | None, second: Row) -> Row:
+def _joined(first: ComparisonRow | None, second: ComparisonRow) -> ComparisonRow:
     """Joins the seeds of two rows."""
     if first is None:
         return second
     values = {name: first.values[name] + second.values[name] for name in second.values}
-    return Row(first.label, first.seeds + second.seeds, values, sorted({*first.findings, *second.findings}))
+    return ComparisonRow(first.label, first.seeds + second.seeds, values, sorted({*first.findings, *second.findings}))
 
 
-def write(rows: Sequence[Row], workdir: pathlib.Path) -> None:
+def write(rows: Sequence[ComparisonRow], workdir: pathlib.Path) -> None:
     """Writes inner_optimizers.json, .md, .png and .svg."""
     workdir.mkdir(parents=True, exist_ok=True)
     content = json.dumps([dataclasses.asdict(row) for row in rows], indent=1)
@@ -152,10 +172,10 @@ def write(rows: Sequence[Row], workdir: pathlib.Path) -> None:
     figure(rows, workdir / "inner_optimizers.png")
 
 
-def table_of(rows: Sequence[Row]) -> str:
+def table_of(rows: Sequence[ComparisonRow]) -> str:
     """Formats the comparison as Markdown.
 
-    >>> row = Row("sgd 0.2, K=2", 1, {"leave_one_out": [0.97], "zero_sum_index": [0.4], "right": [94.0],
+    >>> row = ComparisonRow("sgd 0.2, K=2", 1, {"leave_one_out": [0.97], "zero_sum_index": [0.4], "right": [94.0],
     ...           "tt_ss": [48.0], "mass": [93.0], "reward_auc": [0.7], "useful_share": [0.9]}, [])
     >>> print(table_of([row]).splitlines()[-1])
     | sgd 0.2, K=2 | 1 | 0.97 | 0.40 | 94.0 | 48.0 | 93.0 | 0.70 | 0.90 | none |
@@ -179,7 +199,7 @@ def _cell(values: Sequence[float], digits: int) -> str:
     return text if len(values) == 1 else f"{text} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-def figure(rows: Sequence[Row], path: pathlib.Path) -> Figure:
+def figure(rows: Sequence[ComparisonRow], path: pathlib.Path) -> Figure:
     """Plots accuracy after MASS against the correlation of the reward with leave-one-out, one point per setting."""
     with plot.figure(path, 2.6) as drawn:
         axes = drawn.subplots()

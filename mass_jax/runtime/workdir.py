@@ -15,6 +15,8 @@ from mass_jax.runtime.paths import check_checkpoint_path
 CONFIG_NAME = "config.json"
 EPS_ROOT_NAME = "inner_eps_root.json"  # the value of --inner_eps_root=auto
 _SETTINGS = ((CONFIG_NAME,), (EPS_ROOT_NAME,))
+MONITORING = ("drift_every", "on_weak_signal", "signal_every")
+"""Settings that change what a run measures and logs, but not its results; they may differ in every workdir."""
 
 
 def workdir_path(given: str) -> pathlib.Path:
@@ -44,7 +46,7 @@ def check_workdir(workdir: pathlib.Path, settings_json: str, free: Collection[st
     Args:
         workdir: directory to check.
         settings_json: settings of the run, as a JSON object.
-        free: names of settings that may differ.
+        free: names of settings that may differ, besides those of `MONITORING`.
         replace: whether all settings may differ while the workdir contains no results.
 
     Raises:
@@ -95,7 +97,7 @@ def read_settings(path: pathlib.Path) -> dict[str, Any] | None:
 
 def _first_difference(before: dict[str, Any], now: dict[str, Any], free: Collection[str]) -> str:
     """Describes the first setting that differs, in alphabetical order, with both values; "" if none does."""
-    for name in sorted({*before, *now} - {*free}):
+    for name in sorted({*before, *now} - {*free, *MONITORING}):
         if before.get(name) != now.get(name):
             return f"{name}={before.get(name)!r}, now it is {now.get(name)!r}"
     return ""

@@ -1,12 +1,13 @@
-"""Checks the reward signal at the first step of meta-training, and every `--signal_every` steps for the log.
+"""Checks the reward signal at the first steps of meta-training, and every `--signal_every` steps for the log.
 
-Shape suffixes: N problems, M examples per problem.
+Shape suffixes: N problems, M examples per problem, E evaluations.
 """
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -17,39 +18,65 @@ from mass_jax import runtime
 from mass_jax.errors import UserError
 from mass_jax.llama import lora
 from mass_jax.metagrad import signal
-from mass_jax.method import adapt, meta_step
+from mass_jax.method import meta_step, rejected
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.outer import outer_loss
 from mass_jax.method.text import Text
 from mass_jax.training import rollout, validation
+from mass_jax.training.check_advice import describe, nearby
 from mass_jax.training.compiling import announce
 from mass_jax.training.components import Components
-from mass_jax.types import Adapter, PyTree
+from mass_jax.types import Adapter, Params, PyTree
 
 MIN_PROBLEMS, MIN_EXAMPLES = 8, 4  # fewer say nothing about a correlation
-FLAGS: Mapping[signal.Setting, str] = {
-    "eps_root": "--inner_eps_root",
-    "rate": "--inner_lr",
-    "optimizer": "--inner_optimizer",
-    "steps": "--inner_steps",
-    "clipping": "a smaller --inner_lr",
-    "precision": "--base_dtype=float32",
-    "examples": "--num_examples",
-}
 LOGGED = {  # number of the report -> metric
     "leave_one_out/spearman": "signal/leave_one_out",
     "leave_one_out/sign": "signal/sign",
     "zero_sum_index": "signal/zero_sum_index",
     "gain": "signal/gain",
 }
+_LEAVE_ONE_OUT_ONLY = signal.Options(finite_differences=False, add_one=False, directions=0, precision=False)
 
 
-@dataclasses.dataclass(frozen=True)
+class Measured(NamedTuple):
+    """Outer losses of a step before its update.
+
+    Attributes:
+        batch: the problems that were measured.
+        scores_NM: scores of their examples.
+        losses_EN: outer losses with all examples, with none, and without each example.
+    """
+
+    batch: meta_step.TaskBatch
+    scores_NM: jax.Array
+    losses_EN: tuple[jax.Array, ...]
+
+
+class Compared(NamedTuple):
+    """Rewards and effects of a step, on the host.
+
+    Attributes:
+        effects: the rewards, and the effects in nats per token.
+        weights_NM: numbers by which the effects are divided to have the unit of the rewards.
+        parsed_NM: True for the examples that count.
+    """
+
+    effects: signal.Effects
+    weights_NM: np.ndarray
+    parsed_NM: np.ndarray
+
+    def report(self) -> mg.SignalReport:
+        """Returns the summary over the examples that parsed."""
+        return signal.summarize(self.effects, self.weights_NM, counted_NM=self.parsed_NM)
+
+
+@dataclasses.dataclass
 class SignalCheck:
-    """Compares the rewards of a training step with leaving each example out.
+    """Compares the rewards of training steps with leaving each example out.
 
-    The rewards, the scores and the attempts are those of the step, so that nothing else is sampled and the training
-    does not change.
+    The rewards, the scores and the attempts are those of the steps, so that nothing else is sampled and the training
+    does not change. The first steps with at least 8 problems together are judged, anew if training was interrupted
+    among them. The steps of `--signal_every` are only logged, on at most 8 problems each (or one per device).
 
     Attributes:
         components: the components of the run.
@@ -60,12 +87,25 @@ class SignalCheck:
     components: Components
     learner: meta_step.Learner
     label: str
+    # The steps to judge together, known from the first call on, and what was measured in them so far.
+    _judged: range | None = dataclasses.field(default=None, init=False)
+    _steps: list[tuple[Measured, Compared]] = dataclasses.field(default_factory=list, init=False)
 
-    def before(self, step: int, state: meta_step.MetaState, base: Any, batch: meta_step.TaskBatch) -> Any:
-        """Measures the effects before the step, which donates its state; None if this step is not checked."""
-        config = self.components.config
-        if not (self._checks(step) or (config.signal_every and step % config.signal_every == 0)):
-            return None
+    def before(
+        self, step: int, state: meta_step.MetaState, base: Params, batch: meta_step.TaskBatch
+    ) -> Measured | None:
+        """Measures the effects before the step, which donates its state; None if this step is not measured.
+
+        Raises:
+            UserError: the run has too few problems or examples for the check, and --on_weak_signal=error.
+        """
+        if self._judged is None:
+            self._judged = self._steps_to_judge(step)
+        if step not in self._judged:
+            if not self._is_logged(step):
+                return None
+            axis, count = self.components.rollouts.feed.mesh.shape["data"], len(batch.right_NJ)
+            batch = _first(batch, min(count, math.ceil(MIN_PROBLEMS / axis) * axis))
         announce(f"leave-one-out effects of {self.label}")
         weights = Weights(base, state.policy)
         scores_NM = rollout.scores_jit(self.learner.scorer, state.scorer, batch.scorer_texts)
@@ -76,60 +116,106 @@ class SignalCheck:
             changed_NM = scores_NM * keep_M
             adapted = rollout.adapt_jit(self.learner.loop, weights, batch.adapters, changed_NM, batch.examples)
             losses_EN.append(_losses(self.learner.solver, weights, adapted, batch.solutions.text, batch.right_NJ))
-        return scores_NM, losses_EN, batch
+        return Measured(batch, scores_NM, tuple(losses_EN))
 
-    def after(self, step: int, measured: Any, output: meta_step.StepOutput) -> dict[str, float]:
-        """Compares the effects with the rewards of the step, prints the check, and returns metrics to log.
+    def after(self, step: int, measured: Measured | None, output: meta_step.StepOutput) -> dict[str, float]:
+        """Compares the effects with the rewards of the step, judges the first steps, and returns metrics to log.
 
         Raises:
             UserError: the signal is weak and --on_weak_signal=error.
         """
         if measured is None:
             return {}
-        scores_NM, losses_EN, batch = measured
-        own_NM, rewards_NM, *losses = self._gather(scores_NM, output.rewards_NM, *losses_EN)
-        after_N, before_N, *without = losses
-        effects = signal.Effects(before_N, after_N, rewards_NM, np.stack(without, 1) - after_N[:, None])
-        report = signal.summarize(effects, own_NM)
-        if self._checks(step):
-            self._judge(report, scores_NM, batch)
-        if not self.components.config.signal_every:
+        compared = self._compared(measured, output.rewards_NM)
+        judged = self._judged or range(0)
+        if step in judged:
+            self._steps.append((measured, compared))
+        if self._steps and step == judged[-1]:
+            self._judge()
+            self._steps.clear()
+        if not self._is_logged(step):
             return {}
+        report = compared.report()
         return {metric: report[name] for name, metric in LOGGED.items()}
 
-    def _checks(self, step: int) -> bool:
-        """Returns whether this step is judged: the first one, with enough problems and examples."""
-        config = self.components.config
-        enough = config.tasks_per_step >= MIN_PROBLEMS and config.num_examples >= MIN_EXAMPLES
-        return step == 0 and enough and config.on_weak_signal != "ignore"
+    def _is_logged(self, step: int) -> bool:
+        """Returns whether the metrics of a step include the comparison."""
+        every = self.components.config.signal_every
+        return every > 0 and step % every == 0
 
-    def _judge(self, report: mg.SignalReport, scores_NM: jax.Array, batch: meta_step.TaskBatch) -> None:
+    def _steps_to_judge(self, start: int) -> range:
+        """Returns the steps to judge together; if there are none, logs why, or raises with --on_weak_signal=error."""
+        config = self.components.config
+        steps = math.ceil(MIN_PROBLEMS / config.tasks_per_step)
+        if config.on_weak_signal == "ignore":
+            return range(0)
+        if config.num_examples < MIN_EXAMPLES:
+            reason = f"--num_examples={config.num_examples} is less than {MIN_EXAMPLES}"
+        elif start >= steps:
+            self._log(f"the reward is not checked, since training resumes at step {start}")
+            return range(0)
+        elif start + steps > config.steps:
+            total = (config.steps - start) * config.tasks_per_step
+            reason = f"--steps={config.steps} leaves {total} problems, less than {MIN_PROBLEMS}"
+        else:
+            return range(start, start + steps)
+        if config.on_weak_signal == "error":
+            raise UserError(
+                f"{self.label}: the reward cannot be checked: {reason}; raise it or pass --on_weak_signal=warn"
+            )
+        self._log(f"the reward is not checked: {reason}")
+        return range(0)
+
+    def _log(self, line: str) -> None:
+        """Logs a line on the first process."""
+        if runtime.is_first():
+            logging.info("%s: %s", self.label, line)
+
+    def _compared(self, measured: Measured, rewards_NM: jax.Array) -> Compared:
+        """Returns the rewards and effects of the measured problems of all processes."""
+        is_parsed_NM = rejected.is_parsed(measured.batch.examples)
+        scores_NM, parsed_NM, *losses = self._gather(measured.scores_NM, is_parsed_NM, *measured.losses_EN)
+        after_N, before_N, *without = losses
+        own_NM = self._gather(rewards_NM)[0][: len(after_N)]
+        effects = signal.Effects(before_N, after_N, own_NM, np.stack(without, 1) - after_N[:, None])
+        # These two rewards are changes of the loss, not derivatives.
+        is_total = self.components.config.reward in ("path", "leave_one_out")
+        return Compared(effects, np.ones_like(scores_NM) if is_total else scores_NM, parsed_NM)
+
+    def _judge(self) -> None:
         """Logs the numbers, the findings and the alternatives; raises with --on_weak_signal=error."""
+        config = self.components.config
+        report = joined([compared for _, compared in self._steps]).report()
         found = mg.findings(report)
-        others = self._alternatives(scores_NM, batch) if found else {}
-        if not runtime.is_first() and self.components.config.on_weak_signal != "error":
+        others = self._alternatives() if found else {}
+        if not runtime.is_first() and config.on_weak_signal != "error":
             return
-        lines = describe(self.label, report, others)
+        lines = describe(self.label, report, others, config, gold=self.learner.objective.gold)
         for line in lines:
             logging.log(logging.WARNING if found else logging.INFO, "%s", line)
-        if found and self.components.config.on_weak_signal == "error":
+        if found and config.on_weak_signal == "error":
             raise UserError(f"{lines[1]}; or pass --on_weak_signal=warn")
 
-    def _alternatives(self, scores_NM: jax.Array, batch: meta_step.TaskBatch) -> dict[str, mg.SignalReport]:
-        """Measures other inner optimizers on the problems of the first step; nothing on several processes."""
+    def _alternatives(self) -> dict[str, mg.SignalReport]:
+        """Measures the marginal reward with other inner optimizers on the judged problems and their scores.
+
+        Uses the weights before training; measures nothing on several processes.
+        """
         if jax.process_count() > 1:
             return {}
-        components = self.components
-        weights = components.pretrained()  # those of the first step, whose own buffers are donated by now
-        rows, solutions = (
-            validation.read_rows(components.rollouts, weights, text) for text in (batch.examples, batch.solutions.text)
-        )
-        tasks = signal.Tasks(batch.adapters.leaves, scores_NM, rows, (solutions, batch.right_NJ))
-        options = signal.Options(finite_differences=False, add_one=False, directions=0, precision=False)
+        rollouts, weights = self.components.rollouts, start_weights(self.components)
         found = {}
-        for setting in nearby(validation.InnerSetting.of(components.config, components.rollouts.loop)):
-            effects = validation.measure_setting(components.rollouts, weights, tasks, setting, options)
-            found[setting.label] = signal.summarize(effects, jax.device_get(scores_NM))
+        for setting in nearby(validation.InnerSetting.of(self.components.config, rollouts.loop)):
+            parts = []
+            for measured, compared in self._steps:
+                batch = measured.batch
+                examples, solutions = (
+                    validation.read_rows(rollouts, weights, text) for text in (batch.examples, batch.solutions.text)
+                )
+                tasks = signal.Tasks(batch.adapters.leaves, measured.scores_NM, examples, (solutions, batch.right_NJ))
+                effects = validation.measure_setting(rollouts, weights, tasks, setting, _LEAVE_ONE_OUT_ONLY)
+                parts.append(Compared(effects, np.asarray(measured.scores_NM), compared.parsed_NM))
+            found[setting.label] = joined(parts).report()
         return found
 
     def _gather(self, *arrays: jax.Array) -> list[np.ndarray]:
@@ -141,45 +227,22 @@ class SignalCheck:
         return [np.array(column) for column in zip(*gathered, strict=True)]
 
 
-def describe(label: str, report: mg.SignalReport, alternatives: Mapping[str, mg.SignalReport]) -> list[str]:
-    """Returns three lines: the numbers, the weaknesses with the settings to change, and other settings.
-
-    Args:
-        label: name of the training.
-        report: report of the setting in use.
-        alternatives: reports of other settings on the same problems, by label.
-    """
-    found = mg.findings(report, alternatives)
-    correlation = report.numbers["leave_one_out/spearman"]
-    lines = [
-        f"{label}: rewards of {report.tasks} problems: correlation with leave-one-out {correlation.value:.2f} "
-        f"({correlation.low:.2f} to {correlation.high:.2f}), zero-sum index {report['zero_sum_index']:.3f}, problems "
-        f"with signal {report['signal_share']:.2f}"
-    ]
-    if not found:
-        return [*lines, f"{label}: the reward predicts the effect of the examples"]
-    weak = ", ".join(f"{f.name} ({f.number} {f.value:.3g}, should be at least {f.limit:g})" for f in found)
-    flags = dict.fromkeys(FLAGS[setting] for f in found for setting in f.settings)
-    lines.append(f"{label}: weak reward: {weak}; change {' or '.join(list(flags)[:3])}")
-    if alternatives:
-        others = "; ".join(
-            f"{name}: correlation {other['leave_one_out/spearman']:.2f}, zero-sum index {other['zero_sum_index']:.3f}"
-            for name, other in alternatives.items()
-        )
-        lines.append(f"{label}: on the same problems, {others}")
-    return lines
+def joined(parts: Sequence[Compared]) -> Compared:
+    """Returns the problems of several steps as one comparison."""
+    return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
 
 
-def nearby(setting: validation.InnerSetting) -> tuple[validation.InnerSetting, ...]:
-    """Returns settings to compare a weak one with: greater eps_root, or smaller steps where there is none.
+def start_weights(components: Components) -> Weights:
+    """Returns the pretrained weights without copying the parameters, for use where nothing is donated."""
+    if components.rollouts.solver.generator == "full":
+        return Weights({}, components.model.params)
+    return components.pretrained()
 
-    >>> [other.eps_root for other in nearby(validation.InnerSetting("adam", 0.03, 1e-8, 2))]
-    [1e-06, 0.0001, 0.01]
-    """
-    if adapt.has_eps_root(setting.optimizer):
-        floor = max(setting.eps_root, 1e-12)
-        return tuple(setting._replace(eps_root=float(f"{floor * factor:g}")) for factor in (1e2, 1e4, 1e6))
-    return tuple(setting._replace(rate=setting.rate / factor) for factor in (2, 4))
+
+@functools.partial(jax.jit, static_argnames="count")
+def _first(batch: meta_step.TaskBatch, count: int) -> meta_step.TaskBatch:
+    """Returns the first problems of a batch."""
+    return jax.tree.map(lambda leaf: leaf[:count], batch)
 
 
 @functools.partial(jax.jit, static_argnames="solver")

@@ -58,38 +58,57 @@ class InnerSetting(NamedTuple):
         return f"{self.optimizer} {self.rate:g}{eps_root}, K={self.steps}"
 
 
-def parse_setting(text: str, config: Config, auto: float) -> InnerSetting:
-    """Reads OPTIMIZER:RATE[:EPS_ROOT[:STEPS]]; missing values are those of the run.
+def with_setting(text: str, config: Config) -> Config:
+    """Returns the settings of a run with another inner optimizer, OPTIMIZER:RATE[:EPS_ROOT[:STEPS]].
 
     Args:
-        text: the setting.
-        config: the settings of the run.
-        auto: eps_root for "auto", from `mass_jax.training.eps_root.auto_eps_root`.
+        text: the inner optimizer; EPS_ROOT may be auto.
+        config: the settings of the run, which fill missing values.
 
     Raises:
         UserError: the text has another form, or a value is invalid.
 
-    >>> parse_setting("adam:0.03:1e-6", Config(), auto=0.01)
-    InnerSetting(optimizer='adam', rate=0.03, eps_root=1e-06, steps=2)
+    >>> changed = with_setting("adam:0.03", Config(inner_eps_root="1e-6"))
+    >>> changed.inner_optimizer, changed.inner_eps_root
+    ('adam', '1e-6')
     """
     name, *values = text.strip().split(":")
     if name not in adapt.OPTIMIZERS:
         raise UserError(f"--settings: optimizer {name!r} is unknown; {nearest(name, adapt.OPTIMIZERS)}")
     try:
         rate, root, steps = (*values, *("", "", "")[len(values) :])
-        eps_root = auto if (root or config.inner_eps_root) == "auto" else float(root or config.inner_eps_root)
-        given = InnerSetting(name, float(rate), eps_root, int(steps or config.inner_steps))
         changed: dict[str, Any] = {
-            "inner_lr": given.rate,
-            "inner_eps_root": f"{eps_root:g}",
-            "inner_steps": given.steps,
+            "inner_optimizer": name,
+            "inner_lr": float(rate),
+            "inner_eps_root": root or config.inner_eps_root,
+            "inner_steps": int(steps or config.inner_steps),
         }
-        dataclasses.replace(config, **changed)
+        return dataclasses.replace(config, **changed)
     except ValueError as error:
         raise UserError(
             f"--settings: {text!r} is not OPTIMIZER:RATE[:EPS_ROOT[:STEPS]], like adam:0.03:1e-6 ({error})"
         ) from None
-    return given
+
+
+def parse_setting(text: str, config: Config, auto: Callable[[], float]) -> InnerSetting:
+    """Reads OPTIMIZER:RATE[:EPS_ROOT[:STEPS]]; missing values are those of the run.
+
+    Args:
+        text: the setting.
+        config: the settings of the run.
+        auto: returns the eps_root of auto; called only for an optimizer that has one.
+
+    Raises:
+        UserError: the text has another form, or a value is invalid.
+
+    >>> parse_setting("adam:0.03:1e-6", Config(), auto=lambda: 0.01)
+    InnerSetting(optimizer='adam', rate=0.03, eps_root=1e-06, steps=2)
+    """
+    changed = with_setting(text, config)
+    eps_root = changed.given_eps_root
+    if eps_root is None:
+        eps_root = auto() if adapt.has_eps_root(changed.inner_optimizer) else adapt.DEFAULT_EPS_ROOT
+    return InnerSetting(changed.inner_optimizer, changed.inner_lr, eps_root, changed.inner_steps)
 
 
 class Drawn(NamedTuple):
@@ -97,7 +116,8 @@ class Drawn(NamedTuple):
 
     Attributes:
         problems: the problems.
-        weights_NM: weight of each example in the inner loss; 0 for rejected ones.
+        scores_NM: weight of each example in the inner loss; 0 for rejected ones.
+        kept_NM: True for the examples that parsed and fit their rows.
         examples: examples in solver form, with what the blocks without inner adapters computed.
         adapters: fresh inner adapters.
         useful_NM: True for examples that the task knows to be useful; None if it cannot tell.
@@ -105,16 +125,12 @@ class Drawn(NamedTuple):
     """
 
     problems: Sequence[Problem]
-    weights_NM: np.ndarray
+    scores_NM: np.ndarray
+    kept_NM: np.ndarray
     examples: Text | Read
     adapters: Adapter
     useful_NM: np.ndarray | None
     attempt_keys_N: jax.Array
-
-    @property
-    def kept_NM(self) -> np.ndarray:
-        """True for the examples that parsed and fit their rows."""
-        return self.weights_NM > 0
 
 
 def draw(
@@ -145,6 +161,7 @@ def draw(
     return Drawn(
         problems,
         score * synthetic.kept_NM,
+        synthetic.kept_NM > 0,
         _read(rollouts.solver, weights, examples),
         rollouts.feed.place(rollouts.loop.init_adapters(adapter_keys_N)),
         useful_examples(rollouts.dialogue.task, problems, synthetic),
@@ -178,24 +195,26 @@ def validate_setting(
     """
     count = len(drawn.problems)
     feed = rollouts.feed
-    weights_NM = feed.put(drawn.weights_NM, count)
+    scores_NM = feed.put(drawn.scores_NM, count)
     if outer == "gold":
         solutions, right_NJ = rollouts.dialogue.gold(drawn.problems), np.ones((count, 1), np.float32)
     else:
         adaptation, hyper = adaptation_of(rollouts, setting), (setting.rate, setting.eps_root)
-        adapted = _adapt(adaptation, weights, hyper, drawn.adapters, weights_NM, drawn.examples)
+        adapted = _adapt(adaptation, weights, hyper, drawn.adapters, scores_NM, drawn.examples)
         solutions, right_NJ, _ = rollouts.attempt(
             weights, adapted, drawn.problems, drawn.attempt_keys_N, num_attempts, rollouts.temperature
         )
     text, right_NJ = feed.put((solutions.text, right_NJ), count)
     tasks = signal.Tasks(
         lora.checked(drawn.adapters, batched=True).leaves,
-        weights_NM,
+        scores_NM,
         drawn.examples,
         (_read(rollouts.solver, weights, text), right_NJ),
     )
     found = measure_setting(rollouts, weights, tasks, setting, options)
-    return signal.summarize(found, drawn.weights_NM, useful_NM=drawn.useful_NM, resamples=resamples)
+    return signal.summarize(
+        found, drawn.scores_NM, counted_NM=drawn.kept_NM, useful_NM=drawn.useful_NM, resamples=resamples
+    )
 
 
 def measure_setting(
@@ -264,13 +283,13 @@ def _adapt(
     weights: Weights,
     hyper: tuple[Any, Any],
     adapters: Adapter,
-    weights_NM: jax.Array,
+    scores_NM: jax.Array,
     examples: Text | Read,
 ) -> Adapter:
     """Adapts to weighted examples; returns adapters with leading axis N."""
     loss, _, optimizer = adaptation.build(weights, hyper)
 
-    def one(leaves: PyTree, weights_M: jax.Array, rows: Text | Read) -> PyTree:
-        return mg.adapt(loss, leaves, weights_M, rows, optimizer=optimizer, num_steps=adaptation.num_steps).params
+    def one(leaves: PyTree, scores_M: jax.Array, rows: Text | Read) -> PyTree:
+        return mg.adapt(loss, leaves, scores_M, rows, optimizer=optimizer, num_steps=adaptation.num_steps).params
 
-    return adapters.many(jax.vmap(one)(lora.checked(adapters, batched=True).leaves, weights_NM, examples))
+    return adapters.many(jax.vmap(one)(lora.checked(adapters, batched=True).leaves, scores_NM, examples))

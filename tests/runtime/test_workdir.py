@@ -60,6 +60,19 @@ def test_check_workdir_frees_named_settings(tmp_path):
         check_workdir(tmp_path, '{"steps": 4, "methods": ["base"]}', free=("methods",))
 
 
+@pytest.mark.parametrize("name", ["on_weak_signal", "signal_every", "drift_every"])
+@pytest.mark.parametrize("replace", [False, True])
+def test_workdir_accepts_other_monitoring(tmp_path, name, replace):
+    before = f'{{"steps": 3, "{name}": 7}}'
+    claim_workdir(tmp_path, before)
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    claim_workdir(tmp_path, f'{{"steps": 3, "{name}": 0}}', replace=replace)
+    claim_workdir(tmp_path, '{"steps": 3}')
+    assert (tmp_path / "config.json").read_text() == before + "\n"
+    with pytest.raises(UserError, match="started with steps=3, now it is 4"):
+        check_workdir(tmp_path, f'{{"steps": 4, "{name}": 0}}', replace=replace)
+
+
 def test_claim_workdir_replaces_settings_without_results(tmp_path):
     claim_workdir(tmp_path, '{"steps": 3}')
     run = tmp_path / "seed0" / "mass"

@@ -1,26 +1,30 @@
 """Settings of the inner optimizer by name."""
 
+import jax
+import numpy as np
 import pytest
 
 from mass_jax.config import Config
 from mass_jax.config.inner import INNER_OPTIMIZERS
 from mass_jax.errors import UserError
+from mass_jax.metagrad import signal
 from mass_jax.method import adapt
-from mass_jax.training.validation import InnerSetting, parse_setting
+from mass_jax.training.validation import Drawn, InnerSetting, parse_setting, read_rows, validate_setting
+from tests.small_models import components
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("sgd:0.2", InnerSetting("sgd", 0.2, 0.01, 2)),
+        ("sgd:0.2", InnerSetting("sgd", 0.2, adapt.DEFAULT_EPS_ROOT, 2)),
         (" adam:0.03:1e-4 ", InnerSetting("adam", 0.03, 1e-4, 2)),
         ("nadam:0.03:auto", InnerSetting("nadam", 0.03, 0.01, 2)),
         ("adamw:0.1:1e-2:4", InnerSetting("adamw", 0.1, 1e-2, 4)),
-        ("momentum:0.1::3", InnerSetting("momentum", 0.1, 0.01, 3)),
+        ("momentum:0.1::3", InnerSetting("momentum", 0.1, adapt.DEFAULT_EPS_ROOT, 3)),
     ],
 )
 def test_parse_setting_fills_missing_values(text, expected):
-    assert parse_setting(text, Config(), auto=0.01) == expected
+    assert parse_setting(text, Config(), auto=lambda: 0.01) == expected
 
 
 @pytest.mark.parametrize(
@@ -37,7 +41,7 @@ def test_parse_setting_fills_missing_values(text, expected):
 )
 def test_parse_setting_names_value_and_form(text, message):
     with pytest.raises(UserError, match=message) as caught:
-        parse_setting(text, Config(), auto=0.01)
+        parse_setting(text, Config(), auto=lambda: 0.01)
     assert "\n" not in str(caught.value)
 
 
@@ -54,3 +58,30 @@ def test_every_optimizer_has_a_label():
 
 def test_config_names_every_inner_optimizer():
     assert set(INNER_OPTIMIZERS) == set(adapt.OPTIMIZERS)
+
+
+def test_rejected_texts_do_not_change_the_report():
+    """Examples 1 and 4 are masked; the report equals that of the others."""
+    made = components()
+    rollouts, weights, kept = made.rollouts, made.pretrained(), [0, 2, 3]
+    problems = made.problems(0).train[:15]
+    rows = jax.tree.map(lambda leaf: leaf.reshape(3, 5, leaf.shape[-1]).copy(), rollouts.dialogue.gold(problems).text)
+    adapters = rollouts.loop.init_adapters(jax.random.split(jax.random.key(0), 3))
+    counted = np.zeros((3, 5), bool)
+    counted[:, kept] = True
+    rows.target_BT[~counted] = 0
+    options = signal.Options(finite_differences=False, add_one=False, directions=0, precision=False)
+
+    def report(columns):
+        chosen = jax.tree.map(lambda leaf: leaf[:, columns], rows)
+        scores = np.where(counted, np.float32(0.5), np.float32(0))[:, columns]
+        drawn = Drawn(
+            problems[:3], scores, counted[:, columns], read_rows(rollouts, weights, chosen), adapters, None, None
+        )
+        setting = InnerSetting("sgd", 0.3, 0.0, 1)
+        return validate_setting(rollouts, weights, drawn, setting, "gold", 2, options)
+
+    found, expected = report([0, 1, 2, 3, 4]), report(kept)
+    assert found.examples == expected.examples == 9
+    for name in ("leave_one_out/spearman", "leave_one_out/pooled_pearson", "leave_one_out/sign", "reward_std"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-3)

@@ -1,0 +1,194 @@
+"""Tests of experiments.validate: settings of auto, trained generators, headers and one-line errors."""
+
+import contextlib
+import json
+import pathlib
+import subprocess
+import sys
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import validate
+from mass_jax import metagrad as mg
+from mass_jax.config import Config
+from mass_jax.errors import UserError
+from mass_jax.method import meta_step
+from mass_jax.runtime import Checkpoints, lock_workdir
+from mass_jax.serving import source
+from mass_jax.training.components import assemble
+from mass_jax.training.eps_root import auto_eps_root
+from mass_jax.training.learners import mass_learner
+from mass_jax.training.validation import parse_setting
+
+SGD = Config(seeds=(4, 9), num_train_problems=30, inner_eps_root="1e-5")
+
+
+@pytest.fixture(scope="module")
+def components():
+    with contextlib.closing(assemble(SGD)) as parts:
+        yield parts
+
+
+@pytest.fixture(scope="module")
+def trained(components, tmp_path_factory):
+    """A workdir whose generator of seed 9 has other weights; seed 4 is not trained."""
+    workdir = tmp_path_factory.mktemp("trained")
+    (workdir / "config.json").write_text(SGD.to_json())
+    policy = components.fresh_weights(jax.random.key(0)).policy
+    learner = mass_learner(SGD, components.rollouts.loop, components.scorer, "verifier")
+    state = meta_step.init_state(jax.random.key(0), learner, policy)
+    with Checkpoints(workdir / "seed9" / "mass" / "checkpoints") as checkpoints:
+        changed = jax.tree.map(lambda leaf: np.asarray(leaf) + 1, state.policy)
+        checkpoints.save(3, jax.device_put(state._replace(policy=changed)))
+    return workdir
+
+
+@pytest.fixture
+def flags(monkeypatch):
+    """Sets the flags of the command, which tests of other commands define differently in this process."""
+
+    def given(**values):
+        defaults = {"trained": None, "run": None, "train_seed": None, "seed": 0, "score": 0.5, "measures": []}
+        monkeypatch.setattr(validate, "FLAGS", types.SimpleNamespace(**defaults | values))
+
+    return given
+
+
+def loaded(config=SGD):
+    with contextlib.ExitStack() as held:
+        return validate.load(held, config, None)
+
+
+def untrained(components, config=SGD):
+    """Returns the pretrained model with other settings."""
+    return source.LoadedModel(
+        config, pathlib.Path(), components.chosen, components.rollouts, components.pretrained(), "pretrained"
+    )
+
+
+def test_trained_generator_is_that_of_its_seed(trained, flags):
+    flags(trained=str(trained), train_seed=9)
+    model = loaded()
+    assert model.label.endswith("mass, seed 9, step 3")
+    assert not validate.is_pretrained(model)
+
+
+@pytest.mark.parametrize(("seed", "named"), [(None, 4), (0, 0)])
+def test_untrained_seed_is_refused(trained, flags, seed, named):
+    flags(trained=str(trained), train_seed=seed, seed=9)
+    with pytest.raises(
+        ValueError, match=f"no trained generator of seed {named}; .*--train_seed.*--run=pretrained"
+    ) as e:
+        loaded()
+    assert "\n" not in str(e.value)
+
+
+def test_pretrained_generator_is_measured_on_request(trained, flags):
+    flags(trained=str(trained), run="pretrained")
+    assert validate.is_pretrained(loaded())
+
+
+def test_auto_is_that_of_training(trained, components, flags):
+    """Neither the weights after training nor --seed change it."""
+    problems = components.problems(4).train
+    expected = auto_eps_root(components.rollouts, components.pretrained(), problems, SGD.num_test_examples)
+    flags(trained=str(trained), train_seed=9, seed=7)
+    model = loaded()
+    assert validate.auto_of(model) == validate.auto_of(untrained(components)) == expected != 1e-5
+    other = auto_eps_root(model.rollouts, model.weights, problems, SGD.num_test_examples)
+    assert other != expected, "the trained weights would give the same value"
+
+
+def test_values_of_settings_resolve_auto_and_missing_values(components, flags):
+    flags()
+    model = untrained(components)
+    roots = [parse_setting(text, SGD, lambda: validate.auto_of(model)).eps_root for text in ("adam:1", "adam:1:auto")]
+    assert roots == [1e-5, validate.auto_of(model)]
+    adam = Config(inner_optimizer="radam", inner_eps_root="auto")
+    measured = untrained(components, adam)  # its loop has the value that was measured when it was loaded
+    assert validate.auto_of(measured) == components.rollouts.loop.eps_root
+
+
+def test_train_seed_needs_training_run(flags):
+    flags(train_seed=2)
+    with pytest.raises(ValueError, match="--train_seed=2 needs --trained"):
+        validate.read_config()
+
+
+@pytest.mark.parametrize("text", ["[]", '{"architectures": ["Llama"]}', "{"])
+def test_trained_needs_training_run(flags, tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    flags(trained=str(tmp_path))
+    with pytest.raises(ValueError, match="is not a workdir of experiments"):
+        validate.read_config()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": 0.5}, "temperature=1.0, now it is 0.5"),
+        ({"lora_rank": 2}, "lora_rank=4, now it is 2"),
+        ({"lora_targets": ("q_proj",)}, r"lora_targets=\['q_proj', .*, now it is \['q_proj'\]"),
+        ({"num_examples": 5}, "examples=12, now it is 5"),
+    ],
+)
+def test_reports_of_other_settings_are_refused(components, flags, tmp_path, changes, message):
+    flags()
+    path = tmp_path / "validate.json"
+    path.write_text(json.dumps(validate.header_of(untrained(components, Config()), 4) | {"settings": {}}))
+    with pytest.raises(UserError, match=f"measured with {message}; give another --workdir"):
+        validate.read_reports(path, validate.header_of(untrained(components, Config(**changes)), 4))
+
+
+def test_reports_are_reused_for_other_inner_optimizers(components, flags, tmp_path):
+    flags(seed=3)
+    report = mg.SignalReport(4, 8, 0, {}, {})
+    header = validate.header_of(untrained(components, Config()), 4)
+    path = tmp_path / "validate.json"
+    path.write_text(json.dumps(header | {"settings": {"sgd": json.loads(report.to_json())}}))
+    changed = Config(inner_optimizer="adam", inner_lr=0.5, inner_eps_root="1", inner_steps=3)
+    assert validate.read_reports(path, validate.header_of(untrained(components, changed), 4)) == {"sgd": report}
+
+
+def run(workdir, *given):
+    small = ["--problems=2", "--num_examples=2", "--measures=", "--num_train_problems=20", "--settings=sgd:0.1::1"]
+    command = [sys.executable, "-m", "experiments.validate", *small, f"--workdir={workdir}", *given]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_validate_resumes_its_own_measurement_only(tmp_path):
+    done = run(tmp_path / "a")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "| sgd 0.1, K=1 |" in done.stdout
+    before = (tmp_path / "a" / "validate.json").read_text()
+    refused = run(tmp_path / "a", "--max_example_tokens=9")
+    assert refused.returncode == 2
+    assert "was measured with max_example_tokens=" in refused.stderr.splitlines()[-1]
+    assert (tmp_path / "a" / "validate.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--settings=sgd:x"], "error: --settings: 'sgd:x' is not OPTIMIZER:RATE"),
+        (["--measures=add_two"], "error: --measures='add_two' is unknown; did you mean 'add_one'"),
+        (["--trained=nowhere"], "error: --trained=nowhere is not a workdir of experiments.train"),
+    ],
+    ids=["settings", "measures", "trained"],
+)
+def test_validate_reports_invalid_flags(given, message, tmp_path):
+    done = run(tmp_path / "a", *given)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_validate_refuses_workdir_in_use(tmp_path):
+    with lock_workdir(tmp_path):
+        done = run(tmp_path)
+    assert done.returncode == 2
+    assert "is in use by process" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "validate.json").exists()

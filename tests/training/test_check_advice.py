@@ -1,0 +1,84 @@
+"""The log lines and the advice of the check of the reward signal."""
+
+import math
+
+import pytest
+
+from mass_jax.config import Config
+from mass_jax.metagrad import findings
+from mass_jax.metagrad.signal import Interval, SignalReport
+from mass_jax.training.check_advice import describe, flags_of, nearby
+from mass_jax.training.validation import InnerSetting
+
+ADAM = Config(inner_optimizer="adam", inner_lr=0.03)
+
+
+def report(correlation=0.9, zero_sum=0.4, share=1.0, examples=32, not_finite=0):
+    numbers = {"leave_one_out/spearman": correlation, "zero_sum_index": zero_sum, "signal_share": share}
+    return SignalReport(8, examples, not_finite, {name: Interval(v, v, v, 8) for name, v in numbers.items()}, {})
+
+
+def advice(found, config=ADAM, gold=False):
+    """Returns the line with the weaknesses and the flags."""
+    return describe("mass", found, {}, config, gold=gold)[1]
+
+
+def test_good_signal_takes_two_lines():
+    first, second = describe("mass gold", report(0.97), {}, ADAM, gold=True)
+    assert "correlation with leave-one-out 0.97" in first
+    assert second == "mass gold: the reward predicts the effect of the examples"
+
+
+def test_weak_signal_names_flags_and_alternatives():
+    others = {"adam 0.03, eps_root 0.01, K=2": report(0.9, 0.3)}
+    weak = describe("mass", report(0.35, 0.001), others, ADAM, gold=True)
+    assert len(weak) == 3
+    assert "zero-sum (zero_sum_index 0.001, should be at least 0.1)" in weak[1]
+    assert weak[1].endswith("; change --inner_eps_root or --inner_optimizer or --inner_lr")
+    assert weak[2] == (
+        "mass: on the same problems, adam 0.03, eps_root 0.01, K=2: correlation 0.90, zero-sum index 0.300"
+    )
+
+
+def test_alternatives_name_their_reward():
+    config = Config(inner_optimizer="adam", reward="path")
+    lines = describe("mass", report(0.1), {"sgd 0.2, K=2": report()}, config, gold=True)
+    assert lines[2].startswith("mass: on the same problems and with --reward=marginal, sgd 0.2")
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "rmsprop"])
+def test_optimizers_without_eps_root_get_other_advice(optimizer):
+    line = advice(report(0.2, 0.01, not_finite=2), Config(inner_optimizer=optimizer))
+    assert line.endswith("; change --inner_lr or --inner_optimizer")
+
+
+def test_first_flags_of_every_weakness_are_named():
+    line = advice(report(0.2, 0.01, share=0.3))
+    assert line.endswith(
+        "; change --dynamic_sampling or --num_attempts or --outer=gold or --inner_eps_root or --inner_optimizer or "
+        "--inner_lr"
+    )
+
+
+@pytest.mark.parametrize(
+    ("examples", "gold", "flags"),
+    [
+        (32, False, ("--dynamic_sampling", "--num_attempts", "--outer=gold")),
+        (32, True, ("--num_examples", "--inner_steps")),
+        (0, False, ("--max_example_tokens", "--model")),
+        (0, True, ("--max_example_tokens", "--model")),
+    ],
+)
+def test_flags_without_signal_depend_on_cause(examples, gold, flags):
+    found = report(math.nan, math.nan, share=0.0, examples=examples)
+    [weak] = findings(found)
+    assert flags_of(weak, found, "sgd", gold=gold) == flags
+
+
+def test_share_that_is_not_finite_has_upper_limit():
+    assert "not finite (not_finite 0.25, should be at most 0)" in advice(report(not_finite=2))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "yogi"])
+def test_nearby_lowers_rate_without_eps_root(optimizer):
+    assert [other.rate for other in nearby(InnerSetting(optimizer, 0.2, 1e-8, 2))] == [0.1, 0.05]
