@@ -56,7 +56,7 @@ def validate(stop: runtime.Stop) -> None:
                 return
             workdir, mesh = opened
             model = load(held, config, mesh)
-            auto = functools.cache(lambda: auto_of(model))
+            auto = functools.cache(lambda: auto_of(model, config))
             chosen = [validation.parse_setting(text, config, auto) for text in texts]
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
@@ -121,11 +121,10 @@ def is_pretrained(model: source.LoadedModel) -> bool:
     return model.label.split(", ")[-1] == "pretrained"
 
 
-def auto_of(model: source.LoadedModel) -> float:
+def auto_of(model: source.LoadedModel, config: Config) -> float:
     """Returns the eps_root of auto as in training: with pretrained weights, on problems of the run's first seed."""
-    config, loop = model.config, model.rollouts.loop
     if config.given_eps_root is None and adapt.has_eps_root(config.inner_optimizer):
-        return loop.eps_root  # measured when the model was loaded
+        return model.rollouts.loop.eps_root  # measured when the model was loaded, or stored by the training run
     with contextlib.ExitStack() as held:
         if not is_pretrained(model):
             model = source.load_model(FLAGS.trained, "pretrained")

@@ -4,8 +4,8 @@ Command:  python -m experiments.tools.fetch_smollm2 --out=models/smollm2
           python -m experiments.train --preset=smollm2 --workdir=runs/smollm2
 Cost:     90 seconds per meta-step, 5 seconds per problem with adaptation and two hours for the whole table, on 2 cores
           of an Intel Xeon at 2.50 GHz; float32.
-Result:   correct examples of the same family 32.4 %, TTT 22.9 %, TT-SS 19.0 %, MASS 15.2 %, Base 10.5 % (105 problems);
-          docs/results/smollm2/ explains why.
+Result:   correct examples of the same family 32.4 %, TTT 22.9 %, TT-SS 19.0 %, MASS 15.2 %, Base 10.5 % (105 problems,
+          measured with --rejected_reward=zero); docs/results/smollm2/ explains why.
 
 Prompts show no solved problems, so that the model can learn the answer format. The inner learning rate was chosen on 28
 training problems, of which the base model solves 11 %: with correct examples, Adam at 0.002 solved 39 % and SGD at 0.15

@@ -19,7 +19,7 @@ INNER_OPTIMIZERS = (
     "rmsprop",
     "yogi",
 )
-"""Optimizers of the inner loop: those of `mass_jax.method.adapt.OPTIMIZERS`."""
+"""Optimizers of the inner loop: optax names, and momentum for SGD with momentum 0.9."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

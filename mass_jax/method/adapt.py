@@ -12,23 +12,17 @@ import jax
 import optax
 
 from mass_jax import metagrad as mg
+from mass_jax.config.inner import INNER_OPTIMIZERS
 from mass_jax.llama import lora
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Text
 from mass_jax.types import Adapter, PyTree
 
 OPTIMIZERS: dict[str, functools.partial[optax.GradientTransformation]] = {
-    "sgd": functools.partial(mg.make_optimizer, "sgd"),
-    "momentum": functools.partial(mg.make_optimizer, "sgd", momentum=0.9),
-    "adam": functools.partial(mg.make_optimizer, "adam"),
-    "adamw": functools.partial(mg.make_optimizer, "adamw"),
-    "amsgrad": functools.partial(mg.make_optimizer, "amsgrad"),
-    "nadam": functools.partial(mg.make_optimizer, "nadam"),
-    "radam": functools.partial(mg.make_optimizer, "radam"),
-    "adabelief": functools.partial(mg.make_optimizer, "adabelief"),
-    "adagrad": functools.partial(mg.make_optimizer, "adagrad"),
-    "rmsprop": functools.partial(mg.make_optimizer, "rmsprop"),
-    "yogi": functools.partial(mg.make_optimizer, "yogi"),
+    name: functools.partial(mg.make_optimizer, "sgd", momentum=0.9)
+    if name == "momentum"
+    else functools.partial(mg.make_optimizer, name)
+    for name in INNER_OPTIMIZERS
 }
 DEFAULT_EPS_ROOT = 1e-8  # for shapes only, where no gradient has been measured
 ADJOINTS: dict[str, Callable[[], mg.Adjoint]] = {

@@ -103,10 +103,7 @@ class Dialogue:
         Raises:
             TooLong: a gold solution does not fit; the message names the problem.
         """
-        pairs = [(self.task.solver_prompt(p.problem), p.solution) for p in problems]
-        text, too_long = encode_pairs(
-            self.tokenizer, pairs, self.max_prompt_tokens + self.max_answer_tokens, self.end_token
-        )
+        text, too_long = self._encode_gold(problems)
         if too_long:
             bad = problems[int(np.argmin(np.asarray(text.mask_BT).any(-1)))]
             raise TooLong(f"the gold solution of {bad.id!r} does not fit; raise --max_answer_tokens")
@@ -115,10 +112,14 @@ class Dialogue:
 
     def fitting_gold(self, problems: Sequence[Problem]) -> Text | None:
         """Returns the gold solutions that fit, as rows [N, T] in solver form; None if none fits."""
-        pairs = [(self.task.solver_prompt(p.problem), p.solution) for p in problems]
-        text, _ = encode_pairs(self.tokenizer, pairs, self.max_prompt_tokens + self.max_answer_tokens, self.end_token)
+        text, _ = self._encode_gold(problems)
         fits_N = np.asarray(text.mask_BT).any(-1)
         return jax.tree.map(lambda leaf: leaf[fits_N], text) if fits_N.any() else None
+
+    def _encode_gold(self, problems: Sequence[Problem]) -> tuple[Text, int]:
+        """Returns gold solutions as rows [N, T], and the number of those that do not fit, which are masked."""
+        pairs = [(self.task.solver_prompt(p.problem), p.solution) for p in problems]
+        return encode_pairs(self.tokenizer, pairs, self.max_prompt_tokens + self.max_answer_tokens, self.end_token)
 
     def read(self, samples: sampling.Samples) -> list[list[str]]:
         """Decodes samples, without special tokens and without the stop token of each.

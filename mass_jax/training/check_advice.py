@@ -90,6 +90,5 @@ def nearby(setting: InnerSetting) -> tuple[InnerSetting, ...]:
     [1e-06, 0.0001, 0.01]
     """
     if adapt.has_eps_root(setting.optimizer):
-        floor = max(setting.eps_root, 1e-12)
-        return tuple(setting._replace(eps_root=float(f"{floor * factor:g}")) for factor in (1e2, 1e4, 1e6))
+        return tuple(setting._replace(eps_root=float(f"{setting.eps_root * factor:g}")) for factor in (1e2, 1e4, 1e6))
     return tuple(setting._replace(rate=setting.rate / factor) for factor in (2, 4))

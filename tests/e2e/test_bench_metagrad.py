@@ -37,7 +37,7 @@ def run_small(out, environment, number=None, reached=None):
             time.sleep(0.002)
         if number is not None:
             process.send_signal(number)
-        errors = process.communicate(timeout=600)[1].decode()
+        errors = process.communicate(timeout=200)[1].decode()
     return process.returncode, errors
 
 

@@ -1,6 +1,7 @@
 """Tests of experiments.validate: settings of auto, trained generators, headers and one-line errors."""
 
 import contextlib
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -97,7 +98,7 @@ def test_auto_is_that_of_training(trained, components, flags):
     expected = auto_eps_root(components.rollouts, components.pretrained(), problems, SGD.num_test_examples)
     flags(trained=str(trained), train_seed=9, seed=7)
     model = loaded()
-    assert validate.auto_of(model) == validate.auto_of(untrained(components)) == expected != 1e-5
+    assert validate.auto_of(model, SGD) == validate.auto_of(untrained(components), SGD) == expected != 1e-5
     other = auto_eps_root(model.rollouts, model.weights, problems, SGD.num_test_examples)
     assert other != expected, "the trained weights would give the same value"
 
@@ -105,11 +106,23 @@ def test_auto_is_that_of_training(trained, components, flags):
 def test_values_of_settings_resolve_auto_and_missing_values(components, flags):
     flags()
     model = untrained(components)
-    roots = [parse_setting(text, SGD, lambda: validate.auto_of(model)).eps_root for text in ("adam:1", "adam:1:auto")]
-    assert roots == [1e-5, validate.auto_of(model)]
+    roots = [
+        parse_setting(text, SGD, lambda: validate.auto_of(model, SGD)).eps_root for text in ("adam:1", "adam:1:auto")
+    ]
+    assert roots == [1e-5, validate.auto_of(model, SGD)]
     adam = Config(inner_optimizer="radam", inner_eps_root="auto")
     measured = untrained(components, adam)  # its loop has the value that was measured when it was loaded
-    assert validate.auto_of(measured) == components.rollouts.loop.eps_root
+    assert validate.auto_of(measured, adam) == components.rollouts.loop.eps_root
+
+
+def test_auto_is_the_stored_value_of_an_adam_run(components, flags):
+    """A loaded training run names the stored value in its settings and has it in its inner loop."""
+    flags()
+    asked = Config(inner_optimizer="amsgrad", inner_eps_root="auto")
+    model = untrained(components, dataclasses.replace(asked, inner_eps_root="0.25"))
+    loop = dataclasses.replace(model.rollouts.loop, eps_root=0.25)
+    stored = model._replace(rollouts=dataclasses.replace(model.rollouts, loop=loop))
+    assert validate.auto_of(stored, asked) == 0.25
 
 
 def test_train_seed_needs_training_run(flags):

@@ -19,7 +19,7 @@ def components():
 
 
 def test_auto_exceeds_squared_gradients_of_testbed(components):
-    """The root mean square of the entries is about 0.04; see docs/results/inner_optimizers."""
+    """The root mean square of the entries is about 0.04."""
     assert 3e-3 <= components.rollouts.loop.eps_root <= 1e-1
 
 

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from mass_jax.config import Config
-from mass_jax.config.inner import INNER_OPTIMIZERS
 from mass_jax.errors import UserError
 from mass_jax.metagrad import signal
 from mass_jax.method import adapt
@@ -54,10 +53,6 @@ def test_every_optimizer_has_a_label():
         "yogi 0.1, K=2",
     ]
     assert InnerSetting("adamw", 0.1, 1e-6, 2).label == "adamw 0.1, eps_root 1e-06, K=2"
-
-
-def test_config_names_every_inner_optimizer():
-    assert set(INNER_OPTIMIZERS) == set(adapt.OPTIMIZERS)
 
 
 def test_rejected_texts_do_not_change_the_report():
