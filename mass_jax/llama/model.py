@@ -182,8 +182,8 @@ class ScannedBlock(Block):
             return jnp.concatenate([jnp.broadcast_to(old, (len(new), *old.shape[1:])), new], axis=1)
 
         def attend(query_BTKGH, *kept):
-            seen = kept if earlier is None else map(after, earlier, kept)
-            return attention.self_attend(self.config, query_BTKGH, *seen, mask_BS), kept
+            key_BSKH, value_BSKH = kept if earlier is None else map(after, earlier, kept)
+            return attention.self_attend(self.config, query_BTKGH, key_BSKH, value_BSKH, mask_BS), kept
 
         return super().__call__(x_BTD, positions_BT, attend, length)
 

@@ -11,10 +11,10 @@ import pytest
 
 from mass_jax.config import Config
 from mass_jax.method.meta_step import TaskBatch
-from mass_jax.method.text import Rollout
 from mass_jax.tasks.base import Example, Rejected
 from mass_jax.training.components import assemble
 from mass_jax.training.learners import mass_learner
+from tests.rollouts import random_rollout
 
 TASKS, EXAMPLES = 3, 4
 
@@ -47,7 +47,10 @@ def batch(components, problems):
         rows = [Example(other, "1 2"), Example(f"1 {operator} 2", "0 3"), Example(f"2 {operator} 2", "0 4")]
         parsed.append([*rows, Rejected("a test")])
     synthetic = components.rollouts.dialogue.encode(problems, [[""] * EXAMPLES for _ in problems], parsed)
-    generated = Rollout(synthetic.scorer_texts, np.full(synthetic.scorer_texts.target_BT.shape, -0.1, np.float32))
+    config = components.config
+    prompt, new = config.max_generator_prompt_tokens, config.max_example_tokens
+    vocabulary = components.rollouts.solver.config.vocab_size
+    generated = random_rollout(0, (TASKS, EXAMPLES), prompt, new, vocabulary)
     adapters = components.rollouts.loop.init_adapters(jax.random.split(jax.random.key(0), TASKS))
     right = np.ones((TASKS, 1), np.float32)
     return TaskBatch(
