@@ -111,8 +111,7 @@ def test_open_task_draws_seen_and_unseen_columns():
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_open_task_reports_unusable_settings(settings, message, monkeypatch):
-    monkeypatch.setattr("mass_jax.tasks.reasoning.opening._WIDENINGS", 2)  # each starts a process
+def test_open_task_reports_unusable_settings(settings, message):
     with pytest.raises(ValueError) as caught:
         open_task(Config(**(SETTINGS | settings)), pathlib.Path(), None).problems(0)
     assert message in str(caught.value)
