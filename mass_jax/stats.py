@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
 
 RESAMPLES = 10_000
 
@@ -98,5 +97,7 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float | None:
     scores, labels = np.ravel(scores), np.ravel(labels).astype(bool)
     if labels.all() or not labels.any():
         return None
+    import scipy.stats  # takes most of a second, and most commands compute no area
+
     statistic = scipy.stats.mannwhitneyu(scores[labels], scores[~labels]).statistic
     return float(statistic / (labels.sum() * (~labels).sum()))

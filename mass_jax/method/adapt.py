@@ -45,6 +45,12 @@ def inner_optimizer(name: str, rate: Any, eps_root: Any) -> optax.GradientTransf
     return build(rate, eps_root=eps_root) if has_eps_root(name) else build(rate)
 
 
+@functools.cache  # equal numbers return the same object, so that equal inner loops share their compiled programs
+def fixed_inner_optimizer(name: str, rate: float, eps_root: float) -> optax.GradientTransformation:
+    """Returns `inner_optimizer` for a rate and an eps_root that are numbers, not traced arrays."""
+    return inner_optimizer(name, rate, eps_root)
+
+
 def has_eps_root(name: str) -> bool:
     """Returns whether an inner optimizer has a constant under the root of a second moment.
 

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import optax
 
@@ -203,11 +204,12 @@ def meta_step(
     def train_policy() -> tuple[Params, PyTree, dict[str, jax.Array]]:
         return policy_update(learner, state, base, batch._replace(solutions=solutions), valid * trained_NM)
 
-    shapes = jax.eval_shape(train_policy)[2]
-    warmup_terms = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    traced, shapes = jax.make_jaxpr(train_policy, return_shape=True)()  # once, for the shapes and for the branch
+    structure = jax.tree.structure(shapes)
+    warmup_terms = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes[2])
     policy_params, policy_opt_state, terms = jax.lax.cond(
         state.step >= learner.warmup_steps,
-        train_policy,
+        lambda: jax.tree.unflatten(structure, jax.extend.core.jaxpr_as_fun(traced)()),
         lambda: (state.policy, state.policy_opt_state, warmup_terms),
     )
     metrics = terms | _metrics(gradients, finite_N, rewards_NM, trained_NM, scores_NM, batch, scorer_grads)

@@ -100,13 +100,15 @@ def sample(
     Returns:
         The samples.
 
+    >>> import functools
     >>> from mass_jax.llama import LlamaConfig
     >>> model = Llama(LlamaConfig(vocab_size=7, hidden_size=4, num_hidden_layers=1, num_attention_heads=1,
     ...                           intermediate_size=4))
     >>> prompts_NP, lengths_N = jnp.array([[1, 2], [3, 0]]), jnp.array([2, 1])
     >>> params = jax.jit(model.init)(jax.random.key(0), prompts_NP)["params"]
     >>> keys_N = jax.random.split(jax.random.key(1), 2)
-    >>> sample(model, params, prompts_NP, lengths_N, keys_N, num_samples=3, max_new_tokens=5).tokens_NMT.shape
+    >>> draw = jax.jit(functools.partial(sample, model, num_samples=3, max_new_tokens=5))
+    >>> draw(params, prompts_NP, lengths_N, keys_N).tokens_NMT.shape
     (2, 3, 5)
     """
     pad = model.config.pad_token_id

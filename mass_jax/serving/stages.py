@@ -226,7 +226,7 @@ def with_loop(model: Model, steps: int, rate: float) -> Model:
     config = model.config
     if (steps, rate) == (config.inner_steps, config.inner_lr):
         return model
-    optimizer = adapt.inner_optimizer(config.inner_optimizer, rate, model.rollouts.loop.eps_root)
+    optimizer = adapt.fixed_inner_optimizer(config.inner_optimizer, rate, model.rollouts.loop.eps_root)
     loop = dataclasses.replace(model.rollouts.loop, num_steps=steps, optimizer=optimizer)
     return dataclasses.replace(
         model,

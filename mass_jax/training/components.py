@@ -162,7 +162,7 @@ def with_stored_eps_root(components: Components, workdir: pathlib.Path, store: b
 def _set_eps_root(components: Components, eps_root: float) -> Components:
     """Returns components with another eps_root of the inner optimizer."""
     config, rollouts = components.config, components.rollouts
-    optimizer = adapt.inner_optimizer(config.inner_optimizer, config.inner_lr, eps_root)
+    optimizer = adapt.fixed_inner_optimizer(config.inner_optimizer, config.inner_lr, eps_root)
     loop = dataclasses.replace(rollouts.loop, optimizer=optimizer, eps_root=eps_root)
     return dataclasses.replace(components, rollouts=dataclasses.replace(rollouts, loop=loop))
 
@@ -206,7 +206,7 @@ def models(config: Config, llama_config: LlamaConfig) -> tuple[adapt.LoraLoop, L
     )
     loop = adapt.LoraLoop(
         solver,
-        adapt.inner_optimizer(config.inner_optimizer, config.inner_lr, eps_root),
+        adapt.fixed_inner_optimizer(config.inner_optimizer, config.inner_lr, eps_root),
         config.inner_steps,
         config.lora_rank,
         config.lora_alpha / config.lora_rank,

@@ -1,6 +1,7 @@
 """End-to-end tests of experiments.evaluate: costs, a kill in the middle of a row, reports from records alone."""
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -65,8 +66,14 @@ def test_ttt_other_excludes_target_subject(uninterrupted):
 
 
 def test_evaluate_resumes_to_identical_records(uninterrupted, environment, tmp_path):
-    flags = [*SMALL, f"--workdir={tmp_path}"]
-    row = tmp_path / "seed0" / "evaluation" / "tt_ss.jsonl"
+    """Kills a run that has finished some rows and not begun others, and resumes it."""
+    workdir = shutil.copytree(uninterrupted, tmp_path / "run")
+    flags = [*SMALL, f"--workdir={workdir}"]
+    row = workdir / "seed0" / "evaluation" / "tt_ss.jsonl"
+    row.unlink()
+    row.with_name("majority.jsonl").unlink()
+    others = {path: path.read_bytes() for path in row.parent.glob("*.jsonl")}
+    assert len(others) == 4
     with subprocess.Popen(command("evaluate", *flags), env=environment, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 240
         while not (row.exists() and row.read_bytes().count(b"\n") >= 4):
@@ -80,7 +87,8 @@ def test_evaluate_resumes_to_identical_records(uninterrupted, environment, tmp_p
     done = as_process("evaluate", *flags, env=environment)
     assert done.returncode == 0, done.stderr
     assert row.read_bytes().startswith(kept)
-    assert records(tmp_path) == records(uninterrupted)
+    assert {path: path.read_bytes() for path in others} == others
+    assert records(workdir) == records(uninterrupted)
 
 
 def test_report_only_rebuilds_identical_report(uninterrupted, tmp_path):
@@ -133,8 +141,8 @@ def test_evaluate_rejects_workdir_in_use(uninterrupted):
             assert "is in use by process" in done.stderr
 
 
-def test_evaluate_skips_untrained_rows(uninterrupted, environment):
-    done = as_process("evaluate", f"--workdir={uninterrupted}", "--methods=base,mass", env=environment)
+def test_evaluate_skips_untrained_rows(uninterrupted):
+    done = in_process("evaluate", f"--workdir={uninterrupted}", "--methods=base,mass")
     assert done.returncode == 0, done.stderr
     assert "not trained, so left out: mass, mass_unadapted" in done.stderr
     assert "| Base |" in done.stdout

@@ -26,12 +26,12 @@ def test_run_resumes_from_another_directory(environment, tmp_path, monkeypatch):
     assert records.count("\n") == 4
 
     flags = ["--model=~/models/m 1", f"--workdir={tmp_path}/link/runs/a b"]
-    again = as_process(*given, *flags, cwd=elsewhere, env=environment | {"HOME": str(home)})
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(elsewhere)
+    again = in_process(*given, *flags)
     assert again.returncode == 0, again.stderr
     assert (home / "runs" / "a b" / "seed0" / "evaluation" / "base.jsonl").read_text() == records
     assert list(elsewhere.iterdir()) == []
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.chdir(elsewhere)
     shown = in_process("evaluate", "--print_config", "--workdir=~/runs/a b")
     assert json.loads(shown.stdout) == config
 

@@ -1,6 +1,10 @@
-"""End-to-end tests of experiments.train with real processes, signals and files."""
+"""End-to-end tests of experiments.train with real processes, signals and files.
+
+The run without interruption is the quick start in miniature, with the packages of the `train` extra only.
+"""
 
 import json
+import os
 import pathlib
 import random
 import shutil
@@ -10,21 +14,32 @@ import time
 
 import pytest
 
+from mass_jax import lazy
 from tests.commands import as_process, command, in_process
 
+# As many problems per step as per evaluation batch, so that both use the same sampling program.
 SMALL = (
-    "--preset=tiny --steps=6 --warmup_steps=1 --tasks_per_step=2 --num_examples=2 --num_test_examples=2 --eval_batch=4 "
-    "--num_attempts=2 --num_eval_problems=4 --checkpoint_every=2 --outer=gold --methods=base,tt_ss,mass_gold"
+    "--preset=tiny --steps=8 --warmup_steps=1 --tasks_per_step=4 --num_examples=2 --num_test_examples=2 --eval_batch=4 "
+    "--inner_steps=1 --num_attempts=2 --num_train_problems=8 --num_eval_problems=4 --checkpoint_every=4 "
+    "--methods=base,tt_ss,mass"
 ).split()
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(environment, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("uninterrupted")
-    done = as_process("train", *SMALL, f"--workdir={workdir}", env=environment)
+def finished(environment, tmp_path_factory):
+    """Workdir and output of a run without interruption, in which the packages of all other extras are missing."""
+    workdir, hooks = tmp_path_factory.mktemp("uninterrupted"), tmp_path_factory.mktemp("hooks")
+    missing = sorted(name for name, (_, extra) in lazy.OPTIONAL.items() if extra != "train")
+    (hooks / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({missing!r}))\n")
+    path = {"PYTHONPATH": f"{hooks}{os.pathsep}{environment['PYTHONPATH']}"}
+    done = as_process("train", *SMALL, f"--workdir={workdir}", env=environment | path)
     assert done.returncode == 0, done.stderr
-    assert "| MASS_gold |" in done.stdout
-    return workdir
+    return workdir, done.stdout
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(finished):
+    return finished[0]
 
 
 def without_times(path):
@@ -51,7 +66,7 @@ def stop_after(lines, number, flags, environment):
         Exit status and stderr.
     """
     workdir = pathlib.Path(next(flag for flag in flags if flag.startswith("--workdir=")).split("=", 1)[1])
-    metrics = workdir / "seed0" / "mass_gold" / "metrics.jsonl"
+    metrics = workdir / "seed0" / "mass" / "metrics.jsonl"
     before = metrics.stat().st_ino if metrics.exists() else None
     with subprocess.Popen(command("train", *flags), env=environment, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 240
@@ -64,23 +79,49 @@ def stop_after(lines, number, flags, environment):
     return process.returncode, errors
 
 
+def damage(checkpoint):
+    """Changes bytes of the largest file of a checkpoint."""
+    largest = max((path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    data, draw = bytearray(largest.read_bytes()), random.Random(0)
+    for _ in range(40):
+        data[draw.randrange(len(data))] ^= 0xFF
+    largest.write_bytes(data)
+
+
 def test_train_resumes_to_identical_results(uninterrupted, environment, tmp_path):
-    flags = [*SMALL, f"--workdir={tmp_path}"]
-    status, errors = stop_after(1, signal.SIGTERM, flags, environment)
+    """Falls back from a damaged checkpoint, is stopped and killed in the steps after it, and resumes."""
+    workdir = pathlib.Path(shutil.copytree(uninterrupted, tmp_path / "run"))
+    newest = workdir / "seed0" / "mass" / "checkpoints" / "8"
+    damage(newest)
+    (workdir / "seed0" / "evaluation" / "mass.jsonl").unlink()
+    shutil.rmtree(workdir / "report")
+    flags = [*SMALL, f"--workdir={workdir}"]
+    status, errors = stop_after(5, signal.SIGTERM, flags, environment)
+    assert f"checkpoint {newest} cannot be used" in errors
     assert status in (128 + signal.SIGTERM, 0)
     if status:
         assert "rerun the same command to resume" in errors
         assert "Traceback" not in errors
     assert "stopping at the next safe point" in errors
-    stop_after(3, signal.SIGKILL, flags, environment)
+    stop_after(6, signal.SIGKILL, flags, environment)
     done = as_process("train", *flags, env=environment)
     assert done.returncode == 0, done.stderr
-    assert without_times(tmp_path) == without_times(uninterrupted)
-    assert table_of(tmp_path) == table_of(uninterrupted)
+    assert without_times(workdir) == without_times(uninterrupted)
+    assert table_of(workdir) == table_of(uninterrupted)
+
+
+@pytest.mark.smoke
+def test_train_writes_report_without_math_extra(finished):
+    workdir, shown = finished
+    report = workdir / "report"
+    assert "| MASS |" in shown
+    assert shown.strip() == (report / "table1.md").read_text(encoding="utf-8").strip()
+    assert json.loads((report / "table1.json").read_text(encoding="utf-8"))
+    assert (report / "examples.html").stat().st_size > 0
 
 
 def test_train_metrics_include_cut_off_shares(uninterrupted):
-    lines = (uninterrupted / "seed0" / "mass_gold" / "metrics.jsonl").read_text().splitlines()
+    lines = (uninterrupted / "seed0" / "mass" / "metrics.jsonl").read_text().splitlines()
     assert all(0 <= json.loads(line)["examples_cut_off"] < 1 for line in lines)
 
 
@@ -104,31 +145,16 @@ def test_train_rejects_workdir_with_other_settings(uninterrupted):
     assert "choose another --workdir" in done.stderr
 
 
-def test_train_falls_back_from_corrupt_checkpoint(uninterrupted, environment, tmp_path):
-    workdir = pathlib.Path(shutil.copytree(uninterrupted, tmp_path / "run"))
-    newest = workdir / "seed0" / "mass_gold" / "checkpoints" / "6"
-    largest = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-    data, draw = bytearray(largest.read_bytes()), random.Random(0)
-    for _ in range(40):
-        data[draw.randrange(len(data))] ^= 0xFF
-    largest.write_bytes(data)
-    (workdir / "seed0" / "evaluation" / "mass_gold.jsonl").unlink()
-    done = as_process("train", *SMALL, f"--workdir={workdir}", env=environment)
-    assert done.returncode == 0, done.stderr
-    assert f"checkpoint {newest} cannot be used" in done.stderr
-    assert without_times(workdir) == without_times(uninterrupted)
-
-
-def test_train_rejecting_prompts_leaves_workdir_empty(environment, tmp_path):
-    done = as_process("train", *SMALL, "--max_prompt_tokens=4", f"--workdir={tmp_path}", env=environment)
+def test_train_rejecting_prompts_leaves_workdir_empty(tmp_path):
+    done = in_process("train", *SMALL, "--tasks_per_step=8", "--max_prompt_tokens=4", f"--workdir={tmp_path}")
     assert done.returncode == 2
     assert "raise --max_prompt_tokens to 6" in done.stderr.strip().splitlines()[-1]
     assert not list(tmp_path.iterdir())
 
 
 def test_train_stops_after_non_finite_updates(environment, tmp_path):
-    flags = ("--methods=base,mass_gold", "--inner_lr=1e30", "--max_skipped_steps=2", f"--workdir={tmp_path}")
-    done = as_process("train", *SMALL, *flags, env=environment)
+    flags = "--outer=gold --methods=mass_gold --inner_lr=1e30 --adjoint=first_order --max_skipped_steps=2".split()
+    done = as_process("train", *SMALL, *flags, f"--workdir={tmp_path}", env=environment)
     assert done.returncode == 2
     assert "not finite in 2 steps in a row" in done.stderr.strip().splitlines()[-1]
 

@@ -15,6 +15,7 @@ from experiments.benchmarks.rows import row_key
 from third_party.peers import plain_jax, problem
 
 SIZE = problem.Size(2, 16, 24, 4, 2, 32, 2, 4, 8, 2)
+draw = jax.jit(problem.draw, static_argnums=1)
 
 
 def test_cases_have_distinct_keys():
@@ -28,7 +29,7 @@ def test_cases_have_distinct_keys():
 
 def test_torch_peers_agree_with_plain_jax():
     torch_peers = pytest.importorskip("third_party.peers.torch_peers")
-    data = problem.draw(jax.random.key(0), SIZE)
+    data = draw(jax.random.key(0), SIZE)
     data.params["layers"]["mlp"]["up_proj"]["b"] += 0.1
     reference = jax.jit(lambda data: plain_jax.weight_gradient(SIZE, data, optax.sgd(0.5), 2))(data)
     found = torch_peers.double_backward(SIZE, data, 0.5, 2)
@@ -56,8 +57,9 @@ def test_run_writes_results_and_resumes(tmp_path, monkeypatch, capsys):
 
 
 def test_problem_without_rank_has_no_adapter():
-    data = problem.draw(jax.random.key(0), dataclasses.replace(SIZE, rank=0, tied=True))
+    data = draw(jax.random.key(0), dataclasses.replace(SIZE, rank=0, tied=True))
     assert data.base == {}
-    losses_M = problem.example_losses(dataclasses.replace(SIZE, rank=0, tied=True), {})(data.params, data.tokens_MT)
+    losses_of = problem.example_losses(dataclasses.replace(SIZE, rank=0, tied=True), {})
+    losses_M = jax.jit(losses_of)(data.params, data.tokens_MT)
     # Tokens are random and weights small, so every loss is close to the log of the vocabulary size.
     np.testing.assert_allclose(losses_M, jnp.full(4, np.log(32.0)), atol=0.2)

@@ -1,15 +1,14 @@
 """Tests of experiments.inner_optimizers: one-line errors and settings; nothing is trained."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
+from tests.commands import in_process
+
 
 def run(*flags):
-    command = [sys.executable, "-m", "experiments.inner_optimizers", *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return in_process("inner_optimizers", *flags)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,8 @@
 """Tests of experiments.screen: one-line errors. Measuring is tested in tests/evaluation/test_screen.py."""
 
-import subprocess
-import sys
-
 import pytest
+
+from tests.commands import in_process
 
 
 @pytest.mark.parametrize(
@@ -22,6 +21,5 @@ import pytest
     ids=["workdir", "steps", "groups"],
 )
 def test_screen_reports_invalid_flags(flags, message, tmp_path):
-    command = [sys.executable, "-m", "experiments.screen", *(flag.replace("{tmp}", str(tmp_path)) for flag in flags)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = in_process("screen", *(flag.replace("{tmp}", str(tmp_path)) for flag in flags))
     assert (done.returncode, done.stderr.splitlines()[-1]) == (2, message)

@@ -3,9 +3,8 @@
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
-import subprocess
-import sys
 import types
 
 import jax
@@ -17,12 +16,13 @@ from mass_jax import metagrad as mg
 from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.method import meta_step
-from mass_jax.runtime import Checkpoints, lock_workdir
+from mass_jax.runtime import Checkpoints
 from mass_jax.serving import source
 from mass_jax.training.components import assemble
 from mass_jax.training.eps_root import auto_eps_root
 from mass_jax.training.learners import mass_learner
 from mass_jax.training.validation import parse_setting
+from tests.commands import as_process, in_process, locked_elsewhere
 
 SGD = Config(seeds=(4, 9), num_train_problems=30, inner_eps_root="1e-5")
 
@@ -166,14 +166,15 @@ def test_reports_are_reused_for_other_inner_optimizers(components, flags, tmp_pa
     assert validate.read_reports(path, validate.header_of(untrained(components, changed), 4)) == {"sgd": report}
 
 
+SMALL = "--problems=2 --num_examples=2 --measures= --num_train_problems=20 --settings=sgd:0.1::1".split()
+
+
 def run(workdir, *given):
-    small = ["--problems=2", "--num_examples=2", "--measures=", "--num_train_problems=20", "--settings=sgd:0.1::1"]
-    command = [sys.executable, "-m", "experiments.validate", *small, f"--workdir={workdir}", *given]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return in_process("validate", *SMALL, f"--workdir={workdir}", *given)
 
 
 def test_validate_resumes_its_own_measurement_only(tmp_path):
-    done = run(tmp_path / "a")
+    done = as_process("validate", *SMALL, f"--workdir={tmp_path / 'a'}", env=os.environ)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "| sgd 0.1, K=1 |" in done.stdout
     before = (tmp_path / "a" / "validate.json").read_text()
@@ -200,7 +201,7 @@ def test_validate_reports_invalid_flags(given, message, tmp_path):
 
 
 def test_validate_refuses_workdir_in_use(tmp_path):
-    with lock_workdir(tmp_path):
+    with locked_elsewhere(tmp_path):
         done = run(tmp_path)
     assert done.returncode == 2
     assert "is in use by process" in done.stderr.splitlines()[-1]

@@ -7,7 +7,7 @@ from mass_jax.method import meta_step
 from mass_jax.stats import auc
 from mass_jax.training import example_metrics
 
-STEPS, TASKS, EXAMPLES = 20, 8, 8
+STEPS, TASKS, EXAMPLES = 10, 8, 8
 
 
 def test_rewards_rank_useful_examples_first(components, learner):

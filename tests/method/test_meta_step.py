@@ -10,7 +10,7 @@ import pytest
 
 from mass_jax import metagrad as mg
 from mass_jax.llama import lora
-from mass_jax.method import drift, meta_step, rejected, rewards, score
+from mass_jax.method import drift, meta_step, outer_optimizer, rejected, rewards, score
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.outer import adapted_losses
 
@@ -76,19 +76,25 @@ def test_score_gradients_are_independent_of_batch(x64, learner, wide):
 
 
 def test_scorer_gradient_equals_whole_objective_gradient(x64, learner, wide):
-    """The VJP of the scorer outside the unroll equals the gradient through the scorer and the inner loop at once."""
+    """The VJP of the scorer outside the unroll equals central differences through the scorer and the inner loop."""
     weights, _, batch = wide
     gold = learner("gold")
     eta = widen(score.init(jax.random.key(1), gold.scorer))
     eta["head"]["kernel"] = jax.random.normal(jax.random.key(2), eta["head"]["kernel"].shape)
-
-    def scores_of(eta):
-        return score.scores(gold.scorer, eta, batch.scorer_texts)
-
-    scores, pull = jax.vjp(jax.jit(scores_of), eta)
+    scores_of = jax.jit(lambda eta: score.scores(gold.scorer, eta, batch.scorer_texts))
+    scores, pull = jax.vjp(scores_of, eta)
     (by_parts,) = pull(gradients(gold, weights, scores, batch).meta / scores.shape[0])
-    whole = jax.grad(lambda eta: outer_losses(gold, weights, scores_of(eta), batch).mean())(eta)
-    assert relative(*(jax.flatten_util.ravel_pytree(tree)[0] for tree in (by_parts, whole))) < 1e-10
+    leaves, structure = jax.tree.flatten(eta)
+    step, draw = 1e-5, np.random.default_rng(0)
+    for i, (leaf, gradient) in enumerate(zip(leaves, jax.tree.leaves(by_parts), strict=True)):
+        direction = draw.standard_normal(leaf.shape)
+        direction /= np.linalg.norm(direction)
+        ends = [[*leaves[:i], leaf + sign * step * direction, *leaves[i + 1 :]] for sign in (1, -1)]
+        above, below = (
+            outer_losses(gold, weights, scores_of(jax.tree.unflatten(structure, end)), batch).mean() for end in ends
+        )
+        np.testing.assert_allclose((gradient * direction).sum(), (above - below) / (2 * step), rtol=1e-6, atol=1e-10)
+        assert (gradient != 0).any()
 
 
 def test_generator_adapter_equals_merged_weights(x64, components, learner, wide):
@@ -163,24 +169,40 @@ def test_meta_step_without_signal_changes_nothing(components, learner, batch):
     assert int(after.step) == int(before.step) + 1
 
 
-@pytest.mark.parametrize("generator", ["full", "lora"])
-def test_last_block_adapters_match_whole_model(x64, components, learner, wide, generator):
-    """Meta-gradients of the last block match loss differences of the whole model under widened adapters."""
-    weights, scores_NM, batch = wide
+def last_block(components, learner, batch, generator):
+    """Returns a learner with inner adapters in the last block only, and the batch with fresh ones."""
     solver = dataclasses.replace(components.rollouts.solver, generator=generator, inner_blocks=1)
-    if generator == "lora":
-        own = lora.init(jax.random.key(2), solver.config, 2, dtype=jnp.float64)
-        weights = Weights(weights.policy, jax.tree.map(lambda leaf: leaf + 0.02, own.leaves))
     changed = with_loop(learner("gold"), solver=solver)
     batch = batch._replace(adapters=widen(changed.loop.init_adapters(jax.random.split(jax.random.key(0), 3))))
     assert {leaf.shape[1] for leaf in jax.tree.leaves(batch.adapters)} == {1}
-    whole = dataclasses.replace(changed, loop=dataclasses.replace(changed.loop, solver=_Whole(**vars(solver))))
+    return changed, batch
+
+
+def test_last_block_adapters_match_whole_model(x64, components, learner, wide):
+    """Meta-gradients of the last block match loss differences of the whole model under widened adapters."""
+    weights, scores_NM, batch = wide
+    changed, batch = last_block(components, learner, batch, "full")
+    whole = with_loop(changed, solver=_Whole(**vars(changed.solver)))
     direction = jnp.asarray(np.random.default_rng(1).standard_normal(scores_NM.shape))
     found = gradients(changed, weights, scores_NM, batch)
     step = 1e-5
     ends = [outer_losses(whole, weights, scores_NM + sign * step * direction, batch) for sign in (1, -1)]
     np.testing.assert_allclose(found.value, outer_losses(whole, weights, scores_NM, batch), rtol=1e-12)
     np.testing.assert_allclose((found.meta * direction).sum(-1), (ends[0] - ends[1]) / (2 * step), rtol=1e-6)
+
+
+def test_last_block_adapters_with_generator_adapter_equal_merged_weights(x64, components, learner, wide):
+    """Meta-gradients of the last block over a generator adapter equal those over merged weights, up to rounding."""
+    weights, scores_NM, batch = wide
+    over_adapter, batch = last_block(components, learner, batch, "lora")
+    own = lora.init(jax.random.key(2), over_adapter.solver.config, 2, dtype=jnp.float64)
+    own = jax.tree.map(lambda leaf: leaf + 0.02, own)
+    found = gradients(over_adapter, Weights(weights.policy, own.leaves), scores_NM, batch)
+    merged, _ = last_block(components, learner, batch, "full")
+    expected = gradients(merged, Weights({}, lora.merge(weights.policy, own)), scores_NM, batch)
+    np.testing.assert_allclose(found.value, expected.value, rtol=1e-10)
+    assert relative(found.meta, expected.meta) < 1e-10
+    assert relative(found.meta, gradients(merged, weights, scores_NM, batch).meta) > 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,45 +216,74 @@ class _Whole(Solver):
 def test_path_rewards_sum_to_gain(x64, learner, wide):
     weights, scores_NM, batch = wide
 
-    @jax.jit
-    def found(scores_NM):
-        loss = rewards.ScoreLoss(
-            lambda s: outer_losses(learner("gold"), weights, s, batch),
-            lambda s: gradients(learner("gold"), weights, s, batch).meta,
-        )
-        sums_N = rewards.Path(8)(loss, scores_NM, scores_NM, scores_NM > 0).sum(-1)
-        return sums_N, loss.value(jnp.zeros_like(scores_NM)) - loss.value(scores_NM)
+    def gradient(scores_NM):
+        with jax.disable_jit(False):
+            return gradients(learner("gold"), weights, scores_NM, batch).meta
 
-    sums_N, gains_N = found(scores_NM)
+    loss = rewards.ScoreLoss(lambda s: outer_losses(learner("gold"), weights, s, batch), gradient)
+    gains_N = loss.value(jnp.zeros_like(scores_NM)) - loss.value(scores_NM)
+    with jax.disable_jit():  # runs the loop over the points in Python, so that the gradient is not compiled once more
+        sums_N = rewards.Path(8)(loss, scores_NM, scores_NM, scores_NM > 0).sum(-1)
     np.testing.assert_allclose(sums_N, gains_N, atol=1e-6)
     assert (jnp.abs(gains_N) > 1e-3).all()
 
 
+def moments(opt_state):
+    """Returns Adam's first moment after one step, a tenth of the clipped gradient."""
+    return opt_state.inner_state[1][0].mu
+
+
+def close(found, expected):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max()) + 1e-12)
+
+
 def test_rejected_reward_does_not_train_scorer(components, learner, batch):
+    """The scorer is trained on the rewards, the generator on those that replace the rewards of rejected texts."""
     gold = learner("gold")
-    at_zero = dataclasses.replace(gold, rejected_reward=rejected.RejectedReward(0.0))
-    worst, zero = (run_step(components, one, batch, step=gold.warmup_steps)[1:] for one in (gold, at_zero))
-    assert not moved(worst[0].scorer, zero[0].scorer)
-    assert moved(worst[0].policy, zero[0].policy)
-    np.testing.assert_array_equal(worst[1].rewards_NM, zero[1].rewards_NM)
-    assert zero[1].metrics["trained_reward"] == zero[1].metrics["reward"] == worst[1].metrics["reward"]
-    assert worst[1].metrics["trained_reward"] < worst[1].metrics["reward"]
+    before, after, output = run_step(components, gold, batch, step=gold.warmup_steps)
+    rewards_NM, stop_tokens = output.rewards_NM, gold.solver.config.stop_tokens
+
+    @jax.jit
+    def scorer_gradient(eta):
+        _, pull = jax.vjp(lambda eta: score.scores(gold.scorer, eta, batch.scorer_texts), eta)
+        (gradient,) = pull(-rewards_NM / len(rewards_NM))
+        return outer_optimizer.update(gold.scorer_optimizer, gradient, eta, before.scorer_opt_state)[1]
+
+    accepted_NM = rejected.is_accepted(batch.examples, batch.generated, stop_tokens)
+    worst_NM, zero_NM = (rule(rewards_NM, accepted_NM) for rule in (rejected.WORST, rejected.RejectedReward(0.0)))
+    np.testing.assert_array_equal(zero_NM, rewards_NM)
+    assert output.metrics["trained_reward"] == worst_NM.mean() < rewards_NM.mean() == output.metrics["reward"]
+    update = jax.jit(meta_step.policy_update, static_argnames="learner")
+    with jax.numpy_dtype_promotion("standard"):
+        close(moments(after.scorer_opt_state), moments(scorer_gradient(before.scorer)))
+        worst, zero = (update(gold, before, {}, batch, each_NM)[1] for each_NM in (worst_NM, zero_NM))
+    close(moments(after.policy_opt_state), moments(worst))
+    assert moved(moments(worst), moments(zero))
 
 
 def test_meta_step_with_gain_baseline_and_kl(components, learner, batch):
-    objective = dataclasses.replace(learner("gold").objective, kl_coef=0.1)
-    changed = dataclasses.replace(learner("gold"), reward=rewards.Gain(), scorer_baseline="group", objective=objective)
+    gold = learner("gold")
+    changed = dataclasses.replace(
+        gold,
+        reward=rewards.Gain(),
+        rejected_reward=rejected.RejectedReward(0.0),
+        scorer_baseline="group",
+        objective=dataclasses.replace(gold.objective, kl_coef=0.1),
+    )
     started = drift.start_logprobs(components.rollouts.solver, components.model.params, batch.generated.text)
-    batch = batch._replace(start_logprobs_NMT=started - 0.2)
-    before, after, output = run_step(components, changed, batch, step=changed.warmup_steps)
+    own = batch._replace(start_logprobs_NMT=started - 0.2)
+    before, after, output = run_step(components, changed, own, step=changed.warmup_steps)
     # With equal scores, adding a constant to the gradient of a problem moves the bias of the scorer's head and no more.
-    np.testing.assert_allclose(after.scorer_opt_state.inner_state[1][0].mu["head"]["bias"], 0, atol=1e-6)
-    weights = Weights({}, before.policy)
-    at_half = jnp.full(output.scores_NM.shape, 0.5)
-    gain_N = outer_losses(changed, weights, 0 * at_half, batch) - outer_losses(changed, weights, at_half, batch)
-    marginal_NM = -gradients(changed, weights, at_half, batch).meta
+    np.testing.assert_allclose(moments(after.scorer_opt_state)["head"]["bias"], 0, atol=1e-6)
+    with jax.enable_x64(True):
+        weights, double = Weights({}, widen(before.policy)), widen(batch)
+        at_half = jnp.full(output.scores_NM.shape, 0.5, float)
+        gain_N = outer_losses(gold, weights, 0 * at_half, double) - outer_losses(gold, weights, at_half, double)
+        marginal_NM = -gradients(gold, weights, at_half, double).meta
     expected_NM = np.where(rejected.is_parsed(batch.examples), gain_N[:, None] + marginal_NM, 0)
     np.testing.assert_allclose(output.rewards_NM, expected_NM, atol=1e-5)
+    assert output.metrics["trained_reward"] == output.metrics["reward"]  # rejected texts keep the reward 0
     shares = jnp.asarray(batch.generated.text.target_BT).any(-1).mean()
     np.testing.assert_allclose(output.metrics["kl_loss"], shares * (np.exp(-0.2) + 0.2 - 1), rtol=1e-4)
     assert moved(before.policy, after.policy)

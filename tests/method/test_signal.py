@@ -44,7 +44,9 @@ class _Failing(_Rejecting):
 
 @pytest.fixture(scope="module")
 def small_components():
-    return small_models.components(num_train_problems=8)
+    # Small programs: the warnings depend on which rewards are 0, not on how they are computed.
+    small = {"lora_targets": ("q_proj",), "adjoint": "first_order"}
+    return small_models.components(num_train_problems=8, dynamic_sampling=1, **small)
 
 
 def with_task(components, kind):
@@ -95,6 +97,9 @@ def test_training_without_signal_warns(small_components, warnings_of, tmp_path, 
 def test_training_with_signal_does_not_warn(small_components, warnings_of, tmp_path):
     rows, said = warnings_of(small_components, tmp_path, "gold")
     assert said == []
+    # With gold solutions, no problem is replaced.
+    drawn = small_models.RUN["tasks_per_step"] * small_models.RUN["num_examples"]
+    assert {(row["samples"], row["extra_samples"]) for row in rows} == {(drawn, 0)}
     assert all(row["frac_reward_zero_std"] == row["tasks_without_signal"] / 2 < 1 for row in rows)
 
 

@@ -41,6 +41,7 @@ def rows(seed, count):
     return Text(draw.integers(0, CONFIG.vocab_size, mask.shape, np.int32), mask, (mask * 1.0).astype(np.float32))
 
 
+@functools.cache
 def problem(dtype):
     """Returns state and batch; the scorer's head is not zero, so that its trunk has gradients."""
     made = learner()

@@ -32,7 +32,7 @@ def parse(tasks, texts_NM):
 
 def main(out: str, coordinator: str = "", count: str = "1", index: str = "0") -> None:
     runtime.join(coordinator, int(count), int(index), timeout=120)
-    feed = runtime.Feed(runtime.make_mesh())
+    feed = runtime.Feed(runtime.make_mesh("auto", None if coordinator else jax.devices()[:1]))
 
     def collect(tasks, key):
         ids = np.array([int(task.id) for task in feed.mine(tasks)], np.float32)

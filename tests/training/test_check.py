@@ -1,5 +1,6 @@
 """The check of the reward signal at the first training steps, with the embedded model."""
 
+import functools
 import logging
 
 import jax
@@ -7,17 +8,15 @@ import numpy as np
 import pytest
 
 from mass_jax import runtime
-from mass_jax.config import Config
 from mass_jax.errors import UserError
-from mass_jax.method import meta_step
+from mass_jax.method import meta_step, score
 from mass_jax.method.text import Text
 from mass_jax.runtime.metrics import read_metrics
 from mass_jax.training import check, learners, train
-from mass_jax.training.components import assemble
 from tests.small_models import components
 
-SIZES = {"steps": 2, "warmup_steps": 1, "tasks_per_step": 4, "num_examples": 4, "num_test_examples": 2}
-SIGN_LIKE = {"inner_optimizer": "adam", "inner_lr": 0.03, "inner_eps_root": "1e-8"}
+SIZES = {"steps": 2, "tasks_per_step": 4, "num_examples": 4}
+SIGN_LIKE = {"inner_optimizer": "adam", "inner_lr": 0.03, "inner_eps_root": "1e-8", "lora_targets": ("q_proj",)}
 
 
 def training(**changes):
@@ -66,7 +65,7 @@ def test_ignored_signal_is_not_mentioned(caplog):
 
 def batch_of(made, seed=0, rejected=()):
     """Returns a batch whose examples are gold solutions of other problems; those of `rejected` are masked."""
-    config, rollouts = made.config, made.rollouts
+    config, rollouts, feed = made.config, made.rollouts, made.rollouts.feed
     count, examples = config.tasks_per_step, config.num_examples
     problems = made.problems(0).train
     picked = np.random.default_rng(seed).integers(len(problems), size=count * examples)
@@ -74,13 +73,20 @@ def batch_of(made, seed=0, rejected=()):
     text = jax.tree.map(lambda leaf: leaf.reshape(count, examples, leaf.shape[-1]).copy(), rows)
     text.target_BT[:, list(rejected)] = 0
     solutions = rollouts.dialogue.gold(problems[:count])
-    adapters = rollouts.loop.init_adapters(jax.random.split(jax.random.key(seed), count))
-    return meta_step.TaskBatch(text, text, solutions, solutions, np.ones((count, 1), np.float32), adapters)
+    adapters = feed.place(rollouts.loop.init_adapters(jax.random.split(jax.random.key(seed), count)))
+    text, solutions, right_NJ = feed.put((text, solutions, np.ones((count, 1), np.float32)), count)
+    return meta_step.TaskBatch(text, text, solutions, solutions, right_NJ, adapters)
 
 
 def state_of(checked):
     weights = check.start_weights(checked.components)
-    return meta_step.init_state(jax.random.key(1), checked.learner, weights.policy), weights.base
+    state = meta_step.MetaState(np.int32(0), weights.policy, scorer_of(checked.learner.scorer), None, None)
+    return checked.components.rollouts.feed.place(state), weights.base
+
+
+@functools.cache
+def scorer_of(trunk):
+    return score.init(jax.random.key(1), trunk)
 
 
 def output_of(rewards_NM):
@@ -121,11 +127,12 @@ def test_rejected_texts_do_not_count():
 @pytest.mark.parametrize("start", [0, 1])
 def test_first_steps_are_judged_together(caplog, start):
     """Training that resumes between them starts the check again."""
-    checked = training(**SIGN_LIKE, tasks_per_step=4, num_examples=4)
+    checked = training(**SIGN_LIKE, **SIZES | {"steps": 3})
     state, base = state_of(checked)
     rewards = np.random.default_rng(0).normal(size=(4, 4))
     for step in (start, start + 1, start + 2):
-        with caplog.at_level(logging.INFO):
+        # Promotes types as training does, which then shares the compiled programs.
+        with caplog.at_level(logging.INFO), jax.numpy_dtype_promotion("standard"):
             measured = checked.before(step, state, base, batch_of(checked.components, step, rejected=[2]))
             assert checked.after(step, measured, output_of(rewards - rewards.mean(-1, keepdims=True))) == {}
         lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
@@ -155,12 +162,11 @@ def test_start_weights_copy_no_parameters():
 
 
 def test_training_with_sign_like_adam_stops_on_request(tmp_path):
-    config = Config(**SIZES, **SIGN_LIKE, on_weak_signal="error", num_train_problems=16, outer="gold")
-    components = assemble(config)
-    problems = components.problems(0).train
+    made = components(**SIZES, **SIGN_LIKE, on_weak_signal="error", outer="gold")
+    problems = made.problems(0).train
     stop = runtime.Stop()
     with jax.numpy_dtype_promotion("standard"), pytest.raises(UserError, match=r"weak reward: .*zero-sum") as caught:
-        train.train_mass(components, problems, seed=0, outer="gold", workdir=tmp_path, stop=stop)
+        train.train_mass(made, problems, seed=0, outer="gold", workdir=tmp_path, stop=stop)
     assert "--inner_eps_root" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(list(read_metrics(tmp_path / "metrics.jsonl"))) == 1  # the second step completes the check

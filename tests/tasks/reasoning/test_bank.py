@@ -55,7 +55,8 @@ def test_draw_leaves_out_hidden_and_long_problems():
         ("coin_flip", "distinct train problems that fit at --reasoning_level=easy, 60 are needed; request fewer"),
     ],
 )
-def test_draw_names_unusable_families(family, message):
+def test_draw_names_unusable_families(family, message, monkeypatch):
+    monkeypatch.setattr("mass_jax.tasks.reasoning.bank._ROUNDS", 2)  # each round starts a process
     with pytest.raises(UserError) as caught:
         Bank("easy").draw({family: 60}, Side.TRAIN, 60)
     assert message in str(caught.value)
