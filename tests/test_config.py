@@ -20,6 +20,8 @@ from mass_jax.rows import METHODS
         ({"inner_lr": float("nan")}, "--inner_lr=nan is below its minimum 0"),
         ({"seeds": ()}, "--seeds is empty; name at least one"),
         ({"lora_blocks": -1}, "--lora_blocks=-1 is below its minimum 0"),
+        ({"max_target_tokens": 3, "max_answer_tokens": 4}, "--max_target_tokens=3 is below --max_answer_tokens=4"),
+        ({"generator_lora_blocks": 2}, "--generator_lora_blocks=2 needs --generator=lora"),
         ({"steps": 20, "warmup_steps": 20}, "set --warmup_steps below --steps"),
         ({"methods": ("base", "mass"), "outer": "gold"}, "--methods names 'mass', which --outer=gold excludes"),
         ({"outer": "gold", "controls": True}, "--controls are variants of 'mass'"),

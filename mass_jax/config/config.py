@@ -37,6 +37,7 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, InnerSettings, Ta
             check(field, getattr(self, field.name))
         _ = self.rejected_value  # raises if it cannot be parsed
         _ = self.given_eps_root  # raises on invalid text
+        self._check_adaptation()
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"--warmup_steps={self.warmup_steps} leaves no steps of --steps={self.steps} to train the generator; "
@@ -61,6 +62,19 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, InnerSettings, Ta
             )
         if self.controls and "mass" not in self.chosen_methods:
             raise ValueError("--controls are variants of 'mass'; add it to --methods with --outer=verifier or both")
+
+    def _check_adaptation(self) -> None:
+        """Checks settings of adapters and rows against each other."""
+        if 0 < self.max_target_tokens < self.max_answer_tokens:
+            raise ValueError(
+                f"--max_target_tokens={self.max_target_tokens} is below --max_answer_tokens={self.max_answer_tokens}, "
+                f"the length of attempts; raise it, or set 0"
+            )
+        if self.generator_lora_blocks and self.generator != "lora":
+            raise ValueError(
+                f"--generator_lora_blocks={self.generator_lora_blocks} needs --generator=lora, but --generator is "
+                f"{self.generator}"
+            )
 
     @property
     def chosen_methods(self) -> tuple[str, ...]:

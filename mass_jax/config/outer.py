@@ -25,6 +25,12 @@ class OuterSettings:
         choices=("full", "lora"),
     )
     generator_lora_rank: int = setting(16, "Rank of the generator's LoRA adapter for --generator=lora.", minimum=1)
+    generator_lora_blocks: int = setting(
+        0,
+        "Number of last transformer blocks with the generator's LoRA adapter; 0 means all. Earlier blocks need no "
+        "backward pass.",
+        minimum=0,
+    )
     generator_lr: float = setting(3e-4, "Learning rate of the generator's Adam optimizer.", minimum=0)
     lr_schedule: str = setting(
         "linear",

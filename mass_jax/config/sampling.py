@@ -31,3 +31,9 @@ class SamplingSettings:
     )
     max_example_tokens: int = setting(12, "Maximum length of a generated example, in tokens.", minimum=1)
     max_answer_tokens: int = setting(4, "Maximum length of a generated answer, in tokens.", minimum=1)
+    max_target_tokens: int = setting(
+        0,
+        "Maximum length of an answer to adapt to (of an example, attempt or gold solution), in tokens. Longer ones "
+        "are rejected, and logits are computed for no other tokens. 0 sets no maximum.",
+        minimum=0,
+    )

@@ -74,41 +74,41 @@ def causal(queries_T: jax.Array, keys_S: jax.Array, mask_BS: jax.Array | None = 
 def self_attend(
     config: LlamaConfig,
     query_BTKGH: jax.Array,
-    key_BTKH: jax.Array,
-    value_BTKH: jax.Array,
-    mask_BT: jax.Array | None,
+    key_BSKH: jax.Array,
+    value_BSKH: jax.Array,
+    mask_BS: jax.Array | None,
 ) -> jax.Array:
-    """Computes causal self-attention, with the implementation that `config.attention` names.
+    """Computes causal attention of the last T positions to all S, implemented as `config.attention` says.
 
     Args:
         config: its `attention` and `attention_block` are used.
-        query_BTKGH: queries.
-        key_BTKH: keys.
-        value_BTKH: values.
-        mask_BT: true at real tokens; None if all are real.
+        query_BTKGH: queries of the last T positions.
+        key_BSKH: keys.
+        value_BSKH: values.
+        mask_BS: true at real tokens; None if all are real.
 
     Returns:
         [B, T, K, G, H] in the queries' dtype.
     """
     if config.attention == "blockwise" and query_BTKGH.shape[1] > config.attention_block:
-        return blockwise(query_BTKGH, key_BTKH, value_BTKH, mask_BT, block=config.attention_block)
-    positions_T = jnp.arange(query_BTKGH.shape[1])
-    return attend(query_BTKGH, key_BTKH, value_BTKH, causal(positions_T, positions_T, mask_BT))
+        return blockwise(query_BTKGH, key_BSKH, value_BSKH, mask_BS, block=config.attention_block)
+    keys_S = jnp.arange(key_BSKH.shape[1])
+    return attend(query_BTKGH, key_BSKH, value_BSKH, causal(keys_S[-query_BTKGH.shape[1] :], keys_S, mask_BS))
 
 
 def blockwise(
-    query_BTKGH: jax.Array, key_BTKH: jax.Array, value_BTKH: jax.Array, mask_BT: jax.Array | None, *, block: int
+    query_BTKGH: jax.Array, key_BSKH: jax.Array, value_BSKH: jax.Array, mask_BS: jax.Array | None, *, block: int
 ) -> jax.Array:
-    """Computes causal self-attention one block of queries at a time, recomputed in the backward pass.
+    """Computes `self_attend` one block of queries at a time, recomputed in the backward pass.
 
-    The scores of a block are [B, K, G, block, T], so memory is linear in T in every mode of differentiation. Each block
+    The scores of a block are [B, K, G, block, S], so memory is linear in T in every mode of differentiation. Each block
     attends to all keys, which takes twice the operations that causality requires.
 
     Args:
-        query_BTKGH: queries.
-        key_BTKH: keys.
-        value_BTKH: values.
-        mask_BT: true at real tokens; None if all are real.
+        query_BTKGH: queries of the last T positions.
+        key_BSKH: keys.
+        value_BSKH: values.
+        mask_BS: true at real tokens; None if all are real.
         block: queries per block.
 
     Returns:
@@ -120,12 +120,13 @@ def blockwise(
     query_JBTKGH = jnp.moveaxis(
         jnp.pad(query_BTKGH, padding).reshape(rows, blocks, block, *query_BTKGH.shape[2:]), 1, 0
     )
-    keys_S = jnp.arange(length)
+    keys_S = jnp.arange(key_BSKH.shape[1])
+    first = key_BSKH.shape[1] - length
 
     @jax.checkpoint
     def one(j_and_query):
         j, query = j_and_query
-        return attend(query, key_BTKH, value_BTKH, causal(j * block + jnp.arange(block), keys_S, mask_BT))
+        return attend(query, key_BSKH, value_BSKH, causal(first + j * block + jnp.arange(block), keys_S, mask_BS))
 
     mixed_JBTKGH = jax.lax.map(one, (jnp.arange(blocks), query_JBTKGH))
     return jnp.moveaxis(mixed_JBTKGH, 0, 1).reshape(rows, blocks * block, *query_BTKGH.shape[2:])[:, :length]

@@ -163,21 +163,36 @@ class Block(nn.Module):
 
 
 class ScannedBlock(Block):
-    """Block with causal self-attention over the whole text, as the body of the scan over layers."""
+    """Block with causal self-attention over the whole text, as the body of the scan over layers.
 
-    def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, mask_BT: jax.Array | None):  # type: ignore[override]
-        def attend(query_BTKGH, key_BTKH, value_BTKH):
-            return attention.self_attend(self.config, query_BTKGH, key_BTKH, value_BTKH, mask_BT), None
+    For a shared prompt, inputs are pairs: the prompt [1, P, D] and its continuations [B, S, D], with a mask [B, P + S].
+    """
 
-        return super().__call__(x_BTD, positions_BT, attend, x_BTD.shape[1])
+    def __call__(self, x: Any, positions: Any, mask: Any):  # type: ignore[override]
+        if not isinstance(x, tuple):
+            return self._attending(x, positions, mask)[0], None
+        prompt_1PD, earlier = self._attending(x[0], positions[0], mask[0])
+        return (prompt_1PD, self._attending(x[1], positions[1], mask[1], earlier)[0]), None
+
+    def _attending(self, x_BTD: jax.Array, positions_BT: jax.Array, mask_BS: jax.Array | None, earlier: Any = None):
+        """Applies the block, with attention to earlier keys and values too; returns the output, keys and values."""
+        length = x_BTD.shape[1] + (0 if earlier is None else earlier[0].shape[1])
+
+        def after(old: jax.Array, new: jax.Array) -> jax.Array:
+            return jnp.concatenate([jnp.broadcast_to(old, (len(new), *old.shape[1:])), new], axis=1)
+
+        def attend(query_BTKGH, *kept):
+            key_BSKH, value_BSKH = kept if earlier is None else map(after, earlier, kept)
+            return attention.self_attend(self.config, query_BTKGH, key_BSKH, value_BSKH, mask_BS), kept
+
+        return super().__call__(x_BTD, positions_BT, attend, length)
 
 
 def _stack_of_blocks(config: LlamaConfig) -> nn.Module:
     policies = {"block": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
     block: Any = ScannedBlock
     if config.remat != "none":
-        # The scan already keeps the backward pass from merging with the forward pass.
-        block = nn.remat(block, prevent_cse=False, policy=policies[config.remat])
+        block = nn.remat(block, prevent_cse=False, policy=policies[config.remat])  # the scan prevents it
     return nn.scan(
         block,
         variable_axes={"params": 0, LORA: 0},
@@ -185,6 +200,7 @@ def _stack_of_blocks(config: LlamaConfig) -> nn.Module:
         in_axes=(nn.broadcast, nn.broadcast),
         length=config.num_hidden_layers,
         unroll=config.unroll,
+        check_constancy_invariants=False,  # the check traces each block twice
     )(config)
 
 
@@ -254,8 +270,17 @@ class Llama(nn.Module):
 
     def blocks(self, x_BTD: jax.Array, mask_BT: jax.Array | None = None) -> jax.Array:
         """Applies all blocks to [B, T, D], without the last norm."""
-        positions_BT = jnp.arange(x_BTD.shape[1])[None]
-        return self.layers(x_BTD, positions_BT, mask_BT)[0]
+        return self.layers(x_BTD, jnp.arange(x_BTD.shape[1])[None], mask_BT)[0]
+
+    def continued_blocks(
+        self, x: tuple[jax.Array, jax.Array], length: jax.Array, mask_BS: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Applies all blocks to a prompt [1, P, D] of `length` real tokens and to its continuations [B, S, D]."""
+        slots_1P, slots_1S = (jnp.arange(part.shape[1])[None] for part in x)
+        mask_1P = slots_1P < length
+        mask_BP = jnp.broadcast_to(mask_1P, (len(mask_BS), mask_1P.size))
+        masks = mask_1P, jnp.concatenate([mask_BP, mask_BS.astype(bool)], axis=1)
+        return self.layers(x, (slots_1P, length + slots_1S), masks)[0]
 
     def embed(self, tokens: jax.Array) -> jax.Array:
         """Embeds tokens of any shape."""

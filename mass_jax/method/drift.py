@@ -15,8 +15,8 @@ from mass_jax.method.text import Rollout, Text
 from mass_jax.types import Params
 
 
-@functools.partial(jax.jit, static_argnames="solver")
-def start_logprobs(solver: Solver, params: Params, text: Text) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("solver", "new_tokens"))
+def start_logprobs(solver: Solver, params: Params, text: Text, new_tokens: int) -> jax.Array:
     """Returns the log-probabilities of texts under the generator before training.
 
     Before training, the generator is the pretrained model: its own adapter starts with B = 0, and a generator that is
@@ -26,13 +26,14 @@ def start_logprobs(solver: Solver, params: Params, text: Text) -> jax.Array:
     Args:
         solver: the language model (static).
         params: pretrained parameters.
-        text: rows [N, M, T].
+        text: rows [N, M, T] of a rollout.
+        new_tokens: slots for generated tokens in each row (static).
 
     Returns:
         logprobs_NMT, float32, in nats.
     """
-    pretrained = dataclasses.replace(solver, generator="full")
-    return jax.vmap(lambda rows: pretrained.logprobs(Weights({}, params), rows))(text)
+    pretrained = dataclasses.replace(solver, generator="full", generator_blocks=0)
+    return jax.vmap(lambda rows: pretrained.continuation_logprobs(Weights({}, params), rows, new_tokens))(text)
 
 
 @jax.jit

@@ -59,6 +59,7 @@ class Dialogue:
         max_example_tokens: length at which a generated example is cut off.
         max_answer_tokens: length at which an answer is cut off.
         end_token: token that ends every completion; None uses the tokenizer's eos token.
+        max_target_tokens: length of the longest answer to adapt to; a longer example is rejected. None sets no limit.
     """
 
     tokenizer: Tokenizer
@@ -68,6 +69,7 @@ class Dialogue:
     max_example_tokens: int
     max_answer_tokens: int
     end_token: int | None = None
+    max_target_tokens: int | None = None
 
     def generator_prompts(self, problems: Sequence[Problem]) -> tuple[np.ndarray, np.ndarray]:
         """Returns the prompts x_i of the generator, as tokens [N, T] and lengths [N].
@@ -106,7 +108,8 @@ class Dialogue:
         text, too_long = self._encode_gold(problems)
         if too_long:
             bad = problems[int(np.argmin(np.asarray(text.mask_BT).any(-1)))]
-            raise TooLong(f"the gold solution of {bad.id!r} does not fit; raise --max_answer_tokens")
+            flag = "--max_answer_tokens" if self.max_target_tokens is None else "--max_target_tokens"
+            raise TooLong(f"the gold solution of {bad.id!r} does not fit; raise {flag}")
         text = jax.tree.map(lambda leaf: leaf[:, None], text)
         return Rollout(text, np.zeros_like(text.target_BT))
 
@@ -119,7 +122,12 @@ class Dialogue:
     def _encode_gold(self, problems: Sequence[Problem]) -> tuple[Text, int]:
         """Returns gold solutions as rows [N, T], and the number of those that do not fit, which are masked."""
         pairs = [(self.task.solver_prompt(p.problem), p.solution) for p in problems]
-        return encode_pairs(self.tokenizer, pairs, self.max_prompt_tokens + self.max_answer_tokens, self.end_token)
+        return self._encode_solver_pairs(pairs)
+
+    def _encode_solver_pairs(self, pairs: Sequence[tuple[str, str] | None]) -> tuple[Text, int]:
+        """Encodes pairs as rows in solver form; returns the number of those that do not fit, which are masked."""
+        length = self.max_prompt_tokens + self.max_answer_tokens
+        return encode_pairs(self.tokenizer, pairs, length, self.end_token, self.max_target_tokens)
 
     def read(self, samples: sampling.Samples) -> list[list[str]]:
         """Decodes samples, without special tokens and without the stop token of each.
@@ -161,9 +169,7 @@ class Dialogue:
                     solver_pairs.append((self.task.solver_prompt(parsed.problem), parsed.solution))
                     scorer_pairs.append((self.task.scorer_text(problem.problem, parsed), ""))
         N, M = len(problems), len(parsed_NM[0])
-        solver_text, too_long = encode_pairs(
-            self.tokenizer, solver_pairs, self.max_prompt_tokens + self.max_answer_tokens, self.end_token
-        )
+        solver_text, too_long = self._encode_solver_pairs(solver_pairs)
         scorer_text, too_long_to_score = encode_pairs(
             self.tokenizer, scorer_pairs, self.max_prompt_tokens + self.max_example_tokens, self.end_token
         )

@@ -4,14 +4,15 @@ Shape suffixes: B rows, T tokens.
 """
 
 import dataclasses
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from mass_jax.llama import Llama, LlamaConfig, lora, losses, suffix
+from mass_jax.llama import Llama, LlamaConfig, lora, losses, shared_prompt, suffix
 from mass_jax.method.text import Text
-from mass_jax.types import Adapter, Params
+from mass_jax.types import Adapter, Params, PyTree
 
 
 class Weights(NamedTuple):
@@ -27,11 +28,11 @@ class Weights(NamedTuple):
 
 
 class Read(NamedTuple):
-    """Rows with the output of the blocks without inner adapters, which is computed once for all inner steps.
+    """Rows with the output of the first blocks, which is computed once for all inner steps.
 
     Attributes:
         text: the rows.
-        hidden_BTD: input of the first block with inner adapters.
+        hidden_BTD: input of the remaining blocks.
     """
 
     text: Text
@@ -46,16 +47,26 @@ class Solver:
         model: the Llama.
         generator: "full" if the policy is all parameters, "lora" if it is an adapter over frozen parameters.
         inner_blocks: number of last blocks that carry inner adapters; 0 stands for all.
+        generator_blocks: number of last blocks that carry the generator's adapter; 0 stands for all.
+        max_target_tokens: largest number of target tokens in a row of `completion_nll`, which computes no other logits;
+            0 if unknown.
     """
 
     model: Llama
     generator: Literal["full", "lora"] = "full"
     inner_blocks: int = 0
+    generator_blocks: int = 0
+    max_target_tokens: int = 0
 
     @property
     def config(self) -> LlamaConfig:
         """The model's architecture."""
         return self.model.config
+
+    def init_policy(self, key: jax.Array, rank: int, targets: Sequence[str]) -> PyTree:
+        """Returns the leaves of a fresh adapter of the generator, which leaves the model unchanged."""
+        blocks = self.generator_blocks or self.config.num_hidden_layers
+        return lora.init(key, dataclasses.replace(self.config, num_hidden_layers=blocks), rank, targets).leaves
 
     def params(self, weights: Weights) -> Params:
         """Returns the parameters without any adapter."""
@@ -71,7 +82,7 @@ class Solver:
         """Runs the blocks without inner adapters; returns the text unchanged if every block carries them."""
         if not self.inner_blocks:
             return text
-        first, _ = self._parts(weights)
+        first, _ = self._parts(weights, self.inner_blocks)
         return Read(text, suffix.prefix(first, text.tokens_BT, text.mask_BT))
 
     def logprobs(self, weights: Weights, text: Text | Read, inner: Adapter | None = None) -> jax.Array:
@@ -85,15 +96,36 @@ class Solver:
         Returns:
             logprobs_BT, float32, in nats.
         """
-        if isinstance(text, Read):
-            _, last = self._parts(weights)
-            variables = lora.variables(last.params, self._join(last.adapter, inner))
-            rows = text.text
-            nll_BT = losses.token_nll(last.model, variables, rows.tokens_BT, rows.mask_BT, text.hidden_BTD)
+        model, variables, hidden_BTD = self._suffix(weights, text, inner)
+        rows = text.text if isinstance(text, Read) else text
+        nll_BT = losses.token_nll(model, variables, rows.tokens_BT, rows.mask_BT, hidden_BTD)
+        return jnp.pad(-nll_BT, ((0, 0), (1, 0)))
+
+    def continuation_logprobs(
+        self, weights: Weights, text: Text, new_tokens: int, inner: Adapter | None = None
+    ) -> jax.Array:
+        """Returns the same as `logprobs` for completions of one prompt, which is computed once.
+
+        Args:
+            weights: the generator's weights.
+            text: rows of `join_rollout`, which share the prompt.
+            new_tokens: S, the slots for generated tokens in each row.
+            inner: inner adapter of the problem, shared by all rows.
+
+        Returns:
+            logprobs_MT, float32, in nats; 0 where `text` has no target.
+        """
+        rows = continued(text, new_tokens)
+        if inner is None and self.generator_blocks:
+            first, last = self._parts(weights, self.generator_blocks)
+            variables = lora.variables(last.params, last.adapter)
+            nll_MS = shared_prompt.continuation_nll(last.model, variables, rows, shared_prompt.prefix(first, rows))
         else:
             variables = lora.variables(self.params(weights), self.adapter(weights, inner))
-            nll_BT = losses.token_nll(self.model, variables, text.tokens_BT, text.mask_BT)
-        return jnp.pad(-nll_BT, ((0, 0), (1, 0)))
+            nll_MS = shared_prompt.continuation_nll(self.model, variables, rows)
+        slots_T = jnp.arange(text.tokens_BT.shape[-1]) - rows.length
+        nll_MT = jnp.take(nll_MS, jnp.clip(slots_T, 0, new_tokens - 1), axis=1)
+        return jnp.where(text.target_BT > 0, -nll_MT, 0)
 
     def completion_nll(self, weights: Weights, text: Text | Read, inner: Adapter | None = None) -> jax.Array:
         r"""Supervised loss of each row, averaged over the tokens of its completion.
@@ -110,14 +142,36 @@ class Solver:
 
         Source: the paper, section 2.1, the supervised loss l(p_i, a_i; theta).
         """
-        logprobs_BT = self.logprobs(weights, text, inner)
         rows = text.text if isinstance(text, Read) else text
-        target_BT = rows.target_BT.astype(logprobs_BT.dtype)
-        return -(logprobs_BT * target_BT).sum(-1) / jnp.maximum(target_BT.sum(-1), 1)
+        if self.max_target_tokens:
+            model, variables, hidden_BTD = self._suffix(weights, text, inner)
+            nll_BT, target_BT = losses.last_tokens_nll(
+                model, variables, *rows, count=self.max_target_tokens, prefix_BTD=hidden_BTD
+            )
+        else:
+            nll_BT, target_BT = -self.logprobs(weights, text, inner), rows.target_BT
+        target_BT = target_BT.astype(nll_BT.dtype)
+        return (nll_BT * target_BT).sum(-1) / jnp.maximum(target_BT.sum(-1), 1)
+
+    def _suffix(
+        self, weights: Weights, text: Text | Read, inner: Adapter | None
+    ) -> tuple[Llama, dict[str, Any], jax.Array | None]:
+        """Returns the blocks that are left to run, their variables, and their input if it is not the embeddings."""
+        if isinstance(text, Read):
+            _, last = self._parts(weights, self.inner_blocks)
+            return last.model, lora.variables(last.params, self._join(last.adapter, inner)), text.hidden_BTD
+        if inner is None and self.generator_blocks:  # earlier blocks have no trained parameters
+            first, last = self._parts(weights, self.generator_blocks)
+            hidden_BTD = suffix.prefix(first, text.tokens_BT, text.mask_BT)
+            return last.model, lora.variables(last.params, last.adapter), hidden_BTD
+        return self.model, lora.variables(self.params(weights), self.adapter(weights, inner)), None
 
     def _own_adapter(self, weights: Weights) -> Adapter | None:
-        """Returns the generator's own adapter, if it has one."""
-        return Adapter(weights.policy) if self.generator == "lora" else None
+        """Returns the generator's own adapter of all blocks, if it has one."""
+        if self.generator != "lora":
+            return None
+        own = Adapter(weights.policy)
+        return suffix.widen(own, self.config.num_hidden_layers) if self.generator_blocks else own
 
     def _join(self, own: Adapter | None, inner: Adapter | None) -> Adapter | None:
         """Concatenates the inner adapter to the generator's."""
@@ -125,6 +179,31 @@ class Solver:
             return own
         return lora.folded(inner) if own is None else lora.concatenate(own, inner)
 
-    def _parts(self, weights: Weights) -> tuple[suffix.Part, suffix.Part]:
-        """Splits the model before its first block with inner adapters."""
-        return suffix.split(self.model, self.params(weights), self.inner_blocks, self._own_adapter(weights))
+    def _parts(self, weights: Weights, last: int) -> tuple[suffix.Part, suffix.Part]:
+        """Splits the model before its last blocks."""
+        first, second = suffix.split(self.model, self.params(weights), last, self._own_adapter(weights))
+        if 0 < self.generator_blocks <= last:
+            first = first._replace(adapter=None)
+        return first, second
+
+
+def continued(text: Text, new_tokens: int) -> shared_prompt.Continued:
+    """Splits rows of one prompt with its completions into the prompt and the completions.
+
+    Args:
+        text: rows [M, T] of `join_rollout`.
+        new_tokens: S; the first T - S slots hold the prompt.
+    """
+    tokens_MT = jnp.asarray(text.tokens_BT)
+    target_MT = jnp.asarray(text.target_BT) > 0
+    width = tokens_MT.shape[-1]
+    # A row without targets says nothing of the prompt's length.
+    starts_M = jnp.where(target_MT.any(-1), jnp.argmax(target_MT, axis=-1), width - new_tokens)
+    length = jnp.maximum(starts_M.min(), 1)
+
+    def completions(rows_MT: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(rows_MT, length, new_tokens, axis=1)
+
+    return shared_prompt.Continued(
+        tokens_MT[0, : width - new_tokens], length, completions(tokens_MT), completions(target_MT)
+    )

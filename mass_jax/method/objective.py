@@ -10,7 +10,7 @@ import jax
 from mass_jax.llama.precision import wide
 from mass_jax.method import policy_gradient
 from mass_jax.method.models import Solver, Weights
-from mass_jax.method.text import Rollout
+from mass_jax.method.text import Rollout, Text
 from mass_jax.types import PyTree
 
 
@@ -30,14 +30,27 @@ class Surrogate:
     advantage_eps: float
     ratio_level: policy_gradient.RatioLevel
 
-    def __call__(self, weights: Weights, rollout: Rollout, rewards_NM: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns the mean loss of a rollout [N, M, T], and the share of rows outside the clip range."""
-        return self.of_logprobs(self.logprobs(weights, rollout), rollout, rewards_NM)
+    def __call__(
+        self, weights: Weights, rollout: Rollout, rewards_NM: jax.Array, new_tokens: int
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns the mean loss of a rollout [N, M, T], and the share of rows outside the clip range.
 
-    def logprobs(self, weights: Weights, rollout: Rollout) -> jax.Array:
-        """Returns the log-probabilities [N, M, T] of a rollout's tokens under the weights."""
+        Args:
+            weights: the generator's weights.
+            rollout: samples; those of a problem share their prompt.
+            rewards_NM: rewards of the samples.
+            new_tokens: slots for generated tokens in each row.
+        """
+        return self.of_logprobs(self.logprobs(weights, rollout, new_tokens), rollout, rewards_NM)
+
+    def logprobs(self, weights: Weights, rollout: Rollout, new_tokens: int) -> jax.Array:
+        """Returns the log-probabilities [N, M, T] of a rollout's generated tokens under the weights."""
+
         # Under vmap, problems and rows stay separate axes, which the mesh shards separately.
-        return jax.vmap(lambda text: self.solver.logprobs(weights, text))(rollout.text)
+        def one(text: Text) -> jax.Array:
+            return self.solver.continuation_logprobs(weights, text, new_tokens)
+
+        return jax.vmap(one)(rollout.text)
 
     def of_logprobs(
         self, logprobs_NMT: jax.Array, rollout: Rollout, rewards_NM: jax.Array
@@ -73,6 +86,8 @@ class GeneratorObjective:
 
     Attributes:
         surrogate: the clipped surrogate.
+        example_tokens: slots for generated tokens in the rows of examples.
+        answer_tokens: slots for generated tokens in the rows of attempts.
         gold: whether solutions are gold; otherwise they are attempts.
         gamma: weight of L_solve.
         kl_coef: weight beta of the KL divergence from the generator before training.
@@ -82,6 +97,8 @@ class GeneratorObjective:
     """
 
     surrogate: Surrogate
+    example_tokens: int
+    answer_tokens: int
     gold: bool
     gamma: float
     kl_coef: float = 0.0
@@ -106,13 +123,13 @@ class GeneratorObjective:
             right_NJ: 1 for correct attempts.
             start_logprobs_NMT: log-probabilities of the examples' tokens before training; required if kl_coef > 0.
         """
-        logprobs_NMT = self.surrogate.logprobs(weights, generated)
+        logprobs_NMT = self.surrogate.logprobs(weights, generated, self.example_tokens)
         aux_loss, clipped = self.surrogate.of_logprobs(logprobs_NMT, generated, rewards_NM)
         if self.gold:
             nll_NJ = jax.vmap(lambda text: self.surrogate.solver.completion_nll(weights, text))(solutions.text)
             solve_loss = nll_NJ.mean()
         else:
-            solve_loss, solve_clipped = self.surrogate(weights, solutions, right_NJ)
+            solve_loss, solve_clipped = self.surrogate(weights, solutions, right_NJ, self.answer_tokens)
         total = self.gamma * solve_loss
         if self.reward_examples:
             total += aux_loss

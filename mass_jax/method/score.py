@@ -43,7 +43,7 @@ def scorer_config(base: LlamaConfig, layers: int, width: int) -> LlamaConfig:
 
 def init(key: jax.Array, trunk: Llama) -> Params:
     """Returns initial parameters: a random trunk and a zero head, so that every score starts at 1/2."""
-    params = trunk.init(key, jnp.zeros((1, 2), jnp.int32))["params"]
+    params = jax.jit(trunk.init)(key, jnp.zeros((1, 2), jnp.int32))["params"]
     width = trunk.config.hidden_size
     return {"trunk": params, "head": {"kernel": jnp.zeros(width), "bias": jnp.zeros(())}}
 

@@ -23,10 +23,12 @@ class SolverGrpo:
 
     Attributes:
         surrogate: the clipped surrogate loss.
+        answer_tokens: slots for generated tokens in the rows of attempts.
         optimizer: optimizer of the policy.
     """
 
     surrogate: Surrogate
+    answer_tokens: int
     optimizer: optax.GradientTransformation
 
 
@@ -68,7 +70,7 @@ def grpo_step(
     """
 
     def loss(policy_params: Params) -> tuple[jax.Array, jax.Array]:
-        return learner.surrogate(Weights(base, policy_params), attempts, right_NM)
+        return learner.surrogate(Weights(base, policy_params), attempts, right_NM, learner.answer_tokens)
 
     (value, clipped), grads = jax.value_and_grad(loss, has_aux=True)(state.policy)
     updates, opt_state = learner.optimizer.update(grads, state.policy_opt_state, state.policy)

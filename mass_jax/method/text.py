@@ -79,7 +79,11 @@ def encode_prompts(
 
 
 def encode_pairs(
-    tokenizer: Tokenizer, pairs: Sequence[tuple[str, str] | None], length: int, end_token: int | None = None
+    tokenizer: Tokenizer,
+    pairs: Sequence[tuple[str, str] | None],
+    length: int,
+    end_token: int | None = None,
+    max_targets: int | None = None,
 ) -> tuple[Text, int]:
     """Encodes (prompt, completion) pairs as training rows, each with exactly one end token.
 
@@ -88,6 +92,7 @@ def encode_pairs(
         pairs: the pairs; None becomes a masked row.
         length: tokens per row; a longer pair becomes a masked row.
         end_token: token that ends a completion; None uses the tokenizer's eos token.
+        max_targets: tokens per completion, end token included; a longer one becomes a masked row.
 
     Returns:
         The rows, and the number of pairs that were too long.
@@ -103,8 +108,9 @@ def encode_pairs(
         if pair is None:
             continue
         prompt = encode(tokenizer, pair[0])
-        row = prompt + encode_completion(tokenizer, pair[1], end_token)
-        if len(row) > length:
+        completion = encode_completion(tokenizer, pair[1], end_token)
+        row = prompt + completion
+        if len(row) > length or (max_targets is not None and len(completion) > max_targets):
             too_long += 1
             continue
         tokens_BT[i, : len(row)] = row

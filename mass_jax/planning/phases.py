@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from mass_jax.config import Config
-from mass_jax.llama import LlamaConfig, decode, lora
+from mass_jax.llama import LlamaConfig, decode
 from mass_jax.method import meta_step, score
 from mass_jax.method.generate import sample
 from mass_jax.method.models import Weights
@@ -82,9 +82,7 @@ class Iteration:
         policy = base
         if config.generator == "lora":
             rank, targets = config.generator_lora_rank, config.lora_targets
-            policy = jax.eval_shape(
-                lambda key: lora.init(key, learner.solver.config, rank, targets).leaves, jax.random.key(0)
-            )
+            policy = jax.eval_shape(lambda key: learner.solver.init_policy(key, rank, targets), jax.random.key(0))
         with jax.numpy_dtype_promotion("standard"):
             state = jax.eval_shape(lambda p: meta_step.init_state(jax.random.key(0), learner, p), policy)
         return self.placed(state), self.placed(base) if config.generator == "lora" else {}

@@ -11,7 +11,7 @@ from absl import logging
 from mass_jax import runtime, strict_json
 from mass_jax.config import Config
 from mass_jax.errors import UserError
-from mass_jax.llama import Llama, LlamaConfig, loading, lora, tokenizer, weights
+from mass_jax.llama import Llama, LlamaConfig, loading, tokenizer, weights
 from mass_jax.method import adapt, score
 from mass_jax.method.generate import Dialogue
 from mass_jax.method.models import Solver, Weights
@@ -70,7 +70,7 @@ class Components:
         if solver.generator == "full":
             return Weights({}, jax.tree.map(jnp.copy, self.model.params))
         rank, targets = self.config.generator_lora_rank, self.config.lora_targets
-        return Weights(self.model.params, lora.init(key, solver.config, rank, targets).leaves)
+        return Weights(self.model.params, solver.init_policy(key, rank, targets))
 
     def problems(self, seed: int) -> Problems:
         """Returns the training and evaluation problems of a meta-training seed."""
@@ -110,6 +110,7 @@ def assemble(config: Config, mesh: jax.sharding.Mesh | None = None) -> Component
         config.max_example_tokens,
         config.max_answer_tokens,
         end_token,
+        config.max_target_tokens or None,
     )
     loop, scorer = models(config, architecture.with_stop_tokens([end_token, *eos]))
     rollouts = Rollouts(loop, dialogue, runtime.Feed(mesh), config.temperature)
@@ -199,7 +200,9 @@ def models(config: Config, llama_config: LlamaConfig) -> tuple[adapt.LoraLoop, L
     solver = Solver(
         Llama(llama_config),
         "lora" if config.generator == "lora" else "full",
-        inner_blocks=_inner_blocks(config.lora_blocks, llama_config),
+        inner_blocks=_last_blocks("lora_blocks", config.lora_blocks, llama_config),
+        generator_blocks=_last_blocks("generator_lora_blocks", config.generator_lora_blocks, llama_config),
+        max_target_tokens=config.max_target_tokens,
     )
     loop = adapt.LoraLoop(
         solver,
@@ -230,13 +233,11 @@ def _token_of(encoder: Tokenizer, text: str) -> int:
     return int(tokens[0])
 
 
-def _inner_blocks(requested: int, llama_config: LlamaConfig) -> int:
-    """Returns how many last blocks carry inner adapters, where 0 stands for all."""
+def _last_blocks(flag: str, requested: int, llama_config: LlamaConfig) -> int:
+    """Returns how many last blocks carry an adapter, where 0 stands for all."""
     blocks = llama_config.num_hidden_layers
     if requested > blocks:
-        raise ValueError(
-            f"--lora_blocks={requested} is more than the model's {blocks}; give at most {blocks}, or 0: all"
-        )
+        raise ValueError(f"--{flag}={requested} is more than the model's {blocks}; give at most {blocks}, or 0: all")
     return requested % blocks
 
 

@@ -25,6 +25,8 @@ def mass_learner(
         scorer=scorer,
         objective=objective.GeneratorObjective(
             surrogate(config, loop.solver),
+            config.max_example_tokens,
+            config.max_answer_tokens,
             gold=outer == "gold",
             gamma=config.gamma,
             kl_coef=config.kl_coef,
@@ -43,7 +45,7 @@ def mass_learner(
 def grpo_learner(config: Config, solver: Solver) -> solver_grpo.SolverGrpo:
     """Returns the learner of the Solver GRPO baseline, whose learning rate is constant because that works better."""
     optimizer = outer_optimizer.make(config.solver_grpo_lr, config.grad_clip)
-    return solver_grpo.SolverGrpo(surrogate(config, solver), optimizer)
+    return solver_grpo.SolverGrpo(surrogate(config, solver), config.max_answer_tokens, optimizer)
 
 
 def surrogate(config: Config, solver: Solver) -> objective.Surrogate:

@@ -20,7 +20,7 @@ from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Rollout, Text
 from mass_jax.tasks.base import Problem, Task, Verdict
 from mass_jax.training.compiling import announce
-from mass_jax.types import Adapter
+from mass_jax.types import Adapter, PyTree
 
 Prompts = tuple[np.ndarray, np.ndarray]
 """Right-padded tokens [N, T] and lengths [N]."""
@@ -193,18 +193,20 @@ class Rollouts:
             # The sampler reports the tempered policy; the ratio's numerator is the model, so its denominator must be
             # too.
             announce(f"log-probabilities of {size} x {count} completions")
-            logprobs = _logprobs(self.solver, weights, feed.put(rollout.text, size), inner)
+            logprobs = _logprobs(self.solver, weights, feed.put(rollout.text, size), inner, limit)
             rollout = rollout._replace(logprobs_BT=feed.get(logprobs, size) * rollout.text.target_BT)
         return self.dialogue.read(samples), rollout
 
 
-@functools.partial(jax.jit, static_argnames="solver")
-def _logprobs(solver: Solver, weights: Weights, text: Text, inner: Adapter | None) -> jax.Array:
-    """Log-probabilities of rows [N, M, T], each problem under its own adapter."""
-    if inner is None:
-        return jax.vmap(lambda rows: solver.logprobs(weights, rows))(text)
-    leaves = lora.checked(inner, batched=True).leaves
-    return jax.vmap(lambda rows, own: solver.logprobs(weights, rows, inner.one(own)))(text, leaves)
+@functools.partial(jax.jit, static_argnames=("solver", "limit"))
+def _logprobs(solver: Solver, weights: Weights, text: Text, inner: Adapter | None, limit: int) -> jax.Array:
+    """Log-probabilities of the generated tokens of rows [N, M, T], each problem under its own adapter."""
+
+    def one(rows: Text, leaves: PyTree) -> jax.Array:
+        adapter = None if inner is None else inner.one(leaves)
+        return solver.continuation_logprobs(weights, rows, limit, adapter)
+
+    return jax.vmap(one)(text, None if inner is None else lora.checked(inner, batched=True).leaves)
 
 
 def filled(batch: Sequence[Problem], size: int) -> list[Problem]:

@@ -143,7 +143,8 @@ def _measure_drift(
     if not (config.kl_coef or (config.drift_every and step % config.drift_every == 0)):
         return batch, {}
     announce("log-probabilities before training")
-    started_NMT = drift.start_logprobs(components.rollouts.solver, components.model.params, batch.generated.text)
+    solver, params = components.rollouts.solver, components.model.params
+    started_NMT = drift.start_logprobs(solver, params, batch.generated.text, config.max_example_tokens)
     metrics = {"kl_to_start": drift.kl_to_start(batch.generated, started_NMT)}
     return batch._replace(start_logprobs_NMT=started_NMT) if config.kl_coef else batch, metrics
 

@@ -58,3 +58,35 @@ def _inner_step_temporaries(chunk: int) -> int:
 
 def test_chunked_loss_takes_tenth_of_memory():
     assert _inner_step_temporaries(chunk=16) <= _inner_step_temporaries(chunk=0) / 10
+
+
+def test_last_tokens_nll_matches_token_nll(x64, config, make_params, tokens_BT, assert_close):
+    variables = {"params": make_params(config)}
+    starts_B1, counts_B1 = np.array([[3], [1], [tokens_BT.shape[1] - 1]]), np.array([[2], [4], [1]])
+    slots_T = np.arange(tokens_BT.shape[1])
+    target_BT = jnp.asarray((slots_T >= starts_B1) & (slots_T < starts_B1 + counts_B1), jnp.float64)
+    mask_BT = jnp.asarray(slots_T < starts_B1 + counts_B1)
+
+    def all_tokens(variables):
+        nll_BT = losses.token_nll(Llama(config), variables, tokens_BT, mask_BT)
+        return (nll_BT * target_BT[:, 1:]).sum(-1)
+
+    def targets(variables):
+        nll_BC, target_BC = losses.last_tokens_nll(
+            Llama(config), variables, tokens_BT, mask_BT, target_BT, count=int(counts_B1.max())
+        )
+        return (nll_BC * target_BC).sum(-1)
+
+    def value_and_gradient(of_rows):
+        return jax.jit(jax.value_and_grad(lambda v: (of_rows(v) ** 2).sum()))(variables)
+
+    assert_close(value_and_gradient(targets), value_and_gradient(all_tokens), 1e-11)
+
+
+def test_last_tokens_nll_of_row_without_targets_is_finite(config, make_params, tokens_BT):
+    nothing_BT = jnp.zeros(tokens_BT.shape)
+    nll_BC, target_BC = jax.jit(
+        lambda v: losses.last_tokens_nll(Llama(config), v, tokens_BT, nothing_BT > 0, nothing_BT, count=2)
+    )({"params": make_params(config)})
+    assert jnp.isfinite(nll_BC).all()
+    assert not target_BC.any()

@@ -271,7 +271,9 @@ def test_meta_step_with_gain_baseline_and_kl(components, learner, batch):
         scorer_baseline="group",
         objective=dataclasses.replace(gold.objective, kl_coef=0.1),
     )
-    started = drift.start_logprobs(components.rollouts.solver, components.model.params, batch.generated.text)
+    started = drift.start_logprobs(
+        components.rollouts.solver, components.model.params, batch.generated.text, components.config.max_example_tokens
+    )
     own = batch._replace(start_logprobs_NMT=started - 0.2)
     before, after, output = run_step(components, changed, own, step=changed.warmup_steps)
     # With equal scores, adding a constant to the gradient of a problem moves the bias of the scorer's head and no more.

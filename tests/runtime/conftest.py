@@ -10,10 +10,11 @@ import optax
 from mass_jax.llama import Llama
 from mass_jax.method import adapt, meta_step, objective, outer_optimizer, score
 from mass_jax.method.models import Solver
-from mass_jax.method.text import Rollout, Text
+from mass_jax.method.text import Text
+from tests.rollouts import random_rollout
 from tests.small_models import DIVISIBLE_LLAMA as CONFIG
 
-TASKS, EXAMPLES, TOKENS = 8, 8, 6
+TASKS, EXAMPLES, TOKENS, NEW = 8, 8, 6, 4
 
 
 @functools.cache
@@ -26,7 +27,7 @@ def learner(adjoint="weighted", generator="full"):
     return meta_step.Learner(
         loop=loop,
         scorer=Llama(score.scorer_config(CONFIG, 1, 16)),
-        objective=objective.GeneratorObjective(surrogate, gold=False, gamma=0.1),
+        objective=objective.GeneratorObjective(surrogate, NEW, NEW, gold=False, gamma=0.1),
         policy_optimizer=outer_optimizer.make(1e-2, 1.0),
         scorer_optimizer=outer_optimizer.make(1e-2, 1.0),
         warmup_steps=0,
@@ -46,7 +47,8 @@ def problem(dtype):
     made = learner()
     params = made.solver.model.init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
     adapters = made.loop.init_adapters(jax.random.split(jax.random.key(1), TASKS))
-    generated, attempts = (Rollout(rows(s, EXAMPLES), -2.0 * rows(s, EXAMPLES).target_BT) for s in (3, 4))
+    slots = {"prompt": TOKENS - NEW, "new": NEW, "vocabulary": CONFIG.vocab_size}
+    generated, attempts = (random_rollout(seed, (TASKS, EXAMPLES), **slots) for seed in (3, 4))
     right = np.asarray(np.random.default_rng(5).random((TASKS, EXAMPLES)) < 0.5, np.float32)
     batch = meta_step.TaskBatch(rows(1, EXAMPLES), rows(2, EXAMPLES), generated, attempts, right, adapters)
     with jax.numpy_dtype_promotion("standard"):
