@@ -32,16 +32,15 @@ def _temporary_directory() -> str:
 
 
 def _cache_compiled_programs() -> None:
-    """Gives the commands that tests start one compilation cache, and each test process its own.
+    """Gives the commands that tests start one compilation cache; workers of pytest-xdist inherit its directory.
 
-    JAX writes entries without a lock, so a killed command may leave a damaged one. JAX then compiles again and warns,
-    which is an error within a test. Workers of pytest-xdist inherit the commands' directory.
+    Test processes share compiled programs by jit alone: writing entries costs more than the few hits save, and an entry
+    that a killed command damaged would warn, which is an error within a test.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = _temporary_directory()
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    jax.config.update("jax_compilation_cache_dir", _temporary_directory())
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_enable_compilation_cache", False)
 
 
 _cache_compiled_programs()

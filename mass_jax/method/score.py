@@ -4,6 +4,7 @@ Shape suffixes: B rows, T tokens, D width.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -43,9 +44,14 @@ def scorer_config(base: LlamaConfig, layers: int, width: int) -> LlamaConfig:
 
 def init(key: jax.Array, trunk: Llama) -> Params:
     """Returns initial parameters: a random trunk and a zero head, so that every score starts at 1/2."""
-    params = jax.jit(trunk.init)(key, jnp.zeros((1, 2), jnp.int32))["params"]
     width = trunk.config.hidden_size
-    return {"trunk": params, "head": {"kernel": jnp.zeros(width), "bias": jnp.zeros(())}}
+    return {"trunk": _init_trunk(trunk, key), "head": {"kernel": jnp.zeros(width), "bias": jnp.zeros(())}}
+
+
+@functools.partial(jax.jit, static_argnums=0)  # `jax.jit(trunk.init)` would compile in every call
+def _init_trunk(trunk: Llama, key: jax.Array) -> Params:
+    """Returns random parameters of the trunk."""
+    return trunk.init(key, jnp.zeros((1, 2), jnp.int32))["params"]
 
 
 def scores(trunk: Llama, params: Params, text: Text) -> jax.Array:
