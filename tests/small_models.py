@@ -4,9 +4,14 @@ import dataclasses
 import functools
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from mass_jax.config import Config
-from mass_jax.llama import LlamaConfig
+from mass_jax.llama import Llama, LlamaConfig
 from mass_jax.training.components import Components, assemble
+from mass_jax.types import Params
 
 # Grouped-query attention in two blocks; weights are large enough for gradients that differ.
 LLAMA = LlamaConfig(
@@ -35,3 +40,22 @@ def components(**changes: Any) -> Components:
 @functools.cache
 def _components(config: Config) -> Components:
     return assemble(config)
+
+
+def llama_params(config: LlamaConfig) -> Params:
+    """Draws all parameters of a Llama, in NumPy to avoid compilation."""
+    return jax.tree.map(jnp.asarray, _llama_params(config, jax.config.jax_enable_x64))
+
+
+@functools.cache
+def _llama_params(config: LlamaConfig, x64: bool) -> Params:
+    """Draws parameters as NumPy arrays, whose dtypes depend on whether float64 is enabled."""
+    del x64
+    shapes = jax.eval_shape(Llama(config).init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+    rng = np.random.default_rng(0)
+
+    def draw(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        center = 1.0 if path[-1].key == "weight" else 0.0
+        return (center + config.initializer_range * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)

@@ -31,7 +31,7 @@ def differentiate_active_branch(function: Callable[..., Any]) -> Callable[..., A
 
     Values do not change. The wrapper affects roots of sums (norms of trees, leaves, or rows), scalar roots (of a step
     count), and products and quotients with them. Elementwise roots, such as Adam's, keep the derivative of JAX, and a
-    function without such roots is called unchanged. Forward mode is not supported.
+    function without such roots is evaluated unchanged. Forward mode is not supported.
 
     Args:
         function: function of trees of arrays.
@@ -50,11 +50,12 @@ def differentiate_active_branch(function: Callable[..., Any]) -> Callable[..., A
     @functools.wraps(function)
     def wrapped(*args: Any) -> Any:
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
-        if not _has_norm(closed.jaxpr):
-            return function(*args)
-        leaves = [(leaf, _PLAIN) for leaf in (*closed.consts, *jax.tree.leaves(args))]
-        results = _evaluate(closed.jaxpr, leaves)
-        return jax.tree.unflatten(jax.tree.structure(shapes), [value for value, _ in results])
+        leaves = jax.tree.leaves(args)
+        if _has_norm(closed.jaxpr):
+            results = [value for value, _ in _evaluate(closed.jaxpr, [(x, _PLAIN) for x in (*closed.consts, *leaves)])]
+        else:  # not the function itself, which would be traced a second time
+            results = jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *leaves)
+        return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
     return wrapped
 

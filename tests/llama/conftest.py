@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mass_jax.llama import Llama, LlamaConfig, lora
-from tests.small_models import LLAMA
+from mass_jax.llama import LlamaConfig, lora
+from tests.small_models import LLAMA, llama_params
 
 
 @pytest.fixture
@@ -20,20 +20,9 @@ def tokens_BT():
 
 
 @pytest.fixture
-def make_params(tokens_BT):
-    """Returns a function that draws all parameters of a configuration, in NumPy to avoid compilation."""
-
-    def make(config: LlamaConfig):
-        shapes = jax.eval_shape(Llama(config).init, jax.random.key(0), tokens_BT)["params"]
-        rng = np.random.default_rng(0)
-
-        def draw(path, leaf):
-            center = 1.0 if path[-1].key == "weight" else 0.0
-            return jnp.asarray(center + config.initializer_range * rng.standard_normal(leaf.shape), leaf.dtype)
-
-        return jax.tree_util.tree_map_with_path(draw, shapes)
-
-    return make
+def make_params():
+    """Returns a function that draws all parameters of a configuration."""
+    return llama_params
 
 
 @pytest.fixture

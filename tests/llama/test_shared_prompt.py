@@ -28,28 +28,36 @@ def separate(rows):
     return jnp.asarray(tokens_MT), jnp.arange(SLOTS + NEW) < LENGTH + COUNTS_M[:, None]
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"attention": "blockwise", "attention_block": 2}, {"remat": "block", "loss_chunk": 3}], ids=str
-)
-def test_continuation_nll_matches_separate_rows(x64, config, make_params, make_adapter, assert_close, rows, changes):
-    config = dataclasses.replace(config, **changes)
-    model, params, (tokens_MT, mask_MT) = Llama(config), make_params(config), separate(rows)
-    adapter, direction = (make_adapter(config, targets=("k_proj", "up_proj"), seed=seed) for seed in (3, 8))
+@pytest.fixture
+def adapters(config, make_adapter):
+    """An adapter and a direction in which to differentiate."""
+    return [make_adapter(config, targets=("k_proj", "up_proj"), seed=seed) for seed in (3, 8)]
 
-    def shared(adapter):
-        return shared_prompt.continuation_nll(model, lora.variables(params, adapter), rows)
+
+def derivatives(nll, rows, adapters):
+    """Returns a loss and its gradient, with the forward derivatives of both."""
+
+    def loss(adapter):
+        return jnp.sum(jnp.where(rows.mask_MS, nll(adapter), 0) ** 2)
+
+    return jax.jit(lambda a, v: jax.jvp(jax.value_and_grad(loss), (a,), (v,)))(*adapters)
+
+
+def test_continuation_nll_matches_separate_rows(x64, config, make_params, adapters, assert_close, rows):
+    params, (tokens_MT, mask_MT) = make_params(config), separate(rows)
 
     def apart(adapter):
-        nll_MT = losses.token_nll(model, lora.variables(params, adapter), tokens_MT, mask_MT)
+        nll_MT = losses.token_nll(Llama(config), lora.variables(params, adapter), tokens_MT, mask_MT)
         return nll_MT[:, LENGTH - 1 : LENGTH - 1 + NEW]
 
-    def derivatives(nll):  # value, gradient, and forward derivatives of both
-        def loss(adapter):
-            return jnp.sum(jnp.where(rows.mask_MS, nll(adapter), 0) ** 2)
+    expected = derivatives(apart, rows, adapters)
+    for changes in ({}, {"attention": "blockwise", "attention_block": 2}, {"remat": "block", "loss_chunk": 3}):
+        model = Llama(dataclasses.replace(config, **changes))
 
-        return jax.jit(lambda a, v: jax.jvp(jax.value_and_grad(loss), (a,), (v,)))(adapter, direction)
+        def shared(adapter, model=model):
+            return shared_prompt.continuation_nll(model, lora.variables(params, adapter), rows)
 
-    assert_close(derivatives(shared), derivatives(apart), 1e-11)
+        assert_close(derivatives(shared, rows, adapters), expected, 1e-11)
 
 
 def test_continuation_nll_starts_after_prefix(x64, config, make_params, assert_close, rows):

@@ -37,9 +37,8 @@ def test_weighted_mixed_mode_needs_little_memory(fast):
 
 def test_chunked_memory_is_constant_in_examples_and_steps(fast):
     of = functools.partial(temporaries, fast, mg.WeightedMixedMode(), chunk=4, product_chunk=2)
-    base = of()
-    assert of(examples=32) < 1.15 * base
-    assert of(num_steps=8) < 1.3 * base
+    # One program with more of both: its memory is at least that of more examples or more steps alone.
+    assert of(examples=32, num_steps=8) < 1.15 * of()
 
 
 def test_recursive_remat_stores_square_root_many_states(fast):

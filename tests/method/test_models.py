@@ -11,7 +11,7 @@ from mass_jax.llama import Llama, lora, suffix
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import join_rollout
 from mass_jax.types import Adapter
-from tests.small_models import LLAMA
+from tests.small_models import LLAMA, llama_params
 
 PROMPT, NEW = 6, 4
 CONFIG = dataclasses.replace(LLAMA, num_hidden_layers=3)
@@ -29,7 +29,7 @@ def text():
 
 @pytest.fixture
 def base(x64):
-    return jax.jit(Llama(CONFIG).init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+    return llama_params(CONFIG)
 
 
 def adapter_of(blocks, seed):

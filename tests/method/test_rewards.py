@@ -1,5 +1,7 @@
 """Rewards match their definitions on a smooth inner loop, in float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,11 @@ KEPT = np.arange(M)[None] < np.array([[M], [3]])
 
 @pytest.fixture
 def problem(x64):
+    return _problem()
+
+
+@functools.cache  # one trace and one compilation for all tests
+def _problem():
     """Logistic regression adapted by SGD; the last two examples of the second problem are masked."""
     draw = np.random.default_rng(0)
     inputs, labels = draw.normal(size=(N, M, 3)), draw.choice([-1.0, 1.0], size=(N, M))
@@ -43,18 +50,25 @@ def problem(x64):
             **settings,
         )
 
+    @jax.jit
     def value(scores_NM):
         return jax.vmap(one)(scores_NM, batch, target).value
 
+    @jax.jit
     def gradient(scores_NM):
         return jax.vmap(one)(scores_NM, batch, target).meta
 
     return rewards.ScoreLoss(value, gradient), jnp.asarray(draw.uniform(0.2, 0.9, size=(N, M)))
 
 
+@functools.cache
+def _compiled(reward, loss):
+    return jax.jit(lambda s: reward(loss, s, loss.gradient(s), KEPT))
+
+
 def rewards_of(problem, reward):
     loss, scores_NM = problem
-    return jax.jit(lambda s: reward(loss, s, loss.gradient(s), KEPT))(scores_NM)
+    return _compiled(reward, loss)(scores_NM)
 
 
 def gain(problem):

@@ -15,7 +15,7 @@ import transformers
 from mass_jax import sampling
 from mass_jax.llama import Llama, LlamaConfig, lora
 from mass_jax.types import Adapter
-from tests.small_models import LLAMA
+from tests.small_models import LLAMA, llama_params
 
 _WORDS = ["".join(letters) for n in (1, 2, 3) for letters in itertools.product("abcde", repeat=n)][:50]
 _CONFIG = dataclasses.replace(
@@ -34,7 +34,7 @@ _STRINGS = ("dab", "eee", "bcdb")
 
 @pytest.fixture(scope="module")
 def params():
-    return sampling.unstack(jax.jit(Llama(_CONFIG).init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"])
+    return sampling.unstack(llama_params(_CONFIG))
 
 
 @pytest.fixture(scope="module")

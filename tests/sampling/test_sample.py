@@ -10,7 +10,7 @@ import pytest
 
 from mass_jax import sampling
 from mass_jax.llama import Llama, lora, losses
-from tests.small_models import LLAMA
+from tests.small_models import LLAMA, llama_params
 
 _CONFIG = dataclasses.replace(LLAMA, vocab_size=50, pad_token_id=49)
 _MODEL = Llama(_CONFIG)
@@ -21,7 +21,7 @@ _STOP = (5, 6, 7, 8, 9)
 
 @pytest.fixture(scope="module")
 def params():
-    return jax.jit(_MODEL.init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+    return llama_params(_CONFIG)
 
 
 @pytest.fixture(scope="module")

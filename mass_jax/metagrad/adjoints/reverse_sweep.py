@@ -44,14 +44,18 @@ def reverse_sweep(
     make_tape = tape.square_root if remat == "recursive" else tape.Full
     recording = make_tape(sweep, skipped, loop.num_steps - skipped)
 
-    state, early, _ = sweep.forward(loop.start(params, meta), 0, skipped, store=False)
-    state, late, record = recording.forward(state)
+    state, losses = loop.start(params, meta), []
+    if skipped:  # a loop of no steps would be traced and compiled like any other
+        state, early_K, _ = sweep.forward(state, 0, skipped, store=False)
+        losses.append(early_K)
+    state, late_K, record = recording.forward(state)
+    losses_K = jnp.concatenate([*losses, late_K])
     (value, outer_aux), grads = jax.value_and_grad(problem.outer_loss, has_aux=True)(state.params)
     cotangents, alignment_KM = recording.backward(sweep.after_last(grads, state), record, problem.wrt_params)
     if skipped == 0 and (problem.wrt_params or loop.meta_in_optimizer):
         cotangents = _pull_start(problem, cotangents)
     meta_bar = derivatives.pull_meta(meta, batch, loop.batch_per_step, cotangents.meta, alignment_KM)
-    aux = Aux(state.params, jnp.concatenate([early, late]), outer_aux, alignment_KM)
+    aux = Aux(state.params, losses_K, outer_aux, alignment_KM)
     params_bar = cotangents.params if problem.wrt_params else None
     return MetaGradient(value, trees.fill_integers(meta_bar, meta), params_bar, aux)
 

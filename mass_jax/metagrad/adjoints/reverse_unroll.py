@@ -83,5 +83,7 @@ def _scan(step: Callable[..., Any], state: PyTree, count: int, remat: str) -> tu
 
     indices = jnp.arange(whole).reshape(-1, length)
     state, losses = jax.lax.scan(jax.checkpoint(segment, prevent_cse=False), state, indices)
+    if whole == count:
+        return state, losses.reshape(-1)
     state, last = jax.lax.scan(rematerialized, state, jnp.arange(whole, count))
     return state, jnp.concatenate([losses.reshape(-1), last])
