@@ -58,7 +58,7 @@ def table_of(workdir):
 
 
 def stop_after(lines, number, flags, environment):
-    """Starts the command, sends a signal once it has opened its log and `lines` steps stand there.
+    """Starts the command, sends a signal once it has opened its log and it holds `lines` steps.
 
     Lines of an earlier run do not count before this one has taken them over, when its signal handlers are in place.
 
@@ -89,7 +89,7 @@ def damage(checkpoint):
 
 
 def test_train_resumes_to_identical_results(uninterrupted, environment, tmp_path):
-    """Falls back from a damaged checkpoint, is stopped and killed in the steps after it, and resumes."""
+    """Falls back from a damaged checkpoint, is stopped in the steps after it, killed when it goes on, and resumes."""
     workdir = pathlib.Path(shutil.copytree(uninterrupted, tmp_path / "run"))
     newest = workdir / "seed0" / "mass" / "checkpoints" / "8"
     damage(newest)
@@ -103,7 +103,13 @@ def test_train_resumes_to_identical_results(uninterrupted, environment, tmp_path
         assert "rerun the same command to resume" in errors
         assert "Traceback" not in errors
     assert "stopping at the next safe point" in errors
-    stop_after(6, signal.SIGKILL, flags, environment)
+    status, _ = stop_after(5, signal.SIGKILL, flags, environment)
+    assert status == -signal.SIGKILL
+    metrics = workdir / "seed0" / "mass" / "metrics.jsonl"
+    kept = metrics.read_text(encoding="utf-8")
+    done = kept.count("\n")
+    unsaved = f'{{"step": {done}, "reward": 0.5}}\n{{"step": {done + 1}, "rew'
+    metrics.write_text(kept + unsaved, encoding="utf-8")  # as if killed two steps later, before the next checkpoint
     done = as_process("train", *flags, env=environment)
     assert done.returncode == 0, done.stderr
     assert without_times(workdir) == without_times(uninterrupted)
@@ -150,13 +156,6 @@ def test_train_rejecting_prompts_leaves_workdir_empty(tmp_path):
     assert done.returncode == 2
     assert "raise --max_prompt_tokens to 6" in done.stderr.strip().splitlines()[-1]
     assert not list(tmp_path.iterdir())
-
-
-def test_train_stops_after_non_finite_updates(environment, tmp_path):
-    flags = "--outer=gold --methods=mass_gold --inner_lr=1e30 --adjoint=first_order --max_skipped_steps=2".split()
-    done = as_process("train", *SMALL, *flags, f"--workdir={tmp_path}", env=environment)
-    assert done.returncode == 2
-    assert "not finite in 2 steps in a row" in done.stderr.strip().splitlines()[-1]
 
 
 @pytest.mark.slow

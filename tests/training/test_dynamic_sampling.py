@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import settings
 from experiments.launch import free_port
 from mass_jax import runtime
 from mass_jax.config import Config
@@ -82,6 +83,7 @@ def test_redraws_until_problems_have_signal(components, rows_of, tmp_path):
         candidates = [problems[j] for j in redraws(len(problems), 0, i, draws(i), 1)]
         assert sum(problem.id not in silent for problem in candidates) >= 2
         assert row["right_rate"] == 0.5  # one of two attempts at every problem
+        assert row["kl_to_start"] == pytest.approx(0, abs=1e-6)  # the learning rate of the first step is zero
         assert (row["samples"], row["extra_samples"]) == (2 * SAMPLES, SAMPLES)
     assert without_time(rows_of(tmp_path / "again", lambda problem: problem.id not in silent)) == without_time(rows)
 
@@ -94,6 +96,17 @@ def test_redraws_stop_at_bound(rows_of, tmp_path):
 def test_bound_of_zero_does_not_redraw(rows_of, tmp_path):
     for row in rows_of(tmp_path, lambda problem: False, bound=0):
         assert (row["samples"], row["extra_samples"]) == (SAMPLES, 0)
+
+
+def test_training_stops_after_non_finite_updates(components, rows_of, tmp_path, capsys):
+    broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), components.model.params)
+    config = dataclasses.replace(components.config, max_skipped_steps=2)
+    broken = dataclasses.replace(components, model=dataclasses.replace(components.model, params=broken), config=config)
+    with pytest.raises(SystemExit) as caught:
+        settings.guarded(lambda stop: rows_of(tmp_path, lambda problem: True, components=broken))
+    assert caught.value.code == 2
+    assert "not finite in 2 steps in a row" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 1
 
 
 def test_replacements_keep_problems_with_signal():
