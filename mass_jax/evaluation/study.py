@@ -169,13 +169,13 @@ def evaluate_rows(
     """
     problems, rollouts = components.problems(seed), components.rollouts.on_every_process()
     trained: dict[str | None, train.Trained] = {None: train.Trained(components.pretrained(), None)}
-    for name in sorted(rows, key=lambda name: (ROWS[name].training is not None, name == "majority")):
+    for name in sorted(rows, key=lambda name: (ROWS[name].training is not None, ROWS[name].is_sampled)):
         if name == "oracle" and problems.oracle is None:
             continue
         run = ROWS[name].run
         if run not in trained:
             trained[run] = train_run(components, str(run), problems, seed, workdir / str(run), stop)
-        votes = _votes(workdir) if name == "majority" else 1
+        votes = _votes(workdir) if ROWS[name].is_sampled else 1
         job = evaluate.Job(components.config, rollouts, trained[run].weights, name, problems, seed, votes)
         evaluate.evaluate(job, records_path(workdir, name), stop)
     return trained
