@@ -35,19 +35,24 @@ class Row:
             another subject than the target's; "self", written by the model for the target problem; "oracle", correct
             examples of the target's own kind, as an upper reference.
         answers: "greedy", one answer; "few_shot", one answer after solved training problems; "majority", the most
-            frequent of several sampled answers.
+            frequent of several sampled answers; "best", a correct one of several sampled answers, if there is one.
     """
 
     label: str
     role: Literal["paper", "baseline", "reference", "control"]
     training: TrainingRun | None
     examples: Literal["none", "train", "other", "self", "oracle"]
-    answers: Literal["greedy", "few_shot", "majority"] = "greedy"
+    answers: Literal["greedy", "few_shot", "majority", "best"] = "greedy"
 
     @property
     def run(self) -> str | None:
         """Name of the training run; None for the pretrained model."""
         return None if self.training is None else self.training.name
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether several answers are sampled, as many as cost what TT-SS costs."""
+        return self.answers in ("majority", "best")
 
 
 _GRPO = TrainingRun("solver_grpo", None)
@@ -60,6 +65,7 @@ ROWS: dict[str, Row] = {
     "base": Row("Base", "paper", None, "none"),
     "few_shot": Row("Few-shot base", "baseline", None, "none", "few_shot"),
     "majority": Row("Base, majority vote", "baseline", None, "none", "majority"),
+    "best_of_n": Row("Base, best of n by the verifier", "baseline", None, "none", "best"),
     "ttt": Row("TTT", "paper", None, "train"),
     "ttt_other": Row("TTT on another subject", "baseline", None, "other"),
     "tt_ss": Row("TT-SS", "paper", None, "self"),

@@ -13,7 +13,7 @@ from mass_jax.config.runtime import RuntimeSettings
 from mass_jax.config.sampling import SamplingSettings
 from mass_jax.config.task import TaskSettings
 from mass_jax.errors import UserError
-from mass_jax.rows import METHODS
+from mass_jax.rows import METHODS, ROWS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,9 +51,10 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, InnerSettings, Ta
         excluded = {"gold": "mass", "verifier": "mass_gold"}.get(self.outer)
         if excluded in self.methods and self.methods != METHODS:
             raise ValueError(f"--methods names {excluded!r}, which --outer={self.outer} excludes; use --outer=both")
-        if "majority" in self.methods and not {"base", "tt_ss"} <= {*self.methods}:
+        sampled = next((name for name in self.methods if ROWS[name].is_sampled), None)
+        if sampled and not {"base", "tt_ss"} <= {*self.methods}:
             raise ValueError(
-                "--methods names 'majority', whose number of votes matches the cost of tt_ss; add base and tt_ss"
+                f"--methods names {sampled!r}, whose number of samples matches the cost of tt_ss; add base and tt_ss"
             )
         if self.dynamic_sampling and self.outer == "gold":
             raise ValueError(

@@ -22,7 +22,7 @@ from mass_jax.method import generate
 from mass_jax.method.models import Weights
 from mass_jax.method.text import Rollout, cut_off
 from mass_jax.rows import ROWS, Row
-from mass_jax.tasks.base import Example, Problem, Problems, Rejected, Task, start_verifying
+from mass_jax.tasks.base import Example, Problem, Problems, Rejected, Task, Verdict, start_verifying
 from mass_jax.training.rollout import Rollouts, filled
 
 
@@ -36,8 +36,8 @@ class Job:
         weights: the weights that answer.
         name: key of `ROWS`.
         problems: evaluated columns, and training problems for TTT and few-shot prompts.
-        seed: random seed of examples and votes; other answers are greedy.
-        votes: V, for the majority vote.
+        seed: random seed of examples, votes and samples; other answers are greedy.
+        votes: V, for the majority vote and the best of V samples.
     """
 
     config: Config
@@ -108,25 +108,30 @@ def answer(job: Job, column: str, batch: Sequence[Problem], key: jax.Array) -> C
         trained_N = config.inner_steps * synthetic.examples.mask_BT.sum((1, 2))
         adapted = rollouts.adapt_to_examples(job.weights, synthetic, adapter_keys_N)
     prompts = _prompts(job, tasks)
-    count, temperature = (job.votes, config.temperature) if row.answers == "majority" else (1, 0.0)
+    count, temperature = (job.votes, config.temperature) if row.is_sampled else (1, 0.0)
     attempts, responses = rollouts.respond(job.weights, adapted, prompts, answer_keys_N, count, temperature)
     prompt_N, generated_N, cut_off_N = _token_counts(rollouts.solver.config.stop_tokens, prompts[1], attempts, written)
     seconds = (time.monotonic() - began) / len(batch)
-    chosen = [_vote(task, texts) for texts in responses[: len(batch)]]
-    verdicts = start_verifying(task, batch, [response for response, _ in chosen])
+    votes = [_vote(task, texts) for texts in responses[: len(batch)]]
+    judged = responses[: len(batch)] if row.answers == "best" else [[response] for response, _ in votes]
+    verdicts = start_verifying(
+        task, [p for p in batch for _ in judged[0]], [text for texts in judged for text in texts]
+    )
 
     def records() -> list[dict[str, Any]]:
         rows = []
-        for n, (problem, verdict) in enumerate(zip(batch, verdicts(), strict=True)):
+        chosen = _best(judged, verdicts())
+        for n, (problem, (response, verdict)) in enumerate(zip(batch, chosen, strict=True)):
             tokens = {"read": prompt_N[n], "written": generated_N[n], "trained": trained_N[n]}
             record = {"row": job.name, "column": column, "seed": job.seed, "id": problem.id}
             record |= {"subject": problem.subject, "cluster": problem.cluster_key}
             record |= {"problem": problem.problem, "answer": problem.answer}
-            record |= {"response": chosen[n][0], "verdict": verdict.value, "right": int(verdict.value == "right")}
+            record |= {"response": response, "verdict": verdict.value, "right": int(verdict.value == "right")}
             record |= {f"tokens_{name}": int(count) for name, count in tokens.items()}
             record |= {f"{name}_cut_off": int(cut_N[n]) for name, cut_N in cut_off_N.items()}
             record |= {"flops": _flops(job, tokens), "seconds": round(seconds, 4)}
-            record |= {"votes": chosen[n][1]} if row.answers == "majority" else {}
+            record |= {"votes": votes[n][1]} if row.answers == "majority" else {}
+            record |= {"samples": len(judged[n])} if row.answers == "best" else {}
             rows.append(record | ({} if synthetic is None else _describe(task, problem, synthetic, n)))
         return rows
 
@@ -189,6 +194,19 @@ def _vote(task: Task, responses: Sequence[str]) -> tuple[str, dict[str, int]]:
     if not counts:
         return responses[0], {}
     return responses[answers.index(counts.most_common(1)[0][0])], dict(counts)
+
+
+def _best(judged: Sequence[Sequence[str]], verdicts: Sequence[Verdict]) -> list[tuple[str, Verdict]]:
+    """Returns the first correct response to each problem, otherwise its first response, with the verdict.
+
+    >>> _best([["1", "2"], ["3", "4"]], [Verdict.WRONG, Verdict.RIGHT, Verdict.UNPARSABLE, Verdict.WRONG])
+    [('2', <Verdict.RIGHT: 'right'>), ('3', <Verdict.UNPARSABLE: 'unparsable'>)]
+    """
+    best, rest = [], iter(verdicts)
+    for texts in judged:
+        pairs = list(zip(texts, rest))  # noqa: B905 (takes one verdict per text)
+        best.append(next((pair for pair in pairs if pair[1] is Verdict.RIGHT), pairs[0]))
+    return best
 
 
 def votes_at_equal_compute(base: Sequence[dict[str, Any]], synthesis: Sequence[dict[str, Any]]) -> int:

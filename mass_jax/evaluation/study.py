@@ -12,7 +12,7 @@ from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.evaluation import evaluate, qualitative, report
 from mass_jax.evaluation.records import read_records
-from mass_jax.evaluation.report.table import LIMITS
+from mass_jax.evaluation.report.table import LIMITS, training_cost
 from mass_jax.rows import CONTROLS, ROWS, TRAINING_RUNS
 from mass_jax.runtime import jsonl
 from mass_jax.runtime.metrics import read_metrics
@@ -169,13 +169,13 @@ def evaluate_rows(
     """
     problems, rollouts = components.problems(seed), components.rollouts.on_every_process()
     trained: dict[str | None, train.Trained] = {None: train.Trained(components.pretrained(), None)}
-    for name in sorted(rows, key=lambda name: (ROWS[name].training is not None, name == "majority")):
+    for name in sorted(rows, key=lambda name: (ROWS[name].training is not None, ROWS[name].is_sampled)):
         if name == "oracle" and problems.oracle is None:
             continue
         run = ROWS[name].run
         if run not in trained:
             trained[run] = train_run(components, str(run), problems, seed, workdir / str(run), stop)
-        votes = _votes(workdir) if name == "majority" else 1
+        votes = _votes(workdir) if ROWS[name].is_sampled else 1
         job = evaluate.Job(components.config, rollouts, trained[run].weights, name, problems, seed, votes)
         evaluate.evaluate(job, records_path(workdir, name), stop)
     return trained
@@ -247,6 +247,7 @@ def write_report(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         labels={name: row.label for name, row in ROWS.items()},
         methods=[name for name in config.chosen_methods if name in records],
         controls=list(CONTROLS),
+        training={name: _training(config, name, list(seeds.values())) for name in records},
         curves=curves,
         warmup=config.warmup_steps,
         worked=_worked(next(iter(seeds.values())) / "evaluation" / "worked.json"),
@@ -271,6 +272,12 @@ def _curve(config: Config, run: pathlib.Path) -> list[dict[str, Any]]:
     """Reads the metrics of a run; a finished run must have every step."""
     finished = (run / "checkpoints" / str(config.steps)).is_dir()
     return read_metrics(run / "metrics.jsonl", config.steps if finished else 0)
+
+
+def _training(config: Config, name: str, seeds: Sequence[pathlib.Path]) -> dict[str, float] | None:
+    """Returns the cost of a row's training; None for rows of the pretrained model."""
+    run = ROWS[name].run
+    return None if run is None else training_cost([_curve(config, path / run) for path in seeds])
 
 
 def _worked(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 from mass_jax.evaluation.records import read_records
 from tests.commands import as_process, command, in_process, locked_elsewhere
 
-ROWS = ["base", "few_shot", "majority", "ttt_other", "tt_ss"]
+ROWS = ["base", "few_shot", "majority", "best_of_n", "ttt_other", "tt_ss"]
 SMALL = [
     "--preset=tiny",
     f"--methods={','.join(ROWS)}",
@@ -50,6 +50,11 @@ def test_evaluate_records_responses_and_cost(uninterrupted):
     assert all(r["answers_cut_off"] <= (r["tokens_written"] == 4) for r in found["base"])  # 4 is the limit
     assert 0.8 < sum(r["flops"] for r in votes) / sum(r["flops"] for r in found["tt_ss"]) < 1.2
     assert any(len(r["votes"]) > 1 for r in votes)
+    best = found["best_of_n"]
+    (samples,) = {r["samples"] for r in best}
+    assert samples == max(sum(r["votes"].values()) for r in votes) > 1
+    assert sum(r["right"] for r in best) >= sum(r["right"] for r in votes)
+    assert sum(r["flops"] for r in best) == pytest.approx(sum(r["flops"] for r in votes), rel=0.2)
 
 
 def test_ttt_other_excludes_target_subject(uninterrupted):
@@ -73,7 +78,7 @@ def test_evaluate_resumes_to_identical_records(uninterrupted, environment, tmp_p
     row.unlink()
     row.with_name("majority.jsonl").unlink()
     others = {path: path.read_bytes() for path in row.parent.glob("*.jsonl")}
-    assert len(others) == 4
+    assert len(others) == 5
     with subprocess.Popen(command("evaluate", *flags), env=environment, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 240
         while not (row.exists() and row.read_bytes().count(b"\n") >= 4):

@@ -17,6 +17,7 @@ def write_report(
     labels: Mapping[str, str],
     methods: Sequence[str],
     controls: Sequence[str] = (),
+    training: Mapping[str, Mapping[str, float] | None] | None = None,
     curves: Mapping[str, Sequence[Mapping[str, Any]]],
     warmup: int,
     worked: Sequence[Mapping[str, Any]],
@@ -32,6 +33,7 @@ def write_report(
         labels: printed names of the rows.
         methods: rows that are methods, in the order of the table.
         controls: rows that are controls.
+        training: `table.training_cost` by row.
         curves: training run -> its metrics.
         warmup: steps in which only the scorer learns.
         worked: from `mass_jax.evaluation.qualitative`; may be empty.
@@ -42,7 +44,7 @@ def write_report(
     """
     out.mkdir(parents=True, exist_ok=True)
     notes = applicable(limits, records)
-    table = make_table(records, labels, methods, controls) | {"limits": notes}
+    table = make_table(records, labels, methods, controls, training) | {"limits": notes}
     (out / "table1.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     (out / "table1.md").write_text(to_markdown(table, notes), encoding="utf-8")
     for name in ("gain_by_subject", "training"):

@@ -1,5 +1,6 @@
 """The results table as Markdown."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,11 +16,21 @@ def to_markdown(table: Mapping[str, Any], limits: Sequence[str]) -> str:
         limits: texts of the caveats; see `applicable`.
     """
     columns = table["columns"]
-    titles = [*columns, "unparsable", "generated tokens", "training tokens", "GFLOP", "seconds"]
+    titles = [
+        *columns,
+        "unparsable",
+        "generated tokens",
+        "training tokens",
+        "GFLOP",
+        "seconds",
+        "training samples",
+        "training minutes",
+    ]
     rows = [row for kind in ("methods", "references") for row in table[kind].values()]
     lines = [f"Accuracy in % with 95% intervals in brackets; {_seeds(table['seeds'])}.", ""]
     lines += [*_header(titles), *(_markdown_row(row, columns) for row in rows), *_cut_off_markdown(rows)]
-    lines += ["", "Costs are per problem; FLOPs are estimated from token and weight counts."]
+    lines += ["", "Costs are per problem; FLOPs are estimated from token and weight counts. Training samples are the "
+                  "examples and attempts that a training drew; its minutes include compilation."]  # fmt: skip
     lines += _paired_markdown(table)
     if table["subjects"]:
         lines += ["", *_by_subject_markdown(table)]
@@ -51,7 +62,16 @@ def _markdown_row(row: Mapping[str, Any], columns: Sequence[str]) -> str:
     cells.append(f"{100 * row['verdicts'].get('unparsable', 0):.0f}%")
     cells += [f"{cost['tokens_written_per_question']:.0f}", f"{cost['tokens_trained_per_question']:.0f}"]
     cells += [f"{cost['flops_per_question'] / 1e9:.3g}", f"{cost['seconds_per_question']:.3f}"]
+    cells += _training_cells(row.get("training"))
     return f"| {row['label']} | {' | '.join(cells)} |"
+
+
+def _training_cells(cost: Mapping[str, float] | None) -> list[str]:
+    """Formats the cost of a training; 0 for rows that are not trained."""
+    if cost is None:
+        return ["0", "0"]
+    samples, seconds = (cost.get(name, math.nan) for name in ("samples", "seconds"))
+    return [f"{samples:.0f}", f"{seconds / 60:.3g}"]
 
 
 def _cut_off_markdown(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,6 +26,10 @@ class Note(NamedTuple):
     rows: tuple[str, ...] = ()
 
 
+_BEST = Note(
+    "Best of n picks a correct sample by the gold answer, which a user does not have: a reference for sampling.",
+    ("best_of_n",),
+)
 _SECONDS = Note("Seconds are the median over batches, measured on the machine of this run.")
 LIMITS: Mapping[str, tuple[Note, ...]] = {
     "testbed": (
@@ -41,6 +46,7 @@ LIMITS: Mapping[str, tuple[Note, ...]] = {
             ("solver_grpo",),
         ),
         Note("TTT trains on examples of other operators, which cannot help here; in the paper it hurts.", ("ttt",)),
+        _BEST,
         _SECONDS,
     ),
     "families": (
@@ -56,9 +62,10 @@ LIMITS: Mapping[str, tuple[Note, ...]] = {
             "What TTT on another subject gains over the base model is explained by the answer format alone.",
             ("ttt_other",),
         ),
+        _BEST,
         _SECONDS,
     ),
-    "math": (_SECONDS,),
+    "math": (_BEST, _SECONDS),
 }
 
 
@@ -71,8 +78,36 @@ def applicable(notes: Sequence[Note], rows: Collection[str]) -> list[str]:
     return [note.text for note in notes if not note.rows or not set(note.rows).isdisjoint(rows)]
 
 
+def training_cost(runs: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, float] | None:
+    """Returns what it cost to train a row, on average over the seeds: steps, samples and seconds.
+
+    Args:
+        runs: metrics of each seed's training run, by step; none for a row that is not trained.
+
+    Returns:
+        Samples count examples and attempts; seconds are those of the steps, with compilation. A value that the metrics
+        of an earlier version lack is left out. None if no run has steps.
+
+    >>> training_cost([[{"samples": 20.0, "step_time": 1.5}, {"samples": 20.0, "step_time": 0.5}]])
+    {'steps': 2.0, 'samples': 40.0, 'seconds': 2.0}
+    """
+    runs = [run for run in runs if run]
+    if not runs:
+        return None
+    steps = [step for run in runs for step in run]
+    totals = {"steps": float(len(steps))}
+    for name, metric in (("samples", "samples"), ("seconds", "step_time")):
+        if all(metric in step for step in steps):
+            totals[name] = math.fsum(step[metric] for step in steps)
+    return {name: total / len(runs) for name, total in totals.items()}
+
+
 def make_table(
-    records: Records, labels: Mapping[str, str], methods: Sequence[str], controls: Sequence[str] = ()
+    records: Records,
+    labels: Mapping[str, str],
+    methods: Sequence[str],
+    controls: Sequence[str] = (),
+    training: Mapping[str, Mapping[str, float] | None] | None = None,
 ) -> dict[str, Any]:
     """Computes every number of the table.
 
@@ -81,6 +116,7 @@ def make_table(
         labels: printed name of each row.
         methods: rows that are methods, in the order of the table; the others are references and controls.
         controls: rows that are controls; the figure draws them as a group of their own.
+        training: `training_cost` by row; rows without an entry were not trained.
 
     Returns:
         A dict with "methods", "references" (including controls), "controls", "paired", "subjects",
@@ -88,7 +124,11 @@ def make_table(
         "accuracy" is that of the first column.
     """
     columns = list(dict.fromkeys(record["column"] for record in next(iter(records.values()))))
-    rows = {name: {"label": labels[name]} | _row(rows, columns) for name, rows in records.items()}
+    costs = training or {}
+    rows = {
+        name: {"label": labels[name]} | _row(rows, columns) | {"training": costs.get(name)}
+        for name, rows in records.items()
+    }
     shown = [name for name in methods if name in records]
     return {
         "methods": {name: rows[name] for name in shown},

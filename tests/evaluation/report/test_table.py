@@ -6,7 +6,14 @@ import pytest
 
 from mass_jax.evaluation.report import write_report
 from mass_jax.evaluation.report.markdown import to_markdown
-from mass_jax.evaluation.report.table import LIMITS, MIN_PER_SUBJECT, applicable, drawn_subjects, make_table
+from mass_jax.evaluation.report.table import (
+    LIMITS,
+    MIN_PER_SUBJECT,
+    applicable,
+    drawn_subjects,
+    make_table,
+    training_cost,
+)
 
 
 def records_of(rights):
@@ -36,6 +43,17 @@ def test_markdown_has_every_row():
     text = to_markdown(make_table(RECORDS, LABELS, ["base", "mass"]), ["It is small."])
     for part in ("| Base |", "| MASS | 75.0 [", "| Upper bound |", "| MASS − Base | +50.0 [", "- It is small."):
         assert part in text
+
+
+def test_training_cost_is_mean_over_seeds():
+    step = {"samples": 10.0, "step_time": 60.0}
+    cost = training_cost([[step, step], [step]])
+    assert cost == {"steps": 1.5, "samples": 15.0, "seconds": 90.0}
+    assert training_cost([[{"samples": 10.0}], []]) == {"steps": 1.0, "samples": 10.0}  # metrics without times
+    assert training_cost([[]]) is None
+    text = to_markdown(make_table(RECORDS, LABELS, ["base", "mass"], training={"mass": cost}), [])
+    assert next(line for line in text.splitlines() if line.startswith("| MASS |")).endswith("| 15 | 1.5 |")
+    assert next(line for line in text.splitlines() if line.startswith("| Base |")).endswith("| 0 | 0 |")
 
 
 def test_markdown_counts_truncated_answers():
