@@ -54,6 +54,8 @@ def table_of(workdir):
     table = json.loads((workdir / "report" / "table1.json").read_text())
     for row in (table["methods"] | table["references"]).values():
         del row["cost"]["seconds_per_question"]
+        if row["training"]:
+            del row["training"]["seconds"]
     return table
 
 
