@@ -12,7 +12,7 @@ from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.evaluation import evaluate, qualitative, report
 from mass_jax.evaluation.records import read_records
-from mass_jax.evaluation.report.table import LIMITS, training_cost
+from mass_jax.evaluation.report.table import limits_of, training_cost
 from mass_jax.rows import CONTROLS, ROWS, TRAINING_RUNS
 from mass_jax.runtime import jsonl
 from mass_jax.runtime.metrics import read_metrics
@@ -251,7 +251,7 @@ def write_report(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         curves=curves,
         warmup=config.warmup_steps,
         worked=_worked(next(iter(seeds.values())) / "evaluation" / "worked.json"),
-        limits=LIMITS.get(config.task, ()),
+        limits=limits_of(config.task),
     )
 
 

@@ -170,13 +170,13 @@ class ScannedBlock(Block):
 
     def __call__(self, x: Any, positions: Any, mask: Any):  # type: ignore[override]
         if not isinstance(x, tuple):
-            return self._attending(x, positions, mask)[0], None
-        prompt_1PD, earlier = self._attending(x[0], positions[0], mask[0])
-        return (prompt_1PD, self._attending(x[1], positions[1], mask[1], earlier)[0]), None
+            return self._attending(x, positions, mask, x.shape[1])[0], None
+        length = x[0].shape[1] + x[1].shape[1]
+        prompt_1PD, earlier = self._attending(x[0], positions[0], mask[0], length)
+        return (prompt_1PD, self._attending(x[1], positions[1], mask[1], length, earlier)[0]), None
 
-    def _attending(self, x_BTD: jax.Array, positions_BT: jax.Array, mask_BS: jax.Array | None, earlier: Any = None):
+    def _attending(self, x_BTD: jax.Array, positions_BT: jax.Array, mask_BS: Any, length: int, earlier: Any = None):
         """Applies the block, with attention to earlier keys and values too; returns the output, keys and values."""
-        length = x_BTD.shape[1] + (0 if earlier is None else earlier[0].shape[1])
 
         def after(old: jax.Array, new: jax.Array) -> jax.Array:
             return jnp.concatenate([jnp.broadcast_to(old, (len(new), *old.shape[1:])), new], axis=1)
@@ -192,7 +192,7 @@ def _stack_of_blocks(config: LlamaConfig) -> nn.Module:
     policies = {"block": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
     block: Any = ScannedBlock
     if config.remat != "none":
-        block = nn.remat(block, prevent_cse=False, policy=policies[config.remat])  # the scan prevents it
+        block = nn.remat(block, prevent_cse=False, policy=policies[config.remat])  # the scan keeps the passes apart
     return nn.scan(
         block,
         variable_axes={"params": 0, LORA: 0},

@@ -61,7 +61,7 @@ def continuation_nll(
     once rather than M times, and logits are computed for continuations only.
 
     Args:
-        model: the model. RoPE of type "dynamic" depends on the padded length P + S.
+        model: the model. RoPE of type "dynamic" depends on the padded length, which is P + S as in separate rows.
         variables: {"params": params} and optionally {"lora": adapter}.
         rows: the prompt and its continuations.
         hidden: input of the model's blocks in place of the embeddings; see `prefix`.

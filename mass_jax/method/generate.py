@@ -108,8 +108,8 @@ class Dialogue:
         text, too_long = self._encode_gold(problems)
         if too_long:
             bad = problems[int(np.argmin(np.asarray(text.mask_BT).any(-1)))]
-            flag = "--max_answer_tokens" if self.max_target_tokens is None else "--max_target_tokens"
-            raise TooLong(f"the gold solution of {bad.id!r} does not fit; raise {flag}")
+            other = "" if self.max_target_tokens is None else " or --max_target_tokens"
+            raise TooLong(f"the gold solution of {bad.id!r} does not fit; raise --max_answer_tokens{other}")
         text = jax.tree.map(lambda leaf: leaf[:, None], text)
         return Rollout(text, np.zeros_like(text.target_BT))
 

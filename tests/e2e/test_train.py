@@ -91,7 +91,7 @@ def damage(checkpoint):
 
 
 def test_train_resumes_to_identical_results(uninterrupted, environment, tmp_path):
-    """Falls back from a damaged checkpoint, is stopped in the steps after it, killed when it goes on, and resumes."""
+    """Falls back from a damaged checkpoint, is stopped in the steps after it, killed in the next ones, and resumes."""
     workdir = pathlib.Path(shutil.copytree(uninterrupted, tmp_path / "run"))
     newest = workdir / "seed0" / "mass" / "checkpoints" / "8"
     damage(newest)
@@ -105,9 +105,9 @@ def test_train_resumes_to_identical_results(uninterrupted, environment, tmp_path
         assert "rerun the same command to resume" in errors
         assert "Traceback" not in errors
     assert "stopping at the next safe point" in errors
-    status, _ = stop_after(5, signal.SIGKILL, flags, environment)
-    assert status == -signal.SIGKILL
     metrics = workdir / "seed0" / "mass" / "metrics.jsonl"
+    status, _ = stop_after(metrics.read_text().count("\n") + 1, signal.SIGKILL, flags, environment)
+    assert status == -signal.SIGKILL
     kept = metrics.read_text(encoding="utf-8")
     done = kept.count("\n")
     unsaved = f'{{"step": {done}, "reward": 0.5}}\n{{"step": {done + 1}, "rew'

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mass_jax.llama import Llama, lora, losses, shared_prompt, suffix
+from mass_jax.llama.rope import Rope
 
 SLOTS, LENGTH, NEW = 7, 5, 4  # P, real tokens of the prompt, S
 COUNTS_M = np.array([4, 2, 1])
@@ -58,6 +59,20 @@ def test_continuation_nll_matches_separate_rows(x64, config, make_params, adapte
             return shared_prompt.continuation_nll(model, lora.variables(params, adapter), rows)
 
         assert_close(derivatives(shared, rows, adapters), expected, 1e-11)
+
+
+def test_continuation_nll_matches_separate_rows_with_dynamic_rope(x64, config, make_params, assert_close, rows):
+    rope = Rope(rope_type="dynamic", factor=2.0)
+    config = dataclasses.replace(config, rope=rope, max_position_embeddings=NEW)  # shorter than the prompt
+    variables, (tokens_MT, mask_MT) = {"params": make_params(config)}, separate(rows)
+
+    @jax.jit
+    def both():
+        apart_MT = losses.token_nll(Llama(config), variables, tokens_MT, mask_MT)[:, LENGTH - 1 : LENGTH - 1 + NEW]
+        shared_MS = shared_prompt.continuation_nll(Llama(config), variables, rows)
+        return tuple(jnp.where(rows.mask_MS, nll, 0) for nll in (shared_MS, apart_MT))
+
+    assert_close(*both(), 1e-12)
 
 
 def test_continuation_nll_starts_after_prefix(x64, config, make_params, assert_close, rows):

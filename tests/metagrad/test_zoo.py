@@ -42,32 +42,6 @@ def configurations(count: int) -> list[tuple[str, str, bool, bool]]:
             return drawn
 
 
-CONFIGURATIONS = configurations(9)
-
-
-def adjoints_of(configuration: tuple[str, str, bool, bool]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    """Returns adjoints and settings of `plain_loop`, by bias; configurations of a loss alternate between policies.
-
-    A loss that was drawn once has all policies.
-    """
-    same_loss = [each for each in CONFIGURATIONS if each[0] == configuration[0]]
-    own = slice(None) if len(same_loss) == 1 else slice(same_loss.index(configuration) % 2, None, 2)
-    found = {
-        "exact": [
-            *map(mg.ReverseUnroll, ("none", "recursive")[own]),
-            *map(mg.MixedMode, ("recursive", "save_grads")[own]),
-            mg.Truncated(K + 1),
-        ],
-        "first order": [mg.FirstOrder()],
-        **{f"truncated {steps}": [mg.Truncated(steps)] for steps in (1, 2)[own]},
-    }
-    if configuration[0] != "general":
-        found["exact"] += map(mg.WeightedMixedMode, ("step", "recursive")[own])
-    settings = {"exact": {}, "first order": {"first_order": True}}
-    settings |= {"truncated 1": {"constant_steps": 2}, "truncated 2": {"constant_steps": 1}}
-    return found, {name: settings[name] for name in found}
-
-
 def example_losses(params: Any, batch: Any) -> jax.Array:
     return jnp.mean((jnp.tanh(batch["x"] @ params["a"] @ params["b"]) - batch["y"]) ** 2, axis=1)
 
@@ -110,10 +84,11 @@ def plain_loop(loss, build, outer, params, meta, batch, per_step, constant_steps
     return outer(params)
 
 
-@pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=str)
+@pytest.mark.parametrize("configuration", configurations(9), ids=str)
 def test_adjoints_equal_python_loop(configuration, x64, fast):
     loss_name, optimizer, per_step, has_aux = configuration
     loss = inner_loss(loss_name)
+    weighted = isinstance(loss, mg.WeightedLoss)
     params = {"a": 0.7 * jax.random.normal(jax.random.key(1), (3, 2)), "b": jnp.array([[0.5, -1.0], [0.3, 0.8]])}
     named = {"gain": jnp.array([0.4, 1.1, -0.7]), "slope": jnp.array(0.8)}
     meta = jnp.array([0.5, 1.0, 0.2, 0.9]) if loss_name.startswith("weights") else named
@@ -122,7 +97,18 @@ def test_adjoints_equal_python_loop(configuration, x64, fast):
     def outer(params, batch):
         return jnp.mean(example_losses(params, batch) ** 2)
 
-    adjoints, settings = adjoints_of(configuration)
+    adjoints = {
+        "exact": [
+            *(mg.ReverseUnroll(r) for r in ("none", "recursive")),
+            *map(mg.MixedMode, ("save_grads", "recursive")),
+        ],
+        "truncated 1": [mg.Truncated(1)],
+        "truncated 2": [mg.Truncated(2)],
+        "first order": [mg.FirstOrder()],
+    }
+    adjoints["exact"] += [mg.Truncated(K + 1), *map(mg.WeightedMixedMode, ("step", "recursive") if weighted else ())]
+    settings = {"truncated 1": {"constant_steps": 2}, "truncated 2": {"constant_steps": 1}}
+    settings |= {"exact": {}, "first order": {"first_order": True}}
 
     @fast
     def everything(meta, params):

@@ -1,5 +1,6 @@
 """Rows of prompt and completion, encoded with the embedded tokenizer."""
 
+import dataclasses
 import importlib.resources
 import json
 import pathlib
@@ -38,6 +39,19 @@ def test_encode_pairs_masks_too_long_pairs(tokenizer):
     text, too_long = encode_pairs(tokenizer, [("solve", "1 2"), ("solve", "1 2 3 4 5 6 7")], length=6)
     assert too_long == 1
     assert text.mask_BT.any(-1).tolist() == [True, False]
+
+
+def test_encode_pairs_masks_long_completions(tokenizer):
+    pairs = [("solve", "1 2"), ("solve", "1 2 3"), ("solve", "1")]
+    text, too_long = encode_pairs(tokenizer, pairs, length=8, max_targets=3)  # two tokens and the end token
+    assert too_long == 1
+    assert text.target_BT.sum(-1).tolist() == [3, 0, 2]
+
+
+def test_gold_with_long_solution_names_both_flags(components):
+    dialogue = dataclasses.replace(components.rollouts.dialogue, max_target_tokens=1)
+    with pytest.raises(TooLong, match=r"does not fit; raise --max_answer_tokens or --max_target_tokens$"):
+        dialogue.gold(components.problems(0).train[:1])
 
 
 def test_encode_prompts_names_flag_when_too_long(tokenizer):

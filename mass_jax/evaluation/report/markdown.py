@@ -1,6 +1,5 @@
 """The results table as Markdown."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,8 +69,8 @@ def _training_cells(cost: Mapping[str, float] | None) -> list[str]:
     """Formats the cost of a training; 0 for rows that are not trained."""
     if cost is None:
         return ["0", "0"]
-    samples, seconds = (cost.get(name, math.nan) for name in ("samples", "seconds"))
-    return [f"{samples:.0f}", f"{seconds / 60:.3g}"]
+    samples = f"{cost['samples']:.0f}" if "samples" in cost else "unknown"
+    return [samples, f"{cost['seconds'] / 60:.3g}" if "seconds" in cost else "unknown"]
 
 
 def _cut_off_markdown(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -7,10 +7,10 @@ import pytest
 from mass_jax.evaluation.report import write_report
 from mass_jax.evaluation.report.markdown import to_markdown
 from mass_jax.evaluation.report.table import (
-    LIMITS,
     MIN_PER_SUBJECT,
     applicable,
     drawn_subjects,
+    limits_of,
     make_table,
     training_cost,
 )
@@ -158,7 +158,7 @@ longer reasoning.
 @pytest.mark.parametrize(("task", "rows"), GOLDEN)
 def test_report_notes_mention_only_its_rows(task, rows, tmp_path):
     records = dict.fromkeys(rows.split(), RECORDS["mass"])
-    report(tmp_path, records=records, labels=dict.fromkeys(records, "x"), methods=[*records], limits=LIMITS[task])
+    report(tmp_path, records=records, labels=dict.fromkeys(records, "x"), methods=[*records], limits=limits_of(task))
     _, notes = (tmp_path / "table1.md").read_text().split("Limitations:\n\n")
     assert notes == GOLDEN[task, rows]
-    assert json.loads((tmp_path / "table1.json").read_text())["limits"] == applicable(LIMITS[task], records)
+    assert json.loads((tmp_path / "table1.json").read_text())["limits"] == applicable(limits_of(task), records)
