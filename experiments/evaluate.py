@@ -20,6 +20,7 @@ from mass_jax import runtime
 from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.evaluation import study
+from mass_jax.planning import policies
 from mass_jax.training.components import assemble
 
 settings.define()
@@ -51,6 +52,7 @@ def evaluate_and_report(stop: runtime.Stop) -> None:
             held.enter_context(runtime.lock_workdir(workdir, stop))
             if not _REPORT_ONLY.value:
                 mesh = runtime.make_mesh(flags.FLAGS.mesh)
+                config = policies.resolved(config, mesh)
                 held.enter_context(runtime.use_mesh(mesh))
                 components = held.enter_context(contextlib.closing(assemble(config, mesh)))
         except (ValueError, OSError) as error:
@@ -79,6 +81,7 @@ def read_config(workdir: pathlib.Path) -> Config:
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} is damaged ({error}); choose another --workdir") from None
     config = settings.read() if before is None or flags.FLAGS["preset"].present else settings.with_flags(before)
+    config = policies.stored(config, runtime.read_settings(path))
     runtime.check_workdir(workdir, config.to_json(), study.MAY_DIFFER, replace=True)
     return config
 

@@ -12,6 +12,7 @@ the same work on different numbers of chips, in chips.md and chips.png:
     python -m experiments.plan --join=runs/plan8,runs/plan16 --phases="adapt + meta-gradient" --out=runs/plan
 """
 
+import dataclasses
 import json
 import pathlib
 from typing import Any
@@ -24,10 +25,12 @@ from experiments.path_flags import DEFINE_path, DEFINE_path_list
 from mass_jax import runtime
 from mass_jax.config import Config, nearest
 from mass_jax.errors import UserError
-from mass_jax.planning import chips, measure, plan_page, shapes
+from mass_jax.planning import chips, measure, plan_page, policies, shapes
+from mass_jax.planning.chips import Chip
 from mass_jax.planning.phases import Iteration
 from mass_jax.runtime import rules
 from mass_jax.runtime.mesh import describe, make_mesh
+from mass_jax.training.components import check_tasks
 
 FLAGS = flags.FLAGS
 
@@ -44,9 +47,9 @@ def plan(stop: runtime.Stop) -> None:
             raise ValueError("--out is missing; give a directory, like --out=runs/plan")
         if FLAGS.topology != "local":
             jax.config.update("jax_platforms", "cpu")  # otherwise JAX would look for a TPU, since libtpu is installed
-        iteration = describe_iteration(settings.read())
+        iteration, out = describe_iteration(settings.read()), pathlib.Path(FLAGS.out)
+        iteration, chip = with_policy(iteration, chips.chip_of(FLAGS.topology), out)
         header = describe_plan(iteration)
-        out = pathlib.Path(FLAGS.out)
         rows = read_rows(out / "plan.json", header)
         wanted = measure.all_phases(iteration, tuple(FLAGS.phases))
         names = {phase.name for phase in wanted}
@@ -55,7 +58,6 @@ def plan(stop: runtime.Stop) -> None:
             raise ValueError(f"--phases={unknown[0]!r} is unknown; {nearest(unknown[0], every)}")
     except (ValueError, OSError, RuntimeError) as error:
         raise UserError(str(error)) from error
-    chip = chips.chip_of(FLAGS.topology)
     for number, phase in enumerate(wanted, 1):
         stop.poll()
         if phase.name in [row["phase"] for row in rows]:
@@ -102,8 +104,30 @@ def describe_iteration(config: Config) -> Iteration:
     mesh = make_mesh(FLAGS.mesh, chips.devices_of(FLAGS.topology, FLAGS.num_slices))
     shape = shapes.shape_of(config.model)
     rules.check_layout(mesh, shape)
-    rules.check_divides(mesh, "tasks", config.tasks_per_step, "--tasks_per_step")
+    check_tasks(config, mesh)
     return Iteration(config, shape, mesh)
+
+
+def with_policy(iteration: Iteration, chip: Chip | None, out: pathlib.Path) -> tuple[Iteration, Chip | None]:
+    """Returns the iteration under the policy of --memory, which a finished plan stores, and the chip with its limit.
+
+    Prints the policies that were compiled, and writes them to OUT/policies.md.
+
+    Raises:
+        ValueError: If no policy fits, or plan.json is damaged.
+    """
+    config, path = iteration.config, out / "plan.json"
+    if config.memory_bytes is None:
+        return iteration, chip
+    limit = policies.limit_of(config, list(iteration.mesh.devices.flat), chip)
+    chip = Chip(limit, 0.0, 0.0) if chip is None else chip._replace(hbm_bytes=limit)
+    config = policies.stored(config, read_plan(path).get("settings") if path.exists() else None)
+    if config.memory_bytes is not None:
+        choice = policies.choose(iteration, limit)
+        config, text = choice.config, policies.table(choice)
+        print(text, flush=True)
+        runtime.write_atomically(out / "policies.md", text)
+    return dataclasses.replace(iteration, config=config), chip
 
 
 def describe_plan(iteration: Iteration) -> dict[str, Any]:

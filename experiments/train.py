@@ -15,6 +15,7 @@ from experiments.path_flags import DEFINE_path
 from mass_jax import runtime
 from mass_jax.errors import UserError
 from mass_jax.evaluation import study
+from mass_jax.planning import policies
 from mass_jax.training.components import assemble
 
 settings.define()
@@ -41,8 +42,10 @@ def train_and_report(stop: runtime.Stop) -> None:
             workdir = runtime.workdir_path(_WORKDIR.value)
             settings.join_machines()
             mesh = runtime.make_mesh(flags.FLAGS.mesh)
+            config = policies.stored(config, runtime.read_settings(workdir / "config.json"))
             runtime.check_workdir(workdir, config.to_json(), replace=True)
             held.enter_context(runtime.lock_workdir(workdir, stop))  # before the expensive model load
+            config = policies.resolved(config, mesh)
             held.enter_context(runtime.use_mesh(mesh))
             components = held.enter_context(contextlib.closing(assemble(config, mesh)))
         except (ValueError, OSError) as error:

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from mass_jax import strict_json
+from mass_jax.config.adjoint import AdjointSettings
 from mass_jax.config.fields import check
 from mass_jax.config.inner import InnerSettings
 from mass_jax.config.outer import OuterSettings
@@ -17,7 +18,7 @@ from mass_jax.rows import METHODS, ROWS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(RuntimeSettings, OuterSettings, SamplingSettings, InnerSettings, TaskSettings):
+class Config(RuntimeSettings, OuterSettings, SamplingSettings, AdjointSettings, InnerSettings, TaskSettings):
     """Settings of meta-training and evaluation.
 
     Each field's `metadata["help"]` describes it.
@@ -37,6 +38,7 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, InnerSettings, Ta
             check(field, getattr(self, field.name))
         _ = self.rejected_value  # raises if it cannot be parsed
         _ = self.given_eps_root  # raises on invalid text
+        self.check_differentiation()
         self._check_adaptation()
         if self.warmup_steps >= self.steps:
             raise ValueError(

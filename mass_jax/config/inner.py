@@ -50,25 +50,6 @@ class InnerSettings:
         "steps.",
         minimum=0,
     )
-    adjoint: str = setting(
-        "weighted",
-        "How to compute the meta-gradient. All are exact except first_order; weighted is the cheapest exact one.",
-        choices=("weighted", "mixed", "reverse", "first_order"),
-    )
-    remat: str = setting(
-        "none",
-        "Rematerialization of transformer blocks: none saves all activations, dots saves products with weights, block "
-        "recomputes everything.",
-        choices=("none", "dots", "block"),
-    )
-    loss_chunk: int = setting(
-        0, "Number of token positions whose logits are held in memory at a time; 0 means all.", minimum=0
-    )
-    base_dtype: str = setting(
-        "float32",
-        "Data type of the base weights; adapters and adjoints are always float32.",
-        choices=("float32", "bfloat16"),
-    )
 
     @property
     def given_eps_root(self) -> float | None:

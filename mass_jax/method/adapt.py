@@ -5,7 +5,6 @@ Shape suffixes: N problems, M examples per problem, T tokens.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ import optax
 from mass_jax import metagrad as mg
 from mass_jax.config.inner import INNER_OPTIMIZERS
 from mass_jax.llama import lora
+from mass_jax.method.groups import divisor, over_tasks
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Text
 from mass_jax.types import Adapter, PyTree
@@ -25,12 +25,6 @@ OPTIMIZERS: dict[str, functools.partial[optax.GradientTransformation]] = {
     for name in INNER_OPTIMIZERS
 }
 DEFAULT_EPS_ROOT = 1e-8  # for shapes only, where no gradient has been measured
-ADJOINTS: dict[str, Callable[[], mg.Adjoint]] = {
-    "weighted": mg.WeightedMixedMode,
-    "mixed": mg.MixedMode,
-    "reverse": mg.ReverseUnroll,
-    "first_order": mg.FirstOrder,
-}
 
 
 def inner_optimizer(name: str, rate: Any, eps_root: Any) -> optax.GradientTransformation:
@@ -73,6 +67,9 @@ class LoraLoop:
         targets: names of the projections that carry adapters.
         adjoint: method by which `meta_step` differentiates through the steps.
         eps_root: constant under the root of the optimizer's second moment, if it has one.
+        example_chunk: largest number of examples whose gradients are computed at a time; 0 is all.
+        product_chunk: largest number of examples in a Hessian product; 0 is that of `example_chunk`.
+        tasks_at_a_time: largest number of problems that are adapted to and differentiated at a time; 0 is all.
     """
 
     solver: Solver
@@ -83,6 +80,9 @@ class LoraLoop:
     targets: tuple[str, ...]
     adjoint: mg.Adjoint
     eps_root: float = DEFAULT_EPS_ROOT
+    example_chunk: int = 0
+    product_chunk: int = 0
+    tasks_at_a_time: int = 0
 
     def init_adapters(self, keys_N: jax.Array) -> Adapter:
         """Returns fresh adapters with B = 0, one per key, which leave the model unchanged."""
@@ -94,9 +94,22 @@ class LoraLoop:
         blocks = self.solver.inner_blocks or config.num_hidden_layers
         return lora.init(key, dataclasses.replace(config, num_hidden_layers=blocks), self.rank, self.targets).leaves
 
-    def loss(self, weights: Weights) -> mg.WeightedLoss:
-        """Returns L_inner = sum_i s_i l_i as a function of an adapter, scores and examples (`Text` or `Read`)."""
-        return mg.WeightedLoss(lambda adapter, text: self.solver.completion_nll(weights, text, adapter))
+    def loss(self, weights: Weights, num_examples: int = 0) -> mg.WeightedLoss:
+        """Returns L_inner = sum_i s_i l_i as a function of an adapter, scores and examples (`Text` or `Read`).
+
+        Args:
+            weights: the generator's weights.
+            num_examples: M, to evaluate the loss in chunks of examples; 0 evaluates all of them at once.
+        """
+        chunk, product_chunk = (
+            divisor(num_examples, limit) if 0 < limit < num_examples else None
+            for limit in (self.example_chunk, self.product_chunk)
+        )
+        return mg.WeightedLoss(
+            lambda adapter, text: self.solver.completion_nll(weights, text, adapter),
+            chunk=chunk,
+            product_chunk=product_chunk,
+        )
 
 
 def adapt(loop: LoraLoop, weights: Weights, adapters: Adapter, scores_NM: jax.Array, examples: Text) -> Adapter:
@@ -118,9 +131,10 @@ def adapt(loop: LoraLoop, weights: Weights, adapters: Adapter, scores_NM: jax.Ar
     """
 
     def one(leaves: PyTree, scores_M: jax.Array, text: Text) -> PyTree:
-        inner_loss, start = loop.loss(weights), adapters.one(leaves)
+        inner_loss, start = loop.loss(weights, scores_M.shape[0]), adapters.one(leaves)
         rows = loop.solver.read(weights, text)
         found = mg.adapt(inner_loss, start, scores_M, rows, optimizer=loop.optimizer, num_steps=loop.num_steps)
         return found.params.leaves
 
-    return adapters.many(jax.vmap(one)(lora.checked(adapters, batched=True).leaves, scores_NM, examples))
+    leaves = lora.checked(adapters, batched=True).leaves
+    return adapters.many(over_tasks(one, loop.tasks_at_a_time, leaves, scores_NM, examples))

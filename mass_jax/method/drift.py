@@ -9,14 +9,15 @@ import functools
 import jax
 
 from mass_jax.method import policy_gradient
+from mass_jax.method.groups import over_tasks
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.objective import flatten_tasks
 from mass_jax.method.text import Rollout, Text
 from mass_jax.types import Params
 
 
-@functools.partial(jax.jit, static_argnames=("solver", "new_tokens"))
-def start_logprobs(solver: Solver, params: Params, text: Text, new_tokens: int) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("solver", "new_tokens", "tasks_at_a_time"))
+def start_logprobs(solver: Solver, params: Params, text: Text, new_tokens: int, tasks_at_a_time: int = 0) -> jax.Array:
     """Returns the log-probabilities of texts under the generator before training.
 
     Before training, the generator is the pretrained model: its own adapter starts with B = 0, and a generator that is
@@ -28,12 +29,17 @@ def start_logprobs(solver: Solver, params: Params, text: Text, new_tokens: int) 
         params: pretrained parameters.
         text: rows [N, M, T] of a rollout.
         new_tokens: slots for generated tokens in each row (static).
+        tasks_at_a_time: largest number of problems at a time; 0 is all (static).
 
     Returns:
         logprobs_NMT, float32, in nats.
     """
     pretrained = dataclasses.replace(solver, generator="full", generator_blocks=0)
-    return jax.vmap(lambda rows: pretrained.continuation_logprobs(Weights({}, params), rows, new_tokens))(text)
+
+    def one(rows: Text) -> jax.Array:
+        return pretrained.continuation_logprobs(Weights({}, params), rows, new_tokens)
+
+    return over_tasks(one, tasks_at_a_time, text)
 
 
 @jax.jit

@@ -15,6 +15,7 @@ from mass_jax import metagrad as mg
 from mass_jax.llama import Llama, lora
 from mass_jax.method import outer_optimizer, rejected, rewards, score
 from mass_jax.method.adapt import LoraLoop
+from mass_jax.method.groups import over_tasks
 from mass_jax.method.models import Read, Solver, Weights
 from mass_jax.method.objective import GeneratorObjective
 from mass_jax.method.outer import adapted_losses, outer_loss
@@ -148,7 +149,7 @@ def score_gradients(learner: Learner, weights: Weights, scores_NM: jax.Array, ba
     def one(leaves: PyTree, scores_M: jax.Array, examples: Text, target: tuple[Text, jax.Array]) -> mg.MetaGradient:
         solutions, right_J = target
         return mg.meta_gradient(
-            loop.loss(weights),
+            loop.loss(weights, scores_M.shape[0]),
             of_adapted,
             batch.adapters.one(leaves),
             scores_M,
@@ -160,7 +161,8 @@ def score_gradients(learner: Learner, weights: Weights, scores_NM: jax.Array, ba
         )
 
     leaves = lora.checked(batch.adapters, batched=True).leaves
-    return jax.vmap(one)(leaves, scores_NM, batch.examples, (batch.solutions.text, batch.right_NJ))
+    targets = batch.solutions.text, batch.right_NJ
+    return over_tasks(one, loop.tasks_at_a_time, leaves, scores_NM, batch.examples, targets)
 
 
 def meta_step(
@@ -184,7 +186,11 @@ def meta_step(
     Source: steps (2) to (5) of the paper's section 2.3.
     """
     weights = Weights(base, state.policy)
-    scores_NM, scorer_vjp = jax.vjp(lambda eta: score.scores(learner.scorer, eta, batch.scorer_texts), state.scorer)
+
+    def scores_of(scorer: Params) -> jax.Array:
+        return score.scores(learner.scorer, scorer, batch.scorer_texts, learner.loop.tasks_at_a_time)
+
+    scores_NM, scorer_vjp = jax.vjp(scores_of, state.scorer)
     gradients = score_gradients(learner, weights, scores_NM, batch)
     finite_N = jnp.isfinite(gradients.value) & jnp.isfinite(gradients.meta).all(-1)
     gradient_NM = jnp.where(finite_N[:, None], gradients.meta, 0)
@@ -253,17 +259,8 @@ def _rewards(
     finite_N1 = (finite_N & jnp.isfinite(rewards_NM).all(-1))[:, None]
     rewards_NM = jnp.where(finite_N1, rewards_NM, 0)
     accepted_NM = rejected.is_accepted(batch.examples, batch.generated, learner.solver.config.stop_tokens)
-    informative_NM = _shuffle(key, rewards_NM, accepted_NM) if learner.shuffle_rewards else rewards_NM
+    informative_NM = rewards.shuffled(key, rewards_NM, accepted_NM) if learner.shuffle_rewards else rewards_NM
     return rewards_NM, jnp.where(finite_N1, learner.rejected_reward(informative_NM, accepted_NM), 0)
-
-
-def _shuffle(key: jax.Array, rewards_NM: jax.Array, accepted_NM: jax.Array) -> jax.Array:
-    """Permutes the rewards of each problem's accepted examples; rejected texts keep theirs, as in the run itself."""
-    drawn_NM = jax.random.uniform(key, rewards_NM.shape)
-    to_NM = jnp.argsort(~accepted_NM, axis=-1)  # accepted ones first; stable
-    from_NM = jnp.argsort(jnp.where(accepted_NM, drawn_NM, 2), axis=-1)
-    moved_NM = jnp.take_along_axis(rewards_NM, from_NM, axis=-1)
-    return jnp.put_along_axis(rewards_NM, to_NM, moved_NM, axis=-1, inplace=False)
 
 
 def _only(finite_N: jax.Array, solutions: Rollout) -> Rollout:

@@ -9,6 +9,7 @@ import jax
 
 from mass_jax.llama.precision import wide
 from mass_jax.method import policy_gradient
+from mass_jax.method.groups import over_tasks
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Rollout, Text
 from mass_jax.types import PyTree
@@ -23,12 +24,14 @@ class Surrogate:
         clip_ratio: clip range of the policy ratio.
         advantage_eps: floor of the standard deviation in advantages.
         ratio_level: "sequence" or "token"; see `mass_jax.method.policy_gradient.clipped_surrogate`.
+        tasks_at_a_time: largest number of problems at a time, recomputed in the backward pass; 0 is all.
     """
 
     solver: Solver
     clip_ratio: float
     advantage_eps: float
     ratio_level: policy_gradient.RatioLevel
+    tasks_at_a_time: int = 0
 
     def __call__(
         self, weights: Weights, rollout: Rollout, rewards_NM: jax.Array, new_tokens: int
@@ -50,7 +53,15 @@ class Surrogate:
         def one(text: Text) -> jax.Array:
             return self.solver.continuation_logprobs(weights, text, new_tokens)
 
-        return jax.vmap(one)(rollout.text)
+        return over_tasks(one, self.tasks_at_a_time, rollout.text, remat=True)
+
+    def completion_nll(self, weights: Weights, text: Text) -> jax.Array:
+        """Returns the supervised losses [N, J] of rows [N, J, T]; see `Solver.completion_nll`."""
+
+        def one(rows: Text) -> jax.Array:
+            return self.solver.completion_nll(weights, rows)
+
+        return over_tasks(one, self.tasks_at_a_time, text, remat=True)
 
     def of_logprobs(
         self, logprobs_NMT: jax.Array, rollout: Rollout, rewards_NM: jax.Array
@@ -126,8 +137,7 @@ class GeneratorObjective:
         logprobs_NMT = self.surrogate.logprobs(weights, generated, self.example_tokens)
         aux_loss, clipped = self.surrogate.of_logprobs(logprobs_NMT, generated, rewards_NM)
         if self.gold:
-            nll_NJ = jax.vmap(lambda text: self.surrogate.solver.completion_nll(weights, text))(solutions.text)
-            solve_loss = nll_NJ.mean()
+            solve_loss = self.surrogate.completion_nll(weights, solutions.text).mean()
         else:
             solve_loss, solve_clipped = self.surrogate(weights, solutions, right_NJ, self.answer_tokens)
         total = self.gamma * solve_loss

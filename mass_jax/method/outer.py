@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mass_jax.method.adapt import LoraLoop, adapt
+from mass_jax.method.groups import over_tasks
 from mass_jax.method.models import Read, Solver, Weights
 from mass_jax.method.text import Text
 from mass_jax.types import Adapter, PyTree
@@ -71,4 +72,4 @@ def adapted_losses(
     def one(leaves: PyTree, rows_JT: Text, right_J: jax.Array) -> jax.Array:
         return outer_loss(loop.solver, weights, adapted.one(leaves), rows_JT, right_J)
 
-    return jax.vmap(one)(adapted.leaves, solutions, right_NJ)
+    return over_tasks(one, loop.tasks_at_a_time, adapted.leaves, solutions, right_NJ)

@@ -148,3 +148,24 @@ def make_reward(name: str, path_points: int) -> Reward:
         "gain": Gain(),
     }
     return made[name]
+
+
+def shuffled(key: jax.Array, rewards_NM: jax.Array, accepted_NM: jax.Array) -> jax.Array:
+    """Permutes the rewards of each problem's accepted examples (a control); rejected texts keep theirs.
+
+    Args:
+        key: random key.
+        rewards_NM: rewards of the examples.
+        accepted_NM: True for the accepted ones.
+
+    Returns:
+        The permuted rewards [N, M].
+
+    >>> shuffled(jax.random.key(0), jnp.array([[1.0, 2.0, 9.0]]), jnp.array([[True, False, False]]))
+    Array([[1., 2., 9.]], dtype=float32)
+    """
+    drawn_NM = jax.random.uniform(key, rewards_NM.shape)
+    to_NM = jnp.argsort(~accepted_NM, axis=-1)  # accepted ones first; stable
+    from_NM = jnp.argsort(jnp.where(accepted_NM, drawn_NM, 2), axis=-1)
+    moved_NM = jnp.take_along_axis(rewards_NM, from_NM, axis=-1)
+    return jnp.put_along_axis(rewards_NM, to_NM, moved_NM, axis=-1, inplace=False)

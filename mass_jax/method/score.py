@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mass_jax.llama import Llama, LlamaConfig
+from mass_jax.method.groups import over_tasks
 from mass_jax.method.text import Text
 from mass_jax.types import Params
 
@@ -54,7 +55,7 @@ def _init_trunk(trunk: Llama, key: jax.Array) -> Params:
     return trunk.init(key, jnp.zeros((1, 2), jnp.int32))["params"]
 
 
-def scores(trunk: Llama, params: Params, text: Text) -> jax.Array:
+def scores(trunk: Llama, params: Params, text: Text, tasks_at_a_time: int = 0) -> jax.Array:
     r"""Score of each example for its target problem.
 
     .. math:: s_i = \sigma(w^\top h(T, p_i, a_i) + b) \in (0, 1)
@@ -65,6 +66,8 @@ def scores(trunk: Llama, params: Params, text: Text) -> jax.Array:
         trunk: the scorer's Llama.
         params: from `init`.
         text: target problem and example in scorer form, with any leading axes.
+        tasks_at_a_time: largest number of entries of the first of several leading axes to score at a time, recomputed
+            in the backward pass; 0 is all.
 
     Returns:
         Scores with the leading axes of `text`.
@@ -72,7 +75,7 @@ def scores(trunk: Llama, params: Params, text: Text) -> jax.Array:
     Source: the paper, sections 2.1 and 3.1 ("sigmoid-constrained numerical scoring head").
     """
     if text.tokens_BT.ndim > 2:  # problems and rows stay separate axes, which the mesh shards separately
-        return jax.vmap(lambda one: scores(trunk, params, one))(text)
+        return over_tasks(lambda one: scores(trunk, params, one), tasks_at_a_time, text, remat=True)
     tokens_BT, mask_BT = text.tokens_BT, text.mask_BT
     hidden_BTD: Any = trunk.apply({"params": params["trunk"]}, tokens_BT, mask_BT, method="hidden")
     last_B = jnp.maximum(mask_BT.sum(-1) - 1, 0)

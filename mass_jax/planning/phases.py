@@ -23,6 +23,7 @@ from mass_jax.sampling.loop import Request, start
 from mass_jax.training import train
 from mass_jax.training.components import execution, models
 from mass_jax.training.learners import mass_learner
+from mass_jax.training.rollout import adapt_jit
 from mass_jax.types import PyTree
 
 
@@ -62,7 +63,9 @@ class Iteration:
 
     def learner(self, adjoint: str | None = None) -> meta_step.Learner:
         """Returns the learner of MASS, with another adjoint if one is given; loads no weights, tokenizer or task."""
-        config = self.config if adjoint is None else dataclasses.replace(self.config, adjoint=adjoint)
+        config = self.config
+        if adjoint is not None:  # whose own settings may not apply to the other one
+            config = dataclasses.replace(config, adjoint=adjoint, adjoint_remat="auto", product_chunk=0)
         loop, scorer = models(config, execution(config, self.shape))
         return mass_learner(config, loop, scorer, "gold" if config.outer == "gold" else "verifier")
 
@@ -128,7 +131,7 @@ def phases(iteration: Iteration) -> list[Phase]:
         _score(iteration, state),
         meta_gradient(iteration, "adapt + meta-gradient"),
         _outer_update(iteration, state, base),
-        _meta_step(iteration, state, base),
+        meta_step_of(iteration),
     ]
 
 
@@ -187,10 +190,24 @@ def _outer_update(iteration: Iteration, state: meta_step.MetaState, base: Any) -
     return Phase("outer update", jax.jit(update, donate_argnums=0), (state, base, batch, rewards_NM), (state, base))
 
 
-def _meta_step(iteration: Iteration, state: meta_step.MetaState, base: Any) -> Phase:
+def meta_step_of(iteration: Iteration) -> Phase:
     """Returns the program of training: scores, adaptation, meta-gradient and both updates in one."""
+    state, base = iteration.state()
     args = (iteration.learner(), state, base, iteration.batch(), jax.eval_shape(lambda: jax.random.key(0)))
     return Phase("meta-step", train.meta_step_jit, args, (state, base))
+
+
+def evaluation_of(iteration: Iteration) -> Phase | None:
+    """Returns the adaptation to a batch of --eval_batch problems; None if the mesh does not split them evenly."""
+    config = dataclasses.replace(iteration.config, tasks_per_step=iteration.config.eval_batch)
+    if config.eval_batch % iteration.mesh.shape["data"]:
+        return None
+    batches, (state, base) = dataclasses.replace(iteration, config=config), iteration.state()
+    examples = batches.text(config.num_test_examples, config.max_prompt_tokens + config.max_answer_tokens)
+    kept_NM = batches.tasks((config.eval_batch, config.num_test_examples), jnp.float32)
+    weights = Weights(base, state.policy)
+    args = (iteration.learner().loop, weights, batches.batch().adapters, kept_NM, examples)
+    return Phase("evaluation", adapt_jit, args, weights)
 
 
 def bytes_on_chip(tree: PyTree) -> int:

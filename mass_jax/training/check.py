@@ -19,7 +19,9 @@ from mass_jax.errors import UserError
 from mass_jax.llama import lora
 from mass_jax.metagrad import signal
 from mass_jax.method import meta_step, rejected
-from mass_jax.method.models import Solver, Weights
+from mass_jax.method.adapt import LoraLoop
+from mass_jax.method.groups import over_tasks
+from mass_jax.method.models import Weights
 from mass_jax.method.outer import outer_loss
 from mass_jax.method.text import Text
 from mass_jax.training import rollout, validation
@@ -108,14 +110,15 @@ class SignalCheck:
             batch = _first(batch, min(count, math.ceil(MIN_PROBLEMS / axis) * axis))
         announce(f"leave-one-out effects of {self.label}")
         weights = Weights(base, state.policy)
-        scores_NM = rollout.scores_jit(self.learner.scorer, state.scorer, batch.scorer_texts)
+        loop = self.learner.loop
+        scores_NM = rollout.scores_jit(self.learner.scorer, state.scorer, batch.scorer_texts, loop.tasks_at_a_time)
         count = scores_NM.shape[1]
         keep_EM = np.concatenate([np.ones((1, count)), np.zeros((1, count)), 1 - np.eye(count)]).astype(np.float32)
         losses_EN = []
         for keep_M in keep_EM:
             changed_NM = scores_NM * keep_M
-            adapted = rollout.adapt_jit(self.learner.loop, weights, batch.adapters, changed_NM, batch.examples)
-            losses_EN.append(_losses(self.learner.solver, weights, adapted, batch.solutions.text, batch.right_NJ))
+            adapted = rollout.adapt_jit(loop, weights, batch.adapters, changed_NM, batch.examples)
+            losses_EN.append(_losses(loop, weights, adapted, batch.solutions.text, batch.right_NJ))
         return Measured(batch, scores_NM, tuple(losses_EN))
 
     def after(self, step: int, measured: Measured | None, output: meta_step.StepOutput) -> dict[str, float]:
@@ -245,11 +248,11 @@ def _first(batch: meta_step.TaskBatch, count: int) -> meta_step.TaskBatch:
     return jax.tree.map(lambda leaf: leaf[:count], batch)
 
 
-@functools.partial(jax.jit, static_argnames="solver")
-def _losses(solver: Solver, weights: Weights, adapted: Adapter, text: Text, right_NJ: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="loop")
+def _losses(loop: LoraLoop, weights: Weights, adapted: Adapter, text: Text, right_NJ: jax.Array) -> jax.Array:
     """Returns the outer loss of each problem under its adapted adapter, [N]."""
 
     def one(leaves: PyTree, rows: Text, right_J: jax.Array) -> jax.Array:
-        return outer_loss(solver, weights, adapted.one(leaves), rows, right_J)
+        return outer_loss(loop.solver, weights, adapted.one(leaves), rows, right_J)
 
-    return jax.vmap(one)(lora.checked(adapted, batched=True).leaves, text, right_NJ)
+    return over_tasks(one, loop.tasks_at_a_time, lora.checked(adapted, batched=True).leaves, text, right_NJ)

@@ -73,7 +73,7 @@ def collect(
         solutions, right_NJ = rollouts.dialogue.gold(own), np.ones((len(own), 1), np.float32)
     else:
         announce(f"scores and adaptation of examples {examples.tokens_BT.shape}")
-        scores_NM = scores_jit(learner.scorer, state.scorer, texts)
+        scores_NM = scores_jit(learner.scorer, state.scorer, texts, learner.loop.tasks_at_a_time)
         adapted = adapt_jit(learner.loop, weights, adapters, scores_NM, examples)
         solutions, right_NJ, _ = rollouts.attempt(
             weights, adapted, own, attempt_keys_N, config.num_attempts, config.temperature

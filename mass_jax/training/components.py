@@ -13,6 +13,7 @@ from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.llama import Llama, LlamaConfig, loading, tokenizer, weights
 from mass_jax.method import adapt, score
+from mass_jax.method.adjoints import make_adjoint
 from mass_jax.method.generate import Dialogue
 from mass_jax.method.models import Solver, Weights
 from mass_jax.tasks.base import Problems
@@ -28,7 +29,7 @@ class PretrainedModel:
 
     Attributes:
         directory: directory of the files.
-        architecture: architecture, with the configured rematerialization and loss chunks.
+        architecture: architecture, with the configured execution: rematerialization, chunks, attention and dtype.
         tokenizer: a `transformers.PreTrainedTokenizerFast`.
         params: pretrained parameters, on the mesh.
     """
@@ -96,6 +97,10 @@ def assemble(config: Config, mesh: jax.sharding.Mesh | None = None) -> Component
         FileNotFoundError, ValueError: model files are missing, damaged or inconsistent; one line that names the file
             and the fix.
     """
+    if config.memory_bytes is not None:
+        raise ValueError(
+            f"--memory={config.memory} is for experiments.train, evaluate and plan; pass the settings that they print"
+        )
     mesh = runtime.make_mesh("auto", jax.devices()[:1]) if mesh is None else mesh
     model = load_pretrained(config, mesh)
     encoder, architecture = model.tokenizer, model.architecture
@@ -182,7 +187,7 @@ def load_pretrained(config: Config, mesh: jax.sharding.Mesh) -> PretrainedModel:
     encoder = tokenizer.load(directory)
     tokenizer.check_vocabulary(encoder, architecture, directory)
     runtime.check_layout(mesh, architecture)
-    runtime.check_divides(mesh, "tasks", config.tasks_per_step, "--tasks_per_step")
+    check_tasks(config, mesh)
     runtime.check_divides(mesh, "scorer_embed", config.scorer_width, "--scorer_width")
     shapes = jax.eval_shape(lambda key: Llama(architecture).init(key, jnp.zeros((1, 2), jnp.int32)), jax.random.key(0))
     places = runtime.shardings(mesh, shapes["params"])
@@ -211,15 +216,36 @@ def models(config: Config, llama_config: LlamaConfig) -> tuple[adapt.LoraLoop, L
         config.lora_rank,
         config.lora_alpha / config.lora_rank,
         config.lora_targets,
-        adapt.ADJOINTS[config.adjoint](),
+        make_adjoint(*config.parsed_adjoint, config.adjoint_remat),
         eps_root,
+        config.example_chunk,
+        config.product_chunk,
+        config.tasks_at_a_time,
     )
-    return loop, Llama(score.scorer_config(llama_config, config.scorer_layers, config.scorer_width))
+    trunk = score.scorer_config(llama_config, config.scorer_layers, config.scorer_width)
+    return loop, Llama(dataclasses.replace(trunk, dtype=None))
 
 
 def execution(config: Config, llama_config: LlamaConfig) -> LlamaConfig:
-    """Returns an architecture with the configured rematerialization and loss chunks."""
-    return dataclasses.replace(llama_config, remat=config.remat, loss_chunk=config.loss_chunk)
+    """Returns an architecture with the configured execution: rematerialization, chunks, attention and dtype."""
+    return dataclasses.replace(
+        llama_config,
+        remat=config.remat,
+        loss_chunk=config.loss_chunk,
+        attention="blockwise" if config.attention == "blockwise" else "xla",
+        attention_block=config.attention_block,
+        dtype=None if config.compute_dtype == "auto" else config.compute_dtype,
+    )
+
+
+def check_tasks(config: Config, mesh: jax.sharding.Mesh) -> None:
+    """Checks that a mesh splits the problems of a step, and those of a group of --tasks_at_a_time.
+
+    Raises:
+        ValueError: it does not; one line that names the axis and the fix.
+    """
+    runtime.check_divides(mesh, "tasks", config.tasks_per_step, "--tasks_per_step")
+    runtime.check_divides(mesh, "tasks", config.tasks_at_a_time, "--tasks_at_a_time")
 
 
 def _token_of(encoder: Tokenizer, text: str) -> int:

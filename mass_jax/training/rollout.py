@@ -16,6 +16,7 @@ import numpy as np
 from mass_jax import runtime
 from mass_jax.llama import lora
 from mass_jax.method import adapt, generate, score
+from mass_jax.method.groups import over_tasks
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Rollout, Text
 from mass_jax.tasks.base import Problem, Task, Verdict
@@ -25,7 +26,7 @@ from mass_jax.types import Adapter, PyTree
 Prompts = tuple[np.ndarray, np.ndarray]
 """Right-padded tokens [N, T] and lengths [N]."""
 
-scores_jit = jax.jit(score.scores, static_argnames="trunk")
+scores_jit = jax.jit(score.scores, static_argnames=("trunk", "tasks_at_a_time"))
 adapt_jit = jax.jit(adapt.adapt, static_argnames="loop")
 
 
@@ -193,20 +194,21 @@ class Rollouts:
             # The sampler reports the tempered policy; the ratio's numerator is the model, so its denominator must be
             # too.
             announce(f"log-probabilities of {size} x {count} completions")
-            logprobs = _logprobs(self.solver, weights, feed.put(rollout.text, size), inner, limit)
+            logprobs = _logprobs(self.loop, weights, feed.put(rollout.text, size), inner, limit)
             rollout = rollout._replace(logprobs_BT=feed.get(logprobs, size) * rollout.text.target_BT)
         return self.dialogue.read(samples), rollout
 
 
-@functools.partial(jax.jit, static_argnames=("solver", "limit"))
-def _logprobs(solver: Solver, weights: Weights, text: Text, inner: Adapter | None, limit: int) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("loop", "limit"))
+def _logprobs(loop: adapt.LoraLoop, weights: Weights, text: Text, inner: Adapter | None, limit: int) -> jax.Array:
     """Log-probabilities of the generated tokens of rows [N, M, T], each problem under its own adapter."""
 
     def one(rows: Text, leaves: PyTree) -> jax.Array:
         adapter = None if inner is None else inner.one(leaves)
-        return solver.continuation_logprobs(weights, rows, limit, adapter)
+        return loop.solver.continuation_logprobs(weights, rows, limit, adapter)
 
-    return jax.vmap(one)(text, None if inner is None else lora.checked(inner, batched=True).leaves)
+    leaves = None if inner is None else lora.checked(inner, batched=True).leaves
+    return over_tasks(one, loop.tasks_at_a_time, text, leaves)
 
 
 def filled(batch: Sequence[Problem], size: int) -> list[Problem]:

@@ -144,7 +144,8 @@ def _measure_drift(
         return batch, {}
     announce("log-probabilities before training")
     solver, params = components.rollouts.solver, components.model.params
-    started_NMT = drift.start_logprobs(solver, params, batch.generated.text, config.max_example_tokens)
+    text, length = batch.generated.text, config.max_example_tokens
+    started_NMT = drift.start_logprobs(solver, params, text, length, config.tasks_at_a_time)
     metrics = {"kl_to_start": drift.kl_to_start(batch.generated, started_NMT)}
     return batch._replace(start_logprobs_NMT=started_NMT) if config.kl_coef else batch, metrics
 

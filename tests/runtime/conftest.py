@@ -9,6 +9,7 @@ import optax
 
 from mass_jax.llama import Llama
 from mass_jax.method import adapt, meta_step, objective, outer_optimizer, score
+from mass_jax.method.adjoints import make_adjoint
 from mass_jax.method.models import Solver
 from mass_jax.method.text import Text
 from tests.rollouts import random_rollout
@@ -20,9 +21,7 @@ TASKS, EXAMPLES, TOKENS, NEW = 8, 8, 6, 4
 @functools.cache
 def learner(adjoint="weighted", generator="full"):
     solver = Solver(Llama(CONFIG), generator)
-    loop = adapt.LoraLoop(
-        solver, optax.sgd(0.3), 2, 2, 1.0, ("q_proj", "v_proj", "down_proj"), adapt.ADJOINTS[adjoint]()
-    )
+    loop = adapt.LoraLoop(solver, optax.sgd(0.3), 2, 2, 1.0, ("q_proj", "v_proj", "down_proj"), make_adjoint(adjoint))
     surrogate = objective.Surrogate(solver, 0.2, 0.01, "sequence")
     return meta_step.Learner(
         loop=loop,
