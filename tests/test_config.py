@@ -25,6 +25,15 @@ from mass_jax.rows import METHODS
         ({"steps": 20, "warmup_steps": 20}, "set --warmup_steps below --steps"),
         ({"methods": ("base", "mass"), "outer": "gold"}, "--methods names 'mass', which --outer=gold excludes"),
         ({"outer": "gold", "controls": True}, "--controls are variants of 'mass'"),
+        ({"adjoint": "truncated"}, "--adjoint='truncated' needs a number of inner steps of at least 1"),
+        ({"adjoint": "truncated:0"}, "--adjoint='truncated:0' needs a number of inner steps of at least 1"),
+        ({"adjoint": "mixed:2"}, "--adjoint='mixed:2' is unknown; did you mean 'mixed'?"),
+        ({"adjoint_remat": "none"}, "does not apply to --adjoint=weighted; use auto, save_grads, step, recursive"),
+        ({"adjoint": "truncated:2", "adjoint_remat": "step"}, "does not apply to --adjoint=truncated:2; use auto"),
+        ({"adjoint": "mixed", "product_chunk": 2}, "--product_chunk=2 does not apply to --adjoint=mixed"),
+        ({"attention_block": 64}, "--attention_block=64 needs --attention=blockwise"),
+        ({"memory": "auto:x"}, "--memory='auto:x' is unknown; use off, auto, or a limit in GiB like auto:24"),
+        ({"memory": "auto:inf"}, "--memory='auto:inf' is unknown"),
     ],
 )
 def test_config_refuses_bad_settings(settings, message):

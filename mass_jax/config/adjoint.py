@@ -137,6 +137,8 @@ class AdjointSettings:
             raise ValueError(
                 f"--adjoint_remat={self.adjoint_remat} does not apply to --adjoint={self.adjoint}; use {allowed}"
             )
+        if self.attention == "full" and self.attention_block != AdjointSettings.attention_block:
+            raise ValueError(f"--attention_block={self.attention_block} needs --attention=blockwise")
         if self.product_chunk and name not in ("weighted", "truncated"):
             raise ValueError(
                 f"--product_chunk={self.product_chunk} does not apply to --adjoint={self.adjoint}; use "

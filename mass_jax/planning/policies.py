@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -166,12 +166,15 @@ def measure_policy(iteration: Iteration, limit: float) -> dict[str, Any]:
     }
 
 
-def choose(iteration: Iteration, limit: float) -> Choice:
+def choose(
+    iteration: Iteration, limit: float, measured: Callable[[Iteration, float], dict[str, Any]] = measure_policy
+) -> Choice:
     """Compiles the policies of `ladder` in order, and returns the first that fits.
 
     Args:
         iteration: the iteration to plan.
         limit: bytes per device.
+        measured: returns the row of an iteration under a policy, given the limit.
 
     Raises:
         ValueError: no policy fits; one line with the memory of the smallest one.
@@ -180,7 +183,7 @@ def choose(iteration: Iteration, limit: float) -> Choice:
     policies = ladder(iteration.config, iteration.mesh.shape["data"])
     for number, config in enumerate(policies, 1):
         logging.info("memory policy %d of %d: compiling %s", number, len(policies), flags(config))
-        rows.append(measure_policy(dataclasses.replace(iteration, config=config), limit))
+        rows.append(measured(dataclasses.replace(iteration, config=config), limit))
         if rows[-1]["fits"]:
             return Choice(config, rows, limit)
     least = min(row["total"] for row in rows)

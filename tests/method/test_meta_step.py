@@ -13,6 +13,8 @@ from mass_jax.llama import lora
 from mass_jax.method import drift, meta_step, outer_optimizer, rejected, rewards, score
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.outer import adapted_losses
+from mass_jax.training.components import execution, models
+from mass_jax.training.learners import mass_learner
 
 gradients = jax.jit(meta_step.score_gradients, static_argnames="learner")
 
@@ -54,6 +56,32 @@ def test_score_gradients_equal_reverse_over_reverse(x64, learner, wide):
     np.testing.assert_allclose(found.value, exact.value, rtol=1e-12)
     assert (found.meta[:, 3] == 0).all()  # the rejected example
     assert (jnp.abs(found.meta[:, :3]) > 0).all()
+
+
+def learner_of(components, **changes):
+    """Returns the gold learner of the run's settings with changes."""
+    config = dataclasses.replace(components.config, **changes)
+    loop, scorer = models(config, execution(config, components.model.architecture))
+    return mass_learner(config, loop, scorer, "gold")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(
+            {"adjoint": "mixed", "adjoint_remat": "recursive", "remat": "block", "example_chunk": 3},
+            marks=pytest.mark.slow,  # one more program; tests/metagrad compares this adjoint on a smaller loss
+        ),
+        {"adjoint": "truncated:2", "remat": "dots", "loss_chunk": 3, "example_chunk": 2, "product_chunk": 1}
+        | {"tasks_at_a_time": 1, "attention": "blockwise", "attention_block": 4},
+    ],
+    ids=lambda changes: changes["adjoint"],
+)
+def test_adjoints_and_memory_policies_give_same_meta_gradient(x64, components, learner, wide, changes):
+    """With `test_score_gradients_equal_reverse_over_reverse`, for every exact adjoint and every policy."""
+    found, exact = gradients(learner_of(components, **changes), *wide), gradients(learner("gold"), *wide)
+    assert relative(found.meta, exact.meta) < 1e-11
+    np.testing.assert_allclose(found.value, exact.value, rtol=1e-12)
 
 
 def test_score_gradients_equal_central_differences(x64, learner, wide):
@@ -230,6 +258,28 @@ def moments(opt_state):
 def close(found, expected):
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max()) + 1e-12)
+
+
+def test_meta_step_one_task_at_a_time_trains_alike_in_memory_of_one(components, learner, batch):
+    """Eighteen problems, six copies of three, have the mean gradients of three, and take the memory of one."""
+    gold, mapped = learner("gold"), learner_of(components, tasks_at_a_time=1)
+    copies = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * 6), batch)
+    before, state, expected = run_step(components, gold, batch, step=gold.warmup_steps)
+    key = jax.random.key(1)
+    with jax.numpy_dtype_promotion("standard"):
+        step = _step.lower(mapped, before, {}, copies, key).compile()
+        state, expected = _step(gold, state, {}, batch, key)
+        found, output = step(step(before, {}, copies, key)[0], {}, copies, key)
+    close(moments(found.policy_opt_state), moments(state.policy_opt_state))
+    close(moments(found.scorer_opt_state), moments(state.scorer_opt_state))
+    np.testing.assert_allclose(output.metrics["loss"], expected.metrics["loss"], rtol=1e-4)
+    one = jax.tree.map(lambda leaf: leaf[:1], batch)
+    alone = gradients.lower(gold, Weights({}, before.policy), expected.scores_NM[:1], one).compile()
+    assert _temporaries(step) < 1.2 * _temporaries(alone)  # the meta-step of one problem takes more
+
+
+def _temporaries(compiled):
+    return compiled.memory_analysis().temp_size_in_bytes
 
 
 def test_rejected_reward_does_not_train_scorer(components, learner, batch):
