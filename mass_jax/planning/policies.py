@@ -19,7 +19,7 @@ from mass_jax.planning.phases import Iteration, evaluation_of, meta_step_of
 from mass_jax.planning.shapes import shape_of
 from mass_jax.runtime.workdir import MONITORING
 
-LIMITS = ("loss_chunk", "example_chunk", "product_chunk", "tasks_at_a_time")  # 0 is no limit
+LIMITS = ("loss_chunk", "example_chunk", "product_chunk", "tasks_at_a_time")  # 0 means all
 POLICY = ("remat", "attention", "attention_block", *LIMITS)
 """Settings that a memory policy consists of."""
 LOSS_CHUNK = BLOCK = 128
