@@ -188,23 +188,32 @@ def choose(
             return Choice(config, rows, limit)
     least = min(row["total"] for row in rows)
     raise ValueError(
-        f"--memory={iteration.config.memory}: the smallest policy needs {least / GIB:.2f} of {limit / GIB:.2f} GiB; "
+        f"--memory={iteration.config.memory}: the smallest policy needs {gib(least)} of {gib(limit)} GiB; "
         f"use --generator=lora, --base_dtype=bfloat16, shorter texts, or more devices"
     )
+
+
+def gib(size: float) -> str:
+    """Formats bytes in GiB with three digits.
+
+    >>> gib(1.5 * 2**30), gib(2**24), gib(480.35 * 2**30)
+    ('1.5', '0.0156', '480')
+    """
+    return f"{size / GIB:.3g}" if size < 1000 * GIB else f"{size / GIB:.0f}"
 
 
 def table(choice: Choice) -> str:
     """Formats the policies that were compiled as Markdown, in GiB per device."""
     lines = [
-        f"Memory policies, in GiB per device of {choice.limit / GIB:.2f}, as reported by the compiler:",
+        f"Memory policies, in GiB per device of {gib(choice.limit)}, as reported by the compiler:",
         "",
         "| policy | largest program | temporaries | total | compiled in | fits |",
         "|---|---|---:|---:|---:|---|",
     ]
     for row in choice.rows:
-        temporaries = "" if row["temporaries"] is None else f"{row['temporaries'] / GIB:.2f}"
+        temporaries = "" if row["temporaries"] is None else gib(row["temporaries"])
         lines.append(
-            f"| {row['policy']} | {row['phase']} | {temporaries} | {row['total'] / GIB:.2f} | "
+            f"| {row['policy']} | {row['phase']} | {temporaries} | {gib(row['total'])} | "
             f"{row['compile_seconds']:.0f} s | {'yes' if row['fits'] else 'no'} |"
         )
     return "\n".join([*lines, "", f"chosen: {flags(choice.config)}", ""])

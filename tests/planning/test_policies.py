@@ -54,12 +54,12 @@ def test_choose_takes_first_policy_that_fits():
     assert choice.config == policies.ladder(LONG)[2]
     assert [row["fits"] for row in choice.rows] == [False, False, True]
     text = policies.table(choice)
-    assert "| --remat=dots --loss_chunk=128 | meta-step | 4.00 | 4.00 | 1 s | yes |" in text
+    assert "| --remat=dots --loss_chunk=128 | meta-step | 4 | 4 | 1 s | yes |" in text
     assert text.endswith("chosen: --remat=dots --loss_chunk=128\n")
 
 
 def test_choose_names_memory_of_smallest_policy():
-    with pytest.raises(ValueError, match=r"^--memory=auto:24: the smallest policy needs 0\.06 of 0\.05 GiB"):
+    with pytest.raises(ValueError, match=r"^--memory=auto:24: the smallest policy needs 0\.0625 of 0\.05 GiB"):
         policies.choose(iteration(LONG), 0.05 * GIB, halving)
 
 
