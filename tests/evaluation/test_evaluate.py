@@ -1,4 +1,4 @@
-"""The row `quest` of the results table: examples written on an instruction, otherwise as in TT-SS."""
+"""The row `quest` of the results table, from the check of prompt lengths to the report."""
 
 import dataclasses
 import json
@@ -9,46 +9,17 @@ import transformers
 
 from mass_jax.config import Config
 from mass_jax.errors import UserError
-from mass_jax.evaluation import evaluate, study
+from mass_jax.evaluation import study
 from mass_jax.evaluation.records import read_records
 from mass_jax.llama import weights
 from mass_jax.llama.tokenizer import encode
 from mass_jax.runtime import Stop
-from mass_jax.tasks.testbed import Domain, OperatorTask
-from mass_jax.training.components import assemble, model_directory
-from tests.small_models import LLAMA, components, llama_params
+from mass_jax.training.components import assemble
+from tests.small_models import LLAMA, llama_params
 
 TEMPLATE = (
     "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}a:{% endif %}"
 )
-
-
-class OtherOperator(OperatorTask):
-    """The testbed, with an instruction to write examples of one operator, whatever the target's."""
-
-    def instructed_prompt(self, problem):
-        return self.generator_prompt("7 kisu 4")
-
-
-def test_quest_adapts_to_examples_of_instructed_prompt(tmp_path):
-    made = components()
-    task = OtherOperator(Domain.load(model_directory("tiny") / "domain.json"))
-    problems = made.problems(0)
-    found = {}
-    for name in ("tt_ss", "quest"):
-        job = evaluate.Job(made.config, made.rollouts.with_task(task), made.pretrained(), name, problems, seed=0)
-        evaluate.evaluate(job, tmp_path / f"{name}.jsonl", Stop())
-        found[name] = read_records(tmp_path / f"{name}.jsonl")
-    for name, records in found.items():
-        assert len(records) == 4
-        written = [example for r in records for example in r["examples"] if "problem" in example]
-        assert len(written) >= 4
-        assert all((e["problem"].split()[1] == "kisu") == (name == "quest") for e in written)
-        assert all(r["tokens_trained"] > 0 for r in records if any("problem" in e for e in r["examples"]))
-    for plain, instructed in zip(found["tt_ss"], found["quest"], strict=True):
-        assert plain["id"] == instructed["id"]
-        assert plain["tokens_read"] == instructed["tokens_read"]
-        assert len(plain["examples"]) == len(instructed["examples"]) == made.config.num_test_examples
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +40,13 @@ def test_quest_runs_on_families(chat_model, tmp_path):
     config = Config(
         task="families",
         model=str(chat_model),
-        methods=("base", "tt_ss", "quest"),
+        methods=("quest",),
         num_train_problems=2,
         num_eval_problems=2,
         num_test_examples=2,
         eval_batch=2,
         max_prompt_tokens=80,
-        max_generator_prompt_tokens=200,
+        max_generator_prompt_tokens=100,
     )
     short = assemble(config)
     with pytest.raises(UserError, match=r"raise --max_generator_prompt_tokens to \d+ or more"):
