@@ -75,7 +75,7 @@ class Rollouts:
         return dataclasses.replace(self, dialogue=dataclasses.replace(self.dialogue, task=task))
 
     def write_examples(
-        self, weights: Weights, tasks: Sequence[Problem], keys_N: jax.Array, count: int
+        self, weights: Weights, tasks: Sequence[Problem], keys_N: jax.Array, count: int, instructed: bool = False
     ) -> tuple[generate.SyntheticExamples, Rollout]:
         """Writes and parses `count` synthetic examples for each problem.
 
@@ -84,18 +84,19 @@ class Rollouts:
             tasks: the problems of this process.
             keys_N: one random key per problem, for the problems of all processes.
             count: M.
+            instructed: whether to use the task's instructed prompts.
 
         Returns:
             The parsed examples, and the rollout [N, M, T] that they were parsed from.
         """
-        texts_NM, rollout = self.write_texts(weights, tasks, keys_N, count)
+        texts_NM, rollout = self.write_texts(weights, tasks, keys_N, count, instructed)
         return self.dialogue.parse(tasks, texts_NM), rollout
 
     def write_texts(
-        self, weights: Weights, tasks: Sequence[Problem], keys_N: jax.Array, count: int
+        self, weights: Weights, tasks: Sequence[Problem], keys_N: jax.Array, count: int, instructed: bool = False
     ) -> tuple[list[list[str]], Rollout]:
         """Writes the texts of `write_examples` without parsing them."""
-        prompts, limit = self.dialogue.generator_prompts(tasks), self.dialogue.max_example_tokens
+        prompts, limit = self.dialogue.generator_prompts(tasks, instructed), self.dialogue.max_example_tokens
         return self._sample(weights, None, prompts, keys_N, count, limit, self.temperature)
 
     def adapt_to_examples(self, weights: Weights, synthetic: generate.SyntheticExamples, keys_N: jax.Array) -> Adapter:
