@@ -7,6 +7,7 @@ from a file that may be someone else's.
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import pathlib
 import sys
 import types
@@ -30,10 +31,11 @@ def find(text: str, flag: str) -> Any:
     'Engine'
     """
     where, _, name = text.rpartition(":")
-    if not where or not name:
+    is_file = where.endswith(".py")
+    if not name or not where or (where.startswith(".") and not is_file):
         raise UserError(f"{flag}={text} does not name an object; write module:name or file.py:name")
     try:
-        module = _of_file(where, flag, text) if where.endswith(".py") else importlib.import_module(where)
+        module = _of_file(where, flag, text) if is_file else importlib.import_module(where)
     except (ImportError, SyntaxError, ValueError) as error:
         if isinstance(error, UserError):
             raise
@@ -47,6 +49,23 @@ def find(text: str, flag: str) -> Any:
     except AttributeError:
         known = [other for other in dir(module) if not other.startswith("_")]
         raise UserError(f"{flag}={text}: {where} has no {name!r}; {nearest(name, known)}") from None
+
+
+def call_fault(function: Any, *args: Any, **options: Any) -> str:
+    """Returns why an object cannot be called with these arguments; "" if it can, or if its signature is unknown.
+
+    >>> call_fault(lambda model: None, "model", "tokenizer")
+    'too many positional arguments'
+    """
+    if not callable(function):
+        return f"{type(function).__name__} cannot be called"
+    try:
+        inspect.signature(function).bind(*args, **options)
+    except TypeError as error:
+        return str(error)
+    except ValueError:  # some classes that are implemented in C have no signature
+        return ""
+    return ""
 
 
 def _of_file(path: str, flag: str, text: str) -> types.ModuleType:

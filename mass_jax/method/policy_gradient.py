@@ -137,7 +137,7 @@ def sampler_mismatch(
     if level == "sequence":
         log_ratio_BT, target_BT = log_ratio_BT.sum(-1, keepdims=True), target_BT.max(-1, keepdims=True)
     count = target_BT.sum()
-    above = (log_ratio_BT > math.log(cap)) * target_BT
+    above = jnp.where(log_ratio_BT > math.log(cap), target_BT, 0)
     return {
         "sampler_kl": kl,
         "sampler_ratio": (jnp.exp(log_ratio_BT) * target_BT).sum() / count,

@@ -60,7 +60,8 @@ def _fault(tokens_T: np.ndarray, logprobs_T: np.ndarray, finish: str, request: R
     if tokens_T.ndim != 1 or not np.issubdtype(tokens_T.dtype, np.integer) or not 1 <= count <= limit:
         return f"tokens_T is {tokens_T.dtype}{list(tokens_T.shape)}; return 1 to {limit} integers"
     if tokens_T.min() < 0 or tokens_T.max() >= vocabulary:
-        return f"a token is {max(tokens_T.max(), -tokens_T.min())}; return ids from 0 to {vocabulary - 1}"
+        wrong = tokens_T.min() if tokens_T.min() < 0 else tokens_T.max()
+        return f"a token is {wrong}; return ids from 0 to {vocabulary - 1}"
     if logprobs_T.shape != tokens_T.shape:
         return f"there are {count} tokens and logprobs_T{list(logprobs_T.shape)}; return one log-probability per token"
     if not np.all(np.isfinite(logprobs_T)):

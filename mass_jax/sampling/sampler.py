@@ -3,13 +3,13 @@
 Shape suffixes: N prompts, M samples per prompt, T tokens per sample, L blocks.
 """
 
-import inspect
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 
+from mass_jax import own_code
 from mass_jax.errors import UserError
 from mass_jax.sampling.choose import Settings
 from mass_jax.types import Adapter, Params
@@ -103,10 +103,6 @@ def check_protocol(sampler: Any, name: str) -> None:
     ...
     mass_jax.errors.UserError: mine:make is not a Sampler: int cannot be called; see mass_jax.sampling.Sampler
     """
-    fix = "see mass_jax.sampling.Sampler"
-    if not callable(sampler):
-        raise UserError(f"{name} is not a Sampler: {type(sampler).__name__} cannot be called; {fix}")
-    try:
-        inspect.signature(sampler).bind(None, (), None, **dict.fromkeys(KEYWORDS))
-    except TypeError as error:
-        raise UserError(f"{name} is not a Sampler: {error}; {fix}") from None
+    fault = own_code.call_fault(sampler, None, (), None, **dict.fromkeys(KEYWORDS))
+    if fault:
+        raise UserError(f"{name} is not a Sampler: {fault}; see mass_jax.sampling.Sampler")

@@ -188,6 +188,7 @@ def make(name: str | MakeSampler, model: Llama, tokenizer: Tokenizer) -> Rollout
         found, label = own_code.find(name, "--sampler"), name
     else:
         found, label = name, getattr(name, "__name__", type(name).__name__)
-    if not callable(found):
-        raise UserError(f"--sampler={label} is {type(found).__name__}; name a class or function of (model, tokenizer)")
+    fault = own_code.call_fault(found, model, tokenizer)
+    if fault:
+        raise UserError(f"--sampler={label}: {fault}; name a class or function of (model, tokenizer)")
     return External(found(model, tokenizer), label)
