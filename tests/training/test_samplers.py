@@ -17,8 +17,8 @@ from mass_jax.training import samplers
 from mass_jax.training.train import train_mass
 from tests.small_models import components
 
-SMALL = {"generator": "lora", "lora_targets": ("q_proj",), "steps": 2}
-ENGINE = "mass_jax.sampling:Engine"
+# Training and evaluation draw completions of one shape.
+SMALL = {"generator": "lora", "lora_targets": ("q_proj",), "steps": 2, "num_test_examples": 4, "max_answer_tokens": 12}
 
 
 @dataclasses.dataclass
@@ -48,69 +48,64 @@ class Stopping:
         return [[sampling.Continuation(token, logprob, "", "stop")] * num_samples for _ in prompts]
 
 
-def recorded(made):
-    """Returns components whose completions are kept in a list, and the list."""
-    sampler, kept = made.rollouts.sampler, []
+class Compared:
+    """The sampler of a run, which checks each of its completions against the native one."""
 
-    class Recording:
-        is_native = sampler.is_native
+    is_native = False
 
-        def __call__(self, *args):
-            kept.append(sampler(*args))
-            return kept[-1]
+    def __init__(self, sampler):
+        self.sampler, self.greedy, self.adapted = sampler, [], []
 
-    return dataclasses.replace(made, rollouts=dataclasses.replace(made.rollouts, sampler=Recording())), kept
+    def __call__(self, solver, weights, inner, feed, draw):
+        found = self.sampler(solver, weights, inner, feed, draw)
+        wanted = samplers.Native()(solver, weights, inner, feed, draw)
+        for name in ("tokens_NMT", "lengths_NM", "finished_NM"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+        np.testing.assert_allclose(found.logprobs_NMT, wanted.logprobs_NMT, atol=1e-4)
+        self.greedy.append(draw.temperature == 0)
+        self.adapted.append(inner is not None)
+        return found
 
 
-def run_of(name, workdir):
-    """Trains the solver for two steps, adapts and answers; returns completions, metrics and records."""
-    made, kept = recorded(components(**SMALL, sampler=name))
+def compared(**changes):
+    """Returns components that sample with `Engine`, compared with the native sampler."""
+    made = components(**SMALL | changes, sampler="mass_jax.sampling:Engine")
+    return dataclasses.replace(
+        made, rollouts=dataclasses.replace(made.rollouts, sampler=Compared(made.rollouts.sampler))
+    )
+
+
+def metrics_in(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_engine_trains_and_evaluates_with_native_tokens(tmp_path):
+    made = compared()
     problems = made.problems(0)
     with jax.numpy_dtype_promotion("standard"):
-        trained = study.train_run(made, "solver_grpo", problems, 0, workdir, runtime.Stop())
-        job = evaluate.Job(made.config, made.rollouts, trained.weights, "tt_ss", problems, 0)
-        column, batch = next(iter(problems.columns.items()))
-        records = evaluate.answer(job, column, batch, jax.random.key(1))()
-    return kept, [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()], records
-
-
-def test_engine_trains_and_evaluates_like_native_sampler(tmp_path):
-    native, native_metrics, native_records = run_of("native", tmp_path / "native")
-    external, external_metrics, external_records = run_of(ENGINE, tmp_path / "external")
-    assert len(native) == len(external) == 4  # two steps, examples, answers
-    for one, other in zip(native, external, strict=True):
-        for name in ("lengths_NM", "finished_NM", "tokens_NMT"):
-            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-        np.testing.assert_allclose(one.logprobs_NMT, other.logprobs_NMT, atol=1e-4)
-    for one, other in zip(native_metrics, external_metrics, strict=True):
-        assert other.keys() - one.keys() == {f"attempts_sampler_{x}" for x in ("kl", "ratio", "truncated")}
-        assert other["attempts_sampler_kl"] == pytest.approx(0, abs=1e-6)
-        assert other["attempts_sampler_ratio"] == pytest.approx(1, abs=1e-4)
-        assert other["attempts_sampler_truncated"] == 0
-        assert {name: other[name] for name in one if name != "step_time"} == pytest.approx(
-            {name: value for name, value in one.items() if name != "step_time"}, rel=1e-3, abs=1e-5
-        )
-    for one, other in zip(native_records, external_records, strict=True):
-        assert one | {"seconds": 0} == other | {"seconds": 0}
+        trained = study.train_run(made, "solver_grpo", problems, 0, tmp_path, runtime.Stop())
+    for row in metrics_in(tmp_path):
+        assert row["attempts_sampler_kl"] == pytest.approx(0, abs=1e-6)
+        assert row["attempts_sampler_ratio"] == pytest.approx(1, abs=1e-4)
+        assert row["attempts_sampler_truncated"] == 0
+    job = evaluate.Job(made.config, made.rollouts, trained.weights, "tt_ss", problems, 0)
+    column, batch = next(iter(problems.columns.items()))
+    records = evaluate.answer(job, column, batch, jax.random.key(1))()
+    assert [record["id"] for record in records] == [problem.id for problem in batch]
+    sampler = made.rollouts.sampler  # two steps, the examples, and the answers after adaptation
+    assert (sampler.greedy, sampler.adapted) == ([False] * 3 + [True], [False] * 3 + [True])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("generator", ["full", "lora"])
-def test_engine_meta_trains_like_native_sampler(generator, tmp_path):
-    seen = []
-    for name in ("native", ENGINE):
-        made, kept = recorded(components(**SMALL | {"generator": generator}, sampler=name))
-        with jax.numpy_dtype_promotion("standard"):
-            train_mass(
-                made,
-                made.problems(0).train,
-                seed=0,
-                outer="verifier",
-                workdir=tmp_path / name.partition(":")[0],
-                stop=runtime.Stop(),
-            )
-        seen.append([drawn.tokens_NMT.tolist() for drawn in kept])
-    assert seen[0] == seen[1]
+def test_engine_meta_trains_with_native_tokens(generator, tmp_path):
+    made = compared(generator=generator)
+    with jax.numpy_dtype_promotion("standard"):
+        train_mass(made, made.problems(0).train, seed=0, outer="verifier", workdir=tmp_path, stop=runtime.Stop())
+    assert made.rollouts.sampler.adapted == [False, True] * 2
+    for row in metrics_in(tmp_path):
+        assert row["examples_sampler_ratio"] == pytest.approx(1, abs=1e-4)
+        assert row["attempts_sampler_ratio"] == pytest.approx(1, abs=1e-4)
 
 
 def test_rollout_has_log_probabilities_of_the_model():
@@ -119,18 +114,20 @@ def test_rollout_has_log_probabilities_of_the_model():
     shifted = made.with_sampler(lambda model, tokenizer: Shifted(engine, 0.25))
     tasks, keys_N = made.problems(0).train[:2], jax.random.split(jax.random.key(0), 2)
     weights = made.pretrained()
-    texts_NM, native = made.rollouts.write_texts(weights, tasks, keys_N, 2)
-    other_NM, external = shifted.rollouts.write_texts(weights, tasks, keys_N, 2)
+    texts_NM, native = made.rollouts.write_texts(weights, tasks, keys_N, 4)
+    other_NM, external = shifted.rollouts.write_texts(weights, tasks, keys_N, 4)
     assert other_NM == texts_NM
     assert native.log_ratio_BT is None
     np.testing.assert_allclose(external.logprobs_BT, native.logprobs_BT, atol=1e-5)
     np.testing.assert_allclose(external.log_ratio_BT, 0.25 * native.text.target_BT, atol=1e-5)
 
-    rewards_NM = np.array([[1.0, -1.0], [0.5, 0.0]], np.float32)
+    rewards_NM = np.array([[1.0, -1.0, 0.0, 0.0], [0.5, 0.0, 0.0, 1.0]], np.float32)
     surrogate = Surrogate(made.rollouts.solver, 0.2, 0.01, "token", sampler_ratio_cap=1.1)
     of_logprobs = jax.jit(surrogate.of_logprobs)
-    plain, _ = of_logprobs(native.logprobs_BT + 0.1, native, rewards_NM)
-    weighted, _ = of_logprobs(native.logprobs_BT + 0.1, external._replace(logprobs_BT=native.logprobs_BT), rewards_NM)
+    moved_BT = native.logprobs_BT + np.array([0.1, -0.1, 0.2, 0.0], np.float32)[:, None]
+    plain, _ = of_logprobs(moved_BT, native, rewards_NM)
+    weighted, _ = of_logprobs(moved_BT, external._replace(logprobs_BT=native.logprobs_BT), rewards_NM)
+    assert abs(plain) > 0.01
     assert float(weighted) == pytest.approx(1.1 * float(plain), rel=1e-5)
 
 
