@@ -50,6 +50,10 @@ def evaluate_and_report(stop: runtime.Stop) -> None:
                 return
             held.enter_context(runtime.lock_workdir(workdir, stop))
             if not _REPORT_ONLY.value:
+                if config.sampler != Config().sampler and not flags.FLAGS["sampler"].present:
+                    raise ValueError(
+                        f"the settings in {workdir} name code to run; pass --sampler={config.sampler} if you trust it"
+                    )
                 mesh = runtime.make_mesh(flags.FLAGS.mesh)
                 held.enter_context(runtime.use_mesh(mesh))
                 components = held.enter_context(contextlib.closing(assemble(config, mesh)))
@@ -78,11 +82,6 @@ def read_config(workdir: pathlib.Path) -> Config:
             before = Config.from_json(path.read_text(encoding="utf-8"))
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} is damaged ({error}); choose another --workdir") from None
-        if before.sampler != Config().sampler and not flags.FLAGS["sampler"].present:
-            raise ValueError(
-                f"{path} names the code of --sampler={before.sampler}, which runs only if you name it too; pass "
-                f"--sampler={before.sampler}"
-            )
     config = settings.read() if before is None or flags.FLAGS["preset"].present else settings.with_flags(before)
     runtime.check_workdir(workdir, config.to_json(), study.MAY_DIFFER, replace=True)
     return config

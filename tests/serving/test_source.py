@@ -80,3 +80,13 @@ def test_load_model_refuses_damaged_settings(text, tmp_path):
     with pytest.raises(UserError, match=r"config\.json is not the settings of a run") as caught:
         source.load_model(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_load_model_runs_no_code_that_settings_name(tmp_path):
+    code = tmp_path / "code.py"
+    code.write_text("raise SystemExit('the code ran')\n")
+    (tmp_path / "config.json").write_text(Config(sampler=f"{code}:Make").to_json())
+    with contextlib.closing(source.load_model(str(tmp_path)).chosen):
+        pass
+    with pytest.raises(UserError, match="has no 'Engin'; did you mean 'Engine'"):
+        source.load_model(str(tmp_path), sampler="mass_jax.sampling:Engin")
