@@ -72,7 +72,7 @@ def _of_file(path: str, flag: str, text: str) -> types.ModuleType:
     """Imports a Python file under a name of its own; a second import of the file returns the same module."""
     file = pathlib.Path(path).expanduser().absolute()
     if not file.is_file():
-        raise UserError(f"{flag}={text}: there is no file {path}; give the path of a Python file")
+        raise UserError(f"{flag}={text}: {path} is not a file; give the path of a Python file")
     name = f"own_code_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]

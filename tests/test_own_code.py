@@ -25,7 +25,7 @@ def test_find_imports_from_module_and_file(tmp_path):
         (":name", "does not name an object"),
         ("no_such_module:Name", r"no_such_module cannot be imported \(No module named 'no_such_module'\)"),
         (".relative:Name", "does not name an object"),
-        ("absent.py:Name", r"there is no file absent\.py; give the path of a Python file"),
+        ("absent.py:Name", r"absent\.py is not a file; give the path of a Python file"),
         ("broken.py:Name", r"broken\.py cannot be imported \(.*line 1\)"),
         ("needs.py:Name", r"needs\.py cannot be imported \(No module named 'no_such_module'\)"),
         ("mass_jax.sampling:Engin", "mass_jax.sampling has no 'Engin'; did you mean 'Engine'?"),
