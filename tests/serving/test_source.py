@@ -18,6 +18,9 @@ from mass_jax.training.components import assemble
 from mass_jax.training.learners import mass_learner
 
 
+ENGINE = "mass_jax.sampling:Engine"
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A workdir with checkpoints of steps 1 and 2, whose weights all equal the step."""
@@ -86,7 +89,8 @@ def test_load_model_runs_no_code_that_settings_name(tmp_path):
     code = tmp_path / "code.py"
     code.write_text("raise SystemExit('the code ran')\n")
     (tmp_path / "config.json").write_text(Config(sampler=f"{code}:Make").to_json())
-    with contextlib.closing(source.load_model(str(tmp_path)).chosen):
-        pass
-    with pytest.raises(UserError, match="has no 'Engin'; did you mean 'Engine'"):
-        source.load_model(str(tmp_path), sampler="mass_jax.sampling:Engin")
+    for options, name in (({}, "native"), ({"sampler": ENGINE}, ENGINE)):
+        found = source.load_model(str(tmp_path), **options)
+        found.chosen.close()
+        assert found.config.sampler == name
+        assert found.rollouts.sampler.is_native == (name == "native")
