@@ -17,7 +17,6 @@ from mass_jax.serving import source
 from mass_jax.training.components import assemble
 from mass_jax.training.learners import mass_learner
 
-
 ENGINE = "mass_jax.sampling:Engine"
 
 
