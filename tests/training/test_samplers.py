@@ -79,16 +79,24 @@ def metrics_in(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_engine_trains_and_evaluates_with_native_tokens(tmp_path):
-    made = compared()
-    problems = made.problems(0)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Components that sample with `Engine`, weights after two steps with it, and the metrics of the steps."""
+    made, workdir = compared(), tmp_path_factory.mktemp("trained")
     with jax.numpy_dtype_promotion("standard"):
-        trained = study.train_run(made, "solver_grpo", problems, 0, tmp_path, runtime.Stop())
-    for row in metrics_in(tmp_path):
+        weights = study.train_run(made, "solver_grpo", made.problems(0), 0, workdir, runtime.Stop()).weights
+    return made, weights, metrics_in(workdir)
+
+
+def test_engine_trains_and_evaluates_with_native_tokens(trained):
+    made, weights, metrics = trained
+    assert len(metrics) == 2
+    for row in metrics:
         assert row["attempts_sampler_kl"] == pytest.approx(0, abs=1e-6)
         assert row["attempts_sampler_ratio"] == pytest.approx(1, abs=1e-4)
         assert row["attempts_sampler_truncated"] == 0
-    job = evaluate.Job(made.config, made.rollouts, trained.weights, "tt_ss", problems, 0)
+    problems = made.problems(0)
+    job = evaluate.Job(made.config, made.rollouts, weights, "tt_ss", problems, 0)
     column, batch = next(iter(problems.columns.items()))
     records = evaluate.answer(job, column, batch, jax.random.key(1))()
     assert [record["id"] for record in records] == [problem.id for problem in batch]
@@ -108,12 +116,11 @@ def test_engine_meta_trains_with_native_tokens(generator, tmp_path):
         assert row["attempts_sampler_ratio"] == pytest.approx(1, abs=1e-4)
 
 
-def test_rollout_has_log_probabilities_of_the_model():
-    made = components(**SMALL)
+def test_rollout_has_log_probabilities_of_the_model(trained):
+    made, weights = components(**SMALL), trained[1]
     engine = sampling.Engine(made.rollouts.solver.model, made.model.tokenizer)
     shifted = made.with_sampler(lambda model, tokenizer: Shifted(engine, 0.25))
     tasks, keys_N = made.problems(0).train[:2], jax.random.split(jax.random.key(0), 2)
-    weights = made.pretrained()
     texts_NM, native = made.rollouts.write_texts(weights, tasks, keys_N, 4)
     other_NM, external = shifted.rollouts.write_texts(weights, tasks, keys_N, 4)
     assert other_NM == texts_NM
