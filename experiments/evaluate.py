@@ -51,6 +51,10 @@ def evaluate_and_report(stop: runtime.Stop) -> None:
                 return
             held.enter_context(runtime.lock_workdir(workdir, stop))
             if not _REPORT_ONLY.value:
+                if config.sampler != Config().sampler and not flags.FLAGS["sampler"].present:
+                    raise ValueError(
+                        f"the settings in {workdir} name code to run; pass --sampler={config.sampler} if you trust it"
+                    )
                 mesh = runtime.make_mesh(flags.FLAGS.mesh)
                 config = policies.resolved(config, mesh)
                 held.enter_context(runtime.use_mesh(mesh))

@@ -111,6 +111,14 @@ def test_located_makes_local_paths_absolute(tmp_path, monkeypatch):
     assert config.located() == config
 
 
+def test_located_makes_file_of_sampler_absolute(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").touch()
+    monkeypatch.chdir(tmp_path)
+    assert Config(sampler="mine.py:Make").located().sampler == f"{tmp_path}/mine.py:Make"
+    for name in ("native", "my.module:Make", "absent.py:Make"):
+        assert Config(sampler=name).located().sampler == name
+
+
 def test_located_keeps_names(tmp_path, monkeypatch):
     for name in ("tiny", "math", "math500"):
         (tmp_path / name).mkdir()

@@ -111,6 +111,9 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, AdjointSettings, 
             for name, path in paths.items()
             if (path != "tiny" if name == "model" else self.task == "math")
         }
+        file, colon, name = self.sampler.rpartition(":")
+        if file.endswith(".py") and os.path.exists(expand_user(file)):
+            found["sampler"] = os.path.realpath(expand_user(file)) + colon + name
         return dataclasses.replace(self, **found)
 
     def to_json(self) -> str:

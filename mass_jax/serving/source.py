@@ -15,6 +15,7 @@ from mass_jax.method.models import Weights
 from mass_jax.runtime.checkpoints import abstract_of, check_checkpoint
 from mass_jax.runtime.paths import check_checkpoint_path
 from mass_jax.tasks.registry import Chosen
+from mass_jax.training import samplers
 from mass_jax.training.components import Components, assemble, with_stored_eps_root
 from mass_jax.training.learners import mass_learner
 from mass_jax.training.rollout import Rollouts
@@ -42,7 +43,9 @@ class LoadedModel(NamedTuple):
     label: str
 
 
-def load_model(model: str, run: str | None = None, seed: int | None = None) -> LoadedModel:
+def load_model(
+    model: str, run: str | None = None, seed: int | None = None, sampler: str = samplers.NATIVE
+) -> LoadedModel:
     """Loads a workdir's trained generator, or a pretrained model.
 
     Args:
@@ -50,17 +53,23 @@ def load_model(model: str, run: str | None = None, seed: int | None = None) -> L
         run: training run of the workdir, or "pretrained". The default is the first that exists of "mass", "mass_gold"
             and "pretrained".
         seed: meta-training seed; the default is the workdir's first.
+        sampler: sampler of all completions; see `training.samplers.make`. That of a workdir's settings is ignored,
+            because it names code to run.
 
     Raises:
-        UserError: the workdir lacks the requested run, or its checkpoints cannot be read.
+        UserError: the workdir lacks the requested run, its checkpoints cannot be read, or there is no such sampler.
     """
     workdir = pathlib.Path(model)
     if not (workdir / "config.json").is_file() or (workdir / "tokenizer.json").is_file():
         if run not in (None, "pretrained"):
             raise UserError(f"--run={run} needs a workdir of experiments.train, which {model!r} is not")
-        return _loaded(_assemble(Config(model=model)), None, f"{model}, pretrained")
+        return _loaded(_assemble(Config(model=model, sampler=sampler)), None, f"{model}, pretrained")
     check_checkpoint_path(workdir, saving=False)
-    components = with_stored_eps_root(_assemble(_read_config(workdir / "config.json")), workdir, store=False)
+    config = _read_config(workdir / "config.json")
+    if config.sampler != sampler:
+        logging.info("sampling with --sampler=%s; the run was trained with --sampler=%s", sampler, config.sampler)
+    config = dataclasses.replace(config, sampler=sampler)
+    components = with_stored_eps_root(_assemble(config), workdir, store=False)
     seed = components.config.seeds[0] if seed is None else seed
     found = {name: _steps(workdir / f"seed{seed}" / name / "checkpoints") for name in RUNS}
     chosen = run or next((name for name in RUNS if found[name]), "pretrained")

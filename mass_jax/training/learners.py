@@ -51,4 +51,6 @@ def grpo_learner(config: Config, solver: Solver) -> solver_grpo.SolverGrpo:
 def surrogate(config: Config, solver: Solver) -> objective.Surrogate:
     """Returns the clipped surrogate loss that both learners use."""
     level: policy_gradient.RatioLevel = "token" if config.ratio_level == "token" else "sequence"
-    return objective.Surrogate(solver, config.clip_ratio, config.advantage_eps, level, config.tasks_at_a_time)
+    return objective.Surrogate(
+        solver, config.clip_ratio, config.advantage_eps, level, config.sampler_ratio_cap, config.tasks_at_a_time
+    )
