@@ -51,6 +51,8 @@ class LlamaConfig:
         eos_token_id: tokens that end a text: one, several or None.
         pad_token_id: padding token, or None.
         dtype: dtype of the activations, such as "bfloat16"; None follows the parameters.
+        half_products: whether products with weights and adapters round their operands to bfloat16, with sums in
+            float32; see `half_product`. Activations must be float32.
         remat: activations that the backward pass recomputes: "none", "dots" (all except products with weights; takes a
             third of the memory, and less time if the gradient is memory-bound) or "block" (all except block inputs).
         attention: "xla" (scores of all pairs at once) or "blockwise" (memory linear in the length).
@@ -84,6 +86,7 @@ class LlamaConfig:
     pad_token_id: int | None = None
 
     dtype: str | None = None
+    half_products: bool = False
     remat: str = "dots"
     attention: str = "xla"
     attention_block: int = 512
@@ -203,7 +206,7 @@ class LlamaConfig:
 _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 _COUNTS = (*_SIZES, "num_key_value_heads", "head_dim", "max_position_embeddings")
 _SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias")
-_EXECUTION = ("dtype", "remat", "attention", "attention_block", "loss_chunk", "unroll")
+_EXECUTION = ("dtype", "half_products", "remat", "attention", "attention_block", "loss_chunk", "unroll")
 # Settings of other architectures, with the only value that is valid for Llama.
 _MUST_BE = {"attention_dropout": 0.0, "rope_interleaved": False}
 _KINDS = {
