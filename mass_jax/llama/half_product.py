@@ -8,6 +8,7 @@ transpose rules works on all of them.
 Shape suffixes: B leading axes with their own matrices, M rows, K contracted, N columns.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -30,7 +31,8 @@ def half_product(x: jax.Array, w: jax.Array, transposed: bool = False) -> jax.Ar
 
     Args:
         x: [..., K], float32 or bfloat16.
-        w: [K, N], or [N, K] if `transposed`; float32 or bfloat16.
+        w: [K, N], or [N, K] if `transposed`; float32 or bfloat16. Further leading axes are shared with x, with one
+            matrix for each index.
         transposed: whether to multiply by the transpose of w.
 
     Returns:
@@ -43,10 +45,13 @@ def half_product(x: jax.Array, w: jax.Array, transposed: bool = False) -> jax.Ar
     [[3.0, 3.0]]
     """
     layout = "nt" if transposed else "nn"
-    rows = x.reshape(1, -1, x.shape[-1])
+    if x.shape[: w.ndim - 2] != w.shape[:-2]:
+        raise TypeError(f"leading axes of {jax.typeof(x)} and {jax.typeof(w)} do not match")
+    batch = math.prod(w.shape[:-2])
+    rows, w = x.reshape(batch, -1, x.shape[-1]), w.reshape(batch, *w.shape[-2:])
     # Inside `jax.shard_map`, types carry manual axes that this primitive does not track.
     bind = _product if jax.sharding.get_abstract_mesh().manual_axes else _half_product.bind
-    return bind(rows, w[None], layout=layout)[0].reshape(*x.shape[:-1], -1)
+    return bind(rows, w, layout=layout).reshape(*x.shape[:-1], -1)
 
 
 def is_unbatched(primitive: Any, *operands: Any, **_: Any) -> bool:

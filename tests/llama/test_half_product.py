@@ -82,6 +82,13 @@ def test_half_product_under_vmap(axes, transposed):
         jax.tree.map(lambda a, b, index=index: np.testing.assert_array_equal(a[index], b), found, wanted)
 
 
+def test_half_product_shares_leading_axes():
+    x, w = jnp.arange(48.0).reshape(2, 2, 3, 4), jnp.arange(40.0).reshape(2, 4, 5)
+    np.testing.assert_array_equal(half_product(x, w), jnp.stack([half_product(x[i], w[i]) for i in range(2)]))
+    with pytest.raises(TypeError, match="leading axes"):
+        half_product(x[0, :1], w)
+
+
 def test_half_product_keeps_dtypes_of_operands():
     x, w = jnp.ones((2, 4)), jnp.ones((4, 3), jnp.bfloat16)
     assert half_product(x, w).dtype == jnp.float32
