@@ -32,6 +32,7 @@ from mass_jax.rows import METHODS
         ({"adjoint": "truncated:2", "adjoint_remat": "step"}, "does not apply to --adjoint=truncated:2; use auto"),
         ({"adjoint": "mixed", "product_chunk": 2}, "--product_chunk=2 does not apply to --adjoint=mixed"),
         ({"attention_block": 64}, "--attention_block=64 needs --attention=blockwise"),
+        ({"half_products": True, "compute_dtype": "bfloat16"}, "contradicts --half_products"),
         ({"memory": "auto:x"}, "--memory='auto:x' is unknown; use off, auto, or a limit in GiB like auto:24"),
         ({"memory": "auto:inf"}, "--memory='auto:inf' is unknown"),
     ],

@@ -77,8 +77,8 @@ class AdjointSettings:
     )
     compute_dtype: str = setting(
         "auto",
-        "Data type of the language model's activations: auto is that of --base_dtype. Adapters, adjoints, the softmax "
-        "and the scorer stay float32.",
+        "Data type of the language model's activations: auto is that of --base_dtype, or float32 with --half_products. "
+        "Adapters, adjoints, the softmax and the scorer stay float32.",
         choices=("auto", "float32", "bfloat16"),
     )
     memory: str = setting(

@@ -73,6 +73,8 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, AdjointSettings, 
                 f"--max_target_tokens={self.max_target_tokens} is below --max_answer_tokens={self.max_answer_tokens}, "
                 f"the length of attempts; raise it, or set 0"
             )
+        if self.half_products and self.compute_dtype == "bfloat16":
+            raise ValueError("--compute_dtype=bfloat16 contradicts --half_products, whose activations are float32")
         if self.generator_lora_blocks and self.generator != "lora":
             raise ValueError(
                 f"--generator_lora_blocks={self.generator_lora_blocks} needs --generator=lora, but --generator is "

@@ -84,8 +84,8 @@ def cache_bytes(iteration: Iteration) -> int:
     config, shape, sizes = iteration.config, iteration.shape, iteration.mesh.shape
     slots = config.max_generator_prompt_tokens + config.num_examples * config.max_example_tokens
     each = 2 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
-    dtype = config.base_dtype if config.compute_dtype == "auto" else config.compute_dtype
-    width = 2 if dtype == "bfloat16" else 4
+    activations = iteration.learner().solver.config.dtype or config.base_dtype
+    width = 2 if activations == "bfloat16" else 4
     return config.tasks_per_step * slots * each * width // (sizes["data"] * sizes["tensor"])
 
 

@@ -30,7 +30,7 @@ class PretrainedModel:
 
     Attributes:
         directory: directory of the files.
-        architecture: architecture, with the configured execution: rematerialization, chunks, attention and dtype.
+        architecture: architecture, with the configured execution: rematerialization, chunks and arithmetic.
         tokenizer: a `transformers.PreTrainedTokenizerFast`.
         params: pretrained parameters, on the mesh.
     """
@@ -234,13 +234,14 @@ def models(config: Config, llama_config: LlamaConfig) -> tuple[adapt.LoraLoop, L
 
 
 def execution(config: Config, llama_config: LlamaConfig) -> LlamaConfig:
-    """Returns an architecture with the configured execution: rematerialization, chunks, attention and dtype."""
+    """Returns an architecture with the configured execution: rematerialization, chunks and arithmetic."""
     return dataclasses.replace(
         llama_config,
         remat=config.remat,
         loss_chunk=config.loss_chunk,
         attention="blockwise" if config.attention == "blockwise" else "xla",
         attention_block=config.attention_block,
+        half_products=config.half_products,
         dtype=None if config.compute_dtype == "auto" else config.compute_dtype,
     )
 
