@@ -60,13 +60,13 @@ def is_unbatched(primitive: Any, *operands: Any, **_: Any) -> bool:
 
 
 def _product(x_BMK: jax.Array, w_BKN: jax.Array, *, layout: str) -> jax.Array:
-    half = [operand.astype(jnp.bfloat16) for operand in (x_BMK, w_BKN)]
+    x_BMK, w_BKN = x_BMK.astype(jnp.bfloat16), w_BKN.astype(jnp.bfloat16)
     left, right = _CONTRACTED[layout]
-    dimensions = (((left,), (right,)), ((0,), (0,)))
     if x_BMK.shape[0] > 1:
-        return jax.lax.dot_general(*half, dimensions, preferred_element_type=jnp.float32)
-    plain = (((left - 1,), (right - 1,)), ((), ()))  # XLA on CPU is slower with a batch axis of size 1
-    return jax.lax.dot_general(half[0][0], half[1][0], plain, preferred_element_type=jnp.float32)[None]
+        contracted: Any = (((left,), (right,)), ((0,), (0,)))
+        return jax.lax.dot_general(x_BMK, w_BKN, contracted, preferred_element_type=jnp.float32)
+    contracted = (((left - 1,), (right - 1,)), ((), ()))  # XLA on CPU is slower with a batch axis of size 1
+    return jax.lax.dot_general(x_BMK[0], w_BKN[0], contracted, preferred_element_type=jnp.float32)[None]
 
 
 def _shape(x: Any, w: Any, *, layout: str) -> jax.core.ShapedArray:
