@@ -38,6 +38,7 @@ def define() -> None:
     DEFINE_path("out", None, "report: file of the page; export: directory of the adapter.")
     flags.DEFINE_string("run", None, "replay, export: training run of the workdir, as given to experiments.solve.")
     flags.DEFINE_integer("train_seed", None, "replay, export: meta-training seed, as given to experiments.solve.")
+    flags.DEFINE_string("task", None, "replay, export: own task of the workdir, as given to experiments.solve.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -167,7 +168,7 @@ def recompute(record: Mapping[str, Any]) -> tuple[Any, Any, pathlib.Path]:
     if (FLAGS.workdir is None) == (FLAGS.model is None):
         raise UserError("give either --workdir=DIR or --model=NAME, the one given to experiments.solve")
     problem = problem_of(record, Texts(log_path(), "full"), FLAGS.problem)
-    found = source.load_model(FLAGS.workdir or FLAGS.model, FLAGS.run, FLAGS.train_seed)
+    found = source.load_model(FLAGS.workdir or FLAGS.model, FLAGS.run, FLAGS.train_seed, own_task=FLAGS.task)
     if record["task"] != found.config.task:
         raise UserError(
             f"record {record['number']} is of task {record['task']!r}, but the model's own task is "

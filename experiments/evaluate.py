@@ -17,7 +17,7 @@ from absl import flags, logging
 from experiments import settings
 from experiments.path_flags import DEFINE_path
 from mass_jax import runtime
-from mass_jax.config import Config
+from mass_jax.config import Config, names_code
 from mass_jax.errors import UserError
 from mass_jax.evaluation import study
 from mass_jax.planning import policies
@@ -51,10 +51,7 @@ def evaluate_and_report(stop: runtime.Stop) -> None:
                 return
             held.enter_context(runtime.lock_workdir(workdir, stop))
             if not _REPORT_ONLY.value:
-                if config.sampler != Config().sampler and not flags.FLAGS["sampler"].present:
-                    raise ValueError(
-                        f"the settings in {workdir} name code to run; pass --sampler={config.sampler} if you trust it"
-                    )
+                refuse_stored_code(config, workdir)
                 mesh = runtime.make_mesh(flags.FLAGS.mesh)
                 config = policies.resolved(config, mesh)
                 held.enter_context(runtime.use_mesh(mesh))
@@ -67,6 +64,14 @@ def evaluate_and_report(stop: runtime.Stop) -> None:
             study.write_report(config, workdir)
             print((workdir / "report" / "table1.md").read_text(encoding="utf-8"))
             logging.info("report: %s", workdir / "report")
+
+
+def refuse_stored_code(config: Config, workdir: pathlib.Path) -> None:
+    """Raises a ValueError if the settings of a work directory name code that the command line does not name."""
+    for name in ("sampler", "task"):
+        value = getattr(config, name)
+        if names_code(value) and not flags.FLAGS[name].present:
+            raise ValueError(f"the settings in {workdir} name code to run; pass --{name}={value} if you trust it")
 
 
 def read_config(workdir: pathlib.Path) -> Config:

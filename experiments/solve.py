@@ -43,6 +43,7 @@ def define() -> None:
     DEFINE_path("suite", None, "JSONL file of the regression suite, on which an update must not be worse.")
     DEFINE_path("real", None, "JSONL file of real examples ('problem', 'solution') for calibration and mixing in.")
     flags.DEFINE_string("sampler", "native", "Sampler of all completions: native, module:class or file.py:class.")
+    flags.DEFINE_string("task", None, "Own task of the workdir, named again: module:function or file.py:function.")
     flags.DEFINE_integer("seed", 0, "Random seed.")
     flags.DEFINE_integer("batch", 16, "Largest number of questions per batch.", lower_bound=1)
 
@@ -110,6 +111,7 @@ def open_service() -> loading.AdaptationService:
         real=None if FLAGS.real is None else read_real(pathlib.Path(FLAGS.real)),
         adapt=not FLAGS.no_adapt,
         sampler=FLAGS.sampler,
+        own_task=FLAGS.task,
     )
 
 

@@ -97,6 +97,11 @@ def read_config() -> Config:
         raise ValueError(f"--trained={FLAGS.trained} is not a workdir of experiments.train ({error})") from None
 
 
+def own_task() -> str | None:
+    """Returns --task, which names again the code that the settings of --trained name; None if it is absent."""
+    return FLAGS.task if FLAGS["task"].present else None
+
+
 def load(held: contextlib.ExitStack, config: Config, mesh: Any) -> source.LoadedModel:
     """Loads the model of the flags, or of the training run --trained."""
     if FLAGS.trained is None:
@@ -105,7 +110,7 @@ def load(held: contextlib.ExitStack, config: Config, mesh: Any) -> source.Loaded
             config, parts.model.directory, parts.chosen, parts.rollouts, parts.pretrained(), "pretrained"
         )
     else:
-        model = source.load_model(FLAGS.trained, FLAGS.run, FLAGS.train_seed)
+        model = source.load_model(FLAGS.trained, FLAGS.run, FLAGS.train_seed, own_task=own_task())
     held.enter_context(contextlib.closing(model.chosen))
     if FLAGS.trained is not None and FLAGS.run != "pretrained" and is_pretrained(model):
         seed = config.seeds[0] if FLAGS.train_seed is None else FLAGS.train_seed
@@ -127,7 +132,7 @@ def auto_of(model: source.LoadedModel, config: Config) -> float:
         return model.rollouts.loop.eps_root  # measured when the model was loaded, or stored by the training run
     with contextlib.ExitStack() as held:
         if not is_pretrained(model):
-            model = source.load_model(FLAGS.trained, "pretrained")
+            model = source.load_model(FLAGS.trained, "pretrained", own_task=own_task())
             held.enter_context(contextlib.closing(model.chosen))
         problems = model.chosen.problems(config.seeds[0]).train
         return auto_eps_root(model.rollouts, model.weights, problems, config.num_test_examples)

@@ -112,10 +112,12 @@ def test_located_makes_local_paths_absolute(tmp_path, monkeypatch):
     assert config.located() == config
 
 
-def test_located_makes_file_of_sampler_absolute(tmp_path, monkeypatch):
+def test_located_makes_file_of_own_code_absolute(tmp_path, monkeypatch):
     (tmp_path / "mine.py").touch()
     monkeypatch.chdir(tmp_path)
     assert Config(sampler="mine.py:Make").located().sampler == f"{tmp_path}/mine.py:Make"
+    own = Config(task="mine.py:make", train_data="mine.py").located()
+    assert (own.task, own.train_data) == (f"{tmp_path}/mine.py:make", f"{tmp_path}/mine.py")
     for name in ("native", "my.module:Make", "absent.py:Make"):
         assert Config(sampler=name).located().sampler == name
 

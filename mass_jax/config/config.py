@@ -7,7 +7,7 @@ from typing import Any
 
 from mass_jax import strict_json
 from mass_jax.config.adjoint import AdjointSettings
-from mass_jax.config.fields import check
+from mass_jax.config.fields import check, names_code
 from mass_jax.config.inner import InnerSettings
 from mass_jax.config.outer import OuterSettings
 from mass_jax.config.runtime import RuntimeSettings
@@ -38,6 +38,7 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, AdjointSettings, 
             check(field, getattr(self, field.name))
         _ = self.rejected_value  # raises if it cannot be parsed
         _ = self.given_eps_root  # raises on invalid text
+        _ = self.renamed_columns  # raises on invalid text
         self.check_differentiation()
         self._check_adaptation()
         if self.warmup_steps >= self.steps:
@@ -102,7 +103,7 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, AdjointSettings, 
     def located(self) -> "Config":
         """Returns the settings with existing local paths made absolute, which makes them valid anywhere.
 
-        Names are unchanged: the embedded model, hub ids, and data sets of tasks other than math.
+        Names are unchanged: the embedded model, hub ids, and data sets of tasks other than math and your own.
 
         >>> Config(model="tiny").located().model
         'tiny'
@@ -111,11 +112,12 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, AdjointSettings, 
         found: dict[str, Any] = {
             name: os.path.realpath(path) if os.path.exists(path) else path
             for name, path in paths.items()
-            if (path != "tiny" if name == "model" else self.task == "math")
+            if (path != "tiny" if name == "model" else self.task == "math" or names_code(self.task))
         }
-        file, colon, name = self.sampler.rpartition(":")
-        if file.endswith(".py") and os.path.exists(expand_user(file)):
-            found["sampler"] = os.path.realpath(expand_user(file)) + colon + name
+        for setting in ("sampler", "task"):
+            file, colon, name = getattr(self, setting).rpartition(":")
+            if file.endswith(".py") and os.path.exists(expand_user(file)):
+                found[setting] = os.path.realpath(expand_user(file)) + colon + name
         return dataclasses.replace(self, **found)
 
     def to_json(self) -> str:

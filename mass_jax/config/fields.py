@@ -24,6 +24,15 @@ def nearest(value: str, known: Iterable[str]) -> str:
     return (f"did you mean {close[0]!r}? " if close else "") + f"Known: {', '.join(known)}"
 
 
+def names_code(text: str) -> bool:
+    """Returns whether a setting names an object of the user's own code, as module:name or file.py:name.
+
+    >>> names_code("mine.py:make"), names_code("testbed")
+    (True, False)
+    """
+    return ":" in text
+
+
 def check(field: dataclasses.Field, value: Any) -> None:
     """Raises a ValueError, one line that names the flag, if a value has the wrong type or is not allowed."""
     if not _has_type_of(field.default, value):

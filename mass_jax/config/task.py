@@ -2,8 +2,12 @@
 
 import dataclasses
 
-from mass_jax.config.fields import setting
+from mass_jax.config.fields import nearest, setting
+from mass_jax.errors import UserError
 from mass_jax.rows import BASELINES, METHODS
+
+COLUMNS = ("problem", "solution", "answer", "subject", "level", "unique_id")
+"""Names of the columns that problem files have."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,13 +22,21 @@ class TaskSettings:
     )
     task: str = setting(
         "testbed",
-        "Task to adapt to: testbed, families, math, reasoning_gym, or a name that you added to CATALOGUE.",
+        "Task to adapt to: testbed, families, math, reasoning_gym, a name that you added to CATALOGUE, or "
+        "module:function or file.py:function of your own, which takes (config, directory, tokenizer) and returns a "
+        "mass_jax.tasks.registry.Chosen.",
     )
     train_data: str = setting(
         "math", "Training problems of --task=math: a named data set, a hub id or a local file.", path=True
     )
     eval_data: str = setting(
         "math500", "Evaluation problems of --task=math: a named data set, a hub id or a local file.", path=True
+    )
+    columns: tuple[str, ...] = setting(
+        ("none",),
+        "Columns to rename in the local files (CSV, JSONL, Parquet) of --train_data and --eval_data, as NAME:COLUMN "
+        f"separated by commas, such as problem:question,answer:label, or none. NAME is one of {', '.join(COLUMNS)}; "
+        "several names may share a column.",
     )
     bad_rows: str = setting(
         "skip",
@@ -80,3 +92,25 @@ class TaskSettings:
     controls: bool = setting(
         False, "Also train two controls of MASS: rewards shuffled within a problem, and no reward for the generator."
     )
+
+    @property
+    def renamed_columns(self) -> dict[str, str]:
+        """Column of the file for each name in --columns.
+
+        Raises:
+            UserError: An item is not of the form NAME:COLUMN, or its name is unknown or repeated.
+
+        >>> TaskSettings(columns=("problem:question", "answer:label")).renamed_columns
+        {'problem': 'question', 'answer': 'label'}
+        """
+        renamed: dict[str, str] = {}
+        for item in self.columns if self.columns != ("none",) else ():
+            name, _, column = item.partition(":")
+            if not name or not column:
+                raise UserError(f"--columns={item!r} must be NAME:COLUMN, like problem:question")
+            if name not in COLUMNS:
+                raise UserError(f"--columns={item!r} renames to an unknown name; {nearest(name, COLUMNS)}")
+            if name in renamed:
+                raise UserError(f"--columns names {name!r} twice; give it one column")
+            renamed[name] = column
+        return renamed

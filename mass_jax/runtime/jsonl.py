@@ -69,7 +69,7 @@ def scan(path: pathlib.Path, *, exact: bool = False) -> list[Line | DamagedLine]
     Raises:
         UserError: If the file cannot be read at all; the message names the file, the line and the reason.
     """
-    text = _text(path)
+    text = decoded(path)
     rows = [_row(number, line, exact) for number, line in enumerate(text.split("\n"), 1) if line.strip(BLANK)]
     if text.lstrip(BLANK).startswith("[") or any(isinstance(row, DamagedLine) for row in rows):
         try:
@@ -169,8 +169,15 @@ def rewrite(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_atomically(path, "".join(map(dumps, rows)))
 
 
-def _text(path: pathlib.Path) -> str:
-    """Returns the text of a file, with "\\n" line ends and with invalid UTF-8 bytes as lone surrogates."""
+def decoded(path: pathlib.Path) -> str:
+    """Returns the text of a user's file, with "\\n" line ends and with invalid UTF-8 bytes as lone surrogates.
+
+    Args:
+        path: file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark, optionally compressed with gzip.
+
+    Raises:
+        UserError: If the file cannot be read or is in another format; the message names the file and the reason.
+    """
     data = _bytes(path)
     encoding = "utf-8-sig" if data[:4] == bytes(4) else json.detect_encoding(data)
     try:
@@ -179,6 +186,16 @@ def _text(path: pathlib.Path) -> str:
         line = data[: error.start].decode(encoding, "replace").count("\n") + 1
         raise UserError(f"{path}:{line}: not {encoding.upper()} ({error.reason}); save the file as UTF-8") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def encoding_fault(text: str) -> str:
+    """Returns why a text from `decoded` is not UTF-8, or "" if it is.
+
+    >>> encoding_fault("gr\\udcf6ner")
+    'not UTF-8 (byte 0xf6)'
+    """
+    escaped = _NOT_UTF8.search(text)
+    return f"not UTF-8 (byte 0x{ord(escaped[0]) - 0xDC00:02x})" if escaped else ""
 
 
 def _bytes(path: pathlib.Path) -> bytes:
@@ -191,7 +208,7 @@ def _bytes(path: pathlib.Path) -> bytes:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path} is a damaged gzip file ({error}); compress or download it again") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); give a JSONL file") from None
+        raise UserError(f"{path} cannot be read ({error.strerror}); give a readable file") from None
     for opening, name in _OTHER_FORMATS.items():
         if data.startswith(opening):
             raise UserError(f"{path} is {name}")
@@ -200,8 +217,8 @@ def _bytes(path: pathlib.Path) -> bytes:
 
 def _row(number: int, line: str, exact: bool) -> Line | DamagedLine:
     """Parses a line; a trailing comma, as between the elements of an array, is ignored."""
-    if escaped := _NOT_UTF8.search(line):
-        return DamagedLine(number, _not_utf8(escaped))
+    if fault := encoding_fault(line):
+        return DamagedLine(number, fault)
     try:
         return Line(number, loads(line.strip(BLANK).removesuffix(","), exact=exact))
     except BadJson as error:
@@ -218,7 +235,7 @@ def _values(text: str, exact: bool) -> list[Line]:
         BadJson: If the text is neither; the reason is that of the likelier reading.
     """
     if escaped := _NOT_UTF8.search(text):
-        raise BadJson(_not_utf8(escaped), escaped.start())
+        raise BadJson(encoding_fault(text), escaped.start())
     end = len(text.rstrip(BLANK))
     start = len(text) - len(text.lstrip(BLANK))
     failed = []
@@ -256,7 +273,3 @@ def _sequence(text: str, start: int, end: int, exact: bool) -> list[Line]:
 def _skip(text: str, start: int) -> int:
     found = _NEXT.match(text, start)
     return found.end() if found else start
-
-
-def _not_utf8(escaped: re.Match[str]) -> str:
-    return f"not UTF-8 (byte 0x{ord(escaped[0]) - 0xDC00:02x})"

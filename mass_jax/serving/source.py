@@ -8,7 +8,7 @@ import jax
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
-from mass_jax.config import Config
+from mass_jax.config import Config, names_code
 from mass_jax.errors import UserError
 from mass_jax.method import meta_step
 from mass_jax.method.models import Weights
@@ -44,7 +44,11 @@ class LoadedModel(NamedTuple):
 
 
 def load_model(
-    model: str, run: str | None = None, seed: int | None = None, sampler: str = samplers.NATIVE
+    model: str,
+    run: str | None = None,
+    seed: int | None = None,
+    sampler: str = samplers.NATIVE,
+    own_task: str | None = None,
 ) -> LoadedModel:
     """Loads a workdir's trained generator, or a pretrained model.
 
@@ -55,20 +59,25 @@ def load_model(
         seed: meta-training seed; the default is the workdir's first.
         sampler: sampler of all completions; see `training.samplers.make`. That of a workdir's settings is ignored,
             because it names code to run.
+        own_task: the model's own task, module:function or file.py:function. A workdir whose settings name one needs it
+            again, because settings run no code; the default of other models is that of their settings.
 
     Raises:
-        UserError: the workdir lacks the requested run, its checkpoints cannot be read, or there is no such sampler.
+        UserError: the workdir lacks the requested run, its checkpoints cannot be read, there is no such sampler or
+            task, or the settings name a task of the user's own and `own_task` is missing.
     """
     workdir = pathlib.Path(model)
     if not (workdir / "config.json").is_file() or (workdir / "tokenizer.json").is_file():
         if run not in (None, "pretrained"):
             raise UserError(f"--run={run} needs a workdir of experiments.train, which {model!r} is not")
-        return _loaded(_assemble(Config(model=model, sampler=sampler)), None, f"{model}, pretrained")
+        config = Config(model=model, sampler=sampler)
+        config = config if own_task is None else dataclasses.replace(config, task=own_task)
+        return _loaded(_assemble(config), None, f"{model}, pretrained")
     check_checkpoint_path(workdir, saving=False)
     config = _read_config(workdir / "config.json")
     if config.sampler != sampler:
         logging.info("sampling with --sampler=%s; the run was trained with --sampler=%s", sampler, config.sampler)
-    config = dataclasses.replace(config, sampler=sampler)
+    config = dataclasses.replace(config, sampler=sampler, task=_trusted_task(config.task, own_task, workdir))
     components = with_stored_eps_root(_assemble(config), workdir, store=False)
     seed = components.config.seeds[0] if seed is None else seed
     found = {name: _steps(workdir / f"seed{seed}" / name / "checkpoints") for name in RUNS}
@@ -89,6 +98,20 @@ def _loaded(components: Components, weights: Weights | None, label: str) -> Load
     if config.given_eps_root is None:  # the identity of an update names the value, not auto
         config = dataclasses.replace(config, inner_eps_root=repr(components.rollouts.loop.eps_root))
     return LoadedModel(config, directory, components.chosen, components.rollouts, weights, label)
+
+
+def _trusted_task(stored: str, given: str | None, workdir: pathlib.Path) -> str:
+    """Returns the task to open: the stored one, or that of the command line if the stored one names code."""
+    if given is None:
+        if names_code(stored):
+            raise UserError(f"the settings in {workdir} name code to run; pass --task={stored} if you trust it")
+        return stored
+    given = Config(task=given).located().task
+    if given != stored:
+        if not names_code(stored) or not names_code(given):
+            raise UserError(f"--task={given}: the run in {workdir} has --task={stored}; omit the flag, or pass that")
+        logging.warning("opening --task=%s; the run was trained with --task=%s", given, stored)
+    return given
 
 
 def _assemble(config: Config) -> Components:

@@ -1,4 +1,4 @@
-"""The tasks that `--task` can name. To register your own, add a function to `CATALOGUE`.
+"""The tasks that `--task` can name: those of `CATALOGUE`, and your own as module:function or file.py:function.
 
 Example:
     >>> from mass_jax.tasks.base import Problem
@@ -18,10 +18,13 @@ from collections.abc import Callable
 
 from absl import logging
 
+from mass_jax import own_code
 from mass_jax.aliases import Tokenizer
-from mass_jax.config import Config, nearest
+from mass_jax.config import Config, names_code, nearest
+from mass_jax.errors import UserError
 from mass_jax.tasks import chat, example_form, families, testbed
 from mass_jax.tasks.base import Problems, Task
+from mass_jax.tasks.checks import check_protocol, checked_problems
 from mass_jax.tasks.families.task import SYSTEM
 
 __all__ = ["CATALOGUE", "Chosen", "open_task"]
@@ -60,11 +63,33 @@ def open_task(config: Config, directory: pathlib.Path, tokenizer: Tokenizer) -> 
         The task with its problems. Call its `close` when done.
 
     Raises:
-        ValueError: If the task is unknown, or its data is missing or unusable; the message has one line.
+        ValueError: If the task is unknown, its data is missing or unusable, or your own function cannot be found or
+            returns something else than a complete `Chosen`; the message has one line.
     """
+    if config.task not in CATALOGUE and names_code(config.task):
+        return _own(config, directory, tokenizer)
     if config.task not in CATALOGUE:
         raise ValueError(f"--task={config.task!r} is unknown; {nearest(config.task, CATALOGUE)}")
     return CATALOGUE[config.task](config, directory, tokenizer)
+
+
+def _own(config: Config, directory: pathlib.Path, tokenizer: Tokenizer) -> Chosen:
+    """Opens the task of the user's own function, and checks what it returns."""
+    flag = f"--task={config.task}"
+    make = own_code.find(config.task, "--task")
+    if fault := own_code.call_fault(make, config, directory, tokenizer):
+        raise UserError(f"{flag}: {fault}; name a function of (config, directory, tokenizer)")
+    chosen = make(config, directory, tokenizer)
+    if not isinstance(chosen, Chosen):
+        raise UserError(
+            f"{flag} returns {type(chosen).__name__}; return mass_jax.tasks.registry.Chosen(task, problems)"
+        )
+    check_protocol(chosen.task, flag)
+    if fault := own_code.call_fault(chosen.problems, 0):
+        raise UserError(f"{flag}: problems of Chosen: {fault}; give a function of the random seed")
+    if not (chosen.end is None or isinstance(chosen.end, str)) or own_code.call_fault(chosen.close):
+        raise UserError(f"{flag}: Chosen has end={chosen.end!r} and close={chosen.close!r}; give text and a function")
+    return dataclasses.replace(chosen, problems=lambda seed: checked_problems(chosen.problems(seed), flag))
 
 
 def _testbed(config: Config, directory: pathlib.Path, tokenizer: Tokenizer) -> Chosen:
@@ -96,7 +121,7 @@ def _math(config: Config, directory: pathlib.Path, tokenizer: Tokenizer) -> Chos
 
     example_form.refuse_other_forms(config.example_form, config.task)
     render = chat.renderer(tokenizer)
-    load = functools.partial(math.load, strict=config.bad_rows == "error")
+    load = functools.partial(math.load, strict=config.bad_rows == "error", columns=config.renamed_columns)
     evaluation, train = load(config.eval_data, "test"), load(config.train_data, "train")
     for name, loaded in (("train_data", train), ("eval_data", evaluation)):
         for reason, count in loaded.skipped.items():

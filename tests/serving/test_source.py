@@ -18,6 +18,16 @@ from mass_jax.training.components import assemble
 from mass_jax.training.learners import mass_learner
 
 ENGINE = "mass_jax.sampling:Engine"
+OWN_TASK = """
+from mass_jax.tasks.base import Problem, Problems
+from mass_jax.tasks.registry import Chosen
+from mass_jax.tasks.testbed import Domain, OperatorTask
+
+def make(config, directory, tokenizer):
+    problem = Problem("p", "1 sum 1", "0 2", "0 2")
+    task = OperatorTask(Domain.load(directory / "domain.json"))
+    return Chosen(task, lambda seed: Problems([problem], {"test": [problem]}, None))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +103,19 @@ def test_load_model_runs_no_code_that_settings_name(tmp_path):
         found.chosen.close()
         assert found.config.sampler == name
         assert found.rollouts.sampler.is_native == (name == "native")
+
+
+def test_load_model_opens_own_task_only_if_named_again(tmp_path):
+    code = tmp_path / "code.py"
+    code.write_text("raise SystemExit('the code ran')\n")
+    (tmp_path / "config.json").write_text(Config(task=f"{code}:make").to_json())
+    with pytest.raises(UserError, match=rf"settings in {tmp_path} name code to run; pass --task={code}:make if you"):
+        source.load_model(str(tmp_path))
+    with pytest.raises(UserError, match=rf"--task=testbed: the run in {tmp_path} has --task={code}:make"):
+        source.load_model(str(tmp_path), own_task="testbed")
+    code.write_text(OWN_TASK)
+    for model in (str(tmp_path), "tiny"):
+        found = source.load_model(model, own_task=f"{code}:make")
+        found.chosen.close()
+        assert found.config.task == f"{code}:make"
+        assert found.chosen.problems(0).train[0].answer == "0 2"

@@ -1,18 +1,23 @@
 """Tests of the task registry: problem sets, few-shot examples, errors and custom tasks."""
 
 import contextlib
+import dataclasses
 import json
 import pathlib
+import re
 
+import jax
 import pytest
 import tokenizers
 import transformers
 
 from mass_jax.config import Config
+from mass_jax.errors import UserError
 from mass_jax.tasks.base import Problem, Problems, Verdict, start_verifying
 from mass_jax.tasks.registry import CATALOGUE, Chosen, open_task
 from mass_jax.tasks.testbed import Domain, OperatorTask
 from mass_jax.training.components import assemble
+from tests.commands import in_process
 
 TINY = {"num_train_problems": 6, "num_eval_problems": 3, "num_test_examples": 2}
 
@@ -70,6 +75,9 @@ def test_families_use_chat_template():
     [
         ({"task": "math", "num_shots": 4}, "4 shots requested, but the problems provide 3"),
         ({"task": "math", "bad_rows": "error"}, "train.jsonl: line 11: missing field 'solution'; fix the row"),
+        ({"task": "math", "columns": ("answer:label",)}, "has no column 'label'; did you mean"),
+        ({"task": "absent.py:make"}, "--task=absent.py:make: absent.py is not a file; give the path of a Python file"),
+        ({"task": "builtins:int"}, "--task=builtins:int: "),
         ({"task": "mth"}, "--task='mth' is unknown; did you mean 'math'? Known: families, math, reasoning_gym, testb"),
         ({"task": "math", "train_data": "nowhere"}, "'nowhere' is neither a file nor a hub id"),
         ({"task": "math", "num_train_problems": 100}, "--num_train_problems=100 exceeds the 7 usable problems"),
@@ -100,3 +108,55 @@ def test_catalogue_accepts_custom_task(monkeypatch):
 
     monkeypatch.setitem(CATALOGUE, "mine", mine)
     assert assemble(Config(task="mine")).problems(0).train == [problem]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            "def make(config, directory): pass",
+            "too many positional arguments; name a function of (config,",
+        ),
+        (
+            "def make(config, directory, tokenizer): return 3",
+            "returns int; return mass_jax.tasks.registry.Chosen",
+        ),
+        ("def make(*_): return Chosen(3, len)", ": int has no final_answer, generator_prompt, parse_example, scorer_t"),
+        (
+            "def make(*_): return Chosen(FamiliesTask(), [])",
+            "problems of Chosen: list cannot be called; give a",
+        ),
+        ("def make(*_): return Chosen(FamiliesTask(), len, end=3)", "Chosen has end=3 and close="),
+    ],
+    ids=["arguments", "return", "methods", "problems", "end"],
+)
+def test_own_task_faults_are_one_line(body, message, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        f"from mass_jax.tasks.families import FamiliesTask\nfrom mass_jax.tasks.registry import Chosen\n{body}\n"
+    )
+    with pytest.raises(UserError) as caught:
+        open_task(Config(task=f"{file}:make"), pathlib.Path(), None)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"--task={file}:make")
+    assert "\n" not in str(caught.value)
+
+
+def test_documented_task_opens_by_flag(tmp_path, monkeypatch):
+    """The file of the guide, named by --task as a command reads it."""
+    page = pathlib.Path(__file__).parents[2] / "docs" / "guides" / "own_task.md"
+    code = re.search(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)[1]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 40
+    (tmp_path / "digit_sum.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    done = in_process("train", "--task=digit_sum.py:open_task", "--workdir=run", "--print_config")
+    config = Config.from_json(done.stdout)
+    assert config.task == f"{tmp_path}/digit_sum.py:open_task"
+    with contextlib.closing(
+        assemble(dataclasses.replace(config, num_train_problems=60, num_eval_problems=20))
+    ) as parts:
+        problems = parts.problems(0)
+        keys_N = jax.random.split(jax.random.key(0), 4)
+        attempts = parts.rollouts.attempt(parts.pretrained(), None, problems.train[:4], keys_N, 1, temperature=0.0)
+    assert (len(problems.train), len(problems.columns["test"])) == (60, 20)
+    assert attempts.right_NM.all()

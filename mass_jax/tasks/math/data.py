@@ -1,19 +1,22 @@
-"""Loads problem sets: MATH, MATH-500, GSM8K and SVAMP by name or hub id, and local files with the same fields."""
+"""Loads problem sets: MATH, MATH-500, GSM8K and SVAMP by name or hub id, and local files."""
 
 import collections
 import pathlib
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from mass_jax.errors import UserError
 from mass_jax.runtime import jsonl
 from mass_jax.tasks.base import Problem
+from mass_jax.tasks.math import data_columns, data_csv
 from mass_jax.tasks.math.sources import OWN, SOURCES, BadRow, Source, fields_of, source_of, to_problem
 
 _OWN_FIELDS = ("answer", "problem", "solution")
 _FIELDS = frozenset().union(*map(fields_of, (OWN, *SOURCES.values())))
 _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+_CSV_SUFFIX = ".csv"
+_NO_COLUMNS: Mapping[str, str] = {}
 
 
 class LoadedProblems(NamedTuple):
@@ -30,26 +33,30 @@ class LoadedProblems(NamedTuple):
     first: dict[str, str]
 
 
-def load(source: str, split: str = "train", *, strict: bool = False) -> LoadedProblems:
+def load(
+    source: str, split: str = "train", *, strict: bool = False, columns: Mapping[str, str] = _NO_COLUMNS
+) -> LoadedProblems:
     """Loads a problem set.
 
     Args:
         source: A name ("math", "math500", "gsm8k", "svamp"), a hub id, or a local path: JSON Lines or a JSON array
-            (.jsonl, .ndjson, .json, optionally with .gz), Parquet, or a directory saved by `datasets`. An existing path
-            takes precedence over a name.
+            (.jsonl, .ndjson, .json) or CSV with a header (.csv), each optionally with .gz, Parquet, or a directory
+            saved by `datasets`. An existing path takes precedence over a name.
         split: Split of a hub data set or a saved `DatasetDict`; ignored for plain files.
         strict: Whether to raise on the first bad row instead of skipping it.
+        columns: Column of a local file for each name of a field, such as {"problem": "question", "answer": "label"}.
 
     Returns:
         The problems, with counts of the skipped rows.
 
     Raises:
-        ValueError: If the source or split is unknown, a file is unreadable, a row is bad and `strict` is set, or no row
-            is usable.
+        ValueError: If the source or split is unknown, a file is unreadable or lacks one of `columns`, a row is bad and
+            `strict` is set, or no row is usable.
     """
     path = pathlib.Path(source)
     if path.exists():
-        rows, known, prefix = _local_rows(path, split), None, path.stem
+        rows, known, prefix = _local_rows(path, split, {*columns.values()}), None, path.stem
+        rows = data_columns.renamed(rows, columns, source) if columns else rows
     else:
         known = SOURCES.get(source) or next((s for s in SOURCES.values() if s.hub_id == source), None)
         rows, prefix = _numbered(_hub_rows(source, known, split)), f"{source}/{split}"
@@ -124,7 +131,10 @@ def _recognized(rows: Sequence[Any], name: str) -> Source:
     if row is None:
         raise UserError(f"{name} has no JSON objects, only values such as {str(rows[0])[:40]!r}; provide JSON objects")
     fields = sorted(map(str, row))
-    raise UserError(f"{name}: fields {fields} match no known data set; rename them to {list(_OWN_FIELDS)}")
+    raise UserError(
+        f"{name}: fields {fields} match no known data set; rename them to {list(_OWN_FIELDS)}, or pass "
+        f"--columns=problem:COLUMN,solution:COLUMN,answer:COLUMN (without solutions, the answer's column twice)"
+    )
 
 
 def sample(problems: Sequence[Problem], count: int, seed: int) -> list[Problem]:
@@ -152,8 +162,12 @@ def sample(problems: Sequence[Problem], count: int, seed: int) -> list[Problem]:
     return random.Random(f"mass sample {seed}").sample(ordered, count)
 
 
-def _local_rows(path: pathlib.Path, split: str) -> list[tuple[str, Any]]:
-    if path.name.lower().removesuffix(".gz").endswith(_JSON_SUFFIXES):
+def _local_rows(path: pathlib.Path, split: str, more: Set[str] = frozenset()) -> list[tuple[str, Any]]:
+    """Returns (place, row) pairs; tables are read with the known fields and `more`."""
+    plain = path.name.lower().removesuffix(".gz")
+    if plain.endswith(_CSV_SUFFIX):
+        return data_csv.rows(path)
+    if plain.endswith(_JSON_SUFFIXES):
         rows = jsonl.scan(path, exact=True)
         return [(f"line {row.line}", row.value if isinstance(row, jsonl.Line) else row) for row in rows]
     # Imported here, since they take seconds to load and verifier workers do not need them.
@@ -164,21 +178,21 @@ def _local_rows(path: pathlib.Path, split: str) -> list[tuple[str, Any]]:
         if path.is_dir():
             saved = datasets.load_from_disk(str(path))
             chosen = _pick_split(saved, split, path) if isinstance(saved, datasets.DatasetDict) else saved
-            return _numbered(_table_rows(chosen.with_format("arrow")[:]))
+            return _numbered(_table_rows(chosen.with_format("arrow")[:], more))
         if path.suffix.lower() == ".parquet":
-            return _numbered(_table_rows(pyarrow.parquet.read_table(path, partitioning=None)))
+            return _numbered(_table_rows(pyarrow.parquet.read_table(path, partitioning=None), more))
     except UserError:
         raise
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: cannot be read ({reason})") from None
-    kinds = f"{', '.join(_JSON_SUFFIXES)}, .parquet or a directory saved by datasets"
+    kinds = f"{', '.join(_JSON_SUFFIXES)}, {_CSV_SUFFIX}, .parquet or a directory saved by datasets"
     raise UserError(f"{path}: unknown file type; use {kinds}")
 
 
-def _table_rows(table: Any) -> list[dict[str, Any]]:
+def _table_rows(table: Any, more: Set[str] = frozenset()) -> list[dict[str, Any]]:
     """Returns the rows of an Arrow table with their stored values; unused columns are None."""
-    names = [name for name in table.column_names if name in _FIELDS]
+    names = [name for name in table.column_names if name in _FIELDS or name in more]
     columns = [_values(table.column(name)) for name in names]
     empty = dict.fromkeys(table.column_names)
     return [empty | dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] if names else [empty]

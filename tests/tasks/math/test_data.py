@@ -265,7 +265,7 @@ def test_load_reads_parquet_and_saved_datasets(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("rows.csv", "a,b", "unknown file type"),
+        ("rows.tsv", "a\tb", "unknown file type"),
         ("rows.parquet", "no parquet", "cannot be read"),
         ("empty.jsonl", "", "has no rows"),
         ("texts.jsonl", '"one"\n"two"\n', "has no JSON objects, only values such as 'one'"),
