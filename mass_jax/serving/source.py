@@ -66,6 +66,7 @@ def load_model(
         UserError: the workdir lacks the requested run, its checkpoints cannot be read, there is no such sampler or
             task, or the settings name a task of the user's own and `own_task` is missing.
     """
+    own_task = None if own_task is None else Config(task=own_task).located().task
     workdir = pathlib.Path(model)
     if not (workdir / "config.json").is_file() or (workdir / "tokenizer.json").is_file():
         if run not in (None, "pretrained"):
@@ -106,7 +107,6 @@ def _trusted_task(stored: str, given: str | None, workdir: pathlib.Path) -> str:
         if names_code(stored):
             raise UserError(f"the settings in {workdir} name code to run; pass --task={stored} if you trust it")
         return stored
-    given = Config(task=given).located().task
     if given != stored:
         if not names_code(stored) or not names_code(given):
             raise UserError(f"--task={given}: the run in {workdir} has --task={stored}; omit the flag, or pass that")

@@ -77,7 +77,7 @@ def test_families_use_chat_template():
         ({"task": "math", "bad_rows": "error"}, "train.jsonl: line 11: missing field 'solution'; fix the row"),
         ({"task": "math", "columns": ("answer:label",)}, "has no column 'label'; did you mean"),
         ({"task": "absent.py:make"}, "--task=absent.py:make: absent.py is not a file; give the path of a Python file"),
-        ({"task": "builtins:int"}, "--task=builtins:int: "),
+        ({"task": "mass_jax.tasks:make"}, "--task=mass_jax.tasks:make: mass_jax.tasks has no 'make'"),
         ({"task": "mth"}, "--task='mth' is unknown; did you mean 'math'? Known: families, math, reasoning_gym, testb"),
         ({"task": "math", "train_data": "nowhere"}, "'nowhere' is neither a file nor a hub id"),
         ({"task": "math", "num_train_problems": 100}, "--num_train_problems=100 exceeds the 7 usable problems"),

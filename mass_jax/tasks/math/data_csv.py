@@ -43,7 +43,8 @@ def rows(path: pathlib.Path) -> list[tuple[str, Any]]:
 def _records(path: pathlib.Path, text: str) -> list[tuple[int, list[str]]]:
     """Returns the records that are not blank, with the line on which each starts."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    records, line = [], 1
+    records: list[tuple[int, list[str]]] = []
+    line = 1
     while True:
         try:
             record = next(reader, None)
