@@ -25,7 +25,7 @@ def renamed(rows: Sequence[tuple[str, Any]], columns: Mapping[str, str], name: s
     known = {key for _, row in rows if isinstance(row, Mapping) for key in row}
     for target, column in columns.items():
         if known and column not in known:
-            shown = sorted(map(str, known))[:20]
+            shown = [key[:40] if key.isprintable() else repr(key)[:40] for key in sorted(map(str, known))[:20]]
             raise UserError(f"--columns={target}:{column}: {name} has no column {column!r}; {nearest(column, shown)}")
     return [(place, _renamed_row(row, columns) if isinstance(row, Mapping) else row) for place, row in rows]
 

@@ -40,6 +40,12 @@ def test_load_refuses_unknown_column(tmp_path):
     )
 
 
+def test_load_keeps_error_on_one_line(tmp_path):
+    (tmp_path / "own.csv").write_text('"two\nlines",answer\na,b\n')
+    with pytest.raises(UserError, match=r"Known: 'two\\nlines', answer$"):
+        load(str(tmp_path / "own.csv"), columns={"problem": "question"})
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
