@@ -46,7 +46,7 @@ def evaluate_and_report(stop: runtime.Stop) -> None:
                 settings.join_machines()
             config = read_config(workdir)
             if flags.FLAGS.print_config:
-                print(config.to_json())
+                print(settings.explicit(config).to_json())
                 return
             held.enter_context(runtime.lock_workdir(workdir, stop))
             if not _REPORT_ONLY.value:

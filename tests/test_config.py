@@ -13,7 +13,7 @@ from mass_jax.rows import METHODS
     ("settings", "message"),
     [
         ({"outer": "verifer"}, "--outer='verifer' is unknown; did you mean 'verifier'?"),
-        ({"inner_optimizer": "adm"}, "--inner_optimizer='adm' is unknown; did you mean 'adam'?"),
+        ({"inner_optimizer": "adm"}, "--inner_optimizer='adm': character 1: 'adm' is unknown; did you mean 'adam', "),
         ({"methods": ("base", "mas")}, "--methods='mas' is unknown; did you mean 'mass'?"),
         ({"lora_targets": ("q_prj",)}, "--lora_targets='q_prj' is unknown; did you mean 'q_proj'?"),
         ({"inner_steps": 0}, "--inner_steps=0 is below its minimum 1"),

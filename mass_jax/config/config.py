@@ -5,7 +5,7 @@ import json
 import os
 from typing import Any
 
-from mass_jax import strict_json
+from mass_jax import expression, optax_functions, strict_json
 from mass_jax.config.fields import check
 from mass_jax.config.inner import InnerSettings
 from mass_jax.config.outer import OuterSettings
@@ -14,6 +14,9 @@ from mass_jax.config.sampling import SamplingSettings
 from mass_jax.config.task import TaskSettings
 from mass_jax.errors import UserError
 from mass_jax.rows import METHODS, ROWS
+
+OPTIMIZERS = ("inner_optimizer", "policy_optimizer", "scorer_optimizer", "solver_grpo_optimizer")
+"""Settings that are expressions of `mass_jax.expression`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,11 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, InnerSettings, Ta
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))
+        for name in OPTIMIZERS:
+            try:
+                optax_functions.check(getattr(self, name))
+            except UserError as error:
+                raise ValueError(f"--{name}={getattr(self, name)!r}: {error}") from None
         _ = self.rejected_value  # raises if it cannot be parsed
         _ = self.given_eps_root  # raises on invalid text
         self._check_adaptation()
@@ -98,7 +106,8 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, InnerSettings, Ta
     def located(self) -> "Config":
         """Returns the settings with existing local paths made absolute, which makes them valid anywhere.
 
-        Names are unchanged: the embedded model, hub ids, and data sets of tasks other than math.
+        Names are unchanged: the embedded model, hub ids, and data sets of tasks other than math. Files of optimizers
+        count.
 
         >>> Config(model="tiny").located().model
         'tiny'
@@ -108,7 +117,7 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, InnerSettings, Ta
             name: os.path.realpath(path) if os.path.exists(path) else path
             for name, path in paths.items()
             if (path != "tiny" if name == "model" else self.task == "math")
-        }
+        } | {name: expression.located(getattr(self, name)) for name in OPTIMIZERS}
         return dataclasses.replace(self, **found)
 
     def to_json(self) -> str:

@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +25,7 @@ from mass_jax.render import plot
 from mass_jax.runtime.metrics import read_metrics
 from mass_jax.training import validation
 from mass_jax.training.components import Components, assemble
+from mass_jax.training.inner_setting import InnerSetting, with_setting
 
 METHODS = ("base", "tt_ss", "mass")
 PROBLEMS = 48  # training problems of each seed on which the signal is measured
@@ -89,7 +92,7 @@ def _run(
     """Measures and trains one setting for one seed."""
     fixed: dict[str, Any] = {"methods": METHODS, "outer": "verifier", "on_weak_signal": "ignore"}
     usual_steps = config.inner_steps
-    config = dataclasses.replace(validation.with_setting(text, config), **fixed)
+    config = dataclasses.replace(with_setting(text, config), **fixed)
     directory = workdir / directory_name(config, usual_steps)
     kept = directory / "row.json"
     if kept.exists():
@@ -99,8 +102,8 @@ def _run(
     with contextlib.closing(assemble(config, mesh)) as components:
         report = _signal(components)
         table = study.run_study(components, directory, stop)
-        label = validation.InnerSetting.of(config, components.rollouts.loop).label
-    automatic = config.given_eps_root is None and adapt.has_eps_root(config.inner_optimizer)
+        label = InnerSetting.of(config, components.rollouts.loop).label
+    automatic = adapt.measures_eps_root(config.inner_optimizer, config.given_eps_root)
     metrics = read_metrics(directory / f"seed{config.seeds[0]}" / "mass" / "metrics.jsonl", config.steps)
     auc = [value for step in metrics if math.isfinite(value := step.get("reward_auc", math.nan))]
     column = table["columns"][0]
@@ -131,8 +134,11 @@ def directory_name(config: Config, usual_steps: int) -> str:
     >>> directory_name(Config(inner_optimizer="adam", inner_lr=0.03, inner_steps=4, seeds=(7,)), usual_steps=2)
     'adam_0.03_auto_K4_seed7'
     """
+    name = config.inner_optimizer
+    if not re.fullmatch(r"[\w.]{1,40}", name):
+        name = f"{re.sub('[^A-Za-z0-9_.]+', '-', name)[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     steps = "" if config.inner_steps == usual_steps else f"_K{config.inner_steps}"
-    return f"{config.inner_optimizer}_{config.inner_lr:g}_{config.inner_eps_root}{steps}_seed{config.seeds[0]}"
+    return f"{name}_{config.inner_lr:g}_{config.inner_eps_root}{steps}_seed{config.seeds[0]}"
 
 
 def _entries(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,7 +154,7 @@ def _signal(components: Components) -> mg.SignalReport:
     drawn = validation.draw(
         rollouts, components.pretrained(), problems, num_examples=config.num_examples, key=key, score=0.5
     )
-    setting = validation.InnerSetting.of(config, rollouts.loop)
+    setting = InnerSetting.of(config, rollouts.loop)
     options = signal.Options(finite_differences=False, add_one=False, directions=0, precision=False)
     return validation.validate_setting(
         rollouts, components.pretrained(), drawn, setting, "gold", config.num_attempts, options

@@ -11,19 +11,13 @@ from typing import Any
 import jax
 import optax
 
+from mass_jax import expression, optax_functions
 from mass_jax import metagrad as mg
-from mass_jax.config.inner import INNER_OPTIMIZERS
 from mass_jax.llama import lora
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Text
 from mass_jax.types import Adapter, PyTree
 
-OPTIMIZERS: dict[str, functools.partial[optax.GradientTransformation]] = {
-    name: functools.partial(mg.make_optimizer, "sgd", momentum=0.9)
-    if name == "momentum"
-    else functools.partial(mg.make_optimizer, name)
-    for name in INNER_OPTIMIZERS
-}
 DEFAULT_EPS_ROOT = 1e-8  # for shapes only, where no gradient has been measured
 ADJOINTS: dict[str, Callable[[], mg.Adjoint]] = {
     "weighted": mg.WeightedMixedMode,
@@ -33,31 +27,56 @@ ADJOINTS: dict[str, Callable[[], mg.Adjoint]] = {
 }
 
 
-def inner_optimizer(name: str, rate: Any, eps_root: Any) -> optax.GradientTransformation:
+def inner_optimizer(text: str, rate: Any, eps_root: Any) -> optax.GradientTransformation:
     """Builds the optimizer of the inner loop.
 
     Args:
-        name: key of `OPTIMIZERS`.
-        rate: learning rate, constant over the inner steps.
-        eps_root: constant under the root of Adam's second moment; optimizers without one ignore it.
+        text: expression, such as "adam" or "clip(1.0) | sgd"; see `mg.parse_optimizer`.
+        rate: learning rate, where the expression gives none.
+        eps_root: constant under the root of Adam's second moment, where the expression gives none.
     """
-    build = OPTIMIZERS[name]
-    return build(rate, eps_root=eps_root) if has_eps_root(name) else build(rate)
+    return mg.parse_optimizer(text, rate, eps_root)
 
 
-@functools.cache  # equal numbers return the same object, so that equal inner loops share their compiled programs
-def fixed_inner_optimizer(name: str, rate: float, eps_root: float) -> optax.GradientTransformation:
-    """Returns `inner_optimizer` for a rate and an eps_root that are numbers, not traced arrays."""
-    return inner_optimizer(name, rate, eps_root)
+def fixed_inner_optimizer(text: str, rate: float, eps_root: float) -> optax.GradientTransformation:
+    """Returns `inner_optimizer` for a rate and an eps_root that are numbers, not traced arrays.
+
+    Equal expressions and numbers return the same object, so that equal inner loops share their compiled programs.
+    """
+    return _fixed(str(expression.parse(text)), rate, eps_root)
 
 
-def has_eps_root(name: str) -> bool:
-    """Returns whether an inner optimizer has a constant under the root of a second moment.
+@functools.cache
+def _fixed(text: str, rate: float, eps_root: float) -> optax.GradientTransformation:
+    return inner_optimizer(text, rate, eps_root)
 
-    >>> [name for name in OPTIMIZERS if has_eps_root(name)]
+
+def has_eps_root(text: str) -> bool:
+    """Returns whether an inner optimizer takes `eps_root`: its expression has such an argument and gives no number.
+
+    >>> [name for name in optax_functions.COMMON if has_eps_root(name)]
     ['adam', 'adamw', 'amsgrad', 'nadam', 'radam', 'adabelief']
     """
-    return "eps_root" in mg.SUPPORT[OPTIMIZERS[name].args[0]].settings
+    return optax_functions.depends_on(text, optax_functions.EPS_ROOT)
+
+
+def has_rate(text: str) -> bool:
+    """Returns whether an inner optimizer takes `rate`: its expression gives no learning rate.
+
+    >>> has_rate("sgd"), has_rate("sgd(cosine_decay_schedule(0.2, 4))")
+    (True, False)
+    """
+    return optax_functions.depends_on(text, optax_functions.RATE)
+
+
+def measures_eps_root(text: str, given: float | None) -> bool:
+    """Returns whether eps_root must be measured: a part of the expression takes it and no number is given.
+
+    Args:
+        text: the expression.
+        given: the number of --inner_eps_root; None for auto.
+    """
+    return optax_functions.measures(text) or (given is None and has_eps_root(text))
 
 
 @dataclasses.dataclass(frozen=True)

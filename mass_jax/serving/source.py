@@ -5,11 +5,14 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
+import optax
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
 from mass_jax.config import Config
+from mass_jax.config.config import OPTIMIZERS
 from mass_jax.errors import UserError
+from mass_jax.expression import own_code
 from mass_jax.method import meta_step
 from mass_jax.method.models import Weights
 from mass_jax.runtime.checkpoints import abstract_of, check_checkpoint
@@ -42,7 +45,12 @@ class LoadedModel(NamedTuple):
     label: str
 
 
-def load_model(model: str, run: str | None = None, seed: int | None = None) -> LoadedModel:
+def load_model(
+    model: str,
+    run: str | None = None,
+    seed: int | None = None,
+    inner_optimizer: optax.GradientTransformation | None = None,
+) -> LoadedModel:
     """Loads a workdir's trained generator, or a pretrained model.
 
     Args:
@@ -50,9 +58,10 @@ def load_model(model: str, run: str | None = None, seed: int | None = None) -> L
         run: training run of the workdir, or "pretrained". The default is the first that exists of "mass", "mass_gold"
             and "pretrained".
         seed: meta-training seed; the default is the workdir's first.
+        inner_optimizer: optimizer of the inner loop, for a workdir that was trained with one of your own code.
 
     Raises:
-        UserError: the workdir lacks the requested run, or its checkpoints cannot be read.
+        UserError: the workdir lacks the requested run, its checkpoints cannot be read, or its settings name code.
     """
     workdir = pathlib.Path(model)
     if not (workdir / "config.json").is_file() or (workdir / "tokenizer.json").is_file():
@@ -60,7 +69,9 @@ def load_model(model: str, run: str | None = None, seed: int | None = None) -> L
             raise UserError(f"--run={run} needs a workdir of experiments.train, which {model!r} is not")
         return _loaded(_assemble(Config(model=model)), None, f"{model}, pretrained")
     check_checkpoint_path(workdir, saving=False)
-    components = with_stored_eps_root(_assemble(_read_config(workdir / "config.json")), workdir, store=False)
+    config = _read_config(workdir / "config.json")
+    _refuse_code(config, workdir, inner_optimizer)
+    components = with_stored_eps_root(_assemble(config, inner_optimizer), workdir, store=False)
     seed = components.config.seeds[0] if seed is None else seed
     found = {name: _steps(workdir / f"seed{seed}" / name / "checkpoints") for name in RUNS}
     chosen = run or next((name for name in RUNS if found[name]), "pretrained")
@@ -82,9 +93,23 @@ def _loaded(components: Components, weights: Weights | None, label: str) -> Load
     return LoadedModel(config, directory, components.chosen, components.rollouts, weights, label)
 
 
-def _assemble(config: Config) -> Components:
+def _refuse_code(config: Config, workdir: pathlib.Path, inner_optimizer: Any) -> None:
+    """Raises a UserError if the settings name code, which a workdir from somebody else must not run."""
+    named = [
+        f"--{name}={getattr(config, name)}"
+        for name in OPTIMIZERS
+        if own_code(getattr(config, name)) and not (name == "inner_optimizer" and inner_optimizer is not None)
+    ]
+    if named:
+        raise UserError(
+            f"{workdir}/config.json names code, {named[0]}, which is not imported from a file; load the run in Python "
+            f"with load_model({str(workdir)!r}, inner_optimizer=...)"
+        )
+
+
+def _assemble(config: Config, inner_optimizer: optax.GradientTransformation | None = None) -> Components:
     try:
-        return assemble(config)
+        return assemble(config, inner_optimizer=inner_optimizer)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
 

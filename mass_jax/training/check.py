@@ -26,6 +26,7 @@ from mass_jax.training import rollout, validation
 from mass_jax.training.check_advice import describe, nearby
 from mass_jax.training.compiling import announce
 from mass_jax.training.components import Components
+from mass_jax.training.inner_setting import InnerSetting
 from mass_jax.types import Adapter, Params, PyTree
 
 MIN_PROBLEMS, MIN_EXAMPLES = 8, 4  # fewer say nothing about a correlation
@@ -205,7 +206,7 @@ class SignalCheck:
             return {}
         rollouts, weights = self.components.rollouts, start_weights(self.components)
         found = {}
-        for setting in nearby(validation.InnerSetting.of(self.components.config, rollouts.loop)):
+        for setting in nearby(InnerSetting.of(self.components.config, rollouts.loop)):
             parts = []
             for measured, compared in self._steps:
                 batch = measured.batch

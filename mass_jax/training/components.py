@@ -6,11 +6,13 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
+import optax
 from absl import logging
 
 from mass_jax import runtime, strict_json
 from mass_jax.config import Config
 from mass_jax.errors import UserError
+from mass_jax.expression import CUSTOM
 from mass_jax.llama import Llama, LlamaConfig, loading, tokenizer, weights
 from mass_jax.method import adapt, score
 from mass_jax.method.generate import Dialogue
@@ -18,6 +20,7 @@ from mass_jax.method.models import Solver, Weights
 from mass_jax.tasks.base import Problems
 from mass_jax.tasks.registry import Chosen, open_task
 from mass_jax.training.eps_root import auto_eps_root
+from mass_jax.training.learners import check_outer_optimizers
 from mass_jax.training.rollout import Rollouts
 from mass_jax.types import Params, Tokenizer
 
@@ -85,18 +88,28 @@ class Components:
         self.chosen.close()
 
 
-def assemble(config: Config, mesh: jax.sharding.Mesh | None = None) -> Components:
+def assemble(
+    config: Config,
+    mesh: jax.sharding.Mesh | None = None,
+    inner_optimizer: optax.GradientTransformation | None = None,
+) -> Components:
     """Loads the model and the task, and builds the components.
 
     Args:
         config: the settings.
         mesh: from `runtime.make_mesh`; None uses one device. Each process reads its devices' slices of the weights.
+        inner_optimizer: optimizer of the inner loop, instead of --inner_optimizer; the settings then name it "custom".
 
     Raises:
         FileNotFoundError, ValueError: model files are missing, damaged or inconsistent; one line that names the file
             and the fix.
     """
+    if inner_optimizer is not None:
+        config = dataclasses.replace(config, inner_optimizer=CUSTOM)
     mesh = runtime.make_mesh("auto", jax.devices()[:1]) if mesh is None else mesh
+    if inner_optimizer is None:
+        fixed_optimizer(config, adapt.DEFAULT_EPS_ROOT)  # names errors before the model is loaded
+    check_outer_optimizers(config)
     model = load_pretrained(config, mesh)
     encoder, architecture = model.tokenizer, model.architecture
     chosen = open_task(config, model.directory, encoder)
@@ -112,7 +125,7 @@ def assemble(config: Config, mesh: jax.sharding.Mesh | None = None) -> Component
         end_token,
         config.max_target_tokens or None,
     )
-    loop, scorer = models(config, architecture.with_stop_tokens([end_token, *eos]))
+    loop, scorer = models(config, architecture.with_stop_tokens([end_token, *eos]), inner_optimizer)
     rollouts = Rollouts(loop, dialogue, runtime.Feed(mesh), config.temperature)
     return with_eps_root(Components(config, model, chosen, rollouts, scorer))
 
@@ -120,7 +133,7 @@ def assemble(config: Config, mesh: jax.sharding.Mesh | None = None) -> Component
 def with_eps_root(components: Components) -> Components:
     """Returns components whose inner optimizer has the eps_root of --inner_eps_root=auto, measured on this model."""
     config, rollouts = components.config, components.rollouts
-    if config.given_eps_root is not None or not adapt.has_eps_root(config.inner_optimizer):
+    if not adapt.measures_eps_root(config.inner_optimizer, config.given_eps_root):
         return components
     problems = components.problems(config.seeds[0]).train
     eps_root = auto_eps_root(
@@ -147,7 +160,7 @@ def with_stored_eps_root(components: Components, workdir: pathlib.Path, store: b
         UserError: the stored value is damaged.
     """
     config, path = components.config, workdir / runtime.EPS_ROOT_NAME
-    if config.given_eps_root is not None or not adapt.has_eps_root(config.inner_optimizer):
+    if not adapt.measures_eps_root(config.inner_optimizer, config.given_eps_root):
         return components
     if runtime.holds_results(workdir) and path.exists():
         try:
@@ -162,7 +175,7 @@ def with_stored_eps_root(components: Components, workdir: pathlib.Path, store: b
 def _set_eps_root(components: Components, eps_root: float) -> Components:
     """Returns components with another eps_root of the inner optimizer."""
     config, rollouts = components.config, components.rollouts
-    optimizer = adapt.fixed_inner_optimizer(config.inner_optimizer, config.inner_lr, eps_root)
+    optimizer = fixed_optimizer(config, eps_root)
     loop = dataclasses.replace(rollouts.loop, optimizer=optimizer, eps_root=eps_root)
     return dataclasses.replace(components, rollouts=dataclasses.replace(rollouts, loop=loop))
 
@@ -190,7 +203,9 @@ def load_pretrained(config: Config, mesh: jax.sharding.Mesh) -> PretrainedModel:
     return PretrainedModel(directory, architecture, encoder, params)
 
 
-def models(config: Config, llama_config: LlamaConfig) -> tuple[adapt.LoraLoop, Llama]:
+def models(
+    config: Config, llama_config: LlamaConfig, inner_optimizer: optax.GradientTransformation | None = None
+) -> tuple[adapt.LoraLoop, Llama]:
     """Returns the inner loop with the solver, and the scorer's trunk, without loading any weights.
 
     For --inner_eps_root=auto, whose value needs weights, the loop has a placeholder; see `with_eps_root`.
@@ -206,7 +221,7 @@ def models(config: Config, llama_config: LlamaConfig) -> tuple[adapt.LoraLoop, L
     )
     loop = adapt.LoraLoop(
         solver,
-        adapt.fixed_inner_optimizer(config.inner_optimizer, config.inner_lr, eps_root),
+        inner_optimizer or fixed_optimizer(config, eps_root),
         config.inner_steps,
         config.lora_rank,
         config.lora_alpha / config.lora_rank,
@@ -215,6 +230,18 @@ def models(config: Config, llama_config: LlamaConfig) -> tuple[adapt.LoraLoop, L
         eps_root,
     )
     return loop, Llama(score.scorer_config(llama_config, config.scorer_layers, config.scorer_width))
+
+
+def fixed_optimizer(config: Config, eps_root: float) -> optax.GradientTransformation:
+    """Returns the inner optimizer of --inner_optimizer.
+
+    Raises:
+        UserError: it is rejected, or a function in it fails; one line that names the flag.
+    """
+    try:
+        return adapt.fixed_inner_optimizer(config.inner_optimizer, config.inner_lr, eps_root)
+    except UserError as error:
+        raise UserError(f"--inner_optimizer={config.inner_optimizer!r}: {error}") from error
 
 
 def execution(config: Config, llama_config: LlamaConfig) -> LlamaConfig:

@@ -23,6 +23,7 @@ from mass_jax.runtime.metrics import read_metrics
 from mass_jax.tasks.base import Problem
 from mass_jax.training import learners
 from mass_jax.training.check import SignalCheck
+from mass_jax.training.check_inner import check_inner_optimizer
 from mass_jax.training.collect import collect
 from mass_jax.training.compiling import announce
 from mass_jax.training.components import Components
@@ -98,6 +99,7 @@ def train_mass(
     """
     config = components.config
     rollouts = components.rollouts
+    check_inner_optimizer(config, rollouts.loop)
     learner = learners.mass_learner(config, rollouts.loop, components.scorer, outer, control)
     key = jax.random.key(seed)
     start = components.fresh_weights(jax.random.fold_in(key, 1))

@@ -10,7 +10,7 @@ from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.evaluation import inner_comparison
 from mass_jax.evaluation.inner_comparison import ComparisonRow, directory_name
-from mass_jax.training.validation import with_setting
+from mass_jax.training.inner_setting import with_setting
 
 VALUES = {"leave_one_out": [0.5], "zero_sum_index": [0.25], "right": [90.0], "tt_ss": [40.0], "mass": [80.0]}
 VALUES |= {"reward_auc": [0.75], "useful_share": [0.5]}

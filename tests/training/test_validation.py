@@ -8,7 +8,9 @@ from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.metagrad import signal
 from mass_jax.method import adapt
-from mass_jax.training.validation import Drawn, InnerSetting, parse_setting, read_rows, validate_setting
+from mass_jax.optax_functions import COMMON
+from mass_jax.training.inner_setting import InnerSetting, parse_setting
+from mass_jax.training.validation import Drawn, read_rows, validate_setting
 from tests.small_models import components
 
 
@@ -45,7 +47,7 @@ def test_parse_setting_names_value_and_form(text, message):
 
 
 def test_every_optimizer_has_a_label():
-    assert [InnerSetting(name, 0.1, 1e-6, 2).label for name in adapt.OPTIMIZERS if not adapt.has_eps_root(name)] == [
+    assert [InnerSetting(name, 0.1, 1e-6, 2).label for name in COMMON if not adapt.has_eps_root(name)] == [
         "sgd 0.1, K=2",
         "momentum 0.1, K=2",
         "adagrad 0.1, K=2",

@@ -1,0 +1,70 @@
+"""Loads a function of the user's own code that a setting names, `module:function` or `path/to/file.py:function`.
+
+Only settings name code: command-line flags and `Config`. Names in files, such as the config.json of somebody else's
+workdir, must be refused before they get here.
+"""
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from types import ModuleType
+from typing import Any
+
+from mass_jax.errors import UserError
+
+
+@functools.cache
+def load(path: str) -> Any:
+    """Imports a module or a file and returns an attribute of it; later calls return the same object.
+
+    Args:
+        path: `module:function` or `path/to/file.py:function`.
+
+    Raises:
+        UserError: the file, the module or the function does not exist, or the code fails; one line.
+
+    >>> load("math:sqrt")(4.0)
+    2.0
+    """
+    module, _, name = path.rpartition(":")
+    try:
+        found = _from_file(module) if module.endswith(".py") else importlib.import_module(module)
+    except Exception as error:  # user code may raise anything
+        raise UserError(f"{path}: {describe(error)}") from error
+    if not hasattr(found, name):
+        public = [each for each in vars(found) if not each.startswith("_")]
+        raise UserError(f"{path}: {module} has no {name!r}; it has {', '.join(public[:20]) or 'no public names'}")
+    return getattr(found, name)
+
+
+def _from_file(file: str) -> ModuleType:
+    """Imports a file under a name of its own."""
+    path = os.path.realpath(os.path.expanduser(file))
+    if not os.path.isfile(path):
+        raise FileNotFoundError("no such file")
+    name = f"_mass_jax_own_{hashlib.sha256(path.encode()).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError("not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs, as dataclasses require
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def describe(error: Exception) -> str:
+    """Returns an exception in one line, with the line of code that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    first = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {first[:200]}{place}"
