@@ -72,10 +72,10 @@ def read_config(workdir: pathlib.Path) -> Config:
         ValueError: If a setting other than the methods differs from the work directory, or its settings are damaged.
     """
     path = workdir / "config.json"
-    before = None
+    before, named = None, settings.own_code()
     if runtime.read_settings(path) is not None:
         try:
-            before = Config.from_json(path.read_text(encoding="utf-8"))
+            before = Config.from_json(path.read_text(encoding="utf-8"), named)
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} is damaged ({error}); choose another --workdir") from None
     config = settings.read() if before is None or flags.FLAGS["preset"].present else settings.with_flags(before)

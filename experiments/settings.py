@@ -17,7 +17,9 @@ from experiments import presets, streams
 from experiments.path_flags import DEFINE_path
 from mass_jax import lazy, runtime
 from mass_jax.config import Config, nearest
+from mass_jax.config.config import OPTIMIZERS
 from mass_jax.errors import UserError
+from mass_jax.expression import located
 from mass_jax.runtime import console
 
 FLAGS = flags.FLAGS
@@ -26,9 +28,7 @@ FLAGS = flags.FLAGS
 def define() -> None:
     """Defines --preset, --print_config and one flag for each field of `Config`."""
     flags.DEFINE_string("preset", "tiny", f"Preset that the other flags override. One of: {', '.join(preset_names())}.")
-    flags.DEFINE_bool(
-        "print_config", False, "Print the settings as JSON, with all arguments of the optimizers, and exit."
-    )
+    flags.DEFINE_bool("print_config", False, "Print the settings as JSON, with the optimizers in full, and exit.")
     for field in dataclasses.fields(Config):
         _define_one(field)
 
@@ -131,6 +131,11 @@ def explicit(config: Config) -> Config:
     from mass_jax.training.resolved import resolved  # the launcher reads settings without JAX
 
     return resolved(config)
+
+
+def own_code() -> list[str]:
+    """Returns the optimizers on the command line, whose code a command may import."""
+    return [located(FLAGS[name].value) for name in OPTIMIZERS if FLAGS[name].present]
 
 
 def with_flags(config: Config) -> Config:

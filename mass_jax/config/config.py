@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Collection
 from typing import Any
 
 from mass_jax import expression, optax_functions, strict_json
@@ -125,8 +126,13 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, InnerSettings, Ta
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
-    def from_json(cls, text: str) -> "Config":
+    def from_json(cls, text: str, own_code: Collection[str] = ()) -> "Config":
         """Parses settings written by `to_json`.
+
+        Args:
+            text: the settings.
+            own_code: optimizers of the user's own code that the user named, such as "my.py:make"; others are refused,
+                since a file from somebody else must not run code.
 
         Raises:
             ValueError, TypeError: If the text is not a JSON object of valid settings; the message is one line.
@@ -138,7 +144,15 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, InnerSettings, Ta
         if not isinstance(read, dict):
             raise UserError(f"expected an object of settings, got {strict_json.kind(read)}")
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in completed(read).items()}
-        return cls(**settings)
+        config = cls(**settings)
+        for name in OPTIMIZERS:
+            value = getattr(config, name)
+            if value not in own_code and expression.own_code(value):
+                raise UserError(
+                    f"{name}={value!r} names code, which is not imported because a file of settings says so; name it "
+                    f"yourself, with --{name} or in Python"
+                )
+        return config
 
 
 EARLIER: dict[str, Any] = {

@@ -39,9 +39,13 @@ def resolve(text: str, rate: float, decay_steps: int | None = None) -> Chain:
     """Returns the expression of an outer optimizer with all arguments, as `make` builds it.
 
     >>> print(resolve("adam", 0.001, 100))
-    adam(learning_rate=linear_schedule(0.001, 0.0, 100))
+    adam(learning_rate=linear_schedule(init_value=0.001, end_value=0.0, transition_steps=100))
     """
-    schedule = rate if decay_steps is None else parse(f"linear_schedule({rate!r}, 0.0, {decay_steps})")
+    schedule = (
+        rate
+        if decay_steps is None
+        else parse(f"linear_schedule(init_value={rate!r}, end_value=0.0, transition_steps={decay_steps})")
+    )
     return building.resolve(text, schedule, differentiable=False)
 
 

@@ -9,10 +9,9 @@ import optax
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
+from mass_jax import strict_json
 from mass_jax.config import Config
-from mass_jax.config.config import OPTIMIZERS
 from mass_jax.errors import UserError
-from mass_jax.expression import own_code
 from mass_jax.method import meta_step
 from mass_jax.method.models import Weights
 from mass_jax.runtime.checkpoints import abstract_of, check_checkpoint
@@ -69,8 +68,7 @@ def load_model(
             raise UserError(f"--run={run} needs a workdir of experiments.train, which {model!r} is not")
         return _loaded(_assemble(Config(model=model)), None, f"{model}, pretrained")
     check_checkpoint_path(workdir, saving=False)
-    config = _read_config(workdir / "config.json")
-    _refuse_code(config, workdir, inner_optimizer)
+    config = _read_config(workdir / "config.json", inner_optimizer is not None)
     components = with_stored_eps_root(_assemble(config, inner_optimizer), workdir, store=False)
     seed = components.config.seeds[0] if seed is None else seed
     found = {name: _steps(workdir / f"seed{seed}" / name / "checkpoints") for name in RUNS}
@@ -93,20 +91,6 @@ def _loaded(components: Components, weights: Weights | None, label: str) -> Load
     return LoadedModel(config, directory, components.chosen, components.rollouts, weights, label)
 
 
-def _refuse_code(config: Config, workdir: pathlib.Path, inner_optimizer: Any) -> None:
-    """Raises a UserError if the settings name code, which a workdir from somebody else must not run."""
-    named = [
-        f"--{name}={getattr(config, name)}"
-        for name in OPTIMIZERS
-        if own_code(getattr(config, name)) and not (name == "inner_optimizer" and inner_optimizer is not None)
-    ]
-    if named:
-        raise UserError(
-            f"{workdir}/config.json names code, {named[0]}, which is not imported from a file; load the run in Python "
-            f"with load_model({str(workdir)!r}, inner_optimizer=...)"
-        )
-
-
 def _assemble(config: Config, inner_optimizer: optax.GradientTransformation | None = None) -> Components:
     try:
         return assemble(config, inner_optimizer=inner_optimizer)
@@ -114,9 +98,12 @@ def _assemble(config: Config, inner_optimizer: optax.GradientTransformation | No
         raise UserError(str(error)) from error
 
 
-def _read_config(path: pathlib.Path) -> Config:
+def _read_config(path: pathlib.Path, replaced: bool) -> Config:
+    """Reads the settings of a run; its inner optimizer may be code only if it will be replaced."""
     try:
-        return Config.from_json(path.read_text(encoding="utf-8"))
+        settings = path.read_text(encoding="utf-8")
+        named = strict_json.loads(settings).get("inner_optimizer") if replaced else None
+        return Config.from_json(settings, () if named is None else (named,))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is not the settings of a run ({error}); give a workdir of experiments.train") from None
 

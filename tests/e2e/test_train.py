@@ -23,6 +23,8 @@ SMALL = (
     "--inner_steps=1 --num_attempts=2 --num_train_problems=8 --num_eval_problems=4 --checkpoint_every=4 "
     "--methods=base,tt_ss,mass"
 ).split()
+# The example of docs/guides/inner_optimizer.md, an optimizer of the user's own code.
+SMALL.append(f"--inner_optimizer={pathlib.Path(__file__).with_name('own_optimizer.py')}:make")
 
 
 @pytest.fixture(scope="module")

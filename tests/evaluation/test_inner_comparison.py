@@ -37,6 +37,7 @@ def compare(config, texts, workdir):
         ("nadam:0.1", "nadam_0.1_1e-5_seed3"),
         ("nadam:0.1::7", "nadam_0.1_1e-5_K7_seed3"),
         ("sgd:2e-1:auto:5", "sgd_0.2_auto_K5_seed3"),
+        ("clip(1.0) | sgd:0.1", "clip-1.0-sgd-bf8bde3c_0.1_1e-5_seed3"),
         ("adam:0.03:1e-8:4", "adam_0.03_1e-8_seed3"),
     ],
 )

@@ -2,7 +2,9 @@
 
 import json
 
+import optax
 import pytest
+from absl import logging
 
 from mass_jax.config import Config
 from mass_jax.errors import UserError
@@ -35,6 +37,16 @@ def test_run_study_writes_and_guards_settings(tmp_path):
     assert len(read_records(study.records_path(workdir / "seed0", "few_shot"))) == 4
     with pytest.raises(UserError, match="started with lora_rank=4, now it is 2"):
         study.write_report(Config(**RUN, **BASE, lora_rank=2), workdir)
+
+
+def test_run_takes_optimizer_from_python(tmp_path, capsys):
+    config = Config(**RUN, **BASE, inner_optimizer="adam", inner_eps_root="auto")  # measures nothing
+    table = study.run(config, tmp_path / "run", inner_optimizer=optax.sgd(0.1))
+    assert "base" in table["methods"]
+    assert settings_in(tmp_path / "run").inner_optimizer == "custom"
+    assert logging.get_verbosity() == logging.INFO
+    with pytest.raises(UserError, match="started with inner_optimizer='custom', now it is 'sgd'"):
+        run(tmp_path / "run")
 
 
 def test_run_study_claims_workdir_after_checks(tmp_path):

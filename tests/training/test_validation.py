@@ -21,6 +21,10 @@ from tests.small_models import components
         (" adam:0.03:1e-4 ", InnerSetting("adam", 0.03, 1e-4, 2)),
         ("nadam:0.03:auto", InnerSetting("nadam", 0.03, 0.01, 2)),
         ("adamw:0.1:1e-2:4", InnerSetting("adamw", 0.1, 1e-2, 4)),
+        ("clip(1.0) | adam:0.03:auto", InnerSetting("clip(1.0) | adam", 0.03, 0.01, 2)),
+        ("adam(eps_root=auto):0.03:1e-4", InnerSetting("adam(eps_root=auto)", 0.03, 0.01, 2)),
+        ("sgd(cosine_decay_schedule(0.2, 4))", InnerSetting("sgd(cosine_decay_schedule(0.2, 4))", 0.2, 1e-8, 2)),
+        ("optax:sgd:0.5", InnerSetting("optax:sgd", 0.5, adapt.DEFAULT_EPS_ROOT, 2)),
         ("momentum:0.1::3", InnerSetting("momentum", 0.1, adapt.DEFAULT_EPS_ROOT, 3)),
     ],
 )
@@ -54,6 +58,7 @@ def test_every_optimizer_has_a_label():
         "rmsprop 0.1, K=2",
         "yogi 0.1, K=2",
     ]
+    assert InnerSetting("sgd(0.5)", 0.1, 1e-6, 2).label == "sgd(0.5), K=2"
     assert InnerSetting("adamw", 0.1, 1e-6, 2).label == "adamw 0.1, eps_root 1e-06, K=2"
 
 
