@@ -19,7 +19,7 @@ from mass_jax import lazy, runtime
 from mass_jax.config import Config, nearest
 from mass_jax.config.config import OPTIMIZERS
 from mass_jax.errors import UserError
-from mass_jax.expression import located
+from mass_jax.own_function import located
 from mass_jax.runtime import console
 
 FLAGS = flags.FLAGS
@@ -135,7 +135,7 @@ def explicit(config: Config) -> Config:
 
 def own_code() -> list[str]:
     """Returns the optimizers on the command line, whose code a command may import."""
-    return [located(FLAGS[name].value) for name in OPTIMIZERS if FLAGS[name].present]
+    return [located(str(FLAGS[name].value)) for name in OPTIMIZERS if FLAGS[name].present]
 
 
 def with_flags(config: Config) -> Config:

@@ -10,11 +10,10 @@ The parser takes linear time and evaluates nothing. `mass_jax.metagrad.building`
 only.
 """
 
+import contextlib
 import dataclasses
 import enum
 import math
-import os
-import re
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
@@ -23,11 +22,7 @@ from mass_jax.errors import UserError
 MAX_LENGTH = 2000
 MAX_DEPTH = 16
 CUSTOM = "custom"  # stands for an optimizer that was passed from Python
-_TOKEN = re.compile(r"[()=,|]|[^\s()=,|]+")
-_INTEGER = re.compile(r"[+-]?[0-9]+")
-_FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MARKS = "()=,|"
 
 
 class Auto(enum.Enum):
@@ -129,10 +124,24 @@ def parse(text: str) -> Chain:
     """
     if len(text) > MAX_LENGTH:
         raise UserError(f"the expression has {len(text)} characters; shorten it to {MAX_LENGTH}")
-    parser = _Parser([(match.group(), match.start() + 1) for match in _TOKEN.finditer(text)], len(text) + 1)
+    parser = _Parser(_tokens(text), len(text) + 1)
     chain = parser.chain(0)
     parser.expect_end()
     return chain
+
+
+def _tokens(text: str) -> list[tuple[str, int]]:
+    """Splits a text into marks and words, with the positions of their first characters."""
+    tokens: list[tuple[str, int]] = []
+    in_word = False
+    for position, character in enumerate(text, 1):
+        is_mark = character in _MARKS
+        if in_word and not (is_mark or character.isspace()):
+            tokens[-1] = (tokens[-1][0] + character, tokens[-1][1])
+        elif not character.isspace():
+            tokens.append((character, position))
+        in_word = not (is_mark or character.isspace())
+    return tokens
 
 
 class _Parser:
@@ -198,7 +207,7 @@ class _Parser:
         """Parses one argument."""
         position, name = self.position, None
         if self.peek(1) == "=":
-            if not _IDENTIFIER.fullmatch(self.peek()):
+            if not _is_identifier(self.peek()):
                 raise self.error("expected the name of an argument")
             name = self.take()
             self.take()
@@ -213,21 +222,38 @@ class _Parser:
         token = self.peek()
         if token in _CONSTANTS:
             return _CONSTANTS[self.take()]
-        if _INTEGER.fullmatch(token):
-            return int(self.take())
-        if _FLOAT.fullmatch(token) and math.isfinite(float(token)):
-            return float(self.take())
+        number = _number(token)
+        if number is not None:
+            self.take()
+            return number
         if not _is_name(token):
             raise self.error("expected a value")
         return self.chain(depth + 1)
+
+
+def _number(token: str) -> int | float | None:
+    """Returns the value of a finite number; None for other tokens."""
+    if not token or not set(token) <= set("0123456789+-.eE"):
+        return None
+    with contextlib.suppress(ValueError):
+        return int(token)
+    with contextlib.suppress(ValueError):
+        value = float(token)
+        return value if math.isfinite(value) else None
+    return None
+
+
+def _is_identifier(token: str) -> bool:
+    """Returns whether a token is a name in ASCII."""
+    return token.isascii() and token.isidentifier()
 
 
 def _is_name(token: str) -> bool:
     """Returns whether a token names a function of optax or of the user's own code."""
     module, colon, function = token.rpartition(":")
     if not colon:
-        return token not in _CONSTANTS and _NAME.fullmatch(token) is not None
-    return bool(_IDENTIFIER.fullmatch(function)) and bool(module.endswith(".py") or _NAME.fullmatch(module))
+        return token not in _CONSTANTS and all(map(_is_identifier, token.split(".")))
+    return _is_identifier(function) and (module.endswith(".py") or all(map(_is_identifier, module.split("."))))
 
 
 def calls(chain: Chain) -> Iterator[Call]:
@@ -256,26 +282,10 @@ def map_calls(function: Callable[[Call], Call], chain: Chain) -> Chain:
     return Chain(tuple(map(of_call, chain.calls)))
 
 
-def own_code(text: str) -> list[str]:
-    """Returns the paths of the user's own functions in an expression.
+def is_word(text: str) -> bool:
+    """Returns whether a text is a single token, so that it can be part of an expression.
 
-    >>> own_code("clip(1.0) | my.py:make(0.1)")
-    ['my.py:make']
+    >>> is_word("/my-files/own.py:make"), is_word("/my files/own.py:make")
+    (True, False)
     """
-    return [call.name for call in calls(parse(text)) if call.is_path] if ":" in text else []
-
-
-def located(text: str) -> str:
-    """Returns an expression in which the paths of existing files are absolute; other text is unchanged.
-
-    >>> located("sgd"), located("no_such_file.py:make")
-    ('sgd', 'no_such_file.py:make')
-    """
-
-    def absolute(call: Call) -> Call:
-        file, _, function = call.name.rpartition(":")
-        name = f"{os.path.realpath(os.path.expanduser(file))}:{function}"
-        usable = file.endswith(".py") and os.path.isfile(os.path.expanduser(file)) and _TOKEN.fullmatch(name)
-        return dataclasses.replace(call, name=name) if usable else call
-
-    return str(map_calls(absolute, parse(text))) if own_code(text) else text
+    return [token for token, _ in _tokens(text)] == [text]

@@ -4,6 +4,7 @@ Only settings name code: command-line flags and `Config`. Names in files, such a
 workdir, must be refused before they get here.
 """
 
+import dataclasses
 import functools
 import hashlib
 import importlib
@@ -15,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from mass_jax.errors import UserError
+from mass_jax.expression import Call, calls, is_word, map_calls, parse
 
 
 @functools.cache
@@ -68,3 +70,28 @@ def describe(error: Exception) -> str:
     place = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
     first = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {first[:200]}{place}"
+
+
+def own_code(text: str) -> list[str]:
+    """Returns the paths of the user's own functions in an expression.
+
+    >>> own_code("clip(1.0) | my.py:make(0.1)")
+    ['my.py:make']
+    """
+    return [call.name for call in calls(parse(text)) if call.is_path] if ":" in text else []
+
+
+def located(text: str) -> str:
+    """Returns an expression in which the paths of existing files are absolute; other text is unchanged.
+
+    >>> located("sgd"), located("no_such_file.py:make")
+    ('sgd', 'no_such_file.py:make')
+    """
+
+    def absolute(call: Call) -> Call:
+        file, _, function = call.name.rpartition(":")
+        name = f"{os.path.realpath(os.path.expanduser(file))}:{function}"
+        usable = file.endswith(".py") and os.path.isfile(os.path.expanduser(file)) and is_word(name)
+        return dataclasses.replace(call, name=name) if usable else call
+
+    return str(map_calls(absolute, parse(text))) if own_code(text) else text

@@ -9,7 +9,8 @@ import pytest
 
 from mass_jax import optax_functions, own_function
 from mass_jax.errors import UserError
-from mass_jax.expression import located, own_code, parse
+from mass_jax.expression import parse
+from mass_jax.own_function import located, own_code
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,7 @@ from mass_jax.expression import located, own_code, parse
         ("adamw(b1=.8,eps_root=auto)", "adamw(b1=0.8, eps_root=auto)"),
         ("clip(1.0)|adam( 1e-3 , nesterov=True)", "clip(1.0) | adam(0.001, nesterov=True)"),
         ("sgd(cosine_decay_schedule(0.2, 4), momentum=None,)", "sgd(cosine_decay_schedule(0.2, 4), momentum=None)"),
+        (f"clip({'9' * 400})", f"clip({'9' * 400})"),
         ("chain(clip(1) | sgd, -2)", "chain(clip(1) | sgd, -2)"),
         ("my_package.code:make(+3)", "my_package.code:make(3)"),
         ("/a-b/c d.py:make", None),
@@ -48,6 +50,8 @@ def test_canonical_text_parses_to_itself(text, canonical):
         ("adam(__import__('os').system('x'))", "character 17: expected a value, found \"'os'\""),
         ("adam(b1=0.1; import os)", "character 9: expected a value, found '0.1;'"),
         ("adam(b1=lambda: 1)", "character 9: expected a value, found 'lambda:'"),
+        ("adam(1_0)", "character 6: expected a value, found '1_0'"),
+        ("adam(nan)", "character 6: 'nan' is unknown; "),
         ("adam(1e999)", "character 6: expected a value, found '1e999'"),
         ("f(" * 40 + ")" * 40, "character 35: calls are nested more than 16 deep"),
         ("a" * 2001, "the expression has 2001 characters; shorten it to 2000"),

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection
 from typing import Any
 
-from mass_jax import expression, optax_functions, strict_json
+from mass_jax import optax_functions, own_function, strict_json
 from mass_jax.config.fields import check
 from mass_jax.config.inner import InnerSettings
 from mass_jax.config.outer import OuterSettings
@@ -118,7 +118,7 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, InnerSettings, Ta
             name: os.path.realpath(path) if os.path.exists(path) else path
             for name, path in paths.items()
             if (path != "tiny" if name == "model" else self.task == "math")
-        } | {name: expression.located(getattr(self, name)) for name in OPTIMIZERS}
+        } | {name: own_function.located(getattr(self, name)) for name in OPTIMIZERS}
         return dataclasses.replace(self, **found)
 
     def to_json(self) -> str:
@@ -147,7 +147,7 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, InnerSettings, Ta
         config = cls(**settings)
         for name in OPTIMIZERS:
             value = getattr(config, name)
-            if value not in own_code and expression.own_code(value):
+            if value not in own_code and own_function.own_code(value):
                 raise UserError(
                     f"{name}={value!r} names code, which is not imported because a file of settings says so; name it "
                     f"yourself, with --{name} or in Python"

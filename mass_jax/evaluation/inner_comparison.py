@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -135,10 +134,16 @@ def directory_name(config: Config, usual_steps: int) -> str:
     'adam_0.03_auto_K4_seed7'
     """
     name = config.inner_optimizer
-    if not re.fullmatch(r"[\w.]{1,40}", name):
-        name = f"{re.sub('[^A-Za-z0-9_.]+', '-', name)[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    if len(plain := _plain(name)) > 40 or plain != name:
+        name = f"{plain[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     steps = "" if config.inner_steps == usual_steps else f"_K{config.inner_steps}"
     return f"{name}_{config.inner_lr:g}_{config.inner_eps_root}{steps}_seed{config.seeds[0]}"
+
+
+def _plain(text: str) -> str:
+    """Returns a text in which runs of characters that do not belong in file names are one hyphen."""
+    words = "".join(c if c.isascii() and (c.isalnum() or c in "_.") else " " for c in text).split()
+    return "-".join(words)
 
 
 def _entries(table: Mapping[str, Any]) -> dict[str, Any]:

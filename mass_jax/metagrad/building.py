@@ -82,7 +82,7 @@ def _resolved(call: Call, missing: _Missing) -> Call:
     name, defaults = ALIASES.get(call.name, (call.name, {}))
     parameters = parameters_of(function)
     bound = bind(dataclasses.replace(call, name=name), function)
-    added = dict(defaults) | (_settings(call) if missing.differentiable else {})
+    added: dict[str, Any] = {**defaults, **(_settings(call) if missing.differentiable else {})}
     if RATE in parameters:
         added[RATE] = missing.rate
     if EPS_ROOT in parameters and missing.differentiable:

@@ -64,7 +64,7 @@ def with_setting(text: str, config: Config) -> Config:
     try:
         rate, root, steps = (*values, *("", "", "")[len(values) :])
         if not rate and not adapt.has_rate(name):
-            rate = config.inner_lr
+            rate = repr(config.inner_lr)
         changed: dict[str, Any] = {
             "inner_optimizer": name,
             "inner_lr": float(rate),

@@ -1,6 +1,7 @@
 """Studies started from Python check and lock their workdirs as the commands do."""
 
 import json
+import logging as std_logging
 
 import optax
 import pytest
@@ -39,7 +40,20 @@ def test_run_study_writes_and_guards_settings(tmp_path):
         study.write_report(Config(**RUN, **BASE, lora_rank=2), workdir)
 
 
-def test_run_takes_optimizer_from_python(tmp_path, capsys):
+@pytest.fixture
+def absl_logging():
+    """Restores the log, which `study.run` sends to the console."""
+    root, handler, verbosity = std_logging.getLogger(), logging.get_absl_handler(), logging.get_verbosity()
+    attached, filters = handler in root.handlers, list(handler.filters)
+    yield
+    logging.set_verbosity(verbosity)
+    handler.filters[:] = filters
+    if not attached:
+        root.removeHandler(handler)
+
+
+@pytest.mark.usefixtures("absl_logging")
+def test_run_takes_optimizer_from_python(tmp_path):
     config = Config(**RUN, **BASE, inner_optimizer="adam", inner_eps_root="auto")  # measures nothing
     table = study.run(config, tmp_path / "run", inner_optimizer=optax.sgd(0.1))
     assert "base" in table["methods"]

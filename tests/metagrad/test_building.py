@@ -117,13 +117,13 @@ def test_every_optax_function_builds_or_is_refused():
 
 def trained(optimizer):
     """Adapts for two steps, and returns the loss and the meta-gradient, as training does for each problem."""
-    batch = {"x": jnp.linspace(-1, 1, 12).reshape(4, 3), "y": jnp.ones(4)}
-    kernel = jnp.array([[0.5], [0.3], [-0.2]])
+    batch = {"x": jnp.linspace(-1, 1, 12).reshape(4, 3), "y": jnp.ones((4, 2))}
+    kernel = jnp.array([[0.5, 0.1], [0.3, -0.4], [-0.2, 0.6]])
 
     def losses(params, batch):
-        return ((batch["x"] @ (kernel + params["a"] @ params["b"]))[:, 0] - batch["y"]) ** 2
+        return jnp.mean((batch["x"] @ (kernel + params["a"] @ params["b"]) - batch["y"]) ** 2, axis=1)
 
-    start = {"a": jnp.ones((3, 2)) * jnp.array([0.3, -0.4]), "b": jnp.zeros((2, 1))}
+    start = {"a": jnp.ones((3, 2)) * jnp.array([0.3, -0.4]), "b": jnp.zeros((2, 2))}
     meta = jnp.array([0.3, 0.5, 0.7, 0.4])
     gradient = jax.jit(
         lambda meta: mg.meta_gradient(
