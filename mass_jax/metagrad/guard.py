@@ -78,7 +78,7 @@ def check_optimizer(
     if inner.InnerLoop(_no_loss, optimizer, num_steps, False).meta_in_optimizer:
         raise UserError("check_optimizer got a function; pass the optimizer that it returns")
     faults, index = _examine(optimizer, (num_steps,), params, grads, gradient_scale)
-    state_params = params if params is not None else _lora_pair()[0]
+    state_params = params if params is not None else jax.tree.map(np.float32, _lora_pair()[0])
     if faults:
         raise UserError(f"{faults[0].text}: {advice.fix_for(optimizer, state_params)}")
     if index < MIN_ZERO_SUM_INDEX:

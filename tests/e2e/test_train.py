@@ -27,6 +27,12 @@ SMALL = (
 SMALL.append(f"--inner_optimizer={pathlib.Path(__file__).with_name('own_optimizer.py')}:make")
 
 
+def test_own_optimizer_is_documented():
+    root = pathlib.Path(__file__).parents[2]
+    code = (root / "tests" / "e2e" / "own_optimizer.py").read_text(encoding="utf-8")
+    assert f"```python\n{code}```" in (root / "docs" / "guides" / "inner_optimizer.md").read_text(encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def finished(environment, tmp_path_factory):
     """Workdir and output of a run without interruption, in which the packages of all other extras are missing."""

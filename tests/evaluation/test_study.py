@@ -2,6 +2,8 @@
 
 import json
 import logging as std_logging
+import pathlib
+import re
 
 import optax
 import pytest
@@ -54,10 +56,14 @@ def absl_logging():
 
 @pytest.mark.usefixtures("absl_logging")
 def test_run_takes_optimizer_from_python(tmp_path):
-    config = Config(**RUN, **BASE, inner_optimizer="adam", inner_eps_root="auto")  # measures nothing
-    table = study.run(config, tmp_path / "run", inner_optimizer=optax.sgd(0.1))
-    assert "base" in table["methods"]
+    """Runs the lines of the documentation, with smaller settings."""
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "guides" / "inner_optimizer.md").read_text(encoding="utf-8")
+    [lines] = [block for block in re.findall(r"```py\n(.*?)```", page, re.DOTALL) if "study.run" in block]
+    small = f"Config(**{RUN | BASE}, inner_optimizer='adam', inner_eps_root='auto')"  # measures nothing
+    lines = lines.replace("Config()", small).replace('"runs/own"', repr(str(tmp_path / "run")))
+    exec(lines, {"make": optax.sgd})
     assert settings_in(tmp_path / "run").inner_optimizer == "custom"
+    assert "base" in json.loads((tmp_path / "run" / "report" / "table1.json").read_text())["methods"]
     assert logging.get_verbosity() == logging.INFO
     with pytest.raises(UserError, match="started with inner_optimizer='custom', now it is 'sgd'"):
         run(tmp_path / "run")
