@@ -16,7 +16,7 @@ from mass_jax.config.task import TaskSettings
 from mass_jax.errors import UserError
 from mass_jax.rows import METHODS, ROWS
 
-OPTIMIZERS = ("inner_optimizer", "policy_optimizer", "scorer_optimizer", "solver_grpo_optimizer")
+OPTIMIZERS = ("inner_optimizer", "policy_optimizer", "scorer_optimizer", "solver_grpo_optimizer", "learn_optimizer")
 """Settings that are expressions of `mass_jax.expression`."""
 
 

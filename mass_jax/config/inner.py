@@ -27,6 +27,11 @@ class InnerSettings:
         "update and thus the reward is: auto chooses it from the scale of the gradient, or give a number; "
         "experiments.validate measures which value carries signal.",
     )
+    learn: str = setting(
+        "",
+        "Hyperparameters of the inner optimizer that meta-training learns, separated by commas: inner_lr, or numeric "
+        "arguments of the expression, such as b1 of adam(b1=0.9); nothing by default.",
+    )
     inner_steps: int = setting(
         2, "Number of inner steps K; meta-training differentiates through all of them.", minimum=1
     )

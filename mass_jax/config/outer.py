@@ -83,6 +83,11 @@ class OuterSettings:
     scorer_lr: float = setting(
         3e-3, "Learning rate of the scorer's optimizer, unless --scorer_optimizer gives one.", minimum=0
     )
+    learn_optimizer: str = setting(
+        "adam(0.01)",
+        "Optimizer of the hyperparameters of --learn, which are logarithms (logits for decay rates such as b1); takes "
+        "the same expressions as --inner_optimizer.",
+    )
     scorer_layers: int = setting(1, "Number of transformer blocks in the scorer's trunk.", minimum=1)
     scorer_width: int = setting(32, "Hidden size of the scorer's trunk.", minimum=8)
     on_weak_signal: str = setting(

@@ -14,6 +14,7 @@ import optax
 from mass_jax import expression, optax_functions
 from mass_jax import metagrad as mg
 from mass_jax.llama import lora
+from mass_jax.method.learned_inner import LearnedInner
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Text
 from mass_jax.types import Adapter, PyTree
@@ -92,6 +93,7 @@ class LoraLoop:
         targets: names of the projections that carry adapters.
         adjoint: method by which `meta_step` differentiates through the steps.
         eps_root: constant under the root of the optimizer's second moment, if it has one.
+        learned: the optimizer as a function of its learned hyperparameters; None if none are learned.
     """
 
     solver: Solver
@@ -102,6 +104,11 @@ class LoraLoop:
     targets: tuple[str, ...]
     adjoint: mg.Adjoint
     eps_root: float = DEFAULT_EPS_ROOT
+    learned: LearnedInner | None = None
+
+    def optimizer_of(self, inner: PyTree) -> optax.GradientTransformation:
+        """Returns the optimizer with learned hyperparameters, or as configured if `inner` is None."""
+        return self.optimizer if self.learned is None or inner is None else self.learned.build(inner)
 
     def init_adapters(self, keys_N: jax.Array) -> Adapter:
         """Returns fresh adapters with B = 0, one per key, which leave the model unchanged."""
@@ -139,7 +146,8 @@ def adapt(loop: LoraLoop, weights: Weights, adapters: Adapter, scores_NM: jax.Ar
     def one(leaves: PyTree, scores_M: jax.Array, text: Text) -> PyTree:
         inner_loss, start = loop.loss(weights), adapters.one(leaves)
         rows = loop.solver.read(weights, text)
-        found = mg.adapt(inner_loss, start, scores_M, rows, optimizer=loop.optimizer, num_steps=loop.num_steps)
+        optimizer = loop.optimizer_of(weights.inner)
+        found = mg.adapt(inner_loss, start, scores_M, rows, optimizer=optimizer, num_steps=loop.num_steps)
         return found.params.leaves
 
     return adapters.many(jax.vmap(one)(lora.checked(adapters, batched=True).leaves, scores_NM, examples))

@@ -13,7 +13,7 @@ import optax
 
 from mass_jax import metagrad as mg
 from mass_jax.llama import Llama, lora
-from mass_jax.method import outer_optimizer, rejected, rewards, score
+from mass_jax.method import finite, learning, outer_optimizer, rejected, rewards, score
 from mass_jax.method.adapt import LoraLoop
 from mass_jax.method.models import Read, Solver, Weights
 from mass_jax.method.objective import GeneratorObjective
@@ -39,6 +39,7 @@ class Learner:
         rejected_reward: rule for the rewards of rejected texts, which the generator is trained on.
         scorer_baseline: "group" subtracts its mean over each problem's parsed examples from the meta-gradient that
             trains the scorer; "none" is the paper.
+        inner_optimizer: outer optimizer of the hyperparameters of `loop.learned`; None if there are none.
     """
 
     loop: LoraLoop
@@ -51,6 +52,7 @@ class Learner:
     reward: rewards.Reward = rewards.MARGINAL
     rejected_reward: rejected.RejectedReward = rejected.WORST
     scorer_baseline: Literal["none", "group"] = "none"
+    inner_optimizer: optax.GradientTransformation | None = None
 
     @property
     def solver(self) -> Solver:
@@ -115,13 +117,14 @@ class StepOutput(NamedTuple):
 def init_state(key: jax.Array, learner: Learner, policy_params: Params) -> MetaState:
     """Returns the state before the first step, with a fresh scorer."""
     scorer = score.init(key, learner.scorer)
-    return MetaState(
+    state = MetaState(
         jnp.zeros((), jnp.int32),
         policy_params,
         scorer,
         learner.policy_optimizer.init(policy_params),
         learner.scorer_optimizer.init(scorer),
     )
+    return learning.with_inner(state, learner.loop, learner.inner_optimizer)
 
 
 def score_gradients(learner: Learner, weights: Weights, scores_NM: jax.Array, batch: TaskBatch) -> mg.MetaGradient:
@@ -140,6 +143,11 @@ def score_gradients(learner: Learner, weights: Weights, scores_NM: jax.Array, ba
 
     Source: the paper, section 2.3; Kemaev et al. 2025 for mixed mode.
     """
+    return learning.split(_gradients(learner, weights, scores_NM, batch))[0]
+
+
+def _gradients(learner: Learner, weights: Weights, scores_NM: jax.Array, batch: TaskBatch) -> mg.MetaGradient:
+    """Returns `score_gradients`, with those of the learned hyperparameters if there are any."""
     loop = learner.loop
 
     def of_adapted(adapter: Adapter, target: tuple[Text | Read, jax.Array]) -> jax.Array:
@@ -147,14 +155,15 @@ def score_gradients(learner: Learner, weights: Weights, scores_NM: jax.Array, ba
 
     def one(leaves: PyTree, scores_M: jax.Array, examples: Text, target: tuple[Text, jax.Array]) -> mg.MetaGradient:
         solutions, right_J = target
+        inner_loss, meta, optimizer = learning.bilevel(loop, weights, scores_M)
         return mg.meta_gradient(
-            loop.loss(weights),
+            inner_loss,
             of_adapted,
             batch.adapters.one(leaves),
-            scores_M,
+            meta,
             learner.solver.read(weights, examples),
             (learner.solver.read(weights, solutions), right_J),
-            optimizer=loop.optimizer,
+            optimizer=optimizer,
             num_steps=loop.num_steps,
             adjoint=loop.adjoint,
         )
@@ -183,9 +192,9 @@ def meta_step(
 
     Source: steps (2) to (5) of the paper's section 2.3.
     """
-    weights = Weights(base, state.policy)
+    weights = learning.weights_of(base, state)
     scores_NM, scorer_vjp = jax.vjp(lambda eta: score.scores(learner.scorer, eta, batch.scorer_texts), state.scorer)
-    gradients = score_gradients(learner, weights, scores_NM, batch)
+    gradients, inner_N = learning.split(_gradients(learner, weights, scores_NM, batch))
     finite_N = jnp.isfinite(gradients.value) & jnp.isfinite(gradients.meta).all(-1)
     gradient_NM = jnp.where(finite_N[:, None], gradients.meta, 0)
     rewards_NM, trained_NM = _rewards(learner, weights, scores_NM, gradients.meta, finite_N, batch, key)
@@ -199,7 +208,7 @@ def meta_step(
         learner.scorer_optimizer, scorer_grads, state.scorer, state.scorer_opt_state
     )
 
-    solutions = _only(finite_N, batch.solutions)
+    solutions = finite.only_finite(finite_N, batch.solutions)
 
     def train_policy() -> tuple[Params, PyTree, dict[str, jax.Array]]:
         return policy_update(learner, state, base, batch._replace(solutions=solutions), valid * trained_NM)
@@ -213,8 +222,9 @@ def meta_step(
         lambda: (state.policy, state.policy_opt_state, warmup_terms),
     )
     metrics = terms | _metrics(gradients, finite_N, rewards_NM, trained_NM, scores_NM, batch, scorer_grads)
-    new_state = MetaState(state.step + 1, policy_params, scorer, policy_opt_state, scorer_opt_state)
-    return new_state, StepOutput(metrics, scores_NM, rewards_NM)
+    state, learned = learning.update(state, learner.loop, learner.inner_optimizer, inner_N, finite_N)
+    own = MetaState(state.step + 1, policy_params, scorer, policy_opt_state, scorer_opt_state)
+    return state._replace(**own._asdict()), StepOutput(metrics | learned, scores_NM, rewards_NM)
 
 
 def policy_update(
@@ -253,25 +263,8 @@ def _rewards(
     finite_N1 = (finite_N & jnp.isfinite(rewards_NM).all(-1))[:, None]
     rewards_NM = jnp.where(finite_N1, rewards_NM, 0)
     accepted_NM = rejected.is_accepted(batch.examples, batch.generated, learner.solver.config.stop_tokens)
-    informative_NM = _shuffle(key, rewards_NM, accepted_NM) if learner.shuffle_rewards else rewards_NM
+    informative_NM = rewards.shuffle(key, rewards_NM, accepted_NM) if learner.shuffle_rewards else rewards_NM
     return rewards_NM, jnp.where(finite_N1, learner.rejected_reward(informative_NM, accepted_NM), 0)
-
-
-def _shuffle(key: jax.Array, rewards_NM: jax.Array, accepted_NM: jax.Array) -> jax.Array:
-    """Permutes the rewards of each problem's accepted examples; rejected texts keep theirs, as in the run itself."""
-    drawn_NM = jax.random.uniform(key, rewards_NM.shape)
-    to_NM = jnp.argsort(~accepted_NM, axis=-1)  # accepted ones first; stable
-    from_NM = jnp.argsort(jnp.where(accepted_NM, drawn_NM, 2), axis=-1)
-    moved_NM = jnp.take_along_axis(rewards_NM, from_NM, axis=-1)
-    return jnp.put_along_axis(rewards_NM, to_NM, moved_NM, axis=-1, inplace=False)
-
-
-def _only(finite_N: jax.Array, solutions: Rollout) -> Rollout:
-    """Masks the solutions of non-finite problems, whose log-probabilities are not finite either."""
-    text = solutions.text
-    finite_N11 = finite_N[:, None, None]
-    target_NJT = jnp.where(finite_N11, text.target_BT, 0)
-    return Rollout(text._replace(target_BT=target_NJT), jnp.where(finite_N11, solutions.logprobs_BT, 0))
 
 
 def _metrics(

@@ -148,3 +148,12 @@ def make_reward(name: str, path_points: int) -> Reward:
         "gain": Gain(),
     }
     return made[name]
+
+
+def shuffle(key: jax.Array, rewards_NM: jax.Array, accepted_NM: jax.Array) -> jax.Array:
+    """Permutes the rewards of each problem's accepted examples; rejected texts keep theirs, as in the run itself."""
+    drawn_NM = jax.random.uniform(key, rewards_NM.shape)
+    to_NM = jnp.argsort(~accepted_NM, axis=-1)  # accepted ones first; stable
+    from_NM = jnp.argsort(jnp.where(accepted_NM, drawn_NM, 2), axis=-1)
+    moved_NM = jnp.take_along_axis(rewards_NM, from_NM, axis=-1)
+    return jnp.put_along_axis(rewards_NM, to_NM, moved_NM, axis=-1, inplace=False)

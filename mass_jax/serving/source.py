@@ -12,12 +12,13 @@ from orbax.checkpoint import v1 as ocp
 from mass_jax import strict_json
 from mass_jax.config import Config
 from mass_jax.errors import UserError
-from mass_jax.method import meta_step
+from mass_jax.method import learning, meta_step
 from mass_jax.method.models import Weights
 from mass_jax.runtime.checkpoints import abstract_of, check_checkpoint
 from mass_jax.runtime.paths import check_checkpoint_path
 from mass_jax.tasks.registry import Chosen
 from mass_jax.training.components import Components, assemble, with_stored_eps_root
+from mass_jax.training.inner_optimizer import fixed_optimizer
 from mass_jax.training.learners import mass_learner
 from mass_jax.training.rollout import Rollouts
 
@@ -79,7 +80,21 @@ def load_model(
         trained = ", ".join([*(name for name in RUNS if found[name]), "pretrained"])
         raise UserError(f"--run={chosen}: {workdir}/seed{seed} has no such checkpoint; available: {trained}")
     step, weights = _restore(components, workdir / f"seed{seed}" / chosen / "checkpoints", found[chosen])
-    return _loaded(components, weights, f"{model}, {chosen}, seed {seed}, step {step}")
+    return _loaded(*_frozen(components, weights), f"{model}, {chosen}, seed {seed}, step {step}")
+
+
+def _frozen(components: Components, weights: Weights) -> tuple[Components, Weights]:
+    """Replaces learned hyperparameters of the inner optimizer by their values, which settings then name."""
+    rollouts, learned = components.rollouts, components.rollouts.loop.learned
+    if learned is None or weights.inner is None:
+        return components, weights
+    config = learned.frozen(components.config, weights.inner)
+    eps_root = rollouts.loop.eps_root if config.given_eps_root is None else config.given_eps_root
+    loop = dataclasses.replace(
+        rollouts.loop, optimizer=fixed_optimizer(config, eps_root), eps_root=eps_root, learned=None
+    )
+    changed = dataclasses.replace(components, config=config, rollouts=dataclasses.replace(rollouts, loop=loop))
+    return changed, weights._replace(inner=None)
 
 
 def _loaded(components: Components, weights: Weights | None, label: str) -> LoadedModel:
@@ -126,7 +141,7 @@ def _restore(components: Components, directory: pathlib.Path, steps: list[int]) 
         try:
             check_checkpoint(path)
             state = ocp.load(path, abstract, checkpointable_name="state")
-            return step, Weights(start.base, state.policy)
+            return step, learning.weights_of(start.base, state)
         except Exception as error:  # orbax and tensorstore have no common error for damaged files
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             logging.warning("checkpoint %s cannot be used (%s)", path, reason)

@@ -18,7 +18,7 @@ from mass_jax import runtime
 from mass_jax.errors import UserError
 from mass_jax.llama import lora
 from mass_jax.metagrad import signal
-from mass_jax.method import meta_step, rejected
+from mass_jax.method import learning, meta_step, rejected
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.outer import outer_loss
 from mass_jax.method.text import Text
@@ -108,7 +108,7 @@ class SignalCheck:
             axis, count = self.components.rollouts.feed.mesh.shape["data"], len(batch.right_NJ)
             batch = _first(batch, min(count, math.ceil(MIN_PROBLEMS / axis) * axis))
         announce(f"leave-one-out effects of {self.label}")
-        weights = Weights(base, state.policy)
+        weights = learning.weights_of(base, state)
         scores_NM = rollout.scores_jit(self.learner.scorer, state.scorer, batch.scorer_texts)
         count = scores_NM.shape[1]
         keep_EM = np.concatenate([np.ones((1, count)), np.zeros((1, count)), 1 - np.eye(count)]).astype(np.float32)

@@ -20,6 +20,7 @@ from mass_jax.method.models import Solver, Weights
 from mass_jax.tasks.base import Problems
 from mass_jax.tasks.registry import Chosen, open_task
 from mass_jax.training.eps_root import auto_eps_root
+from mass_jax.training.inner_optimizer import fixed_optimizer, learned_inner
 from mass_jax.training.learners import check_outer_optimizers
 from mass_jax.training.rollout import Rollouts
 from mass_jax.types import Params, Tokenizer
@@ -108,7 +109,8 @@ def assemble(
         config = dataclasses.replace(config, inner_optimizer=CUSTOM)
     mesh = runtime.make_mesh("auto", jax.devices()[:1]) if mesh is None else mesh
     if inner_optimizer is None:
-        fixed_optimizer(config, adapt.DEFAULT_EPS_ROOT)  # names errors before the model is loaded
+        fixed_optimizer(config, adapt.DEFAULT_EPS_ROOT)
+        learned_inner(config, adapt.DEFAULT_EPS_ROOT)  # names errors before the model is loaded
     check_outer_optimizers(config)
     model = load_pretrained(config, mesh)
     encoder, architecture = model.tokenizer, model.architecture
@@ -176,7 +178,8 @@ def _set_eps_root(components: Components, eps_root: float) -> Components:
     """Returns components with another eps_root of the inner optimizer."""
     config, rollouts = components.config, components.rollouts
     optimizer = fixed_optimizer(config, eps_root)
-    loop = dataclasses.replace(rollouts.loop, optimizer=optimizer, eps_root=eps_root)
+    learned = learned_inner(config, eps_root)
+    loop = dataclasses.replace(rollouts.loop, optimizer=optimizer, eps_root=eps_root, learned=learned)
     return dataclasses.replace(components, rollouts=dataclasses.replace(rollouts, loop=loop))
 
 
@@ -228,20 +231,9 @@ def models(
         config.lora_targets,
         adapt.ADJOINTS[config.adjoint](),
         eps_root,
+        learned_inner(config, eps_root),
     )
     return loop, Llama(score.scorer_config(llama_config, config.scorer_layers, config.scorer_width))
-
-
-def fixed_optimizer(config: Config, eps_root: float) -> optax.GradientTransformation:
-    """Returns the inner optimizer of --inner_optimizer.
-
-    Raises:
-        UserError: it is rejected, or a function in it fails; one line that names the flag.
-    """
-    try:
-        return adapt.fixed_inner_optimizer(config.inner_optimizer, config.inner_lr, eps_root)
-    except UserError as error:
-        raise UserError(f"--inner_optimizer={config.inner_optimizer!r}: {error}") from error
 
 
 def execution(config: Config, llama_config: LlamaConfig) -> LlamaConfig:

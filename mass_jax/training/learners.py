@@ -9,6 +9,8 @@ from mass_jax.method import meta_step, objective, outer_optimizer, policy_gradie
 from mass_jax.method.adapt import LoraLoop
 from mass_jax.method.models import Solver
 
+LEARN_RATE = 0.01  # where --learn_optimizer gives no learning rate
+
 
 def mass_learner(
     config: Config, loop: LoraLoop, scorer: Llama, outer: str, control: str | None = None
@@ -41,6 +43,7 @@ def mass_learner(
         reward=rewards.make_reward(config.reward, config.path_points),
         rejected_reward=rejected.RejectedReward(config.rejected_value, config.advantage_eps),
         scorer_baseline="group" if config.scorer_baseline == "group" else "none",
+        inner_optimizer=_optimizer(config, "learn_optimizer") if config.learn else None,
     )
 
 
@@ -55,13 +58,14 @@ def outer_settings(config: Config, name: str) -> tuple[str, float, int | None]:
 
     Args:
         config: the settings.
-        name: "policy_optimizer", "scorer_optimizer" or "solver_grpo_optimizer".
+        name: "policy_optimizer", "scorer_optimizer", "solver_grpo_optimizer" or "learn_optimizer".
     """
     decay = config.steps - config.warmup_steps if config.lr_schedule == "linear" else None
     return {
         "policy_optimizer": (config.policy_optimizer, config.generator_lr, decay),
         "scorer_optimizer": (config.scorer_optimizer, config.scorer_lr, None),
         "solver_grpo_optimizer": (config.solver_grpo_optimizer, config.solver_grpo_lr, None),
+        "learn_optimizer": (config.learn_optimizer, LEARN_RATE, None),
     }[name]
 
 
@@ -80,7 +84,7 @@ def check_outer_optimizers(config: Config) -> None:
     Raises:
         UserError: one cannot be built or used; one line that names the flag.
     """
-    for name in ("policy_optimizer", "scorer_optimizer", "solver_grpo_optimizer"):
+    for name in ("policy_optimizer", "scorer_optimizer", "solver_grpo_optimizer", "learn_optimizer"):
         _optimizer(config, name)
 
 

@@ -14,7 +14,7 @@ import jax
 
 from mass_jax import runtime
 from mass_jax.config import Config
-from mass_jax.method import drift, meta_step, solver_grpo
+from mass_jax.method import drift, learning, meta_step, solver_grpo
 from mass_jax.method.finite import check_finite
 from mass_jax.method.models import Weights
 from mass_jax.method.signal import SignalWatch
@@ -134,7 +134,7 @@ def train_mass(
         return state, metrics | cut_off_shares(rollouts, tasks, sampled)
 
     state = run_steps(label, workdir, rollouts.feed.place(state), one_step, config, stop)
-    return Trained(Weights(start.base, state.policy), state.scorer)
+    return Trained(learning.weights_of(start.base, state), state.scorer)
 
 
 def _measure_drift(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mass_jax.method import meta_step
+from mass_jax.method import rewards
 from mass_jax.method.policy_gradient import group_advantages
 from mass_jax.method.rejected import RejectedReward, is_accepted, is_parsed
 from mass_jax.method.text import Rollout, Text
@@ -85,7 +85,7 @@ def test_text_that_is_cut_off_is_not_accepted():
 def test_shuffled_control_moves_only_accepted_rewards():
     rewards_NM = jnp.arange(40.0).reshape(4, 10)
     accepted_NM = jax.random.bernoulli(jax.random.key(1), 0.6, (4, 10))
-    moved_NM = meta_step._shuffle(jax.random.key(0), rewards_NM, accepted_NM)
+    moved_NM = rewards.shuffle(jax.random.key(0), rewards_NM, accepted_NM)
     np.testing.assert_array_equal(moved_NM[~accepted_NM], rewards_NM[~accepted_NM])
     for before_M, after_M, accepted_M in zip(rewards_NM, moved_NM, accepted_NM, strict=True):
         np.testing.assert_array_equal(np.sort(after_M[accepted_M]), before_M[accepted_M])
