@@ -20,6 +20,7 @@ from mass_jax import runtime
 from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.evaluation import study
+from mass_jax.own_function import CodeNotNamed
 from mass_jax.training.components import assemble
 
 settings.define()
@@ -50,6 +51,10 @@ def evaluate_and_report(stop: runtime.Stop) -> None:
                 return
             held.enter_context(runtime.lock_workdir(workdir, stop))
             if not _REPORT_ONLY.value:
+                if config.sampler != Config().sampler and not flags.FLAGS["sampler"].present:
+                    raise ValueError(
+                        f"the settings in {workdir} name code to run; pass --sampler={config.sampler} if you trust it"
+                    )
                 mesh = runtime.make_mesh(flags.FLAGS.mesh)
                 held.enter_context(runtime.use_mesh(mesh))
                 components = held.enter_context(contextlib.closing(assemble(config, mesh)))
@@ -76,6 +81,8 @@ def read_config(workdir: pathlib.Path) -> Config:
     if runtime.read_settings(path) is not None:
         try:
             before = Config.from_json(path.read_text(encoding="utf-8"), named)
+        except CodeNotNamed:
+            raise
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} is damaged ({error}); choose another --workdir") from None
     config = settings.read() if before is None or flags.FLAGS["preset"].present else settings.with_flags(before)

@@ -42,6 +42,7 @@ def define() -> None:
     flags.DEFINE_string("log_text", "full", "'full', or 'hash' to keep texts out of the log.")
     DEFINE_path("suite", None, "JSONL file of the regression suite, on which an update must not be worse.")
     DEFINE_path("real", None, "JSONL file of real examples ('problem', 'solution') for calibration and mixing in.")
+    flags.DEFINE_string("sampler", "native", "Sampler of all completions: native, module:class or file.py:class.")
     flags.DEFINE_integer("seed", 0, "Random seed.")
     flags.DEFINE_integer("batch", 16, "Largest number of questions per batch.", lower_bound=1)
 
@@ -108,6 +109,7 @@ def open_service() -> loading.AdaptationService:
         suite=FLAGS.suite,
         real=None if FLAGS.real is None else read_real(pathlib.Path(FLAGS.real)),
         adapt=not FLAGS.no_adapt,
+        sampler=FLAGS.sampler,
     )
 
 

@@ -19,6 +19,10 @@ from mass_jax.errors import UserError
 from mass_jax.expression import Call, calls, is_word, map_calls, parse
 
 
+class CodeNotNamed(UserError):
+    """Raised for code that only a file of settings names, not the user."""
+
+
 @functools.cache
 def load(path: str) -> Any:
     """Imports a module or a file and returns an attribute of it; later calls return the same object.

@@ -36,6 +36,8 @@ class Row:
             examples of the target's own kind, as an upper reference.
         answers: "greedy", one answer; "few_shot", one answer after solved training problems; "majority", the most
             frequent of several sampled answers; "best", a correct one of several sampled answers, if there is one.
+        prompt: how the model is asked for examples of its own: "generator", the prompt of meta-training; "instructed",
+            an instruction in the chat template, which not every task has.
     """
 
     label: str
@@ -43,6 +45,7 @@ class Row:
     training: TrainingRun | None
     examples: Literal["none", "train", "other", "self", "oracle"]
     answers: Literal["greedy", "few_shot", "majority", "best"] = "greedy"
+    prompt: Literal["generator", "instructed"] = "generator"
 
     @property
     def run(self) -> str | None:
@@ -69,6 +72,7 @@ ROWS: dict[str, Row] = {
     "ttt": Row("TTT", "paper", None, "train"),
     "ttt_other": Row("TTT on another subject", "baseline", None, "other"),
     "tt_ss": Row("TT-SS", "paper", None, "self"),
+    "quest": Row("QueST-style self-synthesis", "baseline", None, "self", prompt="instructed"),
     "solver_grpo": Row("Solver GRPO", "paper", _GRPO, "none"),
     "mass": Row("MASS", "paper", _MASS, "self"),
     "mass_gold": Row("MASS_gold", "paper", _GOLD, "self"),

@@ -102,6 +102,14 @@ def test_located_makes_local_paths_absolute(tmp_path, monkeypatch):
     assert config.located() == config
 
 
+def test_located_makes_file_of_sampler_absolute(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").touch()
+    monkeypatch.chdir(tmp_path)
+    assert Config(sampler="mine.py:Make").located().sampler == f"{tmp_path}/mine.py:Make"
+    for name in ("native", "my.module:Make", "absent.py:Make"):
+        assert Config(sampler=name).located().sampler == name
+
+
 def test_located_keeps_names(tmp_path, monkeypatch):
     for name in ("tiny", "math", "math500"):
         (tmp_path / name).mkdir()
@@ -113,7 +121,7 @@ def test_located_keeps_names(tmp_path, monkeypatch):
 def test_from_json_refuses_code_that_the_user_did_not_name():
     """A config.json may come from somebody else."""
     text = Config(inner_optimizer="clip(1.0) | own.py:make").to_json()
-    with pytest.raises(ValueError, match=r"inner_optimizer='clip.*' names code, which is not imported because a file"):
+    with pytest.raises(ValueError, match=r"settings name code to run, inner_optimizer='clip.*'; pass --inner_"):
         Config.from_json(text)
     assert Config.from_json(text, ["clip(1.0) | own.py:make"]).to_json() == text
 

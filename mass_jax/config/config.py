@@ -119,6 +119,9 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, InnerSettings, Ta
             for name, path in paths.items()
             if (path != "tiny" if name == "model" else self.task == "math")
         } | {name: own_function.located(getattr(self, name)) for name in OPTIMIZERS}
+        file, colon, name = self.sampler.rpartition(":")
+        if file.endswith(".py") and os.path.exists(expand_user(file)):
+            found["sampler"] = os.path.realpath(expand_user(file)) + colon + name
         return dataclasses.replace(self, **found)
 
     def to_json(self) -> str:
@@ -148,9 +151,8 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, InnerSettings, Ta
         for name in OPTIMIZERS:
             value = getattr(config, name)
             if value not in own_code and own_function.own_code(value):
-                raise UserError(
-                    f"{name}={value!r} names code, which is not imported because a file of settings says so; name it "
-                    f"yourself, with --{name} or in Python"
+                raise own_function.CodeNotNamed(
+                    f"the settings name code to run, {name}={value!r}; pass --{name} again if you trust it"
                 )
         return config
 

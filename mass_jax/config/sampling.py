@@ -37,3 +37,14 @@ class SamplingSettings:
         "are rejected, and logits are computed for no other tokens. 0 sets no maximum.",
         minimum=0,
     )
+    sampler: str = setting(
+        "native",
+        "Sampler of all completions: native, or module:class or file.py:class of an implementation of "
+        "mass_jax.sampling.Sampler.",
+    )
+    sampler_ratio_cap: float = setting(
+        2.0,
+        "Largest importance ratio of the model over an external --sampler, at --temperature=1; larger ones are "
+        "truncated.",
+        minimum=1,
+    )

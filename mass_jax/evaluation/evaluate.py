@@ -146,7 +146,8 @@ def _examples(
     if job.row.examples == "none":
         return None, None
     if job.row.examples == "self":
-        return job.rollouts.write_examples(job.weights, tasks, keys_N, count)
+        instructed = job.row.prompt == "instructed"
+        return job.rollouts.write_examples(job.weights, tasks, keys_N, count, instructed)
     given_NM: list[list[Example | Rejected]] = [[*_given(job, task, count)] for task in tasks]
     return job.rollouts.dialogue.encode(tasks, [[""] * count for _ in tasks], given_NM), None
 

@@ -19,15 +19,16 @@ def check_lengths(components: Components, rows: Sequence[str], seed: int, traini
 
     Raises:
         TooLong: a prompt or a gold solution does not fit; names the setting and the value to raise it to.
-        UserError: the meta-gradient through the inner optimizer would be unusable.
+        UserError: a row needs prompts that the task does not have, or the meta-gradient through the inner optimizer
+            would be unusable.
     """
     problems, dialogue, config = components.problems(seed), components.rollouts.dialogue, components.config
     chosen = [ROWS[name] for name in rows]
     evaluated = [problem for column in problems.columns.values() for problem in column]
     if any(row.answers != "few_shot" for row in chosen):
         dialogue.solver_prompts(evaluated)
-    if any(row.examples == "self" for row in chosen):
-        dialogue.generator_prompts(evaluated)
+    for instructed in {row.prompt == "instructed" for row in chosen if row.examples == "self"}:
+        dialogue.generator_prompts(evaluated, instructed)
     runs = [row.training for row in chosen if row.training is not None] if training else []
     if not runs:
         return

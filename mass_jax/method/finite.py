@@ -3,6 +3,8 @@
 Shape suffixes: N problems, J solutions per problem, T tokens.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -35,7 +37,7 @@ def check_finite(*opt_states: PyTree, limit: int) -> None:
 
 def only_finite(finite_N: jax.Array, solutions: Rollout) -> Rollout:
     """Masks the solutions of non-finite problems, whose log-probabilities are not finite either."""
-    text = solutions.text
-    finite_N11 = finite_N[:, None, None]
-    target_NJT = jnp.where(finite_N11, text.target_BT, 0)
-    return Rollout(text._replace(target_BT=target_NJT), jnp.where(finite_N11, solutions.logprobs_BT, 0))
+    kept: Any = jax.tree.map(
+        lambda leaf: jnp.where(finite_N[:, None, None], leaf, 0), (solutions.text.target_BT, *solutions[1:])
+    )
+    return Rollout(solutions.text._replace(target_BT=kept[0]), *kept[1:])

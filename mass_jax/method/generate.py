@@ -16,7 +16,7 @@ from mass_jax import sampling
 from mass_jax.llama.tokenizer import encode
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Rollout, Text, TooLong, encode_pairs, encode_prompts, join_rollout
-from mass_jax.tasks.base import Example, Problem, Rejected, Task
+from mass_jax.tasks.base import Example, Problem, Rejected, Task, instructed_prompt
 from mass_jax.types import Adapter, Tokenizer
 
 FEW_SHOT_BUCKET = 64  # few-shot prompts are padded to a multiple of it, in tokens
@@ -71,13 +71,19 @@ class Dialogue:
     end_token: int | None = None
     max_target_tokens: int | None = None
 
-    def generator_prompts(self, problems: Sequence[Problem]) -> tuple[np.ndarray, np.ndarray]:
+    def generator_prompts(self, problems: Sequence[Problem], instructed: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Returns the prompts x_i of the generator, as tokens [N, T] and lengths [N].
+
+        Args:
+            problems: the target problems.
+            instructed: whether to use the task's instructed prompts.
 
         Raises:
             TooLong: a prompt does not fit; the message names the flag.
+            UserError: the task has no instructed prompts.
         """
-        prompts = [self.task.generator_prompt(problem.problem) for problem in problems]
+        prompt = functools.partial(instructed_prompt, self.task) if instructed else self.task.generator_prompt
+        prompts = [prompt(problem.problem) for problem in problems]
         return encode_prompts(
             self.tokenizer, prompts, self.max_generator_prompt_tokens, flag="max_generator_prompt_tokens"
         )

@@ -23,12 +23,14 @@ class Surrogate:
         clip_ratio: clip range of the policy ratio.
         advantage_eps: floor of the standard deviation in advantages.
         ratio_level: "sequence" or "token"; see `mass_jax.method.policy_gradient.clipped_surrogate`.
+        sampler_ratio_cap: largest importance ratio of the model over an external sampler.
     """
 
     solver: Solver
     clip_ratio: float
     advantage_eps: float
     ratio_level: policy_gradient.RatioLevel
+    sampler_ratio_cap: float = 2.0
 
     def __call__(
         self, weights: Weights, rollout: Rollout, rewards_NM: jax.Array, new_tokens: int
@@ -57,7 +59,12 @@ class Surrogate:
     ) -> tuple[jax.Array, jax.Array]:
         """Returns the same as a call, from the log-probabilities of the rollout under the weights."""
         advantages_NM = policy_gradient.group_advantages(rewards_NM.astype(wide(rewards_NM.dtype)), self.advantage_eps)
-        logprobs_BT, text, old_BT = flatten_tasks((logprobs_NMT, rollout.text, rollout.logprobs_BT))
+        logprobs_BT, (text, old_BT, log_ratio_BT) = flatten_tasks((logprobs_NMT, rollout))
+        weights_BT = None
+        if log_ratio_BT is not None:
+            weights_BT = policy_gradient.truncated_ratios(
+                log_ratio_BT, text.target_BT, self.sampler_ratio_cap, self.ratio_level
+            )
         losses_B = policy_gradient.clipped_surrogate(
             logprobs_BT,
             old_BT,
@@ -65,6 +72,7 @@ class Surrogate:
             advantages_NM.reshape(-1),
             clip_ratio=self.clip_ratio,
             level=self.ratio_level,
+            weights_BT=weights_BT,
         )
         return losses_B.mean(), policy_gradient.clip_fraction(
             logprobs_BT, old_BT, text.target_BT, clip_ratio=self.clip_ratio

@@ -3,6 +3,7 @@
 Shape suffixes: N problems, M samples per problem (one group), B rows, T tokens.
 """
 
+import math
 from typing import Literal
 
 import jax
@@ -43,10 +44,11 @@ def clipped_surrogate(
     *,
     clip_ratio: float,
     level: RatioLevel = "sequence",
+    weights_BT: jax.Array | None = None,
 ) -> jax.Array:
     r"""Clipped policy-gradient loss of each sampled row.
 
-    .. math:: -\min(\rho_i A_i, \mathrm{clip}(\rho_i, 1-\epsilon, 1+\epsilon) A_i), \quad
+    .. math:: -w_i \min(\rho_i A_i, \mathrm{clip}(\rho_i, 1-\epsilon, 1+\epsilon) A_i), \quad
         \rho_i = \pi_\theta(y_i|x_i) / \pi_{old}(y_i|x_i)
 
     Args:
@@ -57,6 +59,8 @@ def clipped_surrogate(
         clip_ratio: epsilon.
         level: "sequence" uses the ratio of whole completions, as the paper does; "token" uses one ratio per token and
             averages over the row's tokens.
+        weights_BT: importance weights w from `truncated_ratios` at the same level, treated as constants; None stands
+            for 1.
 
     Returns:
         losses_B, 0 for a row without generated tokens.
@@ -71,8 +75,12 @@ def clipped_surrogate(
     count_B = target_BT.sum(-1)
     if level == "sequence":
         losses_B = _clipped(jnp.exp(log_ratio_BT.sum(-1)), advantages_B, clip_ratio)
+        if weights_BT is not None:  # all of a row are equal
+            losses_B *= weights_BT[:, 0]
         return jnp.where(count_B > 0, losses_B, 0)
     losses_BT = _clipped(jnp.exp(log_ratio_BT), advantages_B[:, None], clip_ratio)
+    if weights_BT is not None:
+        losses_BT *= weights_BT
     return (losses_BT * target_BT).sum(-1) / jnp.maximum(count_B, 1)
 
 
@@ -80,6 +88,61 @@ def _clipped(ratio: jax.Array, advantages: jax.Array, clip_ratio: float) -> jax.
     """Returns the clipped loss of each ratio."""
     clipped = jnp.clip(ratio, 1 - clip_ratio, 1 + clip_ratio)
     return -jnp.minimum(ratio * advantages, clipped * advantages)
+
+
+def truncated_ratios(log_ratio_BT: jax.Array, target_BT: jax.Array, cap: float, level: RatioLevel) -> jax.Array:
+    r"""Truncated importance ratios of the model over another sampler that drew the tokens.
+
+    .. math:: w = \min(\pi_{old} / \mu, C)
+
+    Args:
+        log_ratio_BT: log pi_old - log mu of each token, where mu is the sampler's policy.
+        target_BT: 1 on generated tokens, 0 on prompt tokens and padding.
+        cap: C, which bounds the variance.
+        level: "sequence" gives every token the ratio of its row, "token" its own.
+
+    Returns:
+        weights_BT.
+
+    Source: Yao et al. 2025, Your efficient RL framework secretly brings you off-policy RL training (truncated
+    importance sampling); Ionides 2008, Truncated importance sampling.
+
+    >>> truncated_ratios(jnp.log(jnp.array([[0.5, 8.0]])), jnp.ones((1, 2)), 2.0, "sequence")
+    Array([[2., 2.]], dtype=float32)
+    """
+    log_ratio_BT = log_ratio_BT * target_BT
+    if level == "sequence":
+        log_ratio_BT = jnp.broadcast_to(log_ratio_BT.sum(-1, keepdims=True), log_ratio_BT.shape)
+    return jnp.exp(jnp.minimum(log_ratio_BT, math.log(cap)))
+
+
+def sampler_mismatch(
+    log_ratio_BT: jax.Array, target_BT: jax.Array, cap: float, level: RatioLevel
+) -> dict[str, jax.Array]:
+    """Returns how far the model is from the sampler that drew its completions.
+
+    Args:
+        log_ratio_BT, target_BT, cap, level: see `truncated_ratios`; every row has a generated token.
+
+    Returns:
+        Scalars: "sampler_kl", the estimated KL divergence KL(mu || pi_old) in nats per token; "sampler_ratio", the mean
+        importance ratio, whose expectation is 1; "sampler_truncated", the share of ratios above the cap.
+
+    >>> found = sampler_mismatch(jnp.log(jnp.array([[0.5, 8.0]])), jnp.ones((1, 2)), 2.0, "token")
+    >>> {name: round(float(value), 3) for name, value in found.items()}
+    {'sampler_kl': 2.557, 'sampler_ratio': 4.25, 'sampler_truncated': 0.5}
+    """
+    log_ratio_BT = log_ratio_BT * target_BT
+    kl = kl_to_start(jnp.zeros_like(log_ratio_BT), log_ratio_BT, target_BT)
+    if level == "sequence":
+        log_ratio_BT, target_BT = log_ratio_BT.sum(-1, keepdims=True), target_BT.max(-1, keepdims=True)
+    count = target_BT.sum()
+    above = jnp.where(log_ratio_BT > math.log(cap), target_BT, 0)
+    return {
+        "sampler_kl": kl,
+        "sampler_ratio": (jnp.exp(log_ratio_BT) * target_BT).sum() / count,
+        "sampler_truncated": above.sum() / count,
+    }
 
 
 def clip_fraction(

@@ -33,10 +33,13 @@ class Rollout(NamedTuple):
     Attributes:
         text: rows of prompt and sampled completion.
         logprobs_BT: log-probability of each generated token at sampling time, at the position of the token, float32.
+        log_ratio_BT: log of the model's over the sampler's probability of each generated token, float32; None if the
+            model itself sampled.
     """
 
     text: Text
     logprobs_BT: Any
+    log_ratio_BT: Any = None
 
 
 class TooLong(UserError):

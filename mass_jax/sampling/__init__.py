@@ -10,19 +10,22 @@ from mass_jax import lazy
 
 if TYPE_CHECKING:
     from mass_jax.llama.decode import unstack
-    from mass_jax.sampling import choose, engine, loop, sampler
+    from mass_jax.sampling import adapters, choose, conversion, engine, loop, sampler
     from mass_jax.sampling.choose import Settings
     from mass_jax.sampling.engine import Engine
     from mass_jax.sampling.loop import Samples, sample
-    from mass_jax.sampling.sampler import Continuation, Sampler
+    from mass_jax.sampling.sampler import Continuation, HoldsWeights, Sampler
 
 __all__ = [
     "Continuation",
     "Engine",
+    "HoldsWeights",
     "Sampler",
     "Samples",
     "Settings",
+    "adapters",
     "choose",
+    "conversion",
     "engine",
     "loop",
     "sample",
@@ -32,11 +35,12 @@ __all__ = [
 _NAMES = {
     "Continuation": "sampler",
     "Engine": "engine",
+    "HoldsWeights": "sampler",
     "Sampler": "sampler",
     "Samples": "loop",
     "Settings": "choose",
     "sample": "loop",
     "unstack": "loop",
 }
-_SUBMODULES = ("choose", "engine", "loop", "sampler")
+_SUBMODULES = ("adapters", "choose", "conversion", "engine", "loop", "sampler")
 __getattr__, __dir__, _ = lazy.attach(__name__, _NAMES | {name: name for name in _SUBMODULES})

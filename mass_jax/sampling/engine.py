@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mass_jax.llama import Llama, decode, lora
+from mass_jax.sampling.adapters import Adapters, batch
 from mass_jax.sampling.choose import Settings
 from mass_jax.sampling.loop import DecodeState, Request, Samples, advance, start
 from mass_jax.sampling.sampler import Continuation
@@ -59,17 +60,25 @@ class Engine:
         settings: Settings = Settings(),  # noqa: B008 (frozen)
         stop_tokens: tuple[int, ...] = (),
         stop_strings: tuple[str, ...] = (),
-        adapters: Adapter | None = None,
+        adapters: Adapters = None,
     ) -> list[list[Continuation]]:
         """Draws `num_samples` continuations of each prompt; see `Sampler`.
 
         Parameters from `unstack` save a copy of the blocks in each call.
+
+        Args:
+            params, prompts, keys_N, num_samples, max_new_tokens, settings, stop_tokens, stop_strings: see `Sampler`.
+            adapters: as in `Sampler`, or a sequence with a shared adapter or None for each prompt; see
+                `sampling.adapters.batch`.
 
         Raises:
             ValueError: a prompt is empty or out of the vocabulary, the numbers of prompts, keys and adapters differ, a
                 count is below 1, a stop string is empty, or dynamic RoPE would depend on the batch.
         """
         self._check_prompts(prompts)
+        if adapters is not None and not isinstance(adapters, Adapter):
+            _check_count(prompts, len(adapters))
+            adapters = batch(adapters)
         _check(prompts, keys_N, num_samples, max_new_tokens, stop_strings, adapters)
         request = Request(num_samples, bucket(max_new_tokens, _LEAST), settings, tuple(stop_tokens), 0)
         prompts_NP, lengths_N, keys_N, adapters = _pad(prompts, keys_N, adapters)
@@ -160,16 +169,18 @@ def _check(
     if not len(prompts) or len(prompts) != len(keys_N):
         raise ValueError(f"there are {len(prompts)} prompts and {len(keys_N)} keys: give one key per prompt")
     if adapters is not None and lora.checked(adapters).batched:
-        count = len(jax.tree.leaves(adapters)[0])
-        if count != len(prompts):
-            raise ValueError(
-                f"there are {len(prompts)} prompts and {count} adapters: give one per prompt, or one for all"
-            )
+        _check_count(prompts, len(jax.tree.leaves(adapters)[0]))
     for name, value in (("num_samples", num_samples), ("max_new_tokens", max_new_tokens)):
         if value < 1:
             raise ValueError(f"{name} is {value}: it must be at least 1")
     if "" in stop_strings:
         raise ValueError("a stop string is empty: remove it")
+
+
+def _check_count(prompts: Any, count: int) -> None:
+    """Checks the number of adapters."""
+    if count != len(prompts):
+        raise ValueError(f"there are {len(prompts)} prompts and {count} adapters: give one per prompt, or one for all")
 
 
 def _pad(

@@ -4,13 +4,17 @@ Shape suffixes: N prompts, M samples per prompt, T tokens per sample, L blocks.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 
+from mass_jax import own_code
+from mass_jax.errors import UserError
 from mass_jax.sampling.choose import Settings
 from mass_jax.types import Adapter, Params
+
+KEYWORDS = ("num_samples", "max_new_tokens", "settings", "stop_tokens", "stop_strings", "adapters")
 
 
 class Continuation(NamedTuple):
@@ -34,7 +38,7 @@ class Sampler(Protocol):
 
     An implementation must ensure that a sample depends only on its own prompt, adapter and key, and that its
     log-probabilities are those of the tempered, untruncated policy. An engine that holds its own copy of the weights
-    must reload `params` when they change, and derive its integer random seeds from the keys.
+    derives its integer random seeds from the keys, and also implements `HoldsWeights`.
     """
 
     def __call__(
@@ -66,3 +70,39 @@ class Sampler(Protocol):
         Returns:
             N lists of M samples.
         """
+
+
+@runtime_checkable
+class HoldsWeights(Protocol):
+    """Optional second protocol of samplers that keep their own copy of the parameters.
+
+    Adapters are not part of it: they differ from call to call and are passed with each.
+    """
+
+    def update(self, params: Params, version: int) -> None:
+        """Replaces the copy. Called before the first sample and whenever the parameters change.
+
+        Args:
+            params: the new parameters.
+            version: number of the parameters, counted up from 1.
+        """
+
+
+def check_protocol(sampler: Any, name: str) -> None:
+    """Checks that an object can be called as a `Sampler`.
+
+    Args:
+        sampler: the object.
+        name: its name, for the error message.
+
+    Raises:
+        UserError: it cannot be called, or not with the arguments of the protocol.
+
+    >>> check_protocol(3, "mine:make")
+    Traceback (most recent call last):
+    ...
+    mass_jax.errors.UserError: mine:make is not a Sampler: int cannot be called; see mass_jax.sampling.Sampler
+    """
+    fault = own_code.call_fault(sampler, None, (), None, **dict.fromkeys(KEYWORDS))
+    if fault:
+        raise UserError(f"{name} is not a Sampler: {fault}; see mass_jax.sampling.Sampler")

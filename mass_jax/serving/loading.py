@@ -27,6 +27,7 @@ from mass_jax.serving.batch import Setup, Writer
 from mass_jax.serving.guards import gates, policy, policy_file, regression
 from mass_jax.serving.service import AdaptationService, Answer, Question, WeightsChanged, as_questions
 from mass_jax.tasks.base import Example, Task
+from mass_jax.training import samplers
 from mass_jax.training.rollout import Rollouts
 
 __all__ = ["AdaptationService", "Answer", "Question", "WeightsChanged", "as_questions", "load", "make_model"]
@@ -48,6 +49,7 @@ def load(
     more_gates: Sequence[gates.Gate] = (),
     writer: Writer = stages.write,
     adapt: bool = True,
+    sampler: str = samplers.NATIVE,
 ) -> AdaptationService:
     """Loads a service that answers questions by adapting to each of them.
 
@@ -67,13 +69,14 @@ def load(
         more_gates: gates in addition to the policy's.
         writer: writes the synthetic examples.
         adapt: False answers without adaptation, policy or log.
+        sampler: sampler of all completions: "native", "module:class" or "file.py:class".
 
     Raises:
         UserError: an argument or file is missing, invalid or contradicts another.
         audit.chain.Broken: the log fails verification.
     """
     permitted = policy.Policy(gates={}) if not adapt else _policy(model, policy_file)
-    found = source.load_model(model, run, train_seed)
+    found = source.load_model(model, run, train_seed, sampler)
     if real is None and task is None:
         problems = found.chosen.problems(found.config.seeds[0]).train[: stages.REAL_EXAMPLES]
         real = [Example(problem.problem, problem.solution) for problem in problems]

@@ -14,9 +14,11 @@ from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.method import learning, meta_step
 from mass_jax.method.models import Weights
+from mass_jax.own_function import CodeNotNamed
 from mass_jax.runtime.checkpoints import abstract_of, check_checkpoint
 from mass_jax.runtime.paths import check_checkpoint_path
 from mass_jax.tasks.registry import Chosen
+from mass_jax.training import samplers
 from mass_jax.training.components import Components, assemble, with_stored_eps_root
 from mass_jax.training.inner_optimizer import fixed_optimizer
 from mass_jax.training.learners import mass_learner
@@ -49,6 +51,7 @@ def load_model(
     model: str,
     run: str | None = None,
     seed: int | None = None,
+    sampler: str = samplers.NATIVE,
     inner_optimizer: optax.GradientTransformation | None = None,
 ) -> LoadedModel:
     """Loads a workdir's trained generator, or a pretrained model.
@@ -58,18 +61,24 @@ def load_model(
         run: training run of the workdir, or "pretrained". The default is the first that exists of "mass", "mass_gold"
             and "pretrained".
         seed: meta-training seed; the default is the workdir's first.
+        sampler: sampler of all completions; see `training.samplers.make`. That of a workdir's settings is ignored,
+            because it names code to run.
         inner_optimizer: optimizer of the inner loop, for a workdir that was trained with one of your own code.
 
     Raises:
-        UserError: the workdir lacks the requested run, its checkpoints cannot be read, or its settings name code.
+        UserError: the workdir lacks the requested run, its checkpoints cannot be read, there is no such sampler, or the
+            settings name an optimizer of somebody's own code.
     """
     workdir = pathlib.Path(model)
     if not (workdir / "config.json").is_file() or (workdir / "tokenizer.json").is_file():
         if run not in (None, "pretrained"):
             raise UserError(f"--run={run} needs a workdir of experiments.train, which {model!r} is not")
-        return _loaded(_assemble(Config(model=model)), None, f"{model}, pretrained")
+        return _loaded(_assemble(Config(model=model, sampler=sampler)), None, f"{model}, pretrained")
     check_checkpoint_path(workdir, saving=False)
     config = _read_config(workdir / "config.json", inner_optimizer is not None)
+    if config.sampler != sampler:
+        logging.info("sampling with --sampler=%s; the run was trained with --sampler=%s", sampler, config.sampler)
+    config = dataclasses.replace(config, sampler=sampler)
     components = with_stored_eps_root(_assemble(config, inner_optimizer), workdir, store=False)
     seed = components.config.seeds[0] if seed is None else seed
     found = {name: _steps(workdir / f"seed{seed}" / name / "checkpoints") for name in RUNS}
@@ -119,6 +128,8 @@ def _read_config(path: pathlib.Path, replaced: bool) -> Config:
         settings = path.read_text(encoding="utf-8")
         named = strict_json.loads(settings).get("inner_optimizer") if replaced else None
         return Config.from_json(settings, () if named is None else (named,))
+    except CodeNotNamed as error:
+        raise UserError(f"{path}: {error}, in Python as load_model(..., inner_optimizer=...)") from None
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is not the settings of a run ({error}); give a workdir of experiments.train") from None
 

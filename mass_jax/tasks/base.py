@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Protocol, runtime_checkable
 
+from mass_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
@@ -140,6 +142,33 @@ class Submits(Protocol):
     def submit(self, problem: Problem, response: str) -> "Future[Verdict]":
         """Starts verifying one response and returns immediately, so that verification overlaps sampling."""
         ...
+
+
+@runtime_checkable
+class Instructs(Protocol):
+    """Optional protocol of a task that can ask an instruction-tuned model for an example; the row `quest` needs it."""
+
+    def instructed_prompt(self, problem: str) -> str:
+        """Returns a conversation that asks for one synthetic example; `parse_example` reads the reply."""
+        ...
+
+
+def instructed_prompt(task: Task, problem: str) -> str:
+    """Returns the prompt that instructs a model to write one synthetic example for a target problem.
+
+    Args:
+        task: Task.
+        problem: Text of the target problem.
+
+    Raises:
+        UserError: If the task does not implement `Instructs`.
+    """
+    if not isinstance(task, Instructs):
+        raise UserError(
+            "--methods names 'quest', but --task has no instructed prompt; leave it out, or use --task=families, math "
+            "or reasoning_gym"
+        )
+    return task.instructed_prompt(problem)
 
 
 def start_verifying(task: Task, problems: Sequence[Problem], responses: Sequence[str]) -> Callable[[], list[Verdict]]:

@@ -19,6 +19,7 @@ from mass_jax.method.generate import Dialogue
 from mass_jax.method.models import Solver, Weights
 from mass_jax.tasks.base import Problems
 from mass_jax.tasks.registry import Chosen, open_task
+from mass_jax.training import samplers
 from mass_jax.training.eps_root import auto_eps_root
 from mass_jax.training.inner_optimizer import fixed_optimizer, learned_inner
 from mass_jax.training.learners import check_outer_optimizers
@@ -84,6 +85,11 @@ class Components:
         """Returns components with which every process handles all problems, as evaluation requires."""
         return dataclasses.replace(self, rollouts=self.rollouts.on_every_process())
 
+    def with_sampler(self, make: samplers.MakeSampler) -> "Components":
+        """Returns components that sample with `make(model, tokenizer)`, as --sampler does by name."""
+        sampler = samplers.make(make, self.rollouts.solver.model, self.model.tokenizer)
+        return dataclasses.replace(self, rollouts=dataclasses.replace(self.rollouts, sampler=sampler))
+
     def close(self) -> None:
         """Releases the resources of the task, such as worker processes."""
         self.chosen.close()
@@ -128,7 +134,8 @@ def assemble(
         config.max_target_tokens or None,
     )
     loop, scorer = models(config, architecture.with_stop_tokens([end_token, *eos]), inner_optimizer)
-    rollouts = Rollouts(loop, dialogue, runtime.Feed(mesh), config.temperature)
+    sampler = samplers.make(config.sampler, loop.solver.model, encoder)
+    rollouts = Rollouts(loop, dialogue, runtime.Feed(mesh), config.temperature, sampler)
     return with_eps_root(Components(config, model, chosen, rollouts, scorer))
 
 

@@ -6,10 +6,12 @@ Shape suffixes: N problems, M examples per problem, B examples of all problems.
 import collections
 from collections.abc import Mapping, Sequence
 
+import jax
 import numpy as np
 
 from mass_jax import runtime
-from mass_jax.method import generate, meta_step
+from mass_jax.config import Config
+from mass_jax.method import generate, meta_step, objective, policy_gradient
 from mass_jax.method.text import Rollout, cut_off
 from mass_jax.stats import auc
 from mass_jax.tasks.base import Example, Problem, Rejected, Task
@@ -62,6 +64,21 @@ def cut_off_shares(rollouts: Rollouts, tasks: Sequence[Problem], sampled: Mappin
     own = [list(row) for row in zip(*(share_N.tolist() for share_N in shares_N.values()), strict=True)]
     means = np.mean(runtime.gather_rows(runtime.mine(rows, own)), axis=0)
     return {f"{name}_cut_off": float(mean) for name, mean in zip(shares_N, means, strict=True)}
+
+
+def sampler_metrics(config: Config, sampled: Mapping[str, Rollout]) -> dict[str, float]:
+    """Returns the mismatch of an external sampler and the model, by kind of rollout; empty for the native one."""
+    level: policy_gradient.RatioLevel = "token" if config.ratio_level == "token" else "sequence"
+    metrics: dict[str, float] = {}
+    for kind, rollout in sampled.items():
+        if rollout.log_ratio_BT is not None:
+            rows = objective.flatten_tasks((rollout.log_ratio_BT, rollout.text.target_BT))
+            found = jax.device_get(_mismatch(*rows, config.sampler_ratio_cap, level))
+            metrics |= {f"{kind}_{name}": float(value) for name, value in found.items()}
+    return metrics
+
+
+_mismatch = jax.jit(policy_gradient.sampler_mismatch, static_argnames=("cap", "level"))
 
 
 def useful_examples(task: Task, tasks: Sequence[Problem], synthetic: generate.SyntheticExamples) -> np.ndarray | None:

@@ -91,4 +91,4 @@ def check_outer_optimizers(config: Config) -> None:
 def surrogate(config: Config, solver: Solver) -> objective.Surrogate:
     """Returns the clipped surrogate loss that both learners use."""
     level: policy_gradient.RatioLevel = "token" if config.ratio_level == "token" else "sequence"
-    return objective.Surrogate(solver, config.clip_ratio, config.advantage_eps, level)
+    return objective.Surrogate(solver, config.clip_ratio, config.advantage_eps, level, config.sampler_ratio_cap)

@@ -19,6 +19,7 @@ from mass_jax.method import adapt, generate, score
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Rollout, Text
 from mass_jax.tasks.base import Problem, Task, Verdict
+from mass_jax.training import samplers
 from mass_jax.training.compiling import announce
 from mass_jax.types import Adapter, PyTree
 
@@ -54,12 +55,14 @@ class Rollouts:
         dialogue: encodes prompts, decodes and parses samples; holds the token limits.
         feed: moves the problems of this process to the mesh and back.
         temperature: sampling temperature of synthetic examples.
+        sampler: draws the completions.
     """
 
     loop: adapt.LoraLoop
     dialogue: generate.Dialogue
     feed: runtime.Feed
     temperature: float
+    sampler: samplers.RolloutSampler
 
     @property
     def solver(self) -> Solver:
@@ -75,7 +78,7 @@ class Rollouts:
         return dataclasses.replace(self, dialogue=dataclasses.replace(self.dialogue, task=task))
 
     def write_examples(
-        self, weights: Weights, tasks: Sequence[Problem], keys_N: jax.Array, count: int
+        self, weights: Weights, tasks: Sequence[Problem], keys_N: jax.Array, count: int, instructed: bool = False
     ) -> tuple[generate.SyntheticExamples, Rollout]:
         """Writes and parses `count` synthetic examples for each problem.
 
@@ -84,18 +87,19 @@ class Rollouts:
             tasks: the problems of this process.
             keys_N: one random key per problem, for the problems of all processes.
             count: M.
+            instructed: whether to use the task's instructed prompts.
 
         Returns:
             The parsed examples, and the rollout [N, M, T] that they were parsed from.
         """
-        texts_NM, rollout = self.write_texts(weights, tasks, keys_N, count)
+        texts_NM, rollout = self.write_texts(weights, tasks, keys_N, count, instructed)
         return self.dialogue.parse(tasks, texts_NM), rollout
 
     def write_texts(
-        self, weights: Weights, tasks: Sequence[Problem], keys_N: jax.Array, count: int
+        self, weights: Weights, tasks: Sequence[Problem], keys_N: jax.Array, count: int, instructed: bool = False
     ) -> tuple[list[list[str]], Rollout]:
         """Writes the texts of `write_examples` without parsing them."""
-        prompts, limit = self.dialogue.generator_prompts(tasks), self.dialogue.max_example_tokens
+        prompts, limit = self.dialogue.generator_prompts(tasks, instructed), self.dialogue.max_example_tokens
         return self._sample(weights, None, prompts, keys_N, count, limit, self.temperature)
 
     def adapt_to_examples(self, weights: Weights, synthetic: generate.SyntheticExamples, keys_N: jax.Array) -> Adapter:
@@ -175,26 +179,20 @@ class Rollouts:
         temperature: float,
     ) -> tuple[list[list[str]], Rollout]:
         """Samples completions of at most `limit` tokens; their log-probabilities are those at temperature 1."""
-        size, feed = len(keys_N), self.feed
+        size = len(keys_N)
         announce(f"sampling of {size} x {count} completions ({prompts[0].shape[1]} + {limit} tokens)")
-        drawn = generate.sample(
-            self.solver,
-            weights,
-            inner,
-            *feed.put(prompts, size),
-            feed.spread(keys_N),
-            num_samples=count,
-            max_new_tokens=limit,
-            temperature=temperature,
-        )
-        samples = feed.get(drawn, size)
+        draw = samplers.Draw(prompts, keys_N, count, limit, temperature)
+        samples = self.sampler(self.solver, weights, inner, self.feed, draw)
         rollout = generate.rollout(prompts, samples)
-        if temperature not in (0.0, 1.0):
-            # The sampler reports the tempered policy; the ratio's numerator is the model, so its denominator must be
-            # too.
+        native = self.sampler.is_native
+        if temperature not in (0.0, 1.0) or (temperature and not native):
+            # The sampler reports the tempered policy, or that of other arithmetic; the ratio's numerator is the model,
+            # so its denominator must be too. Greedy completions are not trained on.
             announce(f"log-probabilities of {size} x {count} completions")
-            logprobs = _logprobs(self.solver, weights, feed.put(rollout.text, size), inner, limit)
-            rollout = rollout._replace(logprobs_BT=feed.get(logprobs, size) * rollout.text.target_BT)
+            put = self.feed.put(rollout.text, size)
+            logprobs = self.feed.get(_logprobs(self.solver, weights, put, inner, limit), size) * rollout.text.target_BT
+            log_ratio = None if native or temperature != 1.0 else logprobs - rollout.logprobs_BT
+            rollout = rollout._replace(logprobs_BT=logprobs, log_ratio_BT=log_ratio)
         return self.dialogue.read(samples), rollout
 
 

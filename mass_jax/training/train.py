@@ -28,7 +28,7 @@ from mass_jax.training.collect import collect
 from mass_jax.training.compiling import announce
 from mass_jax.training.components import Components
 from mass_jax.training.dynamic_sampling import collect_with_signal, redraws
-from mass_jax.training.example_metrics import cut_off_shares, example_metrics
+from mass_jax.training.example_metrics import cut_off_shares, example_metrics, sampler_metrics
 from mass_jax.types import Params, PyTree
 
 OneStep = Callable[[int, Any], tuple[Any, dict[str, float]]]
@@ -131,7 +131,7 @@ def train_mass(
         samples = len(tasks) * (config.num_examples + (0 if learner.objective.gold else config.num_attempts))
         metrics |= {"samples": float(samples * (1 + redrawn)), "extra_samples": float(samples * redrawn)}
         metrics |= example_metrics(rollouts, tasks, synthetic, output) | check.after(i, measured, output)
-        return state, metrics | cut_off_shares(rollouts, tasks, sampled)
+        return state, metrics | cut_off_shares(rollouts, tasks, sampled) | sampler_metrics(config, sampled)
 
     state = run_steps(label, workdir, rollouts.feed.place(state), one_step, config, stop)
     return Trained(learning.weights_of(start.base, state), state.scorer)
@@ -181,12 +181,13 @@ def train_solver_grpo(
         attempts, right_NM, _ = rollouts.attempt(
             weights, None, own, keys_N, config.num_solver_attempts, config.temperature
         )
+        mismatch = sampler_metrics(config, {"attempts": attempts})
         attempts, right_NM = rollouts.feed.put((attempts, right_NM), len(tasks))
         stop.poll()
         announce("the step of solver_grpo")
         state, metrics = _grpo_step(learner, state, start.base, attempts, right_NM)
         check_finite(state.policy_opt_state, limit=config.max_skipped_steps)
-        return state, to_floats(metrics) | {"samples": float(len(tasks) * config.num_solver_attempts)}
+        return state, to_floats(metrics) | mismatch | {"samples": float(len(tasks) * config.num_solver_attempts)}
 
     state = run_steps("solver_grpo", workdir, rollouts.feed.place(state), one_step, config, stop)
     return Weights(start.base, state.policy)

@@ -106,6 +106,7 @@ def test_study_rejects_workdir_in_use(start, tmp_path):
         (["mass_gold"], {"max_prompt_tokens": 6, "max_answer_tokens": 1}, "raise --max_answer_tokens"),
         (["mass_shuffled"], {"max_generator_prompt_tokens": 2}, "raise --max_generator_prompt_tokens to"),
         (["solver_grpo"], {"max_prompt_tokens": 3}, "raise --max_prompt_tokens to"),
+        (["tt_ss", "quest"], {}, "leave it out, or use --task=families, math or reasoning_gym"),
     ],
 )
 def test_check_lengths_names_setting(rows, lengths, message):

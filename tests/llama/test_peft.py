@@ -14,9 +14,14 @@ import transformers
 from mass_jax.errors import UserError
 from mass_jax.llama import Llama, adapter_config, lora, peft, weights
 
-theirs = pytest.importorskip("peft")
 # Raised by peft about transformers.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """The peft package; imported here because every test worker would wait seconds for it at collection."""
+    return pytest.importorskip("peft")
 
 
 @pytest.fixture
@@ -32,7 +37,7 @@ def _torch_logits(model, tokens_BT):
 
 @pytest.mark.parametrize("rslora", [False, True])
 def test_saved_adapter_matches_in_peft(
-    config, make_params, make_adapter, tokens_BT, base, tmp_path, rslora, assert_close
+    config, make_params, make_adapter, tokens_BT, base, tmp_path, theirs, rslora, assert_close
 ):
     adapter = make_adapter(config, rank=4, targets=("q_proj", "o_proj", "down_proj"), scale=3.0 if rslora else 1.5)
     peft.save(tmp_path, adapter, rslora=rslora)
@@ -48,7 +53,7 @@ def test_saved_adapter_matches_in_peft(
     assert float(jnp.max(jnp.abs(found - bare))) > 1e-2
 
 
-def test_adapter_from_peft_matches(config, make_params, tokens_BT, base, tmp_path):
+def test_adapter_from_peft_matches(config, make_params, tokens_BT, base, tmp_path, theirs):
     settings = theirs.LoraConfig(r=2, lora_alpha=8, target_modules=["v_proj", "up_proj"], init_lora_weights=False)
     model = theirs.get_peft_model(base, settings)
     model.save_pretrained(tmp_path / "adapter")
@@ -135,7 +140,7 @@ def edit_config(config, make_adapter, tmp_path):
         ("a_key_from_the_future", {}, True),
     ],
 )
-def test_setting_matches_peft_or_fails(config, make_params, base, tokens_BT, edit_config, key, value, loads):
+def test_setting_matches_peft_or_fails(config, make_params, base, tokens_BT, edit_config, theirs, key, value, loads):
     path = edit_config(**{key: value})
     if not loads:
         with pytest.raises(UserError, match=repr(key)) as caught:
@@ -152,7 +157,7 @@ def test_setting_matches_peft_or_fails(config, make_params, base, tokens_BT, edi
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("init", ["pissa", "olora"])
-def test_pissa_loads_only_if_converted(config, make_params, base, tokens_BT, tmp_path, init):
+def test_pissa_loads_only_if_converted(config, make_params, base, tokens_BT, tmp_path, theirs, init):
     """Follows peft in training, saving and converting an adapter that changes the base weights."""
     settings = theirs.LoraConfig(r=2, lora_alpha=2, target_modules=["q_proj", "v_proj"], init_lora_weights=init)
     model = theirs.get_peft_model(base, settings)
@@ -174,7 +179,7 @@ def test_pissa_loads_only_if_converted(config, make_params, base, tokens_BT, tmp
     np.testing.assert_allclose(jax.jit(Llama(config).apply)(variables, tokens_BT), wanted, atol=1e-4)
 
 
-def test_every_peft_field_is_known_or_refused(config, edit_config):
+def test_every_peft_field_is_known_or_refused(config, edit_config, theirs):
     """A field that a later version of peft adds is refused once it is set."""
     defaults = theirs.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM").to_dict()
     peft.load(edit_config(**{**defaults, "target_modules": ["q_proj", "v_proj"]}), config)

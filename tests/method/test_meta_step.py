@@ -10,9 +10,10 @@ import pytest
 
 from mass_jax import metagrad as mg
 from mass_jax.llama import lora
-from mass_jax.method import drift, meta_step, outer_optimizer, rejected, rewards, score
+from mass_jax.method import drift, finite, meta_step, outer_optimizer, rejected, rewards, score
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.outer import adapted_losses
+from tests.rollouts import random_rollout
 
 gradients = jax.jit(meta_step.score_gradients, static_argnames="learner")
 
@@ -148,6 +149,20 @@ def test_meta_step_isolates_non_finite_problem(components, learner, batch, outer
     assert (output.rewards_NM[0] == 0).all()
     assert (output.rewards_NM[1:, :3] != 0).all()
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((after.policy, after.scorer)))
+
+
+def test_solutions_of_non_finite_problems_are_masked():
+    """The ratio to an external sampler is not finite either."""
+    solutions = random_rollout(0, (2, 3), prompt=2, new=4, vocabulary=9)
+    unknown = np.stack([np.full_like(solutions.logprobs_BT[0], np.nan), solutions.logprobs_BT[1]])
+    for log_ratio_BT in (None, unknown):
+        found = finite.only_finite(
+            np.array([False, True]), solutions._replace(logprobs_BT=unknown, log_ratio_BT=log_ratio_BT)
+        )
+        for leaf, kept in ((found.text.target_BT, solutions.text.target_BT), (found.logprobs_BT, unknown)):
+            np.testing.assert_array_equal(leaf, [np.zeros_like(kept[0]), kept[1]])
+        np.testing.assert_array_equal(found.text.tokens_BT, solutions.text.tokens_BT)
+        assert log_ratio_BT is None or not np.isnan(found.log_ratio_BT).any()
 
 
 def test_meta_step_without_signal_changes_nothing(components, learner, batch):

@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mass_jax.method.policy_gradient import clip_fraction, clipped_surrogate, group_advantages, kl_to_start
+from mass_jax.method.policy_gradient import (
+    clip_fraction,
+    clipped_surrogate,
+    group_advantages,
+    kl_to_start,
+    sampler_mismatch,
+    truncated_ratios,
+)
 
 
 def test_advantages_are_normalized_and_shift_invariant(x64):
@@ -91,3 +98,51 @@ def test_kl_to_start_ignores_prompt_and_empty_rows(x64):
     expected = (np.exp(np.log(2.0)) - np.log(2.0) - 1) / 2 / 2  # one token of two differs, one row of two counts
     found = kl_to_start(policy, policy.at[:, :2].add(np.log(2.0)), target)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("level", ["sequence", "token"])
+def test_truncated_ratios_equal_formula(x64, level):
+    rng = np.random.default_rng(4)
+    log_ratio, target = rng.normal(size=(6, 5)), (rng.random((6, 5)) < 0.6).astype(float)
+    kept = log_ratio * target
+    exponent = np.broadcast_to(kept.sum(-1, keepdims=True), kept.shape) if level == "sequence" else kept
+    found = truncated_ratios(jnp.asarray(log_ratio), jnp.asarray(target), 2.0, level)
+    np.testing.assert_allclose(found, np.minimum(np.exp(exponent), 2.0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("level", ["sequence", "token"])
+def test_importance_ratios_correct_the_sampler(x64, level):
+    """The expected gradient over another sampler's tokens is that over the model's own, if no ratio is truncated."""
+    logits, other = (jax.random.normal(jax.random.key(k), (6,)) for k in (2, 3))
+    policy, sampler = jax.nn.log_softmax(logits), jax.nn.log_softmax(other)
+    advantages, target = jax.random.normal(jax.random.key(4), (6,)), jnp.ones((6, 1))
+
+    def gradient(probability, weights):
+        def loss(logits):
+            logprobs = jax.nn.log_softmax(logits)[:, None]
+            losses = clipped_surrogate(
+                logprobs, policy[:, None], target, advantages, clip_ratio=0.2, level=level, weights_BT=weights
+            )
+            return (probability * losses).sum()
+
+        return jax.grad(loss)(logits)
+
+    def corrected(cap):
+        return gradient(jnp.exp(sampler), truncated_ratios((policy - sampler)[:, None], target, cap, level))
+
+    own = gradient(jnp.exp(policy), None)
+    np.testing.assert_allclose(corrected(1e3), own, rtol=1e-10)
+    assert np.abs(corrected(1.0) - own).max() > 1e-3
+    assert np.abs(gradient(jnp.exp(sampler), None) - own).max() > 1e-3
+
+
+def test_sampler_mismatch_is_measured_per_row_or_token(x64):
+    log_ratio = jnp.log(jnp.array([[9.0, 2.0, 3.0], [9.0, 0.5, 9.0]]))
+    target = jnp.array([[0.0, 1.0, 1.0], [0.0, 1.0, 0.0]])
+    rows = sampler_mismatch(log_ratio, target, 2.0, "sequence")
+    tokens = sampler_mismatch(log_ratio, target, 2.0, "token")
+    assert (float(rows["sampler_ratio"]), float(tokens["sampler_ratio"])) == pytest.approx((6.5 / 2, 5.5 / 3))
+    assert (float(rows["sampler_truncated"]), float(tokens["sampler_truncated"])) == pytest.approx((1 / 2, 1 / 3))
+    terms = [x - 1 - np.log(x) for x in (2, 3, 0.5)]
+    assert float(rows["sampler_kl"]) == pytest.approx((sum(terms[:2]) / 2 + terms[2]) / 2)
+    assert float(tokens["sampler_kl"]) == float(rows["sampler_kl"])

@@ -88,6 +88,36 @@ def test_engine_ends_samples_at_stop_string(engine, params):
     assert seen == {("stop", True), ("stop", False), ("length", False)}  # all ways to end occur
 
 
+def test_engine_accepts_list_of_adapters(engine, params):
+    rng = np.random.default_rng(7)
+
+    def drawn(rank, scale):
+        fresh = lora.init(jax.random.key(0), _CONFIG, rank, scale=scale)
+        return fresh.one(jax.tree.map(lambda x: jnp.asarray(rng.standard_normal(x.shape), jnp.float32), fresh.leaves))
+
+    one, two = drawn(2, 0.5), drawn(1, 1.0)
+    draw = functools.partial(engine, params, _PROMPTS, _KEYS(jax.random.key(2)), num_samples=2, max_new_tokens=21)
+    draw = functools.partial(draw, stop_tokens=(5, 6))  # as above, so that programs are shared
+    mixed, plain, alone = draw(adapters=[one, None, two]), draw(adapters=[None] * 3), draw(adapters=[one] * 3)
+    for found, wanted in zip((*mixed[0], *mixed[1]), (*alone[0], *plain[1]), strict=True):
+        np.testing.assert_array_equal(found.tokens_T, wanted.tokens_T)
+        np.testing.assert_allclose(found.logprobs_T, wanted.logprobs_T, atol=1e-5)
+    for n in (0, 2):
+        assert [sample.tokens_T.tolist() for sample in mixed[n]] != [sample.tokens_T.tolist() for sample in plain[n]]
+
+
+def test_list_of_adapters_is_checked(engine, params):
+    draw = functools.partial(engine, params, _PROMPTS, _KEYS(jax.random.key(2)), num_samples=2, max_new_tokens=9)
+    adapter = lora.init(jax.random.key(0), _CONFIG, 2)
+    wider = lora.init(jax.random.key(0), dataclasses.replace(_CONFIG, hidden_size=16), 2)
+    with pytest.raises(ValueError, match="3 prompts and 2 adapters"):
+        draw(adapters=[adapter, None])
+    with pytest.raises(ValueError, match=r"adapters of \w+ have the shapes .* give adapters of one model"):
+        draw(adapters=[adapter, wider, None])
+    with pytest.raises(ValueError, match="the adapter is batched, but a shared one is needed"):
+        draw(adapters=[lora.stack([adapter, adapter]), None, None])
+
+
 def test_requests_in_bucket_share_programs(engine, params, caplog):
     draw = functools.partial(engine, params, num_samples=3)
     keys_N = jax.random.split(jax.random.key(0), 4)

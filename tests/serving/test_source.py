@@ -17,6 +17,8 @@ from mass_jax.serving import source
 from mass_jax.training.components import assemble
 from mass_jax.training.learners import mass_learner
 
+ENGINE = "mass_jax.sampling:Engine"
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
@@ -80,3 +82,14 @@ def test_load_model_refuses_damaged_settings(text, tmp_path):
     with pytest.raises(UserError, match=r"config\.json is not the settings of a run") as caught:
         source.load_model(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_load_model_runs_no_code_that_settings_name(tmp_path):
+    code = tmp_path / "code.py"
+    code.write_text("raise SystemExit('the code ran')\n")
+    (tmp_path / "config.json").write_text(Config(sampler=f"{code}:Make").to_json())
+    for options, name in (({}, "native"), ({"sampler": ENGINE}, ENGINE)):
+        found = source.load_model(str(tmp_path), **options)
+        found.chosen.close()
+        assert found.config.sampler == name
+        assert found.rollouts.sampler.is_native == (name == "native")

@@ -30,6 +30,11 @@ _BEST = Note(
     "Best of n picks a correct sample by the gold answer, which a user does not have: a reference for sampling.",
     ("best_of_n",),
 )
+_QUEST = Note(
+    "QueST-style self-synthesis changes only the prompt of TT-SS, to an instruction; it reproduces no other part of "
+    "QueST.",
+    ("quest",),
+)
 _SECONDS = Note("Seconds are the median over batches, measured on the machine of this run.")
 LIMITS: Mapping[str, tuple[Note, ...]] = {
     "testbed": (
@@ -70,7 +75,7 @@ def limits_of(task: str) -> tuple[Note, ...]:
     >>> limits_of("mine")[-1].text
     'Seconds are the median over batches, measured on the machine of this run.'
     """
-    return (*LIMITS.get(task, ()), _BEST, _SECONDS)
+    return (*LIMITS.get(task, ()), _BEST, _QUEST, _SECONDS)
 
 
 def applicable(notes: Sequence[Note], rows: Collection[str]) -> list[str]:

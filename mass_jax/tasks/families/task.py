@@ -19,6 +19,7 @@ from mass_jax.tasks.patterns import encodable
 SYSTEM = {"role": "system", "content": "Answer with a number."}
 START = "Answer: "
 ASK = "Problem: {}\nSimilar problem:"
+INSTRUCT = "Write one new problem of the same kind with other numbers, then its answer, exactly in the form {}."
 END = "\n"  # ends every completion, answers included, since the synthetic examples are trained with it
 SOLVED = (Example("4 + 3", "7"), Example("6 * 2", "12"), Example("8 - 5", "3"))  # few-shot examples, in this order
 GENERATOR_SHOTS = (("x + 3 = 8", Example("x + 2 = 9", "7")), ("6 * 4", Example("8 * 3", "24")))
@@ -83,6 +84,13 @@ class FamiliesTask:
         pairs = ((target, self.write(self._in_form(example))) for target, example in GENERATOR_SHOTS)
         shown = "".join(f"{ASK.format(target)} {written}{END}" for target, written in pairs)
         return shown + ASK.format(problem)
+
+    def instructed_prompt(self, problem: str) -> str:
+        """Returns the instruction and the problem as a conversation, after the generator prompt's other problems."""
+        forms = " or ".join(f"'{form}'" for form, _ in _READERS[self.form])
+        turns = [(target, self.write(self._in_form(example))) for target, example in GENERATOR_SHOTS]
+        instruction = {"role": "system", "content": INSTRUCT.format(forms)}
+        return self.render([instruction, *chat.dialogue(turns, problem)])
 
     def scorer_text(self, problem: str, example: Example) -> str:
         """Returns the target problem and the example in the form of the generator prompt."""

@@ -15,6 +15,12 @@ GENERATE = (
     "Write one new practice problem that needs the same skill, with other numbers or another setting, and solve it. "
     "Use exactly this form:\nProblem: ...\nSolution: ... \\boxed{{...}}"
 )
+INSTRUCT = (
+    "Here is a problem:\n{problem}\n\n"
+    "Write one new problem with the same structure: the same kind of question and the same steps, with other numbers. "
+    "Then solve the new problem step by step. "
+    "Use exactly this form:\nProblem: ...\nSolution: ... \\boxed{{...}}"
+)
 EXAMPLE = "Problem: {problem}\nSolution: {solution}"
 SCORE = "Target problem:\n{target}\n\nPractice problem:\n{problem}\n\nPractice solution:\n{solution}"
 
@@ -53,21 +59,22 @@ def solver_messages(problem: str, shots: Shots = ZERO_SHOT) -> list[Message]:
     return dialogue(turns, SOLVE.format(problem=problem))
 
 
-def generator_messages(problem: str, shots: Shots = ZERO_SHOT) -> list[Message]:
+def generator_messages(problem: str, shots: Shots = ZERO_SHOT, request: str = GENERATE) -> list[Message]:
     """Builds the messages that ask for one synthetic example.
 
     Args:
         problem: Target problem text.
         shots: Few-shot examples; only `generator` is used.
+        request: `GENERATE` or `INSTRUCT`.
 
     Returns:
         Messages that end with the user's request.
     """
     turns = [
-        (GENERATE.format(problem=target), EXAMPLE.format(problem=shot.problem, solution=shot.solution))
+        (request.format(problem=target), EXAMPLE.format(problem=shot.problem, solution=shot.solution))
         for target, shot in shots.generator
     ]
-    return dialogue(turns, GENERATE.format(problem=problem))
+    return dialogue(turns, request.format(problem=problem))
 
 
 def scorer_text(problem: str, example: Example) -> str:

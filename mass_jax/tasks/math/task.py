@@ -39,6 +39,10 @@ class MathTask:
         """Returns the prompt for generating one synthetic example."""
         return self._render(prompts.generator_messages(problem, self._shots))
 
+    def instructed_prompt(self, problem: str) -> str:
+        """Returns the prompt that asks to keep the problem's structure and to solve step by step."""
+        return self._render(prompts.generator_messages(problem, self._shots, prompts.INSTRUCT))
+
     def scorer_text(self, problem: str, example: Example) -> str:
         """Returns the target problem and the example as plain text."""
         return prompts.scorer_text(problem, example)

@@ -11,6 +11,9 @@ from mass_jax.tasks.reasoning.scorer import Scorer
 SYSTEM = {"role": "system", "content": "Give only the final answer."}
 START = "Answer: "
 ASK = "Problem: {}\nSimilar problem:"
+INSTRUCT = (
+    "Write one new problem of the same kind with other numbers or words, then its answer, exactly in the form '{}'."
+)
 END = "\n"  # ends every completion
 MAX_CHARS = 1200  # longer examples are rejected without parsing
 
@@ -53,6 +56,12 @@ class ReasoningTask:
         shown = "".join(f"{ASK.format(target)} {self._written(example)}{END}" for target, example in self._shown)
         return shown + ASK.format(problem)
 
+    def instructed_prompt(self, problem: str) -> str:
+        """Returns the instruction and the problem as a conversation, after the generator prompt's other problems."""
+        instruction = {"role": "system", "content": INSTRUCT.format(self._form_text())}
+        turns = [(target, self._written(example)) for target, example in self._shown]
+        return self._render([instruction, *chat.dialogue(turns, problem)])
+
     def scorer_text(self, problem: str, example: Example) -> str:
         """Returns the target problem and the example in the form of the generator prompt."""
         return f"{ASK.format(problem)} {self._written(example)}"
@@ -64,7 +73,7 @@ class ReasoningTask:
             return Rejected("not one line of plain text")
         found = example_form.read(line, self._form)
         if found is None:
-            return Rejected(f"not of the form '{example_form.write(Example('problem', 'answer'), self._form)}'")
+            return Rejected(f"not of the form '{self._form_text()}'")
         example, target = Example(one_line(found.problem), found.solution), squashed(problem)
         written = squashed(example.problem)
         if not written:
@@ -89,6 +98,9 @@ class ReasoningTask:
     def useful(self, problem: Problem, example: Example) -> bool | None:
         """Returns None: the package cannot solve a problem that it did not generate."""
         return None
+
+    def _form_text(self) -> str:
+        return self._written(Example("problem", "answer"))
 
     def _written(self, example: Example) -> str:
         return example_form.write(example, self._form)

@@ -151,6 +151,10 @@ longer reasoning.
 - Every family occurs in meta-training; only the operands of the evaluated problems are new.
 - Seconds are the median over batches, measured on the machine of this run.
 """,
+    ("math", "base quest"): """\
+- QueST-style self-synthesis changes only the prompt of TT-SS, to an instruction; it reproduces no other part of QueST.
+- Seconds are the median over batches, measured on the machine of this run.
+""",
     ("math", "base mass"): "- Seconds are the median over batches, measured on the machine of this run.\n",
 }
 

@@ -29,14 +29,37 @@ def test_parse_example_accepts_shown_form():
     assert TASK.parse_example(shown, "5 + 5") == GENERATOR_SHOTS[0][1]
 
 
-def test_solver_prompt_uses_chat_turns():
-    def marked(messages):
-        return "".join(f"<{message['role']}>{message['content']}" for message in messages) + "<assistant>"
+def marked(messages):
+    return "".join(f"<{message['role']}>{message['content']}" for message in messages) + "<assistant>"
 
+
+def test_solver_prompt_uses_chat_turns():
     assert FamiliesTask(1, marked).solver_prompt("9 * 9", [Example("2 + 2", "4")]) == (
         "<system>Answer with a number.<user>4 + 3<assistant>Answer: 7<user>2 + 2<assistant>Answer: 4"
         "<user>9 * 9<assistant>Answer: "
     )
+
+
+@pytest.mark.parametrize(
+    ("form", "named", "first", "second"),
+    [
+        ("question_first", "'problem Answer: integer'", "x + 2 = 9 Answer: 7", "8 * 3 Answer: 24"),
+        (
+            "answer_first",
+            "'Answer: integer Problem: problem' or 'problem Answer: integer'",
+            "Answer: 7 Problem: x + 2 = 9",
+            "8 * 3 Answer: 24",
+        ),
+        ("worked", "'problem Answer: equation'", "x + 2 = 9 Answer: 9 - 2 = 7", "8 * 3 Answer: 8 * 3 = 24"),
+    ],
+)
+def test_instructed_prompt_shows_form(form, named, first, second):
+    task = FamiliesTask(render=marked, form=form)
+    assert task.instructed_prompt("6 * 7") == (
+        "<system>Write one new problem of the same kind with other numbers, then its answer, exactly in the form "
+        f"{named}.<user>x + 3 = 8<assistant>{first}<user>6 * 4<assistant>{second}<user>6 * 7<assistant>"
+    )
+    assert all(isinstance(task.parse_example(shown, "6 * 7"), Example) for shown in (first, second))
 
 
 @pytest.mark.parametrize(("shots", "lines"), [(0, 1), (3, 4)])

@@ -10,7 +10,7 @@ import mass_jax
 from mass_jax.tasks.base import Example, Problem, Rejected, Task, Verdict
 from mass_jax.tasks.chat import render
 from mass_jax.tasks.math import MathTask, Shots
-from mass_jax.tasks.math.prompts import generator_messages, solver_messages
+from mass_jax.tasks.math.prompts import INSTRUCT, generator_messages, solver_messages
 
 SHOT = Example("What is 1 + 2?", r"It is \boxed{3}.")
 SHOTS = Shots(solved=(SHOT,), generator=(("What is 5 + 5?", SHOT),))
@@ -22,7 +22,7 @@ def task(verifier) -> Task:
 
 
 def test_messages_alternate_roles():
-    for messages in (solver_messages, generator_messages):
+    for messages in (solver_messages, generator_messages, functools.partial(generator_messages, request=INSTRUCT)):
         assert [m["role"] for m in messages("Q?")] == ["user"]
         assert [m["role"] for m in messages("Q?", SHOTS)] == ["user", "assistant", "user"]
         assert messages("Q?", SHOTS)[-1] == messages("Q?")[-1]
@@ -33,14 +33,27 @@ def test_prompts_keep_problem_verbatim(task):
     problem = r"Find $\frac{1}{2}$ of {x} and 20\% {0} %s."
     assert problem in task.solver_prompt(problem)
     assert problem in task.generator_prompt(problem)
+    assert problem in task.instructed_prompt(problem)
     assert problem in task.scorer_text(problem, SHOT)
 
 
 def test_parse_example_accepts_requested_form(task):
     shown = generator_messages("Q?", SHOTS)[1]["content"]
     assert task.parse_example(shown, "What is 5 + 5?") == SHOT
-    asked = task.generator_prompt("What is 5 + 5?")
-    assert isinstance(task.parse_example(asked[asked.index("form:") :], "What is 5 + 5?"), Rejected)
+    for asked in (task.generator_prompt("What is 5 + 5?"), task.instructed_prompt("What is 5 + 5?")):
+        assert isinstance(task.parse_example(asked[asked.index("form:") :], "What is 5 + 5?"), Rejected)
+
+
+def test_instructed_prompt_asks_for_structure_and_steps(verifier):
+    def asked(problem):
+        return (
+            f"Here is a problem:\n{problem}\n\nWrite one new problem with the same structure: the same kind of "
+            "question and the same steps, with other numbers. Then solve the new problem step by step. Use exactly "
+            "this form:\nProblem: ...\nSolution: ... \\boxed{...}\n\n"
+        )
+
+    shown = "Problem: What is 1 + 2?\nSolution: It is \\boxed{3}.\n\n"
+    assert MathTask(verifier, SHOTS).instructed_prompt("Q?") == asked("What is 5 + 5?") + shown + asked("Q?")
 
 
 TEMPLATE = (

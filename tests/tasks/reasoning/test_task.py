@@ -37,6 +37,22 @@ def test_parse_example_reads_written_form(form):
 
 
 @pytest.mark.parametrize(
+    ("form", "named", "shown"),
+    [
+        ("question_first", "problem Answer: answer", "b? Answer: c"),
+        ("answer_first", "Answer: answer Problem: problem", "Answer: c Problem: b?"),
+    ],
+)
+def test_instructed_prompt_shows_form(form, named, shown):
+    task = task_of(form)
+    assert task.instructed_prompt(TARGET) == (
+        "Write one new problem of the same kind with other numbers or words, then its answer, exactly in the form "
+        f"'{named}'.\n\na?\n\n{shown}\n\n{TARGET}\n\n"
+    )
+    assert task.parse_example(shown, TARGET) == Example("b?", "c")
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",

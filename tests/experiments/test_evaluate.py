@@ -1,0 +1,17 @@
+"""Input checks of experiments.evaluate that need no run."""
+
+from mass_jax.config import Config
+from tests.commands import in_process
+
+
+def test_evaluate_runs_no_code_that_settings_name(tmp_path):
+    code = tmp_path / "code.py"
+    code.write_text("raise SystemExit('the code ran')\n")
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    (workdir / "config.json").write_text(Config(sampler=f"{code}:Make").to_json())
+    done = in_process("evaluate", f"--workdir={workdir}", "--mesh=data:8")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        f"error: the settings in {workdir} name code to run; pass --sampler={code}:Make if you trust it"
+    )
