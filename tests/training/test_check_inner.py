@@ -6,13 +6,17 @@ import jax
 import optax
 import pytest
 
+from mass_jax import runtime
 from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.llama import LlamaConfig
 from mass_jax.method import adapt, outer_optimizer
+from mass_jax.runtime.metrics import read_metrics
+from mass_jax.training import train
 from mass_jax.training.check_inner import check_inner_optimizer
 from mass_jax.training.components import model_directory, models
 from mass_jax.training.learners import check_outer_optimizers
+from tests.small_models import components
 
 
 def check(**changes):
@@ -76,3 +80,27 @@ def test_unusable_outer_optimizers_name_their_flag(changes, message):
 
 def test_outer_optimizers_accept_expressions():
     check_outer_optimizers(Config(policy_optimizer="lion", scorer_optimizer="clip(1.0) | adamw(weight_decay=0.1)"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "text",
+    [
+        "clip_by_global_norm(1.0) | adamw(b1=0.8, eps_root=auto)",
+        "sgd(cosine_decay_schedule(0.2, 4))",
+        "contrib.ademamix",
+        "contrib.sam(sgd, sgd(0.01))",
+        "contrib.schedule_free_sgd",
+        "scale_by_yogi | scale_by_learning_rate",
+    ],
+)
+def test_two_steps_of_training_have_finite_rewards(text, tmp_path):
+    """Takes about 30 seconds each."""
+    made = components(
+        outer="gold", steps=2, warmup_steps=0, lora_targets=("q_proj",), on_weak_signal="ignore", inner_optimizer=text
+    )
+    with jax.numpy_dtype_promotion("standard"):  # as in the commands
+        train.train_mass(made, made.problems(0).train, seed=0, outer="gold", workdir=tmp_path, stop=runtime.Stop())
+    rows = read_metrics(tmp_path / "metrics.jsonl", 2)
+    assert [row["tasks_not_finite"] for row in rows] == [0, 0]
+    assert any(row["reward_std"] > 0 for row in rows)
