@@ -45,6 +45,14 @@ class TaskSettings:
         "(--task=families only).",
         choices=("question_first", "answer_first", "worked"),
     )
+    families_train: tuple[str, ...] = setting(
+        ("all",),
+        "Families of --task=families to meta-train on, separated by commas; all stands for those that --families_test "
+        "does not name. New problems of them are the column 'seen', or 'test' without --families_test.",
+    )
+    families_test: tuple[str, ...] = setting(
+        ("none",), "Families of --task=families that only the column 'unseen' of the results table has, or none."
+    )
     reasoning_train: tuple[str, ...] = setting(
         ("chain_sum", "family_relationships", "gcd", "products"),
         "Families of --task=reasoning_gym to meta-train on, separated by commas; new problems of them are the column "

@@ -50,7 +50,10 @@ class LlamaConfig:
         bos_token_id: token at the start of a text, or None.
         eos_token_id: tokens that end a text: one, several or None.
         pad_token_id: padding token, or None.
-        dtype: dtype of the activations, such as "bfloat16"; None follows the parameters.
+        dtype: dtype of the activations, such as "bfloat16"; None follows the parameters, or is float32 with
+            `half_products`.
+        half_products: whether products with weights and adapters round their operands to bfloat16, with sums in
+            float32; see `half_product`.
         remat: activations that the backward pass recomputes: "none", "dots" (all except products with weights; takes a
             third of the memory, and less time if the gradient is memory-bound) or "block" (all except block inputs).
         attention: "xla" (scores of all pairs at once) or "blockwise" (memory linear in the length).
@@ -84,6 +87,7 @@ class LlamaConfig:
     pad_token_id: int | None = None
 
     dtype: str | None = None
+    half_products: bool = False
     remat: str = "dots"
     attention: str = "xla"
     attention_block: int = 512
@@ -96,6 +100,8 @@ class LlamaConfig:
         given = self.head_dim
         object.__setattr__(self, "num_key_value_heads", self.num_key_value_heads or self.num_attention_heads)
         object.__setattr__(self, "head_dim", self.head_dim or self.hidden_size // self.num_attention_heads)
+        if self.half_products:
+            object.__setattr__(self, "dtype", self.dtype or "float32")
         _check_heads(self, even=not given)
         _check(self)
 
@@ -203,7 +209,7 @@ class LlamaConfig:
 _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 _COUNTS = (*_SIZES, "num_key_value_heads", "head_dim", "max_position_embeddings")
 _SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias")
-_EXECUTION = ("dtype", "remat", "attention", "attention_block", "loss_chunk", "unroll")
+_EXECUTION = ("dtype", "half_products", "remat", "attention", "attention_block", "loss_chunk", "unroll")
 # Settings of other architectures, with the only value that is valid for Llama.
 _MUST_BE = {"attention_dropout": 0.0, "rope_interleaved": False}
 _KINDS = {
@@ -263,6 +269,8 @@ def _check(config: LlamaConfig) -> None:
     for name, allowed in (("remat", _REMAT), ("attention", _ATTENTION)):
         if getattr(config, name) not in allowed:
             raise UserError(f"{name} {getattr(config, name)!r} is unknown: use one of {', '.join(allowed)}")
+    if config.half_products and config.dtype != "float32":
+        raise UserError(f"half_products needs activations in float32, but dtype is {config.dtype!r}: leave dtype out")
     for name, least in (("loss_chunk", 0), ("attention_block", 1), ("unroll", 1)):
         if getattr(config, name) < least:
             raise UserError(f"{name} is {getattr(config, name)}: it must be at least {least}")

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from mass_jax.llama import attention, lora
-from mass_jax.llama.model import LORA, ROWS, Block, Llama
+from mass_jax.llama.dense import LORA, ROWS
+from mass_jax.llama.model import Block, Llama
 from mass_jax.llama.precision import wide
 from mass_jax.types import Adapter, Params, PyTree
 

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mass_jax.llama.model import LORA, Llama
+from mass_jax.llama.dense import LORA
+from mass_jax.llama.model import Llama
 from mass_jax.llama.precision import wide
 
 

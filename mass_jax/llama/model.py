@@ -16,51 +16,12 @@ import jax.numpy as jnp
 
 from mass_jax.llama import attention
 from mass_jax.llama.config import LlamaConfig
-from mass_jax.llama.low_rank import times_b
+from mass_jax.llama.dense import LORA, AdaptedDense, param_dtype, times_rows
+from mass_jax.llama.half_product import is_unbatched
 from mass_jax.llama.precision import wide
 from mass_jax.llama.rope import frequencies, rotate
 
-LORA = "lora"  # collection of the adapter
 FEW = 64  # up to this many tokens, weights are the left operand of a product
-ROWS = "rows"  # kernel of a projection as [out, in], in place of "kernel", in parameters for decoding
-
-
-class AdaptedDense(nn.Module):
-    """Linear layer with an optional adapter: x W (+ bias) (+ x A B, if the "lora" collection has A and B here).
-
-    The low-rank path runs in the adapter's dtype, so a float32 adapter on bfloat16 weights has float32 gradients.
-
-    Attributes:
-        features: output features.
-        use_bias: whether to add a bias.
-        init_range: standard deviation of the initial kernel.
-    """
-
-    features: int
-    use_bias: bool
-    init_range: float
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        if self.has_variable("params", ROWS):
-            y = times_rows(x, self.get_variable("params", ROWS))
-        else:
-            init = nn.initializers.normal(self.init_range)
-            kernel = self.param("kernel", init, (x.shape[-1], self.features), _param_dtype())
-            y = x @ kernel.astype(x.dtype)
-        if self.use_bias:
-            y += self.param("bias", nn.initializers.zeros, (self.features,), _param_dtype()).astype(x.dtype)
-        if self.has_variable(LORA, "a"):
-            a: jax.Array = self.get_variable(LORA, "a")
-            b: jax.Array = self.get_variable(LORA, "b")
-            y += times_b(x.astype(a.dtype) @ a, b).astype(y.dtype)
-        return y
-
-
-def times_rows(x: jax.Array, rows_FD: jax.Array) -> jax.Array:
-    """Multiplies [..., D] by the transpose of [F, D], with the weights as the left operand; fast for few tokens."""
-    product = jax.lax.dot_general(rows_FD.astype(x.dtype), x, (((1,), (x.ndim - 1,)), ((), ())))
-    return jnp.moveaxis(product, 0, -1)
 
 
 class RMSNorm(nn.Module):
@@ -76,7 +37,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        weight = self.param("weight", nn.initializers.ones, x.shape[-1:], _param_dtype())
+        weight = self.param("weight", nn.initializers.ones, x.shape[-1:], param_dtype())
         broad = x.astype(wide(x.dtype))
         scale = jax.lax.rsqrt(jnp.mean(jnp.square(broad), axis=-1, keepdims=True) + self.epsilon)
         return weight.astype(x.dtype) * (broad * scale).astype(x.dtype)
@@ -94,7 +55,7 @@ class Attention(nn.Module):
     def setup(self):
         """Creates submodules and parameters."""
         c = self.config
-        linear = functools.partial(AdaptedDense, use_bias=c.attention_bias, init_range=c.initializer_range)
+        linear = functools.partial(AdaptedDense, c.attention_bias, c.initializer_range, c.half_products)
         self.q_proj = linear(c.num_attention_heads * c.head_dim)
         self.k_proj = linear(c.num_key_value_heads * c.head_dim)
         self.v_proj = linear(c.num_key_value_heads * c.head_dim)
@@ -133,7 +94,7 @@ class MLP(nn.Module):
     def setup(self):
         """Creates submodules and parameters."""
         c = self.config
-        linear = functools.partial(AdaptedDense, use_bias=c.mlp_bias, init_range=c.initializer_range)
+        linear = functools.partial(AdaptedDense, c.mlp_bias, c.initializer_range, c.half_products)
         self.gate_proj, self.up_proj = linear(c.intermediate_size), linear(c.intermediate_size)
         self.down_proj = linear(c.hidden_size)
 
@@ -189,7 +150,9 @@ class ScannedBlock(Block):
 
 
 def _stack_of_blocks(config: LlamaConfig) -> nn.Module:
-    policies = {"block": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+    saveable = jax.checkpoint_policies
+    dots = saveable.save_from_both_policies(saveable.dots_with_no_batch_dims_saveable, is_unbatched)
+    policies = {"block": None, "dots": dots if config.half_products else saveable.dots_with_no_batch_dims_saveable}
     block: Any = ScannedBlock
     if config.remat != "none":
         block = nn.remat(block, prevent_cse=False, policy=policies[config.remat])  # the scan keeps the passes apart
@@ -217,15 +180,16 @@ class Embedding(nn.Module):
         """Creates submodules and parameters."""
         shape = (self.config.vocab_size, self.config.hidden_size)
         init = nn.initializers.normal(self.config.initializer_range)
-        self.embedding = self.param("embedding", init, shape, _param_dtype())
+        self.embedding = self.param("embedding", init, shape, param_dtype())
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         return self.embedding[tokens].astype(self.config.dtype or self.embedding.dtype)
 
     def attend(self, hidden: jax.Array) -> jax.Array:
         """Computes logits [..., V] of hidden states [..., D], as the output head with tied weights."""
-        if math.prod(hidden.shape[:-1]) <= FEW:
-            return times_rows(hidden, self.embedding)
+        half = self.config.half_products
+        if half or math.prod(hidden.shape[:-1]) <= FEW:
+            return times_rows(hidden, self.embedding, half)
         return jnp.einsum("...D,VD->...V", hidden, self.embedding.astype(hidden.dtype))
 
 
@@ -254,7 +218,8 @@ class Llama(nn.Module):
         self.layers = _stack_of_blocks(self.config)
         self.norm = RMSNorm(self.config.rms_norm_eps)
         if not self.config.tie_word_embeddings:
-            self.lm_head = AdaptedDense(self.config.vocab_size, False, self.config.initializer_range)
+            c = self.config
+            self.lm_head = AdaptedDense(False, c.initializer_range, c.half_products, features=c.vocab_size)
 
     def __call__(self, tokens_BT: jax.Array, mask_BT: jax.Array | None = None) -> jax.Array:
         """Computes logits [B, T, V] in the activations' dtype; position t predicts token t + 1."""
@@ -293,8 +258,3 @@ class Llama(nn.Module):
     def head(self, hidden: jax.Array) -> jax.Array:
         """Computes logits [..., V] of hidden states [..., D]."""
         return self.embed_tokens.attend(hidden) if self.config.tie_word_embeddings else self.lm_head(hidden)
-
-
-def _param_dtype() -> Any:
-    """Returns the dtype of new parameters: float32, or float64 under `jax.enable_x64`."""
-    return jax.dtypes.canonicalize_dtype(float)

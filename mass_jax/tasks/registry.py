@@ -87,15 +87,8 @@ def _testbed(config: Config, directory: pathlib.Path, tokenizer: Tokenizer) -> C
 
 
 def _families(config: Config, directory: pathlib.Path, tokenizer: Tokenizer) -> Chosen:
-    worked = config.example_form == example_form.WORKED
-
-    def problems(seed: int) -> Problems:
-        train = families.draw_problems(families.Side.TRAIN, config.num_train_problems, seed, worked)
-        test = families.draw_problems(families.Side.TEST, config.num_eval_problems, seed, worked)
-        return Problems(train, {"test": test}, lambda p, count: families.oracle_examples(p, count, seed, worked))
-
     task = families.FamiliesTask(config.num_shots, chat.renderer(tokenizer, SYSTEM), config.example_form)
-    return Chosen(task, problems, end=families.END)
+    return Chosen(task, functools.partial(families.open_problems, config), end=families.END)
 
 
 def _math(config: Config, directory: pathlib.Path, tokenizer: Tokenizer) -> Chosen:

@@ -244,8 +244,9 @@ def models(
 
 
 def execution(config: Config, llama_config: LlamaConfig) -> LlamaConfig:
-    """Returns an architecture with the configured rematerialization and loss chunks."""
-    return dataclasses.replace(llama_config, remat=config.remat, loss_chunk=config.loss_chunk)
+    """Returns an architecture with the configured rematerialization, loss chunks and products."""
+    half = config.half_products
+    return dataclasses.replace(llama_config, remat=config.remat, loss_chunk=config.loss_chunk, half_products=half)
 
 
 def _token_of(encoder: Tokenizer, text: str) -> int:

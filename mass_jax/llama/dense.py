@@ -1,0 +1,61 @@
+"""Linear layer with an optional low-rank adapter."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mass_jax.llama.half_product import half_product
+from mass_jax.llama.low_rank import times_b
+
+LORA = "lora"  # collection of the adapter
+ROWS = "rows"  # kernel of a projection as [out, in], in place of "kernel", in parameters for decoding
+
+
+class AdaptedDense(nn.Module):
+    """Linear layer with an optional adapter: x W (+ bias) (+ x A B, if the "lora" collection has A and B here).
+
+    The low-rank path runs in the adapter's dtype, so a float32 adapter on bfloat16 weights has float32 gradients.
+
+    Attributes:
+        use_bias: whether to add a bias.
+        init_range: standard deviation of the initial kernel.
+        half: whether products round their operands to bfloat16; see `half_product`.
+        features: output features.
+    """
+
+    use_bias: bool
+    init_range: float
+    half: bool
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.has_variable("params", ROWS):
+            y = times_rows(x, self.get_variable("params", ROWS), self.half)
+        else:
+            init = nn.initializers.normal(self.init_range)
+            kernel = self.param("kernel", init, (x.shape[-1], self.features), param_dtype())
+            y = half_product(x, kernel) if self.half else x @ kernel.astype(x.dtype)
+        if self.use_bias:
+            y += self.param("bias", nn.initializers.zeros, (self.features,), param_dtype()).astype(x.dtype)
+        if self.has_variable(LORA, "a"):
+            a: jax.Array = self.get_variable(LORA, "a")
+            b: jax.Array = self.get_variable(LORA, "b")
+            low = half_product(half_product(x, a), b) if self.half else times_b(x.astype(a.dtype) @ a, b)
+            y += low.astype(y.dtype)
+        return y
+
+
+def times_rows(x: jax.Array, rows_FD: jax.Array, half: bool = False) -> jax.Array:
+    """Multiplies [..., D] by the transpose of [F, D], with the weights as the left operand; fast for few tokens."""
+    if half:
+        return half_product(x, rows_FD, transposed=True)
+    product = jax.lax.dot_general(rows_FD.astype(x.dtype), x, (((1,), (x.ndim - 1,)), ((), ())))
+    return jnp.moveaxis(product, 0, -1)
+
+
+def param_dtype() -> Any:
+    """Returns the dtype of new parameters: float32, or float64 under `jax.enable_x64`."""
+    return jax.dtypes.canonicalize_dtype(float)
