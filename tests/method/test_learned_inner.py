@@ -77,7 +77,7 @@ class ToyLoop:
     learned: LearnedInner
     optimizer: None = None
 
-    def loss(self, weights):
+    def loss(self, weights, count):
         return mg.WeightedLoss(lambda params, batch: (params - batch) ** 2)
 
 
