@@ -20,6 +20,7 @@ from mass_jax import runtime
 from mass_jax.config import Config, names_code
 from mass_jax.errors import UserError
 from mass_jax.evaluation import study
+from mass_jax.own_function import CodeNotNamed
 from mass_jax.planning import policies
 from mass_jax.training.components import assemble
 
@@ -47,7 +48,7 @@ def evaluate_and_report(stop: runtime.Stop) -> None:
                 settings.join_machines()
             config = read_config(workdir)
             if flags.FLAGS.print_config:
-                print(config.to_json())
+                print(settings.explicit(config).to_json())
                 return
             held.enter_context(runtime.lock_workdir(workdir, stop))
             if not _REPORT_ONLY.value:
@@ -83,10 +84,12 @@ def read_config(workdir: pathlib.Path) -> Config:
         ValueError: If a setting other than the methods differs from the work directory, or its settings are damaged.
     """
     path = workdir / "config.json"
-    before = None
+    before, named = None, settings.own_code()
     if runtime.read_settings(path) is not None:
         try:
-            before = Config.from_json(path.read_text(encoding="utf-8"))
+            before = Config.from_json(path.read_text(encoding="utf-8"), named)
+        except CodeNotNamed:
+            raise
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} is damaged ({error}); choose another --workdir") from None
     config = settings.read() if before is None or flags.FLAGS["preset"].present else settings.with_flags(before)

@@ -18,7 +18,7 @@ from experiments.path_flags import DEFINE_path
 from mass_jax import runtime
 from mass_jax.errors import UserError
 from mass_jax.evaluation import inner_comparison
-from mass_jax.training.validation import with_setting
+from mass_jax.training.inner_setting import with_setting
 
 SETTINGS = (
     "sgd:0.2;sgd:0.05;momentum:0.1;adagrad:0.03;rmsprop:0.01;adam:0.03:1e-8;adam:0.03:1e-4;adam:0.03;adam:0.1;"

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import errno
 import importlib
-import logging as std_logging
 import os
 import pathlib
 import pkgutil
@@ -18,7 +17,10 @@ from experiments import presets, streams
 from experiments.path_flags import DEFINE_path
 from mass_jax import lazy, runtime
 from mass_jax.config import Config, nearest
+from mass_jax.config.config import OPTIMIZERS
 from mass_jax.errors import UserError
+from mass_jax.own_function import located
+from mass_jax.runtime import console
 
 FLAGS = flags.FLAGS
 
@@ -26,7 +28,7 @@ FLAGS = flags.FLAGS
 def define() -> None:
     """Defines --preset, --print_config and one flag for each field of `Config`."""
     flags.DEFINE_string("preset", "tiny", f"Preset that the other flags override. One of: {', '.join(preset_names())}.")
-    flags.DEFINE_bool("print_config", False, "Print the settings as JSON and exit.")
+    flags.DEFINE_bool("print_config", False, "Print the settings as JSON, with the optimizers in full, and exit.")
     for field in dataclasses.fields(Config):
         _define_one(field)
 
@@ -73,7 +75,7 @@ def open_workdir(
         raise ValueError(f"--workdir is missing; pass a directory, such as --workdir={example}")
     workdir = runtime.workdir_path(FLAGS.workdir)
     if FLAGS.print_config:
-        print(config.to_json())
+        print(explicit(config).to_json())
         return None
     held.enter_context(runtime.lock_workdir(workdir, stop))
     mesh = runtime.make_mesh(FLAGS.mesh, devices)
@@ -118,6 +120,22 @@ def read() -> Config:
     if name not in preset_names():
         raise ValueError(f"--preset={name!r} is unknown; {nearest(name, preset_names())}")
     return with_flags(importlib.import_module(f"experiments.presets.{name}").config()).located()
+
+
+def explicit(config: Config) -> Config:
+    """Returns the settings with every optimizer resolved, for --print_config.
+
+    Raises:
+        ValueError: If an optimizer is rejected or lacks an argument.
+    """
+    from mass_jax.training.resolved import resolved  # the launcher reads settings without JAX
+
+    return resolved(config)
+
+
+def own_code() -> list[str]:
+    """Returns the optimizers on the command line, whose code a command may import."""
+    return [located(str(FLAGS[name].value)) for name in OPTIMIZERS if FLAGS[name].present]
 
 
 def with_flags(config: Config) -> Config:
@@ -201,7 +219,7 @@ def run(main: Any, parser: Callable[[Sequence[str]], list[str]] = parse) -> None
         main: Function of the positional arguments.
         parser: `parse`, or `parse_flags` for a command with positional arguments.
     """
-    logging.get_absl_handler().addFilter(_drop_library_chatter)
+    logging.get_absl_handler().addFilter(console.drop_library_chatter)
 
     def command(arguments: list[str]) -> None:
         try:
@@ -211,9 +229,3 @@ def run(main: Any, parser: Callable[[Sequence[str]], list[str]] = parse) -> None
 
     with streams.guarded():
         app.run(command, flags_parser=parser)
-
-
-def _drop_library_chatter(record: std_logging.LogRecord) -> bool:
-    """Drops informational messages of libraries: a page per save from orbax, and from JAX every absent backend."""
-    libraries = {"orbax", "jax"}.intersection(pathlib.Path(record.pathname).parts)
-    return record.levelno >= std_logging.WARNING or not libraries

@@ -34,8 +34,9 @@ def train_and_report(stop: runtime.Stop) -> None:
     with contextlib.ExitStack() as held:
         try:
             config = settings.read()
+            explicit = settings.explicit(config)  # names errors in optimizers before the model is loaded
             if flags.FLAGS.print_config:
-                print(config.to_json())
+                print(explicit.to_json())
                 return
             if _WORKDIR.value is None:
                 raise ValueError("--workdir is missing; pass a directory for this run, such as --workdir=runs/tiny")

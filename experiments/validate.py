@@ -24,12 +24,12 @@ from experiments import settings
 from experiments.path_flags import DEFINE_path
 from mass_jax import metagrad as mg
 from mass_jax import runtime
-from mass_jax.config import Config, nearest
+from mass_jax.config import Config, names_code, nearest
 from mass_jax.errors import UserError
 from mass_jax.metagrad import signal
 from mass_jax.method import adapt
 from mass_jax.serving import source
-from mass_jax.training import signal_page, validation
+from mass_jax.training import inner_setting, signal_page, validation
 from mass_jax.training.components import assemble
 from mass_jax.training.eps_root import auto_eps_root
 
@@ -49,7 +49,7 @@ def validate(stop: runtime.Stop) -> None:
         try:
             config, texts = read_config(), [text for text in FLAGS.settings.split(";") if text.strip()]
             for text in texts:
-                validation.with_setting(text, config)  # names errors before the model is loaded
+                inner_setting.with_setting(text, config)  # names errors before the model is loaded
             devices = None if FLAGS.trained is None else jax.devices()[:1]
             opened = settings.open_workdir(held, config, "runs/signal", stop, devices)
             if opened is None:
@@ -57,10 +57,10 @@ def validate(stop: runtime.Stop) -> None:
             workdir, mesh = opened
             model = load(held, config, mesh)
             auto = functools.cache(lambda: auto_of(model, config))
-            chosen = [validation.parse_setting(text, config, auto) for text in texts]
+            chosen = [inner_setting.parse_setting(text, config, auto) for text in texts]
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
-        chosen = chosen or [validation.InnerSetting.of(config, model.rollouts.loop)]
+        chosen = chosen or [inner_setting.InnerSetting.of(config, model.rollouts.loop)]
         problems = model.chosen.problems(FLAGS.seed).train[: FLAGS.problems]
         header = header_of(model, len(problems))
         reports = read_reports(workdir / "validate.json", header)
@@ -98,8 +98,8 @@ def read_config() -> Config:
 
 
 def own_task() -> str | None:
-    """Returns --task, which names again the code that the settings of --trained name; None if it is absent."""
-    return FLAGS.task if FLAGS["task"].present else None
+    """Returns --task, which names again the code that the settings of --trained name; None if it is a name."""
+    return FLAGS.task if names_code(FLAGS.task) else None
 
 
 def load(held: contextlib.ExitStack, config: Config, mesh: Any) -> source.LoadedModel:
@@ -128,7 +128,7 @@ def is_pretrained(model: source.LoadedModel) -> bool:
 
 def auto_of(model: source.LoadedModel, config: Config) -> float:
     """Returns the eps_root of auto as in training: with pretrained weights, on problems of the run's first seed."""
-    if config.given_eps_root is None and adapt.has_eps_root(config.inner_optimizer):
+    if adapt.measures_eps_root(config.inner_optimizer, config.given_eps_root):
         return model.rollouts.loop.eps_root  # measured when the model was loaded, or stored by the training run
     with contextlib.ExitStack() as held:
         if not is_pretrained(model):

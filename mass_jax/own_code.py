@@ -8,7 +8,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import pathlib
+import os
 import sys
 import types
 from typing import Any
@@ -35,10 +35,10 @@ def find(text: str, flag: str) -> Any:
     if not name or not where or (where.startswith(".") and not is_file):
         raise UserError(f"{flag}={text} does not name an object; write module:name or file.py:name")
     try:
-        module = _of_file(where, flag, text) if is_file else importlib.import_module(where)
+        module = import_file(where) if is_file else importlib.import_module(where)
+    except FileNotFoundError as error:
+        raise UserError(f"{flag}={text}: {error}") from error
     except (ImportError, SyntaxError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
         reason = " ".join(str(error).split())
         raise UserError(
             f"{flag}={text}: {where} cannot be imported ({reason}); run the command where it can be, or give "
@@ -68,17 +68,24 @@ def call_fault(function: Any, *args: Any, **options: Any) -> str:
     return ""
 
 
-def _of_file(path: str, flag: str, text: str) -> types.ModuleType:
-    """Imports a Python file under a name of its own; a second import of the file returns the same module."""
-    file = pathlib.Path(path).expanduser().absolute()
-    if not file.is_file():
-        raise UserError(f"{flag}={text}: {path} is not a file; give the path of a Python file")
-    name = f"own_code_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+def import_file(path: str | os.PathLike[str]) -> types.ModuleType:
+    """Imports a Python file under a name of its own; a second import of the file returns the same module.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FileNotFoundError, ImportError: the file does not exist or is not a Python file; its code may raise anything.
+    """
+    file = os.path.realpath(os.path.expanduser(path))
+    if not os.path.isfile(file):
+        raise FileNotFoundError(f"{path} is not a file; give the path of a Python file")
+    name = f"own_code_{hashlib.sha256(file.encode()).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise UserError(f"{flag}={text}: {path} is not a Python file; give one")
+        raise ImportError(f"{path} is not a Python file; give one")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
     try:

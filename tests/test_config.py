@@ -13,7 +13,7 @@ from mass_jax.rows import METHODS
     ("settings", "message"),
     [
         ({"outer": "verifer"}, "--outer='verifer' is unknown; did you mean 'verifier'?"),
-        ({"inner_optimizer": "adm"}, "--inner_optimizer='adm' is unknown; did you mean 'adam'?"),
+        ({"inner_optimizer": "adm"}, "--inner_optimizer='adm': character 1: 'adm' is unknown; did you mean 'adam', "),
         ({"methods": ("base", "mas")}, "--methods='mas' is unknown; did you mean 'mass'?"),
         ({"lora_targets": ("q_prj",)}, "--lora_targets='q_prj' is unknown; did you mean 'q_proj'?"),
         ({"inner_steps": 0}, "--inner_steps=0 is below its minimum 1"),
@@ -130,7 +130,22 @@ def test_located_keeps_names(tmp_path, monkeypatch):
     assert Config(model="org/name").located().model == "org/name"
 
 
+def test_from_json_refuses_code_that_the_user_did_not_name():
+    """A config.json may come from somebody else."""
+    text = Config(inner_optimizer="clip(1.0) | own.py:make").to_json()
+    with pytest.raises(ValueError, match=r"settings name code to run, inner_optimizer='clip.*'; pass --inner_"):
+        Config.from_json(text)
+    assert Config.from_json(text, ["clip(1.0) | own.py:make"]).to_json() == text
+
+
+def test_located_makes_files_of_optimizers_absolute(tmp_path, monkeypatch):
+    (tmp_path / "own.py").touch()
+    monkeypatch.chdir(tmp_path)
+    assert Config(policy_optimizer="own.py:make").located().policy_optimizer == f"{tmp_path.resolve()}/own.py:make"
+
+
 def test_from_json_keeps_behavior_of_earlier_versions():
     """A config.json of version 0.1 lacks the settings that were added since."""
     config = Config.from_json('{"inner_optimizer": "adamw", "inner_lr": 0.03}')
     assert (config.given_eps_root, config.rejected_value, config.drift_every) == (1e-8, 0.0, 0)
+    assert (config.policy_optimizer, config.scorer_optimizer, config.solver_grpo_optimizer) == ("adam",) * 3

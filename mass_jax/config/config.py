@@ -3,9 +3,10 @@
 import dataclasses
 import json
 import os
+from collections.abc import Collection
 from typing import Any
 
-from mass_jax import strict_json
+from mass_jax import optax_functions, own_function, strict_json
 from mass_jax.config.adjoint import AdjointSettings
 from mass_jax.config.fields import check, names_code
 from mass_jax.config.inner import InnerSettings
@@ -15,6 +16,9 @@ from mass_jax.config.sampling import SamplingSettings
 from mass_jax.config.task import TaskSettings
 from mass_jax.errors import UserError
 from mass_jax.rows import METHODS, ROWS
+
+OPTIMIZERS = ("inner_optimizer", "policy_optimizer", "scorer_optimizer", "solver_grpo_optimizer", "learn_optimizer")
+"""Settings that are expressions of `mass_jax.expression`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,11 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, AdjointSettings, 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))
+        for name in OPTIMIZERS:
+            try:
+                optax_functions.check(getattr(self, name))
+            except UserError as error:
+                raise ValueError(f"--{name}={getattr(self, name)!r}: {error}") from None
         _ = self.rejected_value  # raises if it cannot be parsed
         _ = self.given_eps_root  # raises on invalid text
         _ = self.renamed_columns  # raises on invalid text
@@ -103,7 +112,8 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, AdjointSettings, 
     def located(self) -> "Config":
         """Returns the settings with existing local paths made absolute, which makes them valid anywhere.
 
-        Names are unchanged: the embedded model, hub ids, and data sets of tasks other than math and your own.
+        Names are unchanged: the embedded model, hub ids, and data sets of tasks other than math and your own. Files of
+        optimizers count.
 
         >>> Config(model="tiny").located().model
         'tiny'
@@ -113,7 +123,7 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, AdjointSettings, 
             name: os.path.realpath(path) if os.path.exists(path) else path
             for name, path in paths.items()
             if (path != "tiny" if name == "model" else self.task == "math" or names_code(self.task))
-        }
+        } | {name: own_function.located(getattr(self, name)) for name in OPTIMIZERS}
         for setting in ("sampler", "task"):
             file, colon, name = getattr(self, setting).rpartition(":")
             if file.endswith(".py") and os.path.exists(expand_user(file)):
@@ -125,8 +135,13 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, AdjointSettings, 
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
-    def from_json(cls, text: str) -> "Config":
+    def from_json(cls, text: str, own_code: Collection[str] = ()) -> "Config":
         """Parses settings written by `to_json`.
+
+        Args:
+            text: the settings.
+            own_code: optimizers of the user's own code that the user named, such as "my.py:make"; others are refused,
+                since a file from somebody else must not run code.
 
         Raises:
             ValueError, TypeError: If the text is not a JSON object of valid settings; the message is one line.
@@ -138,7 +153,14 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, AdjointSettings, 
         if not isinstance(read, dict):
             raise UserError(f"expected an object of settings, got {strict_json.kind(read)}")
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in completed(read).items()}
-        return cls(**settings)
+        config = cls(**settings)
+        for name in OPTIMIZERS:
+            value = getattr(config, name)
+            if value not in own_code and own_function.own_code(value):
+                raise own_function.CodeNotNamed(
+                    f"the settings name code to run, {name}={value!r}; pass --{name} again if you trust it"
+                )
+        return config
 
 
 EARLIER: dict[str, Any] = {

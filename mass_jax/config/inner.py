@@ -6,33 +6,31 @@ import math
 from mass_jax import projections
 from mass_jax.config.fields import setting
 
-INNER_OPTIMIZERS = (
-    "sgd",
-    "momentum",
-    "adam",
-    "adamw",
-    "amsgrad",
-    "nadam",
-    "radam",
-    "adabelief",
-    "adagrad",
-    "rmsprop",
-    "yogi",
-)
-"""Optimizers of the inner loop: optax names, and momentum for SGD with momentum 0.9."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InnerSettings:
     """Settings of the inner loop (paper, section 2.1): K steps of LoRA on weighted examples."""
 
-    inner_optimizer: str = setting("sgd", "Optimizer of the inner loop, by its optax name.", choices=INNER_OPTIMIZERS)
-    inner_lr: float = setting(0.2, "Learning rate of the inner optimizer; constant over its steps.", minimum=0)
+    inner_optimizer: str = setting(
+        "sgd",
+        "Optimizer of the inner loop: a name of optax or optax.contrib, with arguments, such as adamw(b1=0.8) or "
+        "sgd(cosine_decay_schedule(0.2, 4)); a chain of several, separated by vertical bars; or module:function or "
+        "file.py:function of your own code.",
+    )
+    inner_lr: float = setting(
+        0.2, "Learning rate of the inner optimizer, unless --inner_optimizer gives one.", minimum=0
+    )
     inner_eps_root: str = setting(
         "auto",
-        "Constant added under the root of Adam's second moment (adam, adamw and the like). It decides how smooth the "
+        "Constant added under the root of Adam's second moment (adam, adamw and the like), unless --inner_optimizer "
+        "gives eps_root. It decides how smooth the "
         "update and thus the reward is: auto chooses it from the scale of the gradient, or give a number; "
         "experiments.validate measures which value carries signal.",
+    )
+    learn: str = setting(
+        "",
+        "Hyperparameters of the inner optimizer that meta-training learns, separated by commas: inner_lr, or numeric "
+        "arguments of the expression, such as b1 of adam(b1=0.9); nothing by default.",
     )
     inner_steps: int = setting(
         2, "Number of inner steps K; meta-training differentiates through all of them.", minimum=1

@@ -31,10 +31,16 @@ class OuterSettings:
         "backward pass.",
         minimum=0,
     )
-    generator_lr: float = setting(3e-4, "Learning rate of the generator's Adam optimizer.", minimum=0)
+    policy_optimizer: str = setting(
+        "adam",
+        "Optimizer of the generator, after clipping by --grad_clip; takes the same expressions as --inner_optimizer.",
+    )
+    generator_lr: float = setting(
+        3e-4, "Learning rate of the generator's optimizer, unless --policy_optimizer gives one.", minimum=0
+    )
     lr_schedule: str = setting(
         "linear",
-        "Learning rate of the generator after the warm-up: linear decay to 0, or constant.",
+        "Learning rate of the generator after the warm-up: linear decay to 0, or constant; for --generator_lr only.",
         choices=("linear", "constant"),
     )
     reward: str = setting(
@@ -70,7 +76,18 @@ class OuterSettings:
         0.01, "Constant added to the standard deviation of rewards that advantages are divided by.", minimum=0
     )
     grad_clip: float = setting(1.0, "Maximum global norm of outer gradients; larger ones are scaled down.", minimum=0)
-    scorer_lr: float = setting(3e-3, "Learning rate of the scorer's Adam optimizer.", minimum=0)
+    scorer_optimizer: str = setting(
+        "adam",
+        "Optimizer of the scorer, after clipping by --grad_clip; takes the same expressions as --inner_optimizer.",
+    )
+    scorer_lr: float = setting(
+        3e-3, "Learning rate of the scorer's optimizer, unless --scorer_optimizer gives one.", minimum=0
+    )
+    learn_optimizer: str = setting(
+        "adam(0.01)",
+        "Optimizer of the hyperparameters of --learn, which are logarithms (logits for decay rates such as b1); takes "
+        "the same expressions as --inner_optimizer.",
+    )
     scorer_layers: int = setting(1, "Number of transformer blocks in the scorer's trunk.", minimum=1)
     scorer_width: int = setting(32, "Hidden size of the scorer's trunk.", minimum=8)
     on_weak_signal: str = setting(
@@ -90,7 +107,16 @@ class OuterSettings:
         "examples of the problem.",
         choices=("none", "group"),
     )
-    solver_grpo_lr: float = setting(1e-3, "Learning rate of the Adam optimizer of the Solver GRPO baseline.", minimum=0)
+    solver_grpo_optimizer: str = setting(
+        "adam",
+        "Optimizer of the Solver GRPO baseline, after clipping by --grad_clip; takes the same expressions as "
+        "--inner_optimizer.",
+    )
+    solver_grpo_lr: float = setting(
+        1e-3,
+        "Learning rate of the Solver GRPO baseline's optimizer, unless --solver_grpo_optimizer gives one.",
+        minimum=0,
+    )
 
     @property
     def rejected_value(self) -> float | Literal["worst"]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import pathlib
@@ -23,6 +24,7 @@ from mass_jax.render import plot
 from mass_jax.runtime.metrics import read_metrics
 from mass_jax.training import validation
 from mass_jax.training.components import Components, assemble
+from mass_jax.training.inner_setting import InnerSetting, with_setting
 
 METHODS = ("base", "tt_ss", "mass")
 PROBLEMS = 48  # training problems of each seed on which the signal is measured
@@ -89,7 +91,7 @@ def _run(
     """Measures and trains one setting for one seed."""
     fixed: dict[str, Any] = {"methods": METHODS, "outer": "verifier", "on_weak_signal": "ignore"}
     usual_steps = config.inner_steps
-    config = dataclasses.replace(validation.with_setting(text, config), **fixed)
+    config = dataclasses.replace(with_setting(text, config), **fixed)
     directory = workdir / directory_name(config, usual_steps)
     kept = directory / "row.json"
     if kept.exists():
@@ -99,8 +101,8 @@ def _run(
     with contextlib.closing(assemble(config, mesh)) as components:
         report = _signal(components)
         table = study.run_study(components, directory, stop)
-        label = validation.InnerSetting.of(config, components.rollouts.loop).label
-    automatic = config.given_eps_root is None and adapt.has_eps_root(config.inner_optimizer)
+        label = InnerSetting.of(config, components.rollouts.loop).label
+    automatic = adapt.measures_eps_root(config.inner_optimizer, config.given_eps_root)
     metrics = read_metrics(directory / f"seed{config.seeds[0]}" / "mass" / "metrics.jsonl", config.steps)
     auc = [value for step in metrics if math.isfinite(value := step.get("reward_auc", math.nan))]
     column = table["columns"][0]
@@ -131,8 +133,17 @@ def directory_name(config: Config, usual_steps: int) -> str:
     >>> directory_name(Config(inner_optimizer="adam", inner_lr=0.03, inner_steps=4, seeds=(7,)), usual_steps=2)
     'adam_0.03_auto_K4_seed7'
     """
+    name = config.inner_optimizer
+    if len(plain := _plain(name)) > 40 or plain != name:
+        name = f"{plain[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     steps = "" if config.inner_steps == usual_steps else f"_K{config.inner_steps}"
-    return f"{config.inner_optimizer}_{config.inner_lr:g}_{config.inner_eps_root}{steps}_seed{config.seeds[0]}"
+    return f"{name}_{config.inner_lr:g}_{config.inner_eps_root}{steps}_seed{config.seeds[0]}"
+
+
+def _plain(text: str) -> str:
+    """Returns a text in which runs of characters that do not belong in file names are one hyphen."""
+    words = "".join(c if c.isascii() and (c.isalnum() or c in "_.") else " " for c in text).split()
+    return "-".join(words)
 
 
 def _entries(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,7 +159,7 @@ def _signal(components: Components) -> mg.SignalReport:
     drawn = validation.draw(
         rollouts, components.pretrained(), problems, num_examples=config.num_examples, key=key, score=0.5
     )
-    setting = validation.InnerSetting.of(config, rollouts.loop)
+    setting = InnerSetting.of(config, rollouts.loop)
     options = signal.Options(finite_differences=False, add_one=False, directions=0, precision=False)
     return validation.validate_setting(
         rollouts, components.pretrained(), drawn, setting, "gold", config.num_attempts, options

@@ -1,24 +1,27 @@
 """Runs a study: trains and evaluates every row for every seed in one workdir, and writes the report."""
 
+import contextlib
 import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import optax
 from absl import logging
 
 from mass_jax import runtime
 from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.evaluation import evaluate, qualitative, report
+from mass_jax.evaluation.lengths import check_lengths
 from mass_jax.evaluation.records import read_records
 from mass_jax.evaluation.report.table import limits_of, training_cost
 from mass_jax.rows import CONTROLS, ROWS, TRAINING_RUNS
-from mass_jax.runtime import jsonl
+from mass_jax.runtime import console, jsonl
 from mass_jax.runtime.metrics import read_metrics
 from mass_jax.tasks.base import Problems
 from mass_jax.training import train
-from mass_jax.training.components import Components, with_stored_eps_root
+from mass_jax.training.components import Components, assemble, with_stored_eps_root
 
 WORKED_PROBLEMS = 8
 MAY_DIFFER = ("methods",)  # settings in which an evaluation may differ from its workdir
@@ -33,6 +36,33 @@ def rows_of(config: Config) -> list[str]:
     """
     methods = list(config.chosen_methods)
     return methods + [name for name, row in ROWS.items() if row.role == "reference" and row.run in (None, *methods)]
+
+
+def run(
+    config: Config,
+    workdir: str | pathlib.Path,
+    *,
+    inner_optimizer: optax.GradientTransformation | None = None,
+    log: bool = True,
+) -> dict[str, Any]:
+    """Runs a study from Python on one device: loads the model and the task, trains, evaluates, and reports.
+
+    Args:
+        config: the settings; those of a preset are `experiments.presets.NAME.config()`.
+        workdir: directory of the run; give it again to resume.
+        inner_optimizer: optimizer of the inner loop, instead of `config.inner_optimizer`.
+        log: whether to log progress to stderr, as the commands do.
+
+    Returns:
+        The table, as in report/table1.json.
+
+    Raises:
+        UserError: as for `run_study`, or the meta-gradient through the inner optimizer would be unusable.
+    """
+    if log:
+        console.log_to_stderr()
+    with contextlib.closing(assemble(config, inner_optimizer=inner_optimizer)) as components:
+        return run_study(components, runtime.workdir_path(str(workdir)), runtime.Stop())
 
 
 def run_study(components: Components, workdir: pathlib.Path, stop: runtime.Stop) -> dict[str, Any]:
@@ -95,41 +125,6 @@ def run_evaluation(components: Components, workdir: pathlib.Path, stop: runtime.
             if left_out := [name for name in rows if name not in ready[seed]]:
                 logging.warning("seed %d: not trained, so left out: %s", seed, ", ".join(left_out))
             evaluate_rows(components, ready[seed], seed, workdir / f"seed{seed}", stop)
-
-
-def check_lengths(components: Components, rows: Sequence[str], seed: int, training: bool = True) -> None:
-    """Checks that every prompt of one seed fits its length, before anything is trained.
-
-    Args:
-        components: the components of the run.
-        rows: keys of `mass_jax.rows.ROWS`.
-        seed: random seed of the problems and of their order in training.
-        training: whether the rows will also be trained.
-
-    Raises:
-        TooLong: a prompt or a gold solution does not fit; names the setting and the value to raise it to.
-        UserError: a row needs prompts that the task does not have.
-    """
-    problems, dialogue, config = components.problems(seed), components.rollouts.dialogue, components.config
-    chosen = [ROWS[name] for name in rows]
-    evaluated = [problem for column in problems.columns.values() for problem in column]
-    if any(row.answers != "few_shot" for row in chosen):
-        dialogue.solver_prompts(evaluated)
-    for instructed in {row.prompt == "instructed" for row in chosen if row.examples == "self"}:
-        dialogue.generator_prompts(evaluated, instructed)
-    runs = [row.training for row in chosen if row.training is not None] if training else []
-    if not runs:
-        return
-    draws = train.task_order(len(problems.train), config.tasks_per_step, seed)
-    numbers = sorted({number for step in range(config.steps) for number in draws(step)})
-    drawn = problems.train if config.dynamic_sampling else [problems.train[number] for number in numbers]
-    outers = {run.outer for run in runs}
-    if outers - {None}:
-        dialogue.generator_prompts(drawn)
-    if "gold" in outers:
-        dialogue.gold(drawn)
-    if outers & {"verifier", None}:
-        dialogue.solver_prompts(drawn)
 
 
 def is_trained(config: Config, name: str, workdir: pathlib.Path) -> bool:

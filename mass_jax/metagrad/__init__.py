@@ -15,9 +15,10 @@ from mass_jax.metagrad.adjoints import (
     Truncated,
     WeightedMixedMode,
 )
+from mass_jax.metagrad.building import parse_optimizer
 from mass_jax.metagrad.compare import Agreement, agreement, compare_adjoints, precision_report
 from mass_jax.metagrad.explain import Blocker, explain_forward_mode
-from mass_jax.metagrad.guard import check_optimizer
+from mass_jax.metagrad.guard import ScaleInvariantWarning, check_optimizer
 from mass_jax.metagrad.inner import Adapted, adapt
 from mass_jax.metagrad.losses import WeightedLoss
 from mass_jax.metagrad.meta import meta_gradient
@@ -42,6 +43,7 @@ __all__ = [
     "MetaGradient",
     "MixedMode",
     "ReverseUnroll",
+    "ScaleInvariantWarning",
     "SignalReport",
     "Support",
     "Truncated",
@@ -59,6 +61,7 @@ __all__ = [
     "meta_gradient",
     "mixed_grad",
     "mixed_value_and_grad",
+    "parse_optimizer",
     "precision_report",
     "support_table",
     "topology_devices",

@@ -1,5 +1,6 @@
 """Rejects inner optimizers whose meta-gradient is NaN, zero, or wrong, before training starts."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,13 @@ from mass_jax.metagrad.trees import PyTree
 
 _STEP = 1e-6  # of the finite difference; the derivative at zero must hold for gradients of this size
 _TOLERANCE = 1e-2
+_EXAMPLES, _NOISE = 8, 15.0  # of the weighted loss whose zero-sum index is measured
+GRADIENT_SCALE = 0.03  # typical entry of the inner gradient on the testbed
+MIN_ZERO_SUM_INDEX = 0.01
+
+
+class ScaleInvariantWarning(UserWarning):
+    """The meta-gradient is exact but cannot change a common level of the weights of the inner loss."""
 
 
 class Fault(NamedTuple):
@@ -23,26 +31,42 @@ class Fault(NamedTuple):
 
 
 def check_optimizer(
-    optimizer: inner.Optimizer, params: PyTree = None, grads: PyTree = None, *, num_steps: int = 2
+    optimizer: inner.Optimizer,
+    params: PyTree = None,
+    grads: PyTree = None,
+    *,
+    num_steps: int = 2,
+    gradient_scale: float = GRADIENT_SCALE,
 ) -> None:
-    """Checks that the meta-gradient through an inner optimizer is finite, not zero, and correct at a zero gradient.
+    r"""Checks that the meta-gradient through an inner optimizer is finite, not zero, and correct at a zero gradient.
 
     Gradients of exactly zero are common: LoRA starts at B = 0, so the gradient of A is zero at the first step, and if
     all examples of a problem are rejected, the whole gradient is zero at every step. This function differentiates K
     updates at such gradients, on a few numbers and without a model, and compares the derivative at the all-zero
     gradient with a finite difference.
 
+    It also warns of scale-invariant optimizers. If the update does not change when the gradient is scaled, then neither
+    does the result when all weights of the inner loss are, so the rewards of the examples sum to zero:
+
+    .. math:: \sum_i w_i r_i = 0, \quad r_i = -\partial L_{out} / \partial w_i
+
     Args:
         optimizer: inner optimizer; if it is a function of the meta-parameters, pass the optimizer that it returns.
         params: parameters to check at; None means one LoRA pair with B = 0.
         grads: gradient of `params` at the first step; if given, only this gradient is checked.
         num_steps: number of inner steps K in use; some optimizers fail only after several steps.
+        gradient_scale: typical absolute entry of the inner gradient, at which scale invariance is measured; `grads`
+            have a scale of their own.
+
+    Warns:
+        ScaleInvariantWarning: the zero-sum index, the ratio of the absolute sum of w_i r_i to the sum of their absolute
+            values, is below 0.01.
 
     Raises:
         UserError: the meta-gradient is unusable; the message names the leaves, the fault, and the fix.
 
     >>> import optax
-    >>> check_optimizer(optax.adamw(1e-3, eps_root=1e-8))
+    >>> check_optimizer(optax.adamw(1e-3, eps_root=1e-3))
     >>> check_optimizer(optax.adamw(1e-3))
     Traceback (most recent call last):
     mass_jax.errors.UserError: the meta-gradient through this optimizer is NaN at ['a'] (its inner gradient is 0): ...
@@ -53,10 +77,18 @@ def check_optimizer(
         validation.same_shapes("grads", grads, "params", params)
     if inner.InnerLoop(_no_loss, optimizer, num_steps, False).meta_in_optimizer:
         raise UserError("check_optimizer got a function; pass the optimizer that it returns")
-    faults = find_faults(optimizer, (num_steps,), params, grads)
+    faults, index = _examine(optimizer, (num_steps,), params, grads, gradient_scale)
+    state_params = params if params is not None else jax.tree.map(np.float32, _lora_pair()[0])
     if faults:
-        fix = advice.fix_for(optimizer, params if params is not None else _lora_pair()[0])
-        raise UserError(f"{faults[0].text}: {fix}")
+        raise UserError(f"{faults[0].text}: {advice.fix_for(optimizer, state_params)}")
+    if index < MIN_ZERO_SUM_INDEX:
+        at = "the given gradient" if params is not None else f"gradient entries near {gradient_scale:g}"
+        warnings.warn(
+            f"this optimizer is scale-invariant at {at}, so the meta-gradient cannot change a common level of the "
+            f"weights (zero-sum index {index:.1g}): {advice.smoother(optimizer, state_params, gradient_scale)}",
+            ScaleInvariantWarning,
+            stacklevel=2,
+        )
 
 
 def find_faults(optimizer: Any, counts: Sequence[int], params: PyTree = None, grads: PyTree = None) -> list[Fault]:
@@ -65,10 +97,18 @@ def find_faults(optimizer: Any, counts: Sequence[int], params: PyTree = None, gr
     Raises:
         UserError: the object is not an optimizer, or its update needs more than the gradient.
     """
+    return _examine(optimizer, counts, params, grads, None)[0]
+
+
+def _examine(
+    optimizer: Any, counts: Sequence[int], params: PyTree, grads: PyTree, scale: float | None
+) -> tuple[list[Fault], float]:
+    """Returns the faults, and the zero-sum index at the last count; 1 if there are faults or `scale` is None."""
     if params is not None:
         probe, sequence = _Probe(optimizer, params, max(counts)), _sequence(grads, max(counts), 0.01)
         found = [(probe.non_finite(sequence, count) or probe.vanishing(sequence, count), count) for count in counts]
-        return [Fault(text, count) for text, count in found if text]
+        faults = [Fault(text, count) for text, count in found if text]
+        return faults, 1.0 if faults or scale is None else probe.zero_sum_index(sequence, counts[-1])
     faults = []
     with jax.enable_x64(True):  # a finite difference needs the digits
         params, grads = _lora_pair()
@@ -81,7 +121,10 @@ def find_faults(optimizer: Any, counts: Sequence[int], params: PyTree = None, gr
             )
             if text:
                 faults.append(Fault(text, count))
-    return faults
+        if faults or scale is None:
+            return faults, 1.0
+        usual = _sequence(jax.tree.map(lambda leaf: scale * _waves(leaf.shape, 1.0), params), max(counts), 0.3 * scale)
+        return faults, probe.zero_sum_index(usual, counts[-1])
 
 
 class _Probe:
@@ -149,6 +192,19 @@ class _Probe:
                     f"inner gradient is 0: slope {slope:.3g}, but {measured:.3g} by a finite difference of {_STEP:g}"
                 )
         return None
+
+    def zero_sum_index(self, sequence: PyTree, count: int) -> float:
+        """Returns the zero-sum index of a weighted loss whose gradients have this sum at each step."""
+        bars = self.run(sequence, count)[1]
+        spread = [jax.tree.map(lambda leaf, i=i: _waves(leaf.shape, 5.0 + i), sequence) for i in range(_EXAMPLES)]
+        mean = jax.tree.map(lambda *leaves: sum(leaves) / _EXAMPLES, *spread)
+        # Example i has the gradient g (1 + noise_i) / M with weight 1; the noise of all examples sums to zero.
+        terms = [
+            _product(jax.tree.map(lambda g, n, m: g * (1 + _NOISE * (n - m)) / _EXAMPLES, sequence, noise, mean), bars)
+            for noise in spread
+        ]
+        total = sum(map(abs, terms))
+        return abs(sum(terms)) / total if total else 1.0
 
 
 def _no_loss(*_: Any) -> jax.Array:

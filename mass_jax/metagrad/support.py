@@ -3,7 +3,6 @@
 `python -m mass_jax.metagrad.support` prints the table as a Markdown page. Shape suffixes: K inner steps.
 """
 
-import functools
 import inspect
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ import optax
 from mass_jax.errors import UserError
 from mass_jax.metagrad import guard
 from mass_jax.metagrad.optimizers import SUPPORT
+from mass_jax.optax_functions import transformations
 
 # Values for arguments without a default, by name.
 _ARGUMENTS: Mapping[str, Any] = {
@@ -74,17 +74,7 @@ def factories() -> dict[str, Any]:
     >>> "adam" in factories() and "contrib.muon" in factories()
     True
     """
-    found = {}
-    for prefix, module in (("", optax), ("contrib.", optax.contrib)):
-        for name, function in inspect.getmembers(module, _is_function):
-            returned = str(inspect.signature(function).return_annotation)
-            if not name.startswith("_") and "GradientTransformation" in returned:
-                found[prefix + name] = function
-    return found
-
-
-def _is_function(value: Any) -> bool:
-    return inspect.isfunction(value) or isinstance(value, functools.partial)  # nadam is a partial of adam
+    return transformations()
 
 
 def build(name: str) -> Any:

@@ -10,48 +10,68 @@ from typing import Any
 import jax
 import optax
 
+from mass_jax import expression, optax_functions
 from mass_jax import metagrad as mg
-from mass_jax.config.inner import INNER_OPTIMIZERS
 from mass_jax.llama import lora
 from mass_jax.method.groups import divisor, over_tasks
+from mass_jax.method.learned_inner import LearnedInner
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Text
 from mass_jax.types import Adapter, PyTree
 
-OPTIMIZERS: dict[str, functools.partial[optax.GradientTransformation]] = {
-    name: functools.partial(mg.make_optimizer, "sgd", momentum=0.9)
-    if name == "momentum"
-    else functools.partial(mg.make_optimizer, name)
-    for name in INNER_OPTIMIZERS
-}
 DEFAULT_EPS_ROOT = 1e-8  # for shapes only, where no gradient has been measured
 
 
-def inner_optimizer(name: str, rate: Any, eps_root: Any) -> optax.GradientTransformation:
+def inner_optimizer(text: str, rate: Any, eps_root: Any) -> optax.GradientTransformation:
     """Builds the optimizer of the inner loop.
 
     Args:
-        name: key of `OPTIMIZERS`.
-        rate: learning rate, constant over the inner steps.
-        eps_root: constant under the root of Adam's second moment; optimizers without one ignore it.
+        text: expression, such as "adam" or "clip(1.0) | sgd"; see `mg.parse_optimizer`.
+        rate: learning rate, where the expression gives none.
+        eps_root: constant under the root of Adam's second moment, where the expression gives none.
     """
-    build = OPTIMIZERS[name]
-    return build(rate, eps_root=eps_root) if has_eps_root(name) else build(rate)
+    return mg.parse_optimizer(text, rate, eps_root)
 
 
-@functools.cache  # equal numbers return the same object, so that equal inner loops share their compiled programs
-def fixed_inner_optimizer(name: str, rate: float, eps_root: float) -> optax.GradientTransformation:
-    """Returns `inner_optimizer` for a rate and an eps_root that are numbers, not traced arrays."""
-    return inner_optimizer(name, rate, eps_root)
+def fixed_inner_optimizer(text: str, rate: float, eps_root: float) -> optax.GradientTransformation:
+    """Returns `inner_optimizer` for a rate and an eps_root that are numbers, not traced arrays.
+
+    Equal expressions and numbers return the same object, so that equal inner loops share their compiled programs.
+    """
+    return _fixed(str(expression.parse(text)), rate, eps_root)
 
 
-def has_eps_root(name: str) -> bool:
-    """Returns whether an inner optimizer has a constant under the root of a second moment.
+@functools.cache
+def _fixed(text: str, rate: float, eps_root: float) -> optax.GradientTransformation:
+    return inner_optimizer(text, rate, eps_root)
 
-    >>> [name for name in OPTIMIZERS if has_eps_root(name)]
+
+def has_eps_root(text: str) -> bool:
+    """Returns whether an inner optimizer takes `eps_root`: its expression has such an argument and gives no number.
+
+    >>> [name for name in optax_functions.COMMON if has_eps_root(name)]
     ['adam', 'adamw', 'amsgrad', 'nadam', 'radam', 'adabelief']
     """
-    return "eps_root" in mg.SUPPORT[OPTIMIZERS[name].args[0]].settings
+    return optax_functions.depends_on(text, optax_functions.EPS_ROOT)
+
+
+def has_rate(text: str) -> bool:
+    """Returns whether an inner optimizer takes `rate`: its expression gives no learning rate.
+
+    >>> has_rate("sgd"), has_rate("sgd(cosine_decay_schedule(0.2, 4))")
+    (True, False)
+    """
+    return optax_functions.depends_on(text, optax_functions.RATE)
+
+
+def measures_eps_root(text: str, given: float | None) -> bool:
+    """Returns whether eps_root must be measured: a part of the expression takes it and no number is given.
+
+    Args:
+        text: the expression.
+        given: the number of --inner_eps_root; None for auto.
+    """
+    return optax_functions.measures(text) or (given is None and has_eps_root(text))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +90,7 @@ class LoraLoop:
         example_chunk: largest number of examples whose gradients are computed at a time; 0 is all.
         product_chunk: largest number of examples in a Hessian product; 0 is that of `example_chunk`.
         tasks_at_a_time: largest number of problems that are adapted to and differentiated at a time; 0 is all.
+        learned: the optimizer as a function of its learned hyperparameters; None if none are learned.
     """
 
     solver: Solver
@@ -83,6 +104,11 @@ class LoraLoop:
     example_chunk: int = 0
     product_chunk: int = 0
     tasks_at_a_time: int = 0
+    learned: LearnedInner | None = None
+
+    def optimizer_of(self, inner: PyTree) -> optax.GradientTransformation:
+        """Returns the optimizer with learned hyperparameters, or as configured if `inner` is None."""
+        return self.optimizer if self.learned is None or inner is None else self.learned.build(inner)
 
     def init_adapters(self, keys_N: jax.Array) -> Adapter:
         """Returns fresh adapters with B = 0, one per key, which leave the model unchanged."""
@@ -133,7 +159,8 @@ def adapt(loop: LoraLoop, weights: Weights, adapters: Adapter, scores_NM: jax.Ar
     def one(leaves: PyTree, scores_M: jax.Array, text: Text) -> PyTree:
         inner_loss, start = loop.loss(weights, scores_M.shape[0]), adapters.one(leaves)
         rows = loop.solver.read(weights, text)
-        found = mg.adapt(inner_loss, start, scores_M, rows, optimizer=loop.optimizer, num_steps=loop.num_steps)
+        optimizer = loop.optimizer_of(weights.inner)
+        found = mg.adapt(inner_loss, start, scores_M, rows, optimizer=optimizer, num_steps=loop.num_steps)
         return found.params.leaves
 
     leaves = lora.checked(adapters, batched=True).leaves

@@ -1,6 +1,15 @@
-"""Stops training when updates are repeatedly not finite."""
+"""Handles problems and updates that are not finite; stops training when they are repeated.
+
+Shape suffixes: N problems, J solutions per problem, T tokens.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from mass_jax.errors import UserError
+from mass_jax.method.text import Rollout
 from mass_jax.types import PyTree
 
 
@@ -24,3 +33,11 @@ def check_finite(*opt_states: PyTree, limit: int) -> None:
             f"gradients were not finite in {worst} steps in a row (--max_skipped_steps={limit}); the last checkpoint "
             f"is valid: lower --inner_lr or --generator_lr, in a new --workdir"
         )
+
+
+def only_finite(finite_N: jax.Array, solutions: Rollout) -> Rollout:
+    """Masks the solutions of non-finite problems, whose log-probabilities are not finite either."""
+    kept: Any = jax.tree.map(
+        lambda leaf: jnp.where(finite_N[:, None, None], leaf, 0), (solutions.text.target_BT, *solutions[1:])
+    )
+    return Rollout(solutions.text._replace(target_BT=kept[0]), *kept[1:])

@@ -13,7 +13,7 @@ import optax
 
 from mass_jax import metagrad as mg
 from mass_jax.llama import Llama, lora
-from mass_jax.method import outer_optimizer, rejected, rewards, score
+from mass_jax.method import finite, learning, outer_optimizer, rejected, rewards, score
 from mass_jax.method.adapt import LoraLoop
 from mass_jax.method.groups import over_tasks
 from mass_jax.method.models import Read, Solver, Weights
@@ -40,6 +40,7 @@ class Learner:
         rejected_reward: rule for the rewards of rejected texts, which the generator is trained on.
         scorer_baseline: "group" subtracts its mean over each problem's parsed examples from the meta-gradient that
             trains the scorer; "none" is the paper.
+        inner_optimizer: outer optimizer of the hyperparameters of `loop.learned`; None if there are none.
     """
 
     loop: LoraLoop
@@ -52,6 +53,7 @@ class Learner:
     reward: rewards.Reward = rewards.MARGINAL
     rejected_reward: rejected.RejectedReward = rejected.WORST
     scorer_baseline: Literal["none", "group"] = "none"
+    inner_optimizer: optax.GradientTransformation | None = None
 
     @property
     def solver(self) -> Solver:
@@ -116,13 +118,14 @@ class StepOutput(NamedTuple):
 def init_state(key: jax.Array, learner: Learner, policy_params: Params) -> MetaState:
     """Returns the state before the first step, with a fresh scorer."""
     scorer = score.init(key, learner.scorer)
-    return MetaState(
+    state = MetaState(
         jnp.zeros((), jnp.int32),
         policy_params,
         scorer,
         learner.policy_optimizer.init(policy_params),
         learner.scorer_optimizer.init(scorer),
     )
+    return learning.with_inner(state, learner.loop, learner.inner_optimizer)
 
 
 def score_gradients(learner: Learner, weights: Weights, scores_NM: jax.Array, batch: TaskBatch) -> mg.MetaGradient:
@@ -141,6 +144,11 @@ def score_gradients(learner: Learner, weights: Weights, scores_NM: jax.Array, ba
 
     Source: the paper, section 2.3; Kemaev et al. 2025 for mixed mode.
     """
+    return learning.split(_gradients(learner, weights, scores_NM, batch))[0]
+
+
+def _gradients(learner: Learner, weights: Weights, scores_NM: jax.Array, batch: TaskBatch) -> mg.MetaGradient:
+    """Returns `score_gradients`, with those of the learned hyperparameters if there are any."""
     loop = learner.loop
 
     def of_adapted(adapter: Adapter, target: tuple[Text | Read, jax.Array]) -> jax.Array:
@@ -148,14 +156,15 @@ def score_gradients(learner: Learner, weights: Weights, scores_NM: jax.Array, ba
 
     def one(leaves: PyTree, scores_M: jax.Array, examples: Text, target: tuple[Text, jax.Array]) -> mg.MetaGradient:
         solutions, right_J = target
+        inner_loss, meta, optimizer = learning.bilevel(loop, weights, scores_M)
         return mg.meta_gradient(
-            loop.loss(weights, scores_M.shape[0]),
+            inner_loss,
             of_adapted,
             batch.adapters.one(leaves),
-            scores_M,
+            meta,
             learner.solver.read(weights, examples),
             (learner.solver.read(weights, solutions), right_J),
-            optimizer=loop.optimizer,
+            optimizer=optimizer,
             num_steps=loop.num_steps,
             adjoint=loop.adjoint,
         )
@@ -185,13 +194,13 @@ def meta_step(
 
     Source: steps (2) to (5) of the paper's section 2.3.
     """
-    weights = Weights(base, state.policy)
+    weights = learning.weights_of(base, state)
 
     def scores_of(scorer: Params) -> jax.Array:
         return score.scores(learner.scorer, scorer, batch.scorer_texts, learner.loop.tasks_at_a_time)
 
     scores_NM, scorer_vjp = jax.vjp(scores_of, state.scorer)
-    gradients = score_gradients(learner, weights, scores_NM, batch)
+    gradients, inner_N = learning.split(_gradients(learner, weights, scores_NM, batch))
     finite_N = jnp.isfinite(gradients.value) & jnp.isfinite(gradients.meta).all(-1)
     gradient_NM = jnp.where(finite_N[:, None], gradients.meta, 0)
     rewards_NM, trained_NM = _rewards(learner, weights, scores_NM, gradients.meta, finite_N, batch, key)
@@ -205,7 +214,7 @@ def meta_step(
         learner.scorer_optimizer, scorer_grads, state.scorer, state.scorer_opt_state
     )
 
-    solutions = _only(finite_N, batch.solutions)
+    solutions = finite.only_finite(finite_N, batch.solutions)
 
     def train_policy() -> tuple[Params, PyTree, dict[str, jax.Array]]:
         return policy_update(learner, state, base, batch._replace(solutions=solutions), valid * trained_NM)
@@ -219,8 +228,9 @@ def meta_step(
         lambda: (state.policy, state.policy_opt_state, warmup_terms),
     )
     metrics = terms | _metrics(gradients, finite_N, rewards_NM, trained_NM, scores_NM, batch, scorer_grads)
-    new_state = MetaState(state.step + 1, policy_params, scorer, policy_opt_state, scorer_opt_state)
-    return new_state, StepOutput(metrics, scores_NM, rewards_NM)
+    state, learned = learning.update(state, learner.loop, learner.inner_optimizer, inner_N, finite_N)
+    own = MetaState(state.step + 1, policy_params, scorer, policy_opt_state, scorer_opt_state)
+    return state._replace(**own._asdict()), StepOutput(metrics | learned, scores_NM, rewards_NM)
 
 
 def policy_update(
@@ -261,14 +271,6 @@ def _rewards(
     accepted_NM = rejected.is_accepted(batch.examples, batch.generated, learner.solver.config.stop_tokens)
     informative_NM = rewards.shuffled(key, rewards_NM, accepted_NM) if learner.shuffle_rewards else rewards_NM
     return rewards_NM, jnp.where(finite_N1, learner.rejected_reward(informative_NM, accepted_NM), 0)
-
-
-def _only(finite_N: jax.Array, solutions: Rollout) -> Rollout:
-    """Masks the solutions of non-finite problems, whose log-probabilities are not finite either."""
-    kept: Any = jax.tree.map(
-        lambda leaf: jnp.where(finite_N[:, None, None], leaf, 0), (solutions.text.target_BT, *solutions[1:])
-    )
-    return Rollout(solutions.text._replace(target_BT=kept[0]), *kept[1:])
 
 
 def _metrics(

@@ -21,10 +21,13 @@ class Weights(NamedTuple):
     Attributes:
         base: frozen parameters; empty if the generator is trained in full.
         policy: trained parameters: all of them, or the leaves of the generator's own adapter over `base`, of scale 1.
+        inner: learned hyperparameters of the inner optimizer, as `LearnedInner` parameterizes them; None if there are
+            none.
     """
 
     base: Params
     policy: Params
+    inner: PyTree = None
 
 
 class Read(NamedTuple):

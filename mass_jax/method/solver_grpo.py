@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mass_jax.method import outer_optimizer
 from mass_jax.method.models import Weights
 from mass_jax.method.objective import Surrogate
 from mass_jax.method.signal import signal_metrics
@@ -73,7 +74,7 @@ def grpo_step(
         return learner.surrogate(Weights(base, policy_params), attempts, right_NM, learner.answer_tokens)
 
     (value, clipped), grads = jax.value_and_grad(loss, has_aux=True)(state.policy)
-    updates, opt_state = learner.optimizer.update(grads, state.policy_opt_state, state.policy)
+    policy, opt_state = outer_optimizer.update(learner.optimizer, grads, state.policy, state.policy_opt_state)
     metrics = signal_metrics(right_NM) | {
         "loss": value,
         "reward": right_NM.mean(),
@@ -81,4 +82,4 @@ def grpo_step(
         "clip_ratio": clipped,
         "grad_norm": optax.tree.norm(grads),
     }
-    return GrpoState(state.step + 1, optax.apply_updates(state.policy, updates), opt_state), metrics
+    return GrpoState(state.step + 1, policy, opt_state), metrics

@@ -21,7 +21,7 @@ from mass_jax.runtime import rules
 from mass_jax.sampling.choose import Settings
 from mass_jax.sampling.loop import Request, start
 from mass_jax.training import train
-from mass_jax.training.components import execution, models
+from mass_jax.training.architecture import execution, models
 from mass_jax.training.learners import mass_learner
 from mass_jax.training.rollout import adapt_jit
 from mass_jax.types import PyTree

@@ -5,18 +5,22 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
+import optax
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
+from mass_jax import strict_json
 from mass_jax.config import Config, names_code
 from mass_jax.errors import UserError
-from mass_jax.method import meta_step
+from mass_jax.method import learning, meta_step
 from mass_jax.method.models import Weights
+from mass_jax.own_function import CodeNotNamed
 from mass_jax.runtime.checkpoints import abstract_of, check_checkpoint
 from mass_jax.runtime.paths import check_checkpoint_path
 from mass_jax.tasks.registry import Chosen
 from mass_jax.training import samplers
 from mass_jax.training.components import Components, assemble, with_stored_eps_root
+from mass_jax.training.inner_optimizer import fixed_optimizer
 from mass_jax.training.learners import mass_learner
 from mass_jax.training.rollout import Rollouts
 
@@ -48,6 +52,7 @@ def load_model(
     run: str | None = None,
     seed: int | None = None,
     sampler: str = samplers.NATIVE,
+    inner_optimizer: optax.GradientTransformation | None = None,
     own_task: str | None = None,
 ) -> LoadedModel:
     """Loads a workdir's trained generator, or a pretrained model.
@@ -59,12 +64,13 @@ def load_model(
         seed: meta-training seed; the default is the workdir's first.
         sampler: sampler of all completions; see `training.samplers.make`. That of a workdir's settings is ignored,
             because it names code to run.
+        inner_optimizer: optimizer of the inner loop, for a workdir that was trained with one of your own code.
         own_task: the model's own task, module:function or file.py:function. A workdir whose settings name one needs it
             again, because settings run no code; the default of other models is that of their settings.
 
     Raises:
         UserError: the workdir lacks the requested run, its checkpoints cannot be read, there is no such sampler or
-            task, or the settings name a task of the user's own and `own_task` is missing.
+            task, or the settings name an optimizer or a task of somebody's own code, and `own_task` is missing.
     """
     own_task = None if own_task is None else Config(task=own_task).located().task
     workdir = pathlib.Path(model)
@@ -75,11 +81,11 @@ def load_model(
         config = config if own_task is None else dataclasses.replace(config, task=own_task)
         return _loaded(_assemble(config), None, f"{model}, pretrained")
     check_checkpoint_path(workdir, saving=False)
-    config = _read_config(workdir / "config.json")
+    config = _read_config(workdir / "config.json", inner_optimizer is not None)
     if config.sampler != sampler:
         logging.info("sampling with --sampler=%s; the run was trained with --sampler=%s", sampler, config.sampler)
     config = dataclasses.replace(config, sampler=sampler, task=_trusted_task(config.task, own_task, workdir))
-    components = with_stored_eps_root(_assemble(config), workdir, store=False)
+    components = with_stored_eps_root(_assemble(config, inner_optimizer), workdir, store=False)
     seed = components.config.seeds[0] if seed is None else seed
     found = {name: _steps(workdir / f"seed{seed}" / name / "checkpoints") for name in RUNS}
     chosen = run or next((name for name in RUNS if found[name]), "pretrained")
@@ -89,7 +95,21 @@ def load_model(
         trained = ", ".join([*(name for name in RUNS if found[name]), "pretrained"])
         raise UserError(f"--run={chosen}: {workdir}/seed{seed} has no such checkpoint; available: {trained}")
     step, weights = _restore(components, workdir / f"seed{seed}" / chosen / "checkpoints", found[chosen])
-    return _loaded(components, weights, f"{model}, {chosen}, seed {seed}, step {step}")
+    return _loaded(*_frozen(components, weights), f"{model}, {chosen}, seed {seed}, step {step}")
+
+
+def _frozen(components: Components, weights: Weights) -> tuple[Components, Weights]:
+    """Replaces learned hyperparameters of the inner optimizer by their values, which settings then name."""
+    rollouts, learned = components.rollouts, components.rollouts.loop.learned
+    if learned is None or weights.inner is None:
+        return components, weights
+    config = learned.frozen(components.config, weights.inner)
+    eps_root = rollouts.loop.eps_root if config.given_eps_root is None else config.given_eps_root
+    loop = dataclasses.replace(
+        rollouts.loop, optimizer=fixed_optimizer(config, eps_root), eps_root=eps_root, learned=None
+    )
+    changed = dataclasses.replace(components, config=config, rollouts=dataclasses.replace(rollouts, loop=loop))
+    return changed, weights._replace(inner=None)
 
 
 def _loaded(components: Components, weights: Weights | None, label: str) -> LoadedModel:
@@ -114,16 +134,21 @@ def _trusted_task(stored: str, given: str | None, workdir: pathlib.Path) -> str:
     return given
 
 
-def _assemble(config: Config) -> Components:
+def _assemble(config: Config, inner_optimizer: optax.GradientTransformation | None = None) -> Components:
     try:
-        return assemble(config)
+        return assemble(config, inner_optimizer=inner_optimizer)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
 
 
-def _read_config(path: pathlib.Path) -> Config:
+def _read_config(path: pathlib.Path, replaced: bool) -> Config:
+    """Reads the settings of a run; its inner optimizer may be code only if it will be replaced."""
     try:
-        return Config.from_json(path.read_text(encoding="utf-8"))
+        settings = path.read_text(encoding="utf-8")
+        named = strict_json.loads(settings).get("inner_optimizer") if replaced else None
+        return Config.from_json(settings, () if named is None else (named,))
+    except CodeNotNamed as error:
+        raise UserError(f"{path}: {error}, in Python as load_model(..., inner_optimizer=...)") from None
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is not the settings of a run ({error}); give a workdir of experiments.train") from None
 
@@ -146,7 +171,7 @@ def _restore(components: Components, directory: pathlib.Path, steps: list[int]) 
         try:
             check_checkpoint(path)
             state = ocp.load(path, abstract, checkpointable_name="state")
-            return step, Weights(start.base, state.policy)
+            return step, learning.weights_of(start.base, state)
         except Exception as error:  # orbax and tensorstore have no common error for damaged files
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             logging.warning("checkpoint %s cannot be used (%s)", path, reason)

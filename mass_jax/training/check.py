@@ -18,7 +18,7 @@ from mass_jax import runtime
 from mass_jax.errors import UserError
 from mass_jax.llama import lora
 from mass_jax.metagrad import signal
-from mass_jax.method import meta_step, rejected
+from mass_jax.method import learning, meta_step, rejected
 from mass_jax.method.adapt import LoraLoop
 from mass_jax.method.groups import over_tasks
 from mass_jax.method.models import Weights
@@ -28,6 +28,7 @@ from mass_jax.training import rollout, validation
 from mass_jax.training.check_advice import describe, nearby
 from mass_jax.training.compiling import announce
 from mass_jax.training.components import Components
+from mass_jax.training.inner_setting import InnerSetting
 from mass_jax.types import Adapter, Params, PyTree
 
 MIN_PROBLEMS, MIN_EXAMPLES = 8, 4  # fewer say nothing about a correlation
@@ -109,7 +110,7 @@ class SignalCheck:
             axis, count = self.components.rollouts.feed.mesh.shape["data"], len(batch.right_NJ)
             batch = _first(batch, min(count, math.ceil(MIN_PROBLEMS / axis) * axis))
         announce(f"leave-one-out effects of {self.label}")
-        weights = Weights(base, state.policy)
+        weights = learning.weights_of(base, state)
         loop = self.learner.loop
         scores_NM = rollout.scores_jit(self.learner.scorer, state.scorer, batch.scorer_texts, loop.tasks_at_a_time)
         count = scores_NM.shape[1]
@@ -208,7 +209,7 @@ class SignalCheck:
             return {}
         rollouts, weights = self.components.rollouts, start_weights(self.components)
         found = {}
-        for setting in nearby(validation.InnerSetting.of(self.components.config, rollouts.loop)):
+        for setting in nearby(InnerSetting.of(self.components.config, rollouts.loop)):
             parts = []
             for measured, compared in self._steps:
                 batch = measured.batch

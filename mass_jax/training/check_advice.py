@@ -6,7 +6,7 @@ from mass_jax import metagrad as mg
 from mass_jax.config import Config
 from mass_jax.metagrad import signal
 from mass_jax.method import adapt
-from mass_jax.training.validation import InnerSetting
+from mass_jax.training.inner_setting import InnerSetting
 
 FLAGS: Mapping[signal.Setting, str] = {
     "eps_root": "--inner_eps_root",
@@ -91,4 +91,6 @@ def nearby(setting: InnerSetting) -> tuple[InnerSetting, ...]:
     """
     if adapt.has_eps_root(setting.optimizer):
         return tuple(setting._replace(eps_root=float(f"{setting.eps_root * factor:g}")) for factor in (1e2, 1e4, 1e6))
-    return tuple(setting._replace(rate=setting.rate / factor) for factor in (2, 4))
+    if adapt.has_rate(setting.optimizer):
+        return tuple(setting._replace(rate=setting.rate / factor) for factor in (2, 4))
+    return ()  # the expression gives all numbers, or the optimizer was passed from Python

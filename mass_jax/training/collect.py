@@ -10,8 +10,7 @@ import numpy as np
 
 from mass_jax import runtime
 from mass_jax.config import Config
-from mass_jax.method import generate, meta_step
-from mass_jax.method.models import Weights
+from mass_jax.method import generate, learning, meta_step
 from mass_jax.method.text import Rollout
 from mass_jax.tasks.base import Problem
 from mass_jax.training.compiling import announce
@@ -59,7 +58,7 @@ def collect(
 
     Source: step (1) of the paper's section 2.3.
     """
-    feed, weights = rollouts.feed, Weights(base, state.policy)
+    feed, weights = rollouts.feed, learning.weights_of(base, state)
     count, own = len(tasks), feed.mine(tasks)
     write_keys_N, adapter_keys_N, attempt_keys_N = (
         jax.random.split(jax.random.fold_in(key, i), count) for i in (1, 2, 3)

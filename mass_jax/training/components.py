@@ -6,20 +6,24 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
+import optax
 from absl import logging
 
 from mass_jax import runtime, strict_json
 from mass_jax.config import Config
 from mass_jax.errors import UserError
+from mass_jax.expression import CUSTOM
 from mass_jax.llama import Llama, LlamaConfig, loading, tokenizer, weights
-from mass_jax.method import adapt, score
-from mass_jax.method.adjoints import make_adjoint
+from mass_jax.method import adapt
 from mass_jax.method.generate import Dialogue
-from mass_jax.method.models import Solver, Weights
+from mass_jax.method.models import Weights
 from mass_jax.tasks.base import Problems
 from mass_jax.tasks.registry import Chosen, open_task
 from mass_jax.training import samplers
+from mass_jax.training.architecture import execution, models
 from mass_jax.training.eps_root import auto_eps_root
+from mass_jax.training.inner_optimizer import fixed_optimizer, learned_inner
+from mass_jax.training.learners import check_outer_optimizers
 from mass_jax.training.rollout import Rollouts
 from mass_jax.types import Params, Tokenizer
 
@@ -92,12 +96,17 @@ class Components:
         self.chosen.close()
 
 
-def assemble(config: Config, mesh: jax.sharding.Mesh | None = None) -> Components:
+def assemble(
+    config: Config,
+    mesh: jax.sharding.Mesh | None = None,
+    inner_optimizer: optax.GradientTransformation | None = None,
+) -> Components:
     """Loads the model and the task, and builds the components.
 
     Args:
         config: the settings.
         mesh: from `runtime.make_mesh`; None uses one device. Each process reads its devices' slices of the weights.
+        inner_optimizer: optimizer of the inner loop, instead of --inner_optimizer; the settings then name it "custom".
 
     Raises:
         FileNotFoundError, ValueError: model files are missing, damaged or inconsistent; one line that names the file
@@ -107,7 +116,13 @@ def assemble(config: Config, mesh: jax.sharding.Mesh | None = None) -> Component
         raise ValueError(
             f"--memory={config.memory} is for experiments.train, evaluate and plan; pass the settings that they print"
         )
+    if inner_optimizer is not None:
+        config = dataclasses.replace(config, inner_optimizer=CUSTOM)
     mesh = runtime.make_mesh("auto", jax.devices()[:1]) if mesh is None else mesh
+    if inner_optimizer is None:
+        fixed_optimizer(config, adapt.DEFAULT_EPS_ROOT)
+        learned_inner(config, adapt.DEFAULT_EPS_ROOT)  # names errors before the model is loaded
+    check_outer_optimizers(config)
     model = load_pretrained(config, mesh)
     encoder, architecture = model.tokenizer, model.architecture
     chosen = open_task(config, model.directory, encoder)
@@ -123,7 +138,7 @@ def assemble(config: Config, mesh: jax.sharding.Mesh | None = None) -> Component
         end_token,
         config.max_target_tokens or None,
     )
-    loop, scorer = models(config, architecture.with_stop_tokens([end_token, *eos]))
+    loop, scorer = models(config, architecture.with_stop_tokens([end_token, *eos]), inner_optimizer)
     sampler = samplers.make(config.sampler, loop.solver.model, encoder)
     rollouts = Rollouts(loop, dialogue, runtime.Feed(mesh), config.temperature, sampler)
     return with_eps_root(Components(config, model, chosen, rollouts, scorer))
@@ -132,7 +147,7 @@ def assemble(config: Config, mesh: jax.sharding.Mesh | None = None) -> Component
 def with_eps_root(components: Components) -> Components:
     """Returns components whose inner optimizer has the eps_root of --inner_eps_root=auto, measured on this model."""
     config, rollouts = components.config, components.rollouts
-    if config.given_eps_root is not None or not adapt.has_eps_root(config.inner_optimizer):
+    if not adapt.measures_eps_root(config.inner_optimizer, config.given_eps_root):
         return components
     problems = components.problems(config.seeds[0]).train
     eps_root = auto_eps_root(
@@ -159,7 +174,7 @@ def with_stored_eps_root(components: Components, workdir: pathlib.Path, store: b
         UserError: the stored value is damaged.
     """
     config, path = components.config, workdir / runtime.EPS_ROOT_NAME
-    if config.given_eps_root is not None or not adapt.has_eps_root(config.inner_optimizer):
+    if not adapt.measures_eps_root(config.inner_optimizer, config.given_eps_root):
         return components
     if runtime.holds_results(workdir) and path.exists():
         try:
@@ -174,8 +189,9 @@ def with_stored_eps_root(components: Components, workdir: pathlib.Path, store: b
 def _set_eps_root(components: Components, eps_root: float) -> Components:
     """Returns components with another eps_root of the inner optimizer."""
     config, rollouts = components.config, components.rollouts
-    optimizer = adapt.fixed_inner_optimizer(config.inner_optimizer, config.inner_lr, eps_root)
-    loop = dataclasses.replace(rollouts.loop, optimizer=optimizer, eps_root=eps_root)
+    optimizer = fixed_optimizer(config, eps_root)
+    learned = learned_inner(config, eps_root)
+    loop = dataclasses.replace(rollouts.loop, optimizer=optimizer, eps_root=eps_root, learned=learned)
     return dataclasses.replace(components, rollouts=dataclasses.replace(rollouts, loop=loop))
 
 
@@ -202,50 +218,6 @@ def load_pretrained(config: Config, mesh: jax.sharding.Mesh) -> PretrainedModel:
     return PretrainedModel(directory, architecture, encoder, params)
 
 
-def models(config: Config, llama_config: LlamaConfig) -> tuple[adapt.LoraLoop, Llama]:
-    """Returns the inner loop with the solver, and the scorer's trunk, without loading any weights.
-
-    For --inner_eps_root=auto, whose value needs weights, the loop has a placeholder; see `with_eps_root`.
-    """
-    given = config.given_eps_root
-    eps_root = adapt.DEFAULT_EPS_ROOT if given is None else given
-    solver = Solver(
-        Llama(llama_config),
-        "lora" if config.generator == "lora" else "full",
-        inner_blocks=_last_blocks("lora_blocks", config.lora_blocks, llama_config),
-        generator_blocks=_last_blocks("generator_lora_blocks", config.generator_lora_blocks, llama_config),
-        max_target_tokens=config.max_target_tokens,
-    )
-    loop = adapt.LoraLoop(
-        solver,
-        adapt.fixed_inner_optimizer(config.inner_optimizer, config.inner_lr, eps_root),
-        config.inner_steps,
-        config.lora_rank,
-        config.lora_alpha / config.lora_rank,
-        config.lora_targets,
-        make_adjoint(*config.parsed_adjoint, config.adjoint_remat),
-        eps_root,
-        config.example_chunk,
-        config.product_chunk,
-        config.tasks_at_a_time,
-    )
-    trunk = score.scorer_config(llama_config, config.scorer_layers, config.scorer_width)
-    return loop, Llama(dataclasses.replace(trunk, dtype=None))
-
-
-def execution(config: Config, llama_config: LlamaConfig) -> LlamaConfig:
-    """Returns an architecture with the configured execution: rematerialization, chunks and arithmetic."""
-    return dataclasses.replace(
-        llama_config,
-        remat=config.remat,
-        loss_chunk=config.loss_chunk,
-        attention="blockwise" if config.attention == "blockwise" else "xla",
-        attention_block=config.attention_block,
-        half_products=config.half_products,
-        dtype=None if config.compute_dtype == "auto" else config.compute_dtype,
-    )
-
-
 def check_tasks(config: Config, mesh: jax.sharding.Mesh) -> None:
     """Checks that a mesh splits the problems of a step, and those of a group of --tasks_at_a_time.
 
@@ -265,14 +237,6 @@ def _token_of(encoder: Tokenizer, text: str) -> int:
             f"--model or --task"
         )
     return int(tokens[0])
-
-
-def _last_blocks(flag: str, requested: int, llama_config: LlamaConfig) -> int:
-    """Returns how many last blocks carry an adapter, where 0 stands for all."""
-    blocks = llama_config.num_hidden_layers
-    if requested > blocks:
-        raise ValueError(f"--{flag}={requested} is more than the model's {blocks}; give at most {blocks}, or 0: all")
-    return requested % blocks
 
 
 def model_directory(model: str) -> pathlib.Path:

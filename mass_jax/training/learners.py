@@ -1,10 +1,15 @@
 """Builds the learners of meta-training and of the Solver GRPO baseline from a `Config`."""
 
+import optax
+
 from mass_jax.config import Config
+from mass_jax.errors import UserError
 from mass_jax.llama import Llama
 from mass_jax.method import meta_step, objective, outer_optimizer, policy_gradient, rejected, rewards, solver_grpo
 from mass_jax.method.adapt import LoraLoop
 from mass_jax.method.models import Solver
+
+LEARN_RATE = 0.01  # where --learn_optimizer gives no learning rate
 
 
 def mass_learner(
@@ -19,7 +24,6 @@ def mass_learner(
         outer: outer loss, "gold" or "verifier".
         control: None, "shuffled" (rewards permuted within each problem) or "unrewarded" (no reward for the generator).
     """
-    decay = config.steps - config.warmup_steps if config.lr_schedule == "linear" else None
     return meta_step.Learner(
         loop=loop,
         scorer=scorer,
@@ -32,20 +36,56 @@ def mass_learner(
             kl_coef=config.kl_coef,
             reward_examples=control != "unrewarded",
         ),
-        policy_optimizer=outer_optimizer.make(config.generator_lr, config.grad_clip, decay),
-        scorer_optimizer=outer_optimizer.make(config.scorer_lr, config.grad_clip),
+        policy_optimizer=_optimizer(config, "policy_optimizer"),
+        scorer_optimizer=_optimizer(config, "scorer_optimizer"),
         warmup_steps=config.warmup_steps,
         shuffle_rewards=control == "shuffled",
         reward=rewards.make_reward(config.reward, config.path_points),
         rejected_reward=rejected.RejectedReward(config.rejected_value, config.advantage_eps),
         scorer_baseline="group" if config.scorer_baseline == "group" else "none",
+        inner_optimizer=_optimizer(config, "learn_optimizer") if config.learn else None,
     )
 
 
 def grpo_learner(config: Config, solver: Solver) -> solver_grpo.SolverGrpo:
     """Returns the learner of the Solver GRPO baseline, whose learning rate is constant because that works better."""
-    optimizer = outer_optimizer.make(config.solver_grpo_lr, config.grad_clip)
+    optimizer = _optimizer(config, "solver_grpo_optimizer")
     return solver_grpo.SolverGrpo(surrogate(config, solver), config.max_answer_tokens, optimizer)
+
+
+def outer_settings(config: Config, name: str) -> tuple[str, float, int | None]:
+    """Returns the expression of an outer optimizer, its learning rate, and the steps of its linear decay.
+
+    Args:
+        config: the settings.
+        name: "policy_optimizer", "scorer_optimizer", "solver_grpo_optimizer" or "learn_optimizer".
+    """
+    decay = config.steps - config.warmup_steps if config.lr_schedule == "linear" else None
+    return {
+        "policy_optimizer": (config.policy_optimizer, config.generator_lr, decay),
+        "scorer_optimizer": (config.scorer_optimizer, config.scorer_lr, None),
+        "solver_grpo_optimizer": (config.solver_grpo_optimizer, config.solver_grpo_lr, None),
+        "learn_optimizer": (config.learn_optimizer, LEARN_RATE, None),
+    }[name]
+
+
+def _optimizer(config: Config, name: str) -> optax.GradientTransformation:
+    """Builds an outer optimizer."""
+    text, rate, decay = outer_settings(config, name)
+    try:
+        return outer_optimizer.make(rate, config.grad_clip, decay, text)
+    except UserError as error:
+        raise UserError(f"--{name}={text!r}: {error}") from error
+
+
+def check_outer_optimizers(config: Config) -> None:
+    """Builds every outer optimizer.
+
+    Raises:
+        UserError: one cannot be built or used; one line that names the flag.
+    """
+    for name in ("policy_optimizer", "scorer_optimizer", "solver_grpo_optimizer", "learn_optimizer"):
+        _optimizer(config, name)
 
 
 def surrogate(config: Config, solver: Solver) -> objective.Surrogate:

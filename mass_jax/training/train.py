@@ -14,7 +14,7 @@ import jax
 
 from mass_jax import runtime
 from mass_jax.config import Config
-from mass_jax.method import drift, meta_step, solver_grpo
+from mass_jax.method import drift, learning, meta_step, solver_grpo
 from mass_jax.method.finite import check_finite
 from mass_jax.method.models import Weights
 from mass_jax.method.signal import SignalWatch
@@ -23,6 +23,7 @@ from mass_jax.runtime.metrics import read_metrics
 from mass_jax.tasks.base import Problem
 from mass_jax.training import learners
 from mass_jax.training.check import SignalCheck
+from mass_jax.training.check_inner import check_inner_optimizer
 from mass_jax.training.collect import collect
 from mass_jax.training.compiling import announce
 from mass_jax.training.components import Components
@@ -98,6 +99,7 @@ def train_mass(
     """
     config = components.config
     rollouts = components.rollouts
+    check_inner_optimizer(config, rollouts.loop)
     learner = learners.mass_learner(config, rollouts.loop, components.scorer, outer, control)
     key = jax.random.key(seed)
     start = components.fresh_weights(jax.random.fold_in(key, 1))
@@ -132,7 +134,7 @@ def train_mass(
         return state, metrics | cut_off_shares(rollouts, tasks, sampled) | sampler_metrics(config, sampled)
 
     state = run_steps(label, workdir, rollouts.feed.place(state), one_step, config, stop)
-    return Trained(Weights(start.base, state.policy), state.scorer)
+    return Trained(learning.weights_of(start.base, state), state.scorer)
 
 
 def _measure_drift(

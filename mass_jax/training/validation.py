@@ -12,8 +12,6 @@ import jax
 import numpy as np
 
 from mass_jax import metagrad as mg
-from mass_jax.config import Config, nearest
-from mass_jax.errors import UserError
 from mass_jax.llama import lora
 from mass_jax.metagrad import signal
 from mass_jax.method import adapt
@@ -23,92 +21,9 @@ from mass_jax.method.text import Text
 from mass_jax.tasks.base import Problem
 from mass_jax.training.compiling import announce
 from mass_jax.training.example_metrics import useful_examples
+from mass_jax.training.inner_setting import InnerSetting
 from mass_jax.training.rollout import Rollouts
 from mass_jax.types import Adapter, PyTree
-
-
-class InnerSetting(NamedTuple):
-    """Inner optimizer to measure.
-
-    Attributes:
-        optimizer: key of `method.adapt.OPTIMIZERS`.
-        rate: learning rate.
-        eps_root: constant under the root of the second moment; ignored by optimizers without one.
-        steps: number of inner steps K.
-    """
-
-    optimizer: str
-    rate: float
-    eps_root: float
-    steps: int
-
-    @classmethod
-    def of(cls, config: Config, loop: adapt.LoraLoop) -> "InnerSetting":
-        """Returns the setting of a run."""
-        return cls(config.inner_optimizer, config.inner_lr, loop.eps_root, config.inner_steps)
-
-    @property
-    def label(self) -> str:
-        """The setting in words.
-
-        >>> InnerSetting("adam", 0.03, 1e-8, 2).label
-        'adam 0.03, eps_root 1e-08, K=2'
-        """
-        eps_root = f", eps_root {self.eps_root:g}" if adapt.has_eps_root(self.optimizer) else ""
-        return f"{self.optimizer} {self.rate:g}{eps_root}, K={self.steps}"
-
-
-def with_setting(text: str, config: Config) -> Config:
-    """Returns the settings of a run with another inner optimizer, OPTIMIZER:RATE[:EPS_ROOT[:STEPS]].
-
-    Args:
-        text: the inner optimizer; EPS_ROOT may be auto.
-        config: the settings of the run, which fill missing values.
-
-    Raises:
-        UserError: the text has another form, or a value is invalid.
-
-    >>> changed = with_setting("adam:0.03", Config(inner_eps_root="1e-6"))
-    >>> changed.inner_optimizer, changed.inner_eps_root
-    ('adam', '1e-6')
-    """
-    name, *values = text.strip().split(":")
-    if name not in adapt.OPTIMIZERS:
-        raise UserError(f"--settings: optimizer {name!r} is unknown; {nearest(name, adapt.OPTIMIZERS)}")
-    try:
-        rate, root, steps = (*values, *("", "", "")[len(values) :])
-        changed: dict[str, Any] = {
-            "inner_optimizer": name,
-            "inner_lr": float(rate),
-            "inner_eps_root": root or config.inner_eps_root,
-            "inner_steps": int(steps or config.inner_steps),
-        }
-        return dataclasses.replace(config, **changed)
-    except ValueError as error:
-        raise UserError(
-            f"--settings: {text!r} is not OPTIMIZER:RATE[:EPS_ROOT[:STEPS]], like adam:0.03:1e-6 ({error})"
-        ) from None
-
-
-def parse_setting(text: str, config: Config, auto: Callable[[], float]) -> InnerSetting:
-    """Reads OPTIMIZER:RATE[:EPS_ROOT[:STEPS]]; missing values are those of the run.
-
-    Args:
-        text: the setting.
-        config: the settings of the run.
-        auto: returns the eps_root of auto; called only for an optimizer that has one.
-
-    Raises:
-        UserError: the text has another form, or a value is invalid.
-
-    >>> parse_setting("adam:0.03:1e-6", Config(), auto=lambda: 0.01)
-    InnerSetting(optimizer='adam', rate=0.03, eps_root=1e-06, steps=2)
-    """
-    changed = with_setting(text, config)
-    eps_root = changed.given_eps_root
-    if eps_root is None:
-        eps_root = auto() if adapt.has_eps_root(changed.inner_optimizer) else adapt.DEFAULT_EPS_ROOT
-    return InnerSetting(changed.inner_optimizer, changed.inner_lr, eps_root, changed.inner_steps)
 
 
 class Drawn(NamedTuple):

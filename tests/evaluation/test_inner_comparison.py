@@ -10,7 +10,7 @@ from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.evaluation import inner_comparison
 from mass_jax.evaluation.inner_comparison import ComparisonRow, directory_name
-from mass_jax.training.validation import with_setting
+from mass_jax.training.inner_setting import with_setting
 
 VALUES = {"leave_one_out": [0.5], "zero_sum_index": [0.25], "right": [90.0], "tt_ss": [40.0], "mass": [80.0]}
 VALUES |= {"reward_auc": [0.75], "useful_share": [0.5]}
@@ -37,6 +37,7 @@ def compare(config, texts, workdir):
         ("nadam:0.1", "nadam_0.1_1e-5_seed3"),
         ("nadam:0.1::7", "nadam_0.1_1e-5_K7_seed3"),
         ("sgd:2e-1:auto:5", "sgd_0.2_auto_K5_seed3"),
+        ("clip(1.0) | sgd:0.1", "clip-1.0-sgd-bf8bde3c_0.1_1e-5_seed3"),
         ("adam:0.03:1e-8:4", "adam_0.03_1e-8_seed3"),
     ],
 )

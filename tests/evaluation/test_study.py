@@ -1,8 +1,13 @@
 """Studies started from Python check and lock their workdirs as the commands do."""
 
 import json
+import logging as std_logging
+import pathlib
+import re
 
+import optax
 import pytest
+from absl import logging
 
 from mass_jax.config import Config
 from mass_jax.errors import UserError
@@ -35,6 +40,33 @@ def test_run_study_writes_and_guards_settings(tmp_path):
     assert len(read_records(study.records_path(workdir / "seed0", "few_shot"))) == 4
     with pytest.raises(UserError, match="started with lora_rank=4, now it is 2"):
         study.write_report(Config(**RUN, **BASE, lora_rank=2), workdir)
+
+
+@pytest.fixture
+def absl_logging():
+    """Restores the log, which `study.run` sends to the console."""
+    root, handler, verbosity = std_logging.getLogger(), logging.get_absl_handler(), logging.get_verbosity()
+    attached, filters = handler in root.handlers, list(handler.filters)
+    yield
+    logging.set_verbosity(verbosity)
+    handler.filters[:] = filters
+    if not attached:
+        root.removeHandler(handler)
+
+
+@pytest.mark.usefixtures("absl_logging")
+def test_run_takes_optimizer_from_python(tmp_path):
+    """Runs the lines of the documentation, with smaller settings."""
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "guides" / "inner_optimizer.md").read_text(encoding="utf-8")
+    [lines] = [block for block in re.findall(r"```py\n(.*?)```", page, re.DOTALL) if "study.run" in block]
+    small = f"Config(**{RUN | BASE}, inner_optimizer='adam', inner_eps_root='auto')"  # measures nothing
+    lines = lines.replace("Config()", small).replace('"runs/own"', repr(str(tmp_path / "run")))
+    exec(lines, {"make": optax.sgd})
+    assert settings_in(tmp_path / "run").inner_optimizer == "custom"
+    assert "base" in json.loads((tmp_path / "run" / "report" / "table1.json").read_text())["methods"]
+    assert logging.get_verbosity() == logging.INFO
+    with pytest.raises(UserError, match="started with inner_optimizer='custom', now it is 'sgd'"):
+        run(tmp_path / "run")
 
 
 def test_run_study_claims_workdir_after_checks(tmp_path):

@@ -18,3 +18,13 @@ def test_evaluate_runs_no_code_that_settings_name(setting, tmp_path):
     assert done.stderr.splitlines()[-1] == (
         f"error: the settings in {workdir} name code to run; pass --{setting}={code}:Make if you trust it"
     )
+
+
+def test_evaluate_imports_no_optimizer_that_settings_name(tmp_path):
+    code = tmp_path / "code.py"
+    code.write_text("raise SystemExit('the code ran')\n")
+    (tmp_path / "config.json").write_text(Config(inner_optimizer=f"{code}:make").to_json())
+    done = in_process("evaluate", f"--workdir={tmp_path}", "--print_config")
+    assert done.returncode == 2
+    refused = f"error: the settings name code to run, inner_optimizer='{code}:make'"
+    assert done.stderr.splitlines()[-1] == f"{refused}; pass --inner_optimizer again if you trust it"

@@ -20,7 +20,7 @@ def run(*flags):
         ),
         (
             ["--workdir={tmp}/a", "--settings=sgd:0.1;nadm:0.1"],
-            "--settings: optimizer 'nadm' is unknown; did you mean 'nadam'?",
+            "--settings: 'nadm:0.1': character 1: 'nadm' is unknown; did you mean 'nadam'",
         ),
         (
             ["--workdir={tmp}/a", "--settings=adam:0.1:1e-8:2.5"],

@@ -6,7 +6,9 @@ import shutil
 
 import pytest
 
+from mass_jax.config import Config
 from mass_jax.training.components import model_directory
+from mass_jax.training.resolved import resolved
 from tests.commands import in_process, locked_elsewhere
 
 
@@ -19,6 +21,9 @@ from tests.commands import in_process, locked_elsewhere
         (["--inner_steps=two"], "--inner_steps=two"),
         (["--seeds=0,x"], "must be a list of int"),
         (["--num_test_examples=2000"], "exceeds --num_train_problems=1000"),
+        (["--inner_optimizer=adam(b3=1)", "--print_config"], "has no argument 'b3'; did you mean 'b2' or 'b1'?"),
+        (["--inner_optimizer=lion", "--print_config"], "'lion' is rejected: it moves by the sign of the gradient"),
+        (["--policy_optimizer=absent.py:make", "--print_config"], "--policy_optimizer='absent.py:make': "),
         (["tiny"], "unexpected argument 'tiny'"),
         ([], "--workdir is missing"),
     ],
@@ -31,9 +36,15 @@ def test_train_reports_invalid_flags_in_one_line(flags, message):
 
 
 def test_train_prints_config_and_exits():
-    done = in_process("train", "--print_config", "--gamma=0.7")
+    done = in_process("train", "--print_config", "--gamma=0.7", "--inner_optimizer=clip(1) | adam", "--inner_lr=0.1")
     assert done.returncode == 0
-    assert json.loads(done.stdout)["gamma"] == 0.7
+    printed = json.loads(done.stdout)
+    assert printed["gamma"] == 0.7
+    assert printed["inner_optimizer"] == "clip(max_delta=1) | adam(learning_rate=0.1, eps_root=auto)"
+    assert printed["policy_optimizer"] == (
+        "adam(learning_rate=linear_schedule(init_value=0.0003, end_value=0.0, transition_steps=100))"
+    )
+    assert resolved(Config.from_json(done.stdout)) == Config.from_json(done.stdout)
 
 
 def test_train_rejects_workdir_in_use(tmp_path):

@@ -20,8 +20,8 @@ from mass_jax.runtime import Checkpoints
 from mass_jax.serving import source
 from mass_jax.training.components import assemble
 from mass_jax.training.eps_root import auto_eps_root
+from mass_jax.training.inner_setting import parse_setting
 from mass_jax.training.learners import mass_learner
-from mass_jax.training.validation import parse_setting
 from tests.commands import as_process, in_process, locked_elsewhere
 
 SGD = Config(seeds=(4, 9), num_train_problems=30, inner_eps_root="1e-5")
@@ -53,6 +53,7 @@ def flags(monkeypatch):
 
     def given(**values):
         defaults = {"trained": None, "run": None, "train_seed": None, "seed": 0, "score": 0.5, "measures": []}
+        defaults["task"] = "testbed"
         monkeypatch.setattr(validate, "FLAGS", types.SimpleNamespace(**defaults | values))
 
     return given

@@ -105,7 +105,7 @@ def test_check_optimizer_error_suggests_fix(optimizer, message):
     [
         optax.MultiSteps(optax.sgd(0.1), 2),
         (optax.sgd(0.1).init, optax.sgd(0.1).update),
-        optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2, eps_root=1e-8)),
+        optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2, eps_root=1e-3)),
         optax.sgd(0.1, momentum=0.9, accumulator_dtype=jnp.bfloat16),
     ],
     ids=["MultiSteps", "pair", "clip", "bfloat16 momentum"],
@@ -137,11 +137,35 @@ def test_check_optimizer_accepts_params_and_grads():
     grads = {"layer": {"a": jnp.zeros((3, 2)), "b": jnp.ones((2, 3))}}
     with pytest.raises(ValueError, match=r"\['layer'\]\['a'\]"):
         mg.check_optimizer(optax.adamw(1e-3), params, grads)
-    mg.check_optimizer(optax.adamw(1e-3), params, jax.tree.map(jnp.ones_like, grads))
+    with pytest.warns(mg.ScaleInvariantWarning):
+        mg.check_optimizer(optax.adamw(1e-3), params, jax.tree.map(jnp.ones_like, grads))
     with pytest.raises(ValueError, match="without grads"):
         mg.check_optimizer(optax.adamw(1e-3), params)
     with pytest.raises(UserError, match="grads must have the structure and shapes of params"):
         mg.check_optimizer(optax.adamw(1e-3), params, params["layer"])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options", "fix"),
+    [
+        (optax.chain(optax.clip(1.0), optax.adam(0.1, eps_root=1e-8)), {}, "eps_root of about 0.008"),
+        (optax.chain(optax.clip_by_global_norm(1e-3), optax.sgd(0.1)), {}, "remove normalization"),
+        (optax.adam(0.1, eps_root=1e-4), {"gradient_scale": 1.0}, "eps_root of about 9"),
+    ],
+    ids=["clip and adam", "clipped sgd", "large gradient"],
+)
+def test_check_optimizer_warns_of_scale_invariance(optimizer, options, fix):
+    with pytest.warns(mg.ScaleInvariantWarning, match=f"cannot change a common level of the weights .*{fix}") as caught:
+        mg.check_optimizer(optimizer, **options)
+    assert len(caught) == 1
+
+
+def test_check_optimizer_measures_given_gradient():
+    """Clipping to norm 1 is scale-invariant for gradients beyond it; those of the default size are not clipped."""
+    params, optimizer = {"w": jnp.ones(4)}, optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))
+    mg.check_optimizer(optimizer, params, {"w": jnp.full(4, 0.1)}, num_steps=1)
+    with pytest.warns(mg.ScaleInvariantWarning, match="at the given gradient"):
+        mg.check_optimizer(optimizer, params, {"w": jnp.full(4, 5.0)}, num_steps=1)
 
 
 def test_check_optimizer_rejects_zero_rate_warmup():

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from mass_jax import metagrad as mg
-from mass_jax.method.adapt import OPTIMIZERS
 from mass_jax.method.policy_gradient import clipped_surrogate, group_advantages
 from mass_jax.method.rejected import RejectedReward
 
@@ -67,7 +66,7 @@ def train(optimizer, rule):
 
 @functools.cache
 def parse_share(name, rate, value):
-    return 1 - np.asarray(train(OPTIMIZERS[name](rate), RejectedReward(value)))[:, BARE]
+    return 1 - np.asarray(train(mg.parse_optimizer(name, rate), RejectedReward(value)))[:, BARE]
 
 
 def test_adam_collapses_under_zero_and_not_under_worst():

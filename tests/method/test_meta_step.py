@@ -10,10 +10,10 @@ import pytest
 
 from mass_jax import metagrad as mg
 from mass_jax.llama import lora
-from mass_jax.method import drift, meta_step, outer_optimizer, rejected, rewards, score
+from mass_jax.method import drift, finite, meta_step, outer_optimizer, rejected, rewards, score
 from mass_jax.method.models import Solver, Weights
 from mass_jax.method.outer import adapted_losses
-from mass_jax.training.components import execution, models
+from mass_jax.training.architecture import execution, models
 from mass_jax.training.learners import mass_learner
 from tests.rollouts import random_rollout
 
@@ -195,7 +195,7 @@ def test_solutions_of_non_finite_problems_are_masked():
     solutions = random_rollout(0, (2, 3), prompt=2, new=4, vocabulary=9)
     unknown = np.stack([np.full_like(solutions.logprobs_BT[0], np.nan), solutions.logprobs_BT[1]])
     for log_ratio_BT in (None, unknown):
-        found = meta_step._only(
+        found = finite.only_finite(
             np.array([False, True]), solutions._replace(logprobs_BT=unknown, log_ratio_BT=log_ratio_BT)
         )
         for leaf, kept in ((found.text.target_BT, solutions.text.target_BT), (found.logprobs_BT, unknown)):

@@ -8,7 +8,7 @@ from mass_jax.config import Config
 from mass_jax.metagrad import findings
 from mass_jax.metagrad.signal import Interval, SignalReport
 from mass_jax.training.check_advice import describe, flags_of, nearby
-from mass_jax.training.validation import InnerSetting
+from mass_jax.training.inner_setting import InnerSetting
 
 ADAM = Config(inner_optimizer="adam", inner_lr=0.03)
 

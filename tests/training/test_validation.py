@@ -8,7 +8,9 @@ from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.metagrad import signal
 from mass_jax.method import adapt
-from mass_jax.training.validation import Drawn, InnerSetting, parse_setting, read_rows, validate_setting
+from mass_jax.optax_functions import COMMON
+from mass_jax.training.inner_setting import InnerSetting, parse_setting
+from mass_jax.training.validation import Drawn, read_rows, validate_setting
 from tests.small_models import components
 
 
@@ -19,6 +21,10 @@ from tests.small_models import components
         (" adam:0.03:1e-4 ", InnerSetting("adam", 0.03, 1e-4, 2)),
         ("nadam:0.03:auto", InnerSetting("nadam", 0.03, 0.01, 2)),
         ("adamw:0.1:1e-2:4", InnerSetting("adamw", 0.1, 1e-2, 4)),
+        ("clip(1.0) | adam:0.03:auto", InnerSetting("clip(1.0) | adam", 0.03, 0.01, 2)),
+        ("adam(eps_root=auto):0.03:1e-4", InnerSetting("adam(eps_root=auto)", 0.03, 0.01, 2)),
+        ("sgd(cosine_decay_schedule(0.2, 4))", InnerSetting("sgd(cosine_decay_schedule(0.2, 4))", 0.2, 1e-8, 2)),
+        ("optax:sgd:0.5", InnerSetting("optax:sgd", 0.5, adapt.DEFAULT_EPS_ROOT, 2)),
         ("momentum:0.1::3", InnerSetting("momentum", 0.1, adapt.DEFAULT_EPS_ROOT, 3)),
     ],
 )
@@ -45,13 +51,14 @@ def test_parse_setting_names_value_and_form(text, message):
 
 
 def test_every_optimizer_has_a_label():
-    assert [InnerSetting(name, 0.1, 1e-6, 2).label for name in adapt.OPTIMIZERS if not adapt.has_eps_root(name)] == [
+    assert [InnerSetting(name, 0.1, 1e-6, 2).label for name in COMMON if not adapt.has_eps_root(name)] == [
         "sgd 0.1, K=2",
         "momentum 0.1, K=2",
         "adagrad 0.1, K=2",
         "rmsprop 0.1, K=2",
         "yogi 0.1, K=2",
     ]
+    assert InnerSetting("sgd(0.5)", 0.1, 1e-6, 2).label == "sgd(0.5), K=2"
     assert InnerSetting("adamw", 0.1, 1e-6, 2).label == "adamw 0.1, eps_root 1e-06, K=2"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from mass_jax.config import Config
+from mass_jax.method import adapt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,11 @@ def within(config: Config, limits: UpdateLimits) -> tuple[Config, str]:
     >>> within(Config(inner_steps=9), UpdateLimits(excess="scale"))[0].inner_steps
     4
     """
+    if not adapt.has_rate(config.inner_optimizer):
+        return config, (
+            f"inner_optimizer {config.inner_optimizer!r} sets its own learning rate, which the limit "
+            f"{limits.learning_rate:g} cannot bound"
+        )
     over: dict[str, tuple[Any, Any]] = {
         "inner_steps": (config.inner_steps, limits.steps),
         "inner_lr": (config.inner_lr, limits.learning_rate),

@@ -121,6 +121,12 @@ def test_permit_applies_first_matching_rule():
     assert "no rule" in permit(policy, Ledger(), "ada", "math", 1, 5, 0.0).reason
 
 
+def test_within_refuses_optimizers_with_their_own_rate():
+    for excess in ("refuse", "scale"):
+        refused = within(Config(inner_optimizer="sgd(5.0)"), UpdateLimits(excess=excess))[1]
+        assert refused == "inner_optimizer 'sgd(5.0)' sets its own learning rate, which the limit 0.5 cannot bound"
+
+
 def test_within_refuses_or_lowers_settings():
     config = Config(inner_steps=9, inner_lr=3.0)
     assert within(config, UpdateLimits())[1] == "inner_steps 9 is over the limit 4; inner_lr 3 is over the limit 0.5"

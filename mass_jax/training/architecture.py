@@ -1,0 +1,67 @@
+"""The inner loop and the scorer's trunk of a `Config`, built without loading any weights."""
+
+import dataclasses
+
+import optax
+
+from mass_jax.config import Config
+from mass_jax.llama import Llama, LlamaConfig
+from mass_jax.method import adapt, score
+from mass_jax.method.adjoints import make_adjoint
+from mass_jax.method.models import Solver
+from mass_jax.training.inner_optimizer import fixed_optimizer, learned_inner
+
+
+def models(
+    config: Config, llama_config: LlamaConfig, inner_optimizer: optax.GradientTransformation | None = None
+) -> tuple[adapt.LoraLoop, Llama]:
+    """Returns the inner loop with the solver, and the scorer's trunk, without loading any weights.
+
+    For --inner_eps_root=auto, whose value needs weights, the loop has a placeholder; see `with_eps_root`.
+    """
+    given = config.given_eps_root
+    eps_root = adapt.DEFAULT_EPS_ROOT if given is None else given
+    solver = Solver(
+        Llama(llama_config),
+        "lora" if config.generator == "lora" else "full",
+        inner_blocks=_last_blocks("lora_blocks", config.lora_blocks, llama_config),
+        generator_blocks=_last_blocks("generator_lora_blocks", config.generator_lora_blocks, llama_config),
+        max_target_tokens=config.max_target_tokens,
+    )
+    loop = adapt.LoraLoop(
+        solver,
+        inner_optimizer or fixed_optimizer(config, eps_root),
+        config.inner_steps,
+        config.lora_rank,
+        config.lora_alpha / config.lora_rank,
+        config.lora_targets,
+        make_adjoint(*config.parsed_adjoint, config.adjoint_remat),
+        eps_root,
+        config.example_chunk,
+        config.product_chunk,
+        config.tasks_at_a_time,
+        learned_inner(config, eps_root),
+    )
+    trunk = score.scorer_config(llama_config, config.scorer_layers, config.scorer_width)
+    return loop, Llama(dataclasses.replace(trunk, dtype=None))
+
+
+def execution(config: Config, llama_config: LlamaConfig) -> LlamaConfig:
+    """Returns an architecture with the configured execution: rematerialization, chunks and arithmetic."""
+    return dataclasses.replace(
+        llama_config,
+        remat=config.remat,
+        loss_chunk=config.loss_chunk,
+        attention="blockwise" if config.attention == "blockwise" else "xla",
+        attention_block=config.attention_block,
+        half_products=config.half_products,
+        dtype=None if config.compute_dtype == "auto" else config.compute_dtype,
+    )
+
+
+def _last_blocks(flag: str, requested: int, llama_config: LlamaConfig) -> int:
+    """Returns how many last blocks carry an adapter, where 0 stands for all."""
+    blocks = llama_config.num_hidden_layers
+    if requested > blocks:
+        raise ValueError(f"--{flag}={requested} is more than the model's {blocks}; give at most {blocks}, or 0: all")
+    return requested % blocks
