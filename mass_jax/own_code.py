@@ -13,7 +13,6 @@ import sys
 import types
 from typing import Any
 
-from mass_jax.config.fields import nearest
 from mass_jax.errors import UserError
 
 
@@ -47,6 +46,8 @@ def find(text: str, flag: str) -> Any:
     try:
         return getattr(module, name)
     except AttributeError:
+        from mass_jax.config.fields import nearest  # imported here, because the settings import this module
+
         known = [other for other in dir(module) if not other.startswith("_")]
         raise UserError(f"{flag}={text}: {where} has no {name!r}; {nearest(name, known)}") from None
 
