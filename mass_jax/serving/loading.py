@@ -78,7 +78,7 @@ def load(
         audit.chain.Broken: the log fails verification.
     """
     permitted = policy.Policy(gates={}) if not adapt else _policy(model, policy_file)
-    found = source.load_model(model, run, train_seed, sampler, own_task)
+    found = source.load_model(model, run, train_seed, sampler, own_task=own_task)
     if real is None and task is None:
         problems = found.chosen.problems(found.config.seeds[0]).train[: stages.REAL_EXAMPLES]
         real = [Example(problem.problem, problem.solution) for problem in problems]

@@ -14,7 +14,7 @@ from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.method import adapt, meta_step
 from mass_jax.runtime import Checkpoints
-from mass_jax.serving import source
+from mass_jax.serving import loading, source
 from mass_jax.training.components import assemble
 from mass_jax.training.learners import mass_learner
 
@@ -118,6 +118,8 @@ def test_load_model_opens_own_task_only_if_named_again(tmp_path):
         source.load_model(str(tmp_path))
     with pytest.raises(UserError, match=rf"--task=testbed: the run in {tmp_path} has --task={code}:make"):
         source.load_model(str(tmp_path), own_task="testbed")
+    with pytest.raises(SystemExit, match="the code ran"):
+        loading.load("tiny", adapt=False, own_task=f"{code}:make")
     code.write_text(OWN_TASK)
     for model in (str(tmp_path), "tiny"):
         found = source.load_model(model, own_task=f"{code}:make")
