@@ -7,9 +7,9 @@
 
 Writes examples for training problems with the pretrained generator, and measures for each estimator the time, the
 compiled temporaries, the cosine to the exact meta-gradient, and the correlation of the reward with the effect of
-leaving an example out. The outer loss is that of gold solutions. A setting is OPTIMIZER:RATE[:EPS_ROOT[:STEPS]]; without
---settings, the one of the other flags is measured. WORKDIR gets estimators.json after each setting, estimators.md,
-and the figure estimators.png (also as SVG). Rerun the same command to resume.
+leaving an example out. The outer loss is that of gold solutions. A setting is OPTIMIZER:RATE[:EPS_ROOT[:STEPS]];
+without --settings, the one of the other flags is measured. WORKDIR gets estimators.json after each setting,
+estimators.md, and the figure estimators.png (also as SVG). Rerun the same command to resume.
 """
 
 import contextlib

@@ -4,10 +4,8 @@ Shape suffixes: N problems, M examples per problem.
 """
 
 import dataclasses
-import functools
 import math
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,8 +23,8 @@ from mass_jax.metagrad.signal.correlations import Interval
 from mass_jax.method.models import Weights
 from mass_jax.training import validation
 from mass_jax.training.compiling import announce
+from mass_jax.training.estimator_runs import run_adjoints
 from mass_jax.training.rollout import Rollouts
-from mass_jax.types import PyTree
 
 EXACT = "exact"
 FORMS = {
@@ -36,7 +34,6 @@ FORMS = {
     "sama": "sama",
     "evolution": "evolution:PAIRS[:SIGMA]",
 }
-SLOW = 20.0  # seconds; a slower estimator is timed once
 _LEAVE_ONE_OUT = "leave_one_out/spearman"
 
 
@@ -162,9 +159,6 @@ def compare(
 ) -> dict[str, EstimatorRow]:
     """Measures estimators with one inner optimizer, on the loss of gold solutions.
 
-    All programs are compiled before any is timed, and each repetition runs all of them in turn, so that a change of the
-    machine's load meets all estimators. An estimator that takes more than 20 seconds runs once.
-
     Args:
         rollouts: samples and adapts; every process handles all problems.
         weights: the generator's weights.
@@ -178,43 +172,25 @@ def compare(
     Returns:
         The rows by name.
     """
-    tasks = gold_tasks(rollouts, weights, drawn)
+    tasks, get = gold_tasks(rollouts, weights, drawn), rollouts.feed.get
     exact = dataclasses.replace(validation.adaptation_of(rollouts, setting), adjoint=adjoints[EXACT])
-    arguments = (
-        weights,
-        (np.float32(setting.rate), np.float32(setting.eps_root)),
-        tasks,
-        jax.random.split(key, len(drawn.problems)),
-    )
-    programs = {}
-    for name, adjoint in adjoints.items():
-        poll()
-        announce(f"{name}, {setting.optimizer}, K={setting.steps}, {len(drawn.problems)} problems")
-        programs[name] = _rewards.lower(dataclasses.replace(exact, adjoint=adjoint), *arguments).compile()
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    rewards: dict[str, np.ndarray] = {}
-    for number in range(1, repeats + 1):
-        for name, program in programs.items():
-            if max(seconds[name], default=0) > SLOW:
-                continue
-            poll()
-            start = time.perf_counter()
-            found = jax.block_until_ready(program(*arguments))
-            seconds[name].append(time.perf_counter() - start)
-            rewards[name] = rollouts.feed.get(found, len(drawn.problems))
-            logging.info("run %d of %d: %s took %.2f s", number, repeats, name, seconds[name][-1])
+    hyper = (np.float32(setting.rate), np.float32(setting.eps_root))
+    measured = run_adjoints(exact, weights, hyper, tasks, adjoints, key=key, repeats=repeats, poll=poll)
     poll()
     announce(f"leave-one-out, {setting.optimizer}, K={setting.steps}, {len(drawn.problems)} problems")
-    effects = _effects(rollouts, exact, *arguments[:3])
+    options = signal.Options(finite_differences=False, add_one=False, directions=0, precision=False)
+    found = signal.measure(exact, weights, hyper, tasks, options=options)
+    effects = jax.tree.map(lambda leaf: get(leaf, len(drawn.problems)), found)
+    exact_NM = get(measured[EXACT].rewards_NM, len(drawn.problems))
     rows = {}
-    for name, program in programs.items():
-        ratios = [mine / base for mine, base in zip(seconds[name], seconds[EXACT], strict=False)]
-        numbers, not_finite = agreement(effects, rewards[name], rewards[EXACT], drawn)
+    for name, each in measured.items():
+        numbers, not_finite = agreement(effects, get(each.rewards_NM, len(drawn.problems)), exact_NM, drawn)
+        ratios = [mine / base for mine, base in zip(each.seconds, measured[EXACT].seconds, strict=False)]
         rows[name] = EstimatorRow(
             repr(adjoints[name]),
-            statistics.median(seconds[name]),
+            statistics.median(each.seconds),
             statistics.median(ratios),
-            program.memory_analysis().temp_size_in_bytes,
+            each.temp_bytes,
             not_finite,
             numbers,
         )
@@ -258,38 +234,3 @@ def agreement(
     if "reward_auc" in mine.numbers:
         numbers["reward_auc"] = mine.numbers["reward_auc"]
     return numbers, mine.not_finite
-
-
-@functools.partial(jax.jit, static_argnames="adaptation")
-def _rewards(
-    adaptation: signal.Adaptation, weights: Weights, hyper: tuple[Any, Any], tasks: signal.Tasks, keys_N: jax.Array
-) -> jax.Array:
-    """Returns rewards [N, M]; each problem has its own noise."""
-    loss, outer, optimizer = adaptation.build(weights, hyper)
-
-    def one(key: jax.Array, params: PyTree, weights_M: jax.Array, batch: PyTree, outer_batch: PyTree) -> jax.Array:
-        adjoint = adaptation.adjoint
-        if isinstance(adjoint, mg.EvolutionStrategies):
-            adjoint = dataclasses.replace(adjoint, key=key)
-        return mg.meta_gradient(
-            loss,
-            outer,
-            params,
-            weights_M,
-            batch,
-            outer_batch,
-            optimizer=optimizer,
-            num_steps=adaptation.num_steps,
-            adjoint=adjoint,
-        ).meta
-
-    return -jax.vmap(one)(keys_N, *tasks)
-
-
-def _effects(
-    rollouts: Rollouts, exact: signal.Adaptation, weights: Weights, hyper: tuple[Any, Any], tasks: signal.Tasks
-) -> signal.Effects:
-    """Measures leave-one-out, and returns it on the host."""
-    options = signal.Options(finite_differences=False, add_one=False, directions=0, precision=False)
-    found = signal.measure(exact, weights, hyper, tasks, options=options)
-    return jax.tree.map(lambda leaf: rollouts.feed.get(leaf, len(tasks.weights_NM)), found)
