@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from absl import logging
@@ -65,7 +65,7 @@ def run_adjoints(
     """
     count = len(tasks.weights_NM)
     arguments = (shared, hyper, tasks, jax.random.split(key, count))
-    programs = {}
+    programs: dict[str, Any] = {}
     for name, adjoint in adjoints.items():
         poll()
         announce(f"{name}, K={adaptation.num_steps}, {count} problems")

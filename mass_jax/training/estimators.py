@@ -72,7 +72,7 @@ class EstimatorRow(NamedTuple):
     def from_dict(cls, fields: Mapping[str, Any]) -> "EstimatorRow":
         """Reads a row from `to_dict`."""
         numbers = {
-            name: Interval(**{key: math.nan if value is None else value for key, value in interval.items()})
+            name: Interval(**dict[str, Any]({key: math.nan if v is None else v for key, v in interval.items()}))
             for name, interval in fields["numbers"].items()
         }
         return cls(**{**fields, "numbers": numbers})
