@@ -37,7 +37,8 @@ def tables(header: Mapping[str, Any], results: Results) -> str:
     """Formats results as Markdown, one table per inner optimizer.
 
     Args:
-        header: description of the measurement: model, task, problems, examples, score, seed, repeats, device.
+        header: description of the measurement: model, task, problems, examples, score, seed, repeats, device,
+            estimators.
         results: the rows.
     """
     lines = [
@@ -71,7 +72,7 @@ def figure(header: Mapping[str, Any], results: Results, path: pathlib.Path) -> F
         results: the rows.
         path: where to save, as PNG and SVG.
     """
-    names = list(dict.fromkeys(name for rows in results.values() for name in rows))
+    names = [EXACT, *(text.strip() for text in header["estimators"])]  # the same look in every panel
     with plot.figure(path, 2.6, width=max(len(results), 1) * 2.2 + 1.4) as drawn:
         panels = drawn.subplots(1, max(len(results), 1), sharey=True, squeeze=False)[0]
         for axes, (setting, rows) in zip(panels, results.items(), strict=False):
@@ -80,7 +81,8 @@ def figure(header: Mapping[str, Any], results: Results, path: pathlib.Path) -> F
             if EXACT in rows:
                 axes.axhline(rows[EXACT].numbers["leave_one_out"].value, color=plot.GRAY, linewidth=0.6)
             axes.set_xscale("log")
-            axes.set_title(plot.label(setting, 28))
+            plot.plain_log(axes.xaxis)
+            axes.set_title(plot.label(setting, 20))
             axes.set_xlabel("time / exact")
             axes.grid(True)
         panels[0].set_ylabel("correlation with leave-one-out")
