@@ -26,9 +26,9 @@ class T1T2(Adjoint):
     .. math:: \frac{dL_{out}}{d\eta} \approx -\alpha\, \nabla_\eta \nabla_\phi L_{in}(\phi, \eta)\,
         \nabla_\phi L_{out}(\phi_K)
 
-    where :math:`\phi` is :math:`\phi_{K-1}` or :math:`\phi_K`. Memory: P + 2 forward activations (with a
-    `WeightedLoss`). Time: K gradients, one outer gradient, and one JVP of about 1/2. Exact for SGD with this rate at
-    K = 1.
+    where :math:`\phi` is :math:`\phi_{K-1}` or :math:`\phi_K`. Memory: P + A, or nearly
+    P + 2 A where a gradient outside the loop of steps gets buffers of its own. Time: K gradients, one outer gradient,
+    and one JVP of about 1/2. Exact for SGD with this rate at K = 1.
 
     Attributes:
         rate: learning rate :math:`\alpha`, positive; it scales the result and does not change its direction.
