@@ -73,8 +73,9 @@ def figure(header: Mapping[str, Any], results: Results, path: pathlib.Path) -> F
         path: where to save, as PNG and SVG.
     """
     names = [EXACT, *(text.strip() for text in header["estimators"])]  # the same look in every panel
-    with plot.figure(path, 2.6, width=max(len(results), 1) * 2.2 + 1.4) as drawn:
-        panels = drawn.subplots(1, max(len(results), 1), sharey=True, squeeze=False)[0]
+    count = max(len(results), 1)
+    with plot.figure(path, 1.6 * count + 1) as drawn:
+        panels = drawn.subplots(count, 1, squeeze=False)[:, 0]
         for axes, (setting, rows) in zip(panels, results.items(), strict=False):
             for name, row in rows.items():
                 _point(axes, row, names.index(name))
@@ -82,13 +83,13 @@ def figure(header: Mapping[str, Any], results: Results, path: pathlib.Path) -> F
                 axes.axhline(rows[EXACT].numbers["leave_one_out"].value, color=plot.GRAY, linewidth=0.6)
             axes.set_xscale("log")
             plot.plain_log(axes.xaxis)
-            axes.set_title(plot.label(setting, 20))
-            axes.set_xlabel("time / exact")
+            axes.set_title(plot.label(setting, 40))
+            axes.set_ylabel("leave-one-out\n(rank correlation)")
             axes.grid(True)
-        panels[0].set_ylabel("correlation with leave-one-out")
+        panels[-1].set_xlabel("time (multiples of exact)")
         handles = [panels[0].plot([], [], label=name, **plot.look(i, ""))[0] for i, name in enumerate(names)]
-        drawn.legend(handles=handles, loc="outside right upper", fontsize="x-small")
-        drawn.suptitle(plot.label(f"{header['task']}, {header['problems']} problems", 60))
+        drawn.legend(handles=handles, loc="outside lower center", ncols=3)
+        drawn.suptitle(plot.label(f"{header['task']}, {header['problems']} problems", 44))
     return drawn
 
 
