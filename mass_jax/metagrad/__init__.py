@@ -5,9 +5,12 @@ optax, numpy, and chex only.
 """
 
 from mass_jax.metagrad.adjoints import (
+    SAMA,
+    T1T2,
     Adjoint,
     Aux,
     BilevelProblem,
+    EvolutionStrategies,
     FirstOrder,
     MetaGradient,
     MixedMode,
@@ -30,7 +33,9 @@ from mass_jax.metagrad.signal import Finding, SignalReport, findings, validate
 from mass_jax.metagrad.support import support_table
 
 __all__ = [
+    "SAMA",
     "SUPPORT",
+    "T1T2",
     "Adapted",
     "Adjoint",
     "Agreement",
@@ -38,6 +43,7 @@ __all__ = [
     "BilevelProblem",
     "Blocker",
     "CompiledReport",
+    "EvolutionStrategies",
     "Finding",
     "FirstOrder",
     "MetaGradient",

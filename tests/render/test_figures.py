@@ -16,8 +16,11 @@ from experiments import bench_metagrad
 from experiments.benchmarks import sampling_report
 from mass_jax.evaluation.report import figures
 from mass_jax.evaluation.report.table import make_table
+from mass_jax.metagrad.signal import Interval
 from mass_jax.planning import plan_page
 from mass_jax.render import plot
+from mass_jax.training import estimator_page
+from mass_jax.training.estimators import EstimatorRow
 
 ROOT = pathlib.Path(__file__).parents[2]
 LABELS = {
@@ -88,6 +91,18 @@ RATES["seconds"] = {
     "LoRA gradient": {"torch": [2.9, 2.6], "ours": [2.5, 2.6]},
 }
 SUBJECTS = ["Counting & Probability", "$x_1$ {\\bad", "Prealgebra"]
+CORRELATION = {"leave_one_out": Interval(0.8, 0.7, 0.9, 4)}
+ESTIMATORS = {
+    "sgd 0.2, K=2": {
+        "exact": EstimatorRow("", 2.0, 1.0, 8, 0, CORRELATION),
+        "truncated:1": EstimatorRow("", 1.0, 0.5, 8, 0, CORRELATION),
+    },
+    "adam 0.03, eps_root 0.01, K=8": {
+        "exact": EstimatorRow("", 2.0, 1.0, 8, 0, CORRELATION),
+        "evolution:16": EstimatorRow("", 24.0, 12.0, 8, 0, CORRELATION),
+    },
+}
+MEASUREMENT = {"task": "testbed", "problems": 4, "estimators": ["truncated:1", "evolution:16"]}
 FIGURES = {
     "accuracy": lambda path: figures.accuracy(table_of(["a"], count=6), path),
     "accuracy of one column": lambda path: figures.accuracy(table_of(["a"], ["test"], 6), path),
@@ -101,6 +116,7 @@ FIGURES = {
     ),
     "chips_figure": lambda path: plan_page.chips_figure(CHIPS, path),
     "figure of times": lambda path: bench_metagrad.figure(TIMES, path),
+    "figure of estimators": lambda path: estimator_page.figure(MEASUREMENT, ESTIMATORS, path),
     "draw": lambda path: sampling_report.draw(RATES, path),
 }
 

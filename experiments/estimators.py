@@ -1,0 +1,181 @@
+"""Compares cheaper estimators of the meta-gradient with the exact one, for one or several inner optimizers.
+
+    python -m experiments.estimators --preset=tiny --workdir=runs/estimators
+    python -m experiments.estimators --settings="sgd:0.2;adam:0.03:auto;sgd:0.2::8" \\
+        --estimators=first_order,truncated:1,truncated:4,t1t2,sama,evolution:16 --workdir=runs/estimators
+    python -m experiments.estimators --preset=smollm2 --model=models/smollm2 --problems=4 --workdir=runs/estimators_lm
+
+Writes examples for training problems with the pretrained generator, and measures for each estimator the time, the
+compiled temporaries, the cosine to the exact meta-gradient, and the correlation of the reward with the effect of
+leaving an example out. The outer loss is that of gold solutions. A setting is OPTIMIZER:RATE[:EPS_ROOT[:STEPS]];
+without --settings, the one of the other flags is measured. WORKDIR gets estimators.json after each setting,
+estimators.md, and the figure estimators.png (also as SVG). Rerun the same command to resume.
+"""
+
+import contextlib
+import json
+import pathlib
+from typing import Any
+
+import jax
+from absl import flags, logging
+
+from experiments import settings
+from experiments.path_flags import DEFINE_path
+from mass_jax import runtime
+from mass_jax.config import Config
+from mass_jax.errors import UserError
+from mass_jax.method import adapt
+from mass_jax.training import estimator_page, estimators, inner_setting, validation
+from mass_jax.training.components import Components, assemble
+from mass_jax.training.eps_root import auto_eps_root
+
+FLAGS = flags.FLAGS
+REPLACED = ("inner_optimizer", "inner_lr", "inner_eps_root", "inner_steps", "outer", "adjoint")
+DEFAULT = "first_order,truncated:1,truncated:2,truncated:4,t1t2,sama,evolution:16"
+
+
+def main(_: list[str]) -> None:
+    """Runs the command."""
+    settings.guarded(compare)
+
+
+def compare(stop: runtime.Stop) -> None:
+    """Checks the flags, measures the settings that are not in the workdir yet, and writes the results."""
+    with contextlib.ExitStack() as held:
+        try:
+            config, texts = settings.read(), [text for text in FLAGS.settings.split(";") if text.strip()]
+            if FLAGS["outer"].present and FLAGS.outer != "gold":
+                raise ValueError(f"--outer={FLAGS.outer!r} is not measured; use gold, or leave it out")
+            for text in texts:
+                inner_setting.with_setting(text, config)  # names errors before the model is loaded
+            for text in FLAGS.estimators:
+                estimators.parse_estimator(text, config.inner_lr)
+            opened = settings.open_workdir(held, config, "runs/estimators", stop)
+            if opened is None:
+                return
+            workdir, mesh = opened
+            components = held.enter_context(contextlib.closing(assemble(config, mesh)))
+            chosen = [inner_setting.parse_setting(text, config, lambda: auto_of(components)) for text in texts]
+        except (ValueError, OSError) as error:
+            raise UserError(str(error)) from error
+        chosen = chosen or [inner_setting.InnerSetting.of(config, components.rollouts.loop)]
+        problems = components.problems(FLAGS.seed).train[: FLAGS.problems]
+        header = header_of(config, len(problems))
+        results = read_results(workdir / "estimators.json", header)
+        rollouts, weights = components.rollouts, components.pretrained()
+        key = jax.random.fold_in(jax.random.key(FLAGS.seed), 5)
+        drawn = validation.draw(
+            rollouts, weights, problems, num_examples=config.num_examples, key=key, score=FLAGS.score
+        )
+        for number, setting in enumerate(chosen, 1):
+            logging.info("setting %d of %d: %s", number, len(chosen), setting.label)
+            if setting.label in results:
+                logging.info("%s is already in estimators.json", setting.label)
+                continue
+            results[setting.label] = estimators.compare(
+                rollouts,
+                weights,
+                drawn,
+                setting,
+                estimators.estimators_of(FLAGS.estimators, setting),
+                key=jax.random.fold_in(key, 4),
+                repeats=FLAGS.repeats,
+                poll=stop.poll,
+            )
+            write_results(workdir, header, results)
+        write_results(workdir, header, results)
+        if runtime.is_first():
+            print((workdir / "estimators.md").read_text(encoding="utf-8"))
+
+
+def auto_of(components: Components) -> float:
+    """Returns the eps_root of auto as in training."""
+    config, rollouts = components.config, components.rollouts
+    if config.given_eps_root is None and adapt.has_eps_root(config.inner_optimizer):
+        return rollouts.loop.eps_root  # measured when the model was loaded
+    problems = components.problems(config.seeds[0]).train
+    return auto_eps_root(rollouts, components.pretrained(), problems, config.num_test_examples)
+
+
+def header_of(config: Config, problems: int) -> dict[str, Any]:
+    """Returns what a measurement depends on besides the inner optimizer."""
+    others = {name: value for name, value in json.loads(config.to_json()).items() if name not in REPLACED}
+    return {
+        "model": config.model,
+        "task": config.task,
+        "problems": problems,
+        "examples": config.num_examples,
+        "score": FLAGS.score,
+        "seed": FLAGS.seed,
+        "repeats": FLAGS.repeats,
+        "estimators": FLAGS.estimators,
+        "device": jax.devices()[0].device_kind,
+        "config": others,
+    }
+
+
+def read_results(path: pathlib.Path, header: dict[str, Any]) -> dict[str, dict[str, estimators.EstimatorRow]]:
+    """Returns the rows of an earlier run of the same measurement, by setting and estimator.
+
+    Raises:
+        UserError: the file belongs to another measurement or is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        results = {
+            label: {name: estimators.EstimatorRow.from_dict(row) for name, row in rows.items()}
+            for label, rows in found.pop("settings").items()
+        }
+        before = {name: found[name] for name in header}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path} is damaged; remove it, or give another --workdir") from None
+    before, now = ({**each, **each["config"]} for each in (before, header))
+    for name in before:
+        if name != "config" and before[name] != now.get(name):
+            raise UserError(
+                f"{path} was measured with {name}={before[name]!r}, now it is {now.get(name)!r}; give another --workdir"
+            )
+    return results
+
+
+def write_results(
+    workdir: pathlib.Path, header: dict[str, Any], results: dict[str, dict[str, estimators.EstimatorRow]]
+) -> None:
+    """Writes the rows, the tables and the figure."""
+    if not runtime.is_first():
+        return
+    rows = {label: {name: row.to_dict() for name, row in found.items()} for label, found in results.items()}
+    runtime.write_atomically(workdir / "estimators.json", json.dumps(header | {"settings": rows}, indent=1) + "\n")
+    runtime.write_atomically(workdir / "estimators.md", estimator_page.tables(header, results))
+    estimator_page.figure(header, results, workdir / "estimators.png")
+
+
+def define() -> None:
+    """Defines this command's flags; not on import, since commands share flag names."""
+    settings.define()
+    settings.define_mesh()
+    DEFINE_path("workdir", None, "Directory for the results; rerun with the same directory to resume.")
+    flags.DEFINE_string(
+        "settings", "", "Inner optimizers to compare, separated by semicolons: OPTIMIZER:RATE[:EPS_ROOT[:STEPS]]."
+    )
+    forms = ", ".join(estimators.FORMS.values())
+    flags.DEFINE_list(
+        "estimators",
+        DEFAULT.split(","),
+        f"Estimators to compare with the exact one. Any of: {forms}. STEPS is the number of last inner steps that are "
+        "differentiated; PAIRS is the number of antithetic pairs, whose noise has the standard deviation SIGMA (0.1).",
+    )
+    flags.DEFINE_integer("problems", 16, "Number of training problems.", lower_bound=1)
+    flags.DEFINE_integer(
+        "repeats", 3, "Number of timed runs of each estimator; those that take more than 20 s run once.", lower_bound=1
+    )
+    flags.DEFINE_integer("seed", 0, "Random seed of the problems, the examples, the adapters and the noise.")
+    flags.DEFINE_float("score", 0.5, "Weight of every accepted example in the inner loss.", lower_bound=0)
+
+
+if __name__ == "__main__":
+    define()
+    settings.run(main)
