@@ -110,4 +110,4 @@ def _rewards(
             adjoint=adjoint,
         ).meta
 
-    return -jax.vmap(one)(keys_N, *tasks)
+    return -adaptation.over_tasks(one, keys_N, *tasks)

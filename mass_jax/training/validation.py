@@ -158,7 +158,8 @@ def measure_setting(
 def adaptation_of(rollouts: Rollouts, setting: InnerSetting) -> signal.Adaptation:
     """Returns the inner loop of a setting, without its learning rate and eps_root."""
     loop = rollouts.loop
-    return signal.Adaptation(_Build(loop.solver, setting.optimizer, loop.scale), setting.steps, loop.adjoint)
+    build = _Build(loop.solver, setting.optimizer, loop.scale)
+    return signal.Adaptation(build, setting.steps, loop.adjoint, loop.tasks_at_a_time)
 
 
 def read_rows(rollouts: Rollouts, weights: Weights, text: Text) -> Text | Read:
@@ -207,4 +208,5 @@ def _adapt(
     def one(leaves: PyTree, scores_M: jax.Array, rows: Text | Read) -> PyTree:
         return mg.adapt(loss, leaves, scores_M, rows, optimizer=optimizer, num_steps=adaptation.num_steps).params
 
-    return adapters.many(jax.vmap(one)(lora.checked(adapters, batched=True).leaves, scores_NM, examples))
+    leaves = lora.checked(adapters, batched=True).leaves
+    return adapters.many(adaptation.over_tasks(one, leaves, scores_NM, examples))

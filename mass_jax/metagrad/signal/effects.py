@@ -33,11 +33,19 @@ class Adaptation:
             optimizer, such as its learning rate; another value does not compile again.
         num_steps: number of inner steps K.
         adjoint: method of computing the meta-gradient.
+        tasks_at_a_time: number of tasks that are batched by `jax.vmap`, one batch after another; 0 is all of them.
     """
 
     build: Build
     num_steps: int
     adjoint: Adjoint
+    tasks_at_a_time: int = 0
+
+    def over_tasks(self, function: Callable[..., PyTree], *trees: PyTree) -> PyTree:
+        """Applies a function to each task; leaves of the arguments and of the results have the leading axis N."""
+        if not self.tasks_at_a_time:
+            return jax.vmap(function)(*trees)
+        return jax.lax.map(lambda task: function(*task), trees, batch_size=self.tasks_at_a_time)
 
 
 class Tasks(NamedTuple):
@@ -120,7 +128,7 @@ def rewards(adaptation: Adaptation, shared: PyTree, hyper: PyTree, tasks: Tasks)
             adjoint=adaptation.adjoint,
         ).meta
 
-    return -jax.vmap(one)(*tasks)
+    return -adaptation.over_tasks(one, *tasks)
 
 
 def effects(
@@ -128,8 +136,8 @@ def effects(
 ) -> Effects:
     r"""Measures the effects of examples on the outer loss of each task.
 
-    Tasks are batched by `jax.vmap`; changes of the weights run one after another, so that memory does not grow with
-    the number of examples.
+    Tasks are batched as `adaptation` says; changes of the weights run one after another, so that memory does not grow
+    with the number of examples.
 
     Args:
         adaptation: the inner loop; static under jit.
@@ -153,10 +161,10 @@ def effects(
         return outer_loss(adapt(params, weights_M, batch), outer_batch)
 
     def losses(weights_NM: jax.Array) -> jax.Array:
-        return jax.vmap(loss)(*tasks._replace(weights_NM=weights_NM))
+        return adaptation.over_tasks(loss, *tasks._replace(weights_NM=weights_NM))
 
     def adapt_all(weights_NM: jax.Array) -> PyTree:
-        return jax.vmap(adapt)(tasks.params, weights_NM, tasks.batch)
+        return adaptation.over_tasks(adapt, tasks.params, weights_NM, tasks.batch)
 
     return Effects(
         rewards_NM=rewards(adaptation, shared, hyper, tasks),

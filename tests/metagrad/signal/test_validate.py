@@ -45,9 +45,10 @@ def after_one_step(tasks, weights):
     return squared(tasks.params - RATE * gradient, tasks.outer_batch)
 
 
-def test_effects_match_closed_form(x64, tasks):
+@pytest.mark.parametrize("at_a_time", [0, 4])
+def test_effects_match_closed_form(x64, tasks, at_a_time):
     tasks = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), tasks)
-    adaptation = signal.Adaptation(build, 1, mg.WeightedMixedMode())
+    adaptation = signal.Adaptation(build, 1, mg.WeightedMixedMode(), at_a_time)
     options = signal.Options(difference=1e-5, precision=False)
     found = signal.measure(adaptation, jnp.zeros(D), jnp.float64(RATE), tasks, options=options)
     np.testing.assert_allclose(found.rewards_NM, found.finite_difference_NM, rtol=1e-6, atol=1e-6)
