@@ -52,8 +52,8 @@ class InnerSettings:
     half_products: bool = setting(
         False,
         "Round the operands of products with weights and adapters to bfloat16 and sum in float32, in every mode of "
-        "differentiation. Weights and adapters themselves stay as they are. Faster where bfloat16 is fast: GPUs, TPUs, "
-        "and CPUs with AMX.",
+        "differentiation. Weights and adapters themselves stay as they are. Faster on a CPU with AMX; not measured on "
+        "other devices.",
     )
 
     @property

@@ -49,7 +49,10 @@ class AdaptedDense(nn.Module):
 
 
 def times_rows(x: jax.Array, rows_FD: jax.Array, half: bool = False) -> jax.Array:
-    """Multiplies [..., D] by the transpose of [F, D], with the weights as the left operand; fast for few tokens."""
+    """Multiplies [..., D] by the transpose of [F, D]; fast for few tokens, since weights are the left operand.
+
+    With `half`, both operands are rounded to bfloat16, in their own order; see `half_product`.
+    """
     if half:
         return half_product(x, rows_FD, transposed=True)
     product = jax.lax.dot_general(rows_FD.astype(x.dtype), x, (((1,), (x.ndim - 1,)), ((), ())))

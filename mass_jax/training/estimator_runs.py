@@ -4,7 +4,6 @@ Shape suffixes: N problems, M examples per problem.
 """
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from mass_jax.metagrad import signal
 from mass_jax.training.compiling import announce
 from mass_jax.types import PyTree
 
+rewards_jit = jax.jit(signal.rewards, static_argnames="adaptation")
 SLOW = 20.0  # seconds; a slower adjoint is timed once
 
 
@@ -69,7 +69,7 @@ def run_adjoints(
     for name, adjoint in adjoints.items():
         poll()
         announce(f"{name}, K={adaptation.num_steps}, {count} problems")
-        programs[name] = _rewards.lower(dataclasses.replace(adaptation, adjoint=adjoint), *arguments).compile()
+        programs[name] = rewards_jit.lower(dataclasses.replace(adaptation, adjoint=adjoint), *arguments).compile()
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     rewards: dict[str, jax.Array] = {}
     for number in range(1, repeats + 1):
@@ -85,29 +85,3 @@ def run_adjoints(
         name: Measured(rewards[name], tuple(seconds[name]), program.memory_analysis().temp_size_in_bytes)
         for name, program in programs.items()
     }
-
-
-@functools.partial(jax.jit, static_argnames="adaptation")
-def _rewards(
-    adaptation: signal.Adaptation, shared: PyTree, hyper: PyTree, tasks: signal.Tasks, keys_N: jax.Array
-) -> jax.Array:
-    """Returns rewards [N, M]; each problem has its own noise."""
-    loss, outer, optimizer = adaptation.build(shared, hyper)
-
-    def one(key: jax.Array, params: PyTree, weights_M: jax.Array, batch: PyTree, outer_batch: PyTree) -> jax.Array:
-        adjoint = adaptation.adjoint
-        if isinstance(adjoint, mg.EvolutionStrategies):
-            adjoint = dataclasses.replace(adjoint, key=key)
-        return mg.meta_gradient(
-            loss,
-            outer,
-            params,
-            weights_M,
-            batch,
-            outer_batch,
-            optimizer=optimizer,
-            num_steps=adaptation.num_steps,
-            adjoint=adjoint,
-        ).meta
-
-    return -adaptation.over_tasks(one, keys_N, *tasks)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mass_jax.metagrad import inner, meta
-from mass_jax.metagrad.adjoints import Adjoint
+from mass_jax.metagrad.adjoints import Adjoint, EvolutionStrategies
 from mass_jax.metagrad.losses import WeightedLoss
 from mass_jax.metagrad.trees import PyTree
 
@@ -111,24 +111,34 @@ class Effects(NamedTuple):
     rewards_bfloat16_NM: Array | None = None
 
 
-def rewards(adaptation: Adaptation, shared: PyTree, hyper: PyTree, tasks: Tasks) -> jax.Array:
-    """Returns the negative meta-gradient with respect to the weights, shape [N, M]."""
+def rewards(
+    adaptation: Adaptation, shared: PyTree, hyper: PyTree, tasks: Tasks, keys_N: jax.Array | None = None
+) -> jax.Array:
+    """Returns the negative meta-gradient with respect to the weights, shape [N, M].
+
+    Args:
+        adaptation: the inner loop; static under jit.
+        shared: arrays common to all tasks.
+        hyper: hyperparameters of the optimizer.
+        tasks: the tasks.
+        keys_N: one random key per task, for evolution strategies; None gives all tasks the same noise.
+    """
     inner_loss, outer_loss, optimizer = adaptation.build(shared, hyper)
 
-    def one(params: PyTree, weights_M: jax.Array, batch: PyTree, outer_batch: PyTree) -> jax.Array:
+    def one(task: Tasks, key: jax.Array | None) -> jax.Array:
+        adjoint = adaptation.adjoint
+        if key is not None and isinstance(adjoint, EvolutionStrategies):
+            adjoint = dataclasses.replace(adjoint, key=key)
         return meta.meta_gradient(
             inner_loss,
             outer_loss,
-            params,
-            weights_M,
-            batch,
-            outer_batch,
+            *task,
             optimizer=optimizer,
             num_steps=adaptation.num_steps,
-            adjoint=adaptation.adjoint,
+            adjoint=adjoint,
         ).meta
 
-    return -adaptation.over_tasks(one, *tasks)
+    return -adaptation.over_tasks(one, tasks, keys_N)
 
 
 def effects(
