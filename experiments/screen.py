@@ -30,6 +30,12 @@ _STEPS = flags.DEFINE_list("screen_steps", ["2", "4", "8"], "Numbers of inner st
 _EXAMPLES = flags.DEFINE_list("screen_examples", ["6", "12", "24"], "Numbers of correct examples.")
 _SHOTS = flags.DEFINE_integer("screen_shots", 6, "Number of solved problems in the few-shot prompt.", lower_bound=1)
 _GRPO = flags.DEFINE_bool("screen_solver_grpo", False, "Also train Solver GRPO on each family for --steps steps.")
+_CONTROLS = flags.DEFINE_bool(
+    "screen_controls",
+    False,
+    "Also adapt to the same examples with each other's answers, and to correct examples of another family. If these "
+    "gain as much as correct examples, the gain is the form of the answers.",
+)
 
 
 def main(_: list[str]) -> None:
@@ -68,6 +74,7 @@ def _plan() -> Plan:
         numbers["screen_examples"],
         _SHOTS.value,
         _GRPO.value,
+        _CONTROLS.value,
     )
 
 

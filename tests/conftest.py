@@ -1,6 +1,7 @@
 """Settings shared by all tests: compiler flags, strict dtype promotion, float64 on request, and the smoke tier."""
 
 import atexit
+import gc
 import importlib.metadata
 import os
 import shutil
@@ -15,6 +16,8 @@ os.environ.setdefault(
     + " --xla_cpu_use_fusion_emitters=false"
     * importlib.metadata.version("jaxlib").startswith("0.10."),
 )
+# Source lines in compiled programs serve profiles, which no test reads; collecting them takes a twelfth of the time.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 import jax
 import pytest
@@ -54,6 +57,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if isinstance(item, pytest.DoctestItem) and item.nodeid.startswith(SMOKE_DOCTESTS):
             item.add_marker(pytest.mark.smoke)
+
+
+def pytest_collection_finish(session):
+    """Collects garbage seldom: tracing allocates many short-lived objects beside the collected tests, which stay."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.fixture

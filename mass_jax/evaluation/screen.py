@@ -11,7 +11,7 @@ import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from absl import logging
 
 from mass_jax import runtime, stats
 from mass_jax.errors import UserError
+from mass_jax.evaluation.screen_controls import wrong_answers
 from mass_jax.evaluation.screen_report import write_report
 from mass_jax.method.generate import SyntheticExamples
 from mass_jax.method.models import Weights
@@ -46,6 +47,8 @@ class Plan:
         examples: Numbers of correct examples.
         shots: Number of solved problems in the few-shot prompt.
         solver_grpo: Whether to train Solver GRPO on each family too, for the configured number of steps.
+        controls: Whether to adapt also to the same examples with each other's answers, and to correct examples of the
+            next family, for the first number of steps and of examples.
         seed: Random seed.
 
     Raises:
@@ -58,6 +61,7 @@ class Plan:
     examples: tuple[int, ...] = (6, 12, 24)
     shots: int = 6
     solver_grpo: bool = False
+    controls: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -96,12 +100,14 @@ def screen(components: Components, plan: Plan, workdir: pathlib.Path, stop: runt
     settings = {**dataclasses.asdict(plan), "config": json.loads(components.config.to_json())}
     settings = json.loads(json.dumps(settings))
     found: dict[str, Any] = {}
-    for number, (family, pool) in enumerate(sorted(by_family.items())):
+    names = sorted(by_family)
+    for number, family in enumerate(names):
         path = workdir / "families" / f"{family.replace('/', '_').replace(' ', '_')}.json"
         result = _read(path, settings)
         if result is None:
             logging.info("screening family %s (%d of %d)", family, number + 1, len(by_family))
-            result = _screen_family(components, plan, pool, problems.oracle, path.with_suffix(""), stop)
+            pool, other = by_family[family], by_family[names[(number + 1) % len(names)]]
+            result = _screen_family(components, plan, pool, other, problems.oracle, path.with_suffix(""), stop)
             path.parent.mkdir(parents=True, exist_ok=True)
             runtime.write_atomically(path, json.dumps({"settings": settings, "result": result}, indent=1))
         found[family] = result
@@ -129,18 +135,19 @@ def _read(path: pathlib.Path, settings: Mapping[str, Any]) -> dict[str, Any] | N
 def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
     free = ("reasoning_train", "reasoning_test", "num_train_problems", "num_eval_problems")
     config = {name: value for name, value in settings["config"].items() if name not in free}
-    return {**settings, "config": config}
+    return {"controls": False, **settings, "config": config}
 
 
 def _screen_family(
     components: Components,
     plan: Plan,
     pool: Sequence[Problem],
+    other: Sequence[Problem],
     oracle: Callable[[Problem, int], list[Example]],
     workdir: pathlib.Path,
     stop: runtime.Stop,
 ) -> dict[str, Any]:
-    """Measures all cells of one family."""
+    """Measures all cells of one family; `other` are the problems of another one."""
     began, asked = time.monotonic(), pool[: plan.problems]
     size = plan.problems // plan.groups
     groups = [asked[i : i + size] for i in range(0, len(asked), size)]
@@ -151,12 +158,11 @@ def _screen_family(
     stop.poll()
     shots = [row[: plan.shots] for row in examples_GM for _ in range(size)]
     cells["few_shot"] = _answer(components, weights, None, asked, shots)
-    for count in plan.examples:
-        for steps in plan.steps:
-            stop.poll()
-            adapters = _adapt(components, weights, groups, [row[:count] for row in examples_GM], steps, plan.seed)
-            adapted = jax.tree.map(lambda leaf: jnp.repeat(leaf, size, axis=0), adapters)
-            cells[f"right_K{steps}_m{count}"] = _answer(components, weights, adapted, asked, None)
+    for name, steps, rows_GM in _adaptations(plan, groups, examples_GM, other, oracle):
+        stop.poll()
+        adapters = _adapt(components, weights, groups, rows_GM, steps, plan.seed)
+        adapted = jax.tree.map(lambda leaf: jnp.repeat(leaf, size, axis=0), adapters)
+        cells[name] = _answer(components, weights, adapted, asked, None)
     if plan.solver_grpo:
         others = list(pool[plan.problems : plan.problems * (1 + _GRPO_SHARE)])
         if not others:
@@ -164,6 +170,24 @@ def _screen_family(
         trained = train.train_solver_grpo(components, others, seed=plan.seed, workdir=workdir, stop=stop)
         cells["solver_grpo"] = _answer(components, trained, None, asked, None)
     return _summary(cells, plan, time.monotonic() - began)
+
+
+def _adaptations(
+    plan: Plan,
+    groups: Sequence[Sequence[Problem]],
+    examples_GM: list[list[Example]],
+    other: Sequence[Problem],
+    oracle: Callable[[Problem, int], list[Example]],
+) -> Iterator[tuple[str, int, list[list[Example]]]]:
+    """Yields name, number of steps and examples by group of every cell that adapts."""
+    for count in plan.examples:
+        for steps in plan.steps:
+            yield f"right_K{steps}_m{count}", steps, [row[:count] for row in examples_GM]
+    if plan.controls:
+        count, steps = plan.examples[0], plan.steps[0]
+        yield f"wrong_K{steps}_m{count}", steps, [wrong_answers(row[:count]) for row in examples_GM]
+        rows_GM = [oracle(other[i], count)[:count] for i in range(len(groups))]
+        yield f"other_K{steps}_m{count}", steps, rows_GM
 
 
 def _examples(group: Sequence[Problem], oracle: Callable[[Problem, int], list[Example]], count: int) -> list[Example]:
@@ -234,7 +258,7 @@ def _rows(adapted: Adapter, numbers: Sequence[int]) -> Adapter:
 
 
 def _summary(cells: Mapping[str, list[int]], plan: Plan, seconds: float) -> dict[str, Any]:
-    """Returns accuracies and gains over Base with intervals over groups, and the best cell with correct examples."""
+    """Returns accuracies, gains over Base with intervals over groups, the best cell, and the gain by content."""
     clusters = [str(n // (plan.problems // plan.groups)) for n in range(plan.problems)]
     base = np.array(cells["base"])
     rows: dict[str, dict[str, Any]] = {}
@@ -243,4 +267,9 @@ def _summary(cells: Mapping[str, list[int]], plan: Plan, seconds: float) -> dict
         rows[name] = {"accuracy": float(np.mean(right)), "ci95": list(stats.clustered_mean(right, clusters)[1:])}
         rows[name] |= {"gain": gain.mean, "gain_ci95": list(gain[1:]), "right": right}
     best = max((name for name in cells if name.startswith("right_")), key=lambda name: rows[name]["gain"])
-    return {"cells": rows, "best": best, "best_gain": rows[best]["gain"], "seconds": round(seconds, 1)}
+    found = {"cells": rows, "best": best, "best_gain": rows[best]["gain"], "seconds": round(seconds, 1)}
+    if plan.controls:
+        same = f"K{plan.steps[0]}_m{plan.examples[0]}"
+        content = np.array(cells[f"right_{same}"]) - np.array(cells[f"wrong_{same}"])
+        found["content"] = list(stats.clustered_mean(list(content), clusters))
+    return found

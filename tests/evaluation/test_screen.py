@@ -12,7 +12,7 @@ from mass_jax.errors import UserError
 from mass_jax.evaluation import screen, screen_report
 from mass_jax.training.components import assemble
 
-PLAN = screen.Plan(problems=4, groups=2, steps=(2,), examples=(4,), shots=2)
+PLAN = screen.Plan(problems=4, groups=2, steps=(2,), examples=(4,), shots=2, controls=True)
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +33,15 @@ def test_screen_measures_every_family(screened, components):
     families = {problem.subject for problem in components.problems(0).train}
     assert summary["families"].keys() == families
     for result in summary["families"].values():
-        assert result["cells"].keys() == {"base", "few_shot", "right_K2_m4"}
+        assert result["cells"].keys() == {"base", "few_shot", "right_K2_m4", "wrong_K2_m4", "other_K2_m4"}
         assert all(len(cell["right"]) == 4 for cell in result["cells"].values())
     gains = [result["best_gain"] for result in summary["families"].values()]
     assert sum(gains) / len(gains) >= 0.15  # correct examples help on the testbed
+    content = [result["content"][0] for result in summary["families"].values()]
+    assert sum(content) / len(content) >= 0.15  # and do so by their content
     assert summary["kept"] == screen.kept(summary["families"])
     assert json.loads((workdir / "screen.json").read_text()) == summary
+    assert "correct - wrong answers" in (workdir / "screen.md").read_text()
     assert (workdir / "screen.png").stat().st_size > 1000
 
 
