@@ -29,7 +29,7 @@ from mass_jax.errors import UserError
 from mass_jax.metagrad import signal
 from mass_jax.method import adapt
 from mass_jax.serving import source
-from mass_jax.training import inner_setting, signal_page, validation
+from mass_jax.training import half_right, inner_setting, signal_page, validation
 from mass_jax.training.components import assemble
 from mass_jax.training.eps_root import auto_eps_root
 
@@ -61,11 +61,17 @@ def validate(stop: runtime.Stop) -> None:
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
         chosen = chosen or [inner_setting.InnerSetting.of(config, model.rollouts.loop)]
-        problems = model.chosen.problems(FLAGS.seed).train[: FLAGS.problems]
+        chosen_problems = model.chosen.problems(FLAGS.seed)
+        problems = chosen_problems.train[: FLAGS.problems]
+        if FLAGS.half_right and chosen_problems.oracle is None:
+            raise UserError(f"--task={config.task} has no correct examples; leave out --half_right")
         header = header_of(model, len(problems))
         reports = read_reports(workdir / "validate.json", header)
         key = jax.random.fold_in(jax.random.key(FLAGS.seed), 5)
-        drawn = validation.draw(
+        draw = (
+            functools.partial(half_right.draw, oracle=chosen_problems.oracle) if FLAGS.half_right else validation.draw
+        )
+        drawn = draw(
             model.rollouts, model.weights, problems, num_examples=config.num_examples, key=key, score=FLAGS.score
         )
         for number, setting in enumerate(chosen, 1):
@@ -153,7 +159,7 @@ def header_of(model: source.LoadedModel, problems: int) -> dict[str, Any]:
         "seed": FLAGS.seed,
         "measures": sorted(FLAGS.measures),
         "config": others,
-    }
+    } | ({"half_right": True} if FLAGS.half_right else {})
 
 
 def options() -> signal.Options:
@@ -225,6 +231,12 @@ def define() -> None:
     flags.DEFINE_integer("problems", 16, "Number of training problems.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Random seed of the problems, the examples and the adapters.")
     flags.DEFINE_float("score", 0.5, "Weight of every accepted example in the inner loss.", lower_bound=0)
+    flags.DEFINE_bool(
+        "half_right",
+        False,
+        "Measure on correct examples of the task, every second one with the answer of another, instead of examples "
+        "that the model writes; the AUC then says whether rewards tell correct examples from wrong ones.",
+    )
     names = ", ".join(MEASURES)
     flags.DEFINE_list(
         "measures", list(MEASURES), f"What to measure besides leave-one-out. Any of: {names}; or nothing."

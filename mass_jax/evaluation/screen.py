@@ -21,12 +21,12 @@ from absl import logging
 
 from mass_jax import runtime, stats
 from mass_jax.errors import UserError
-from mass_jax.evaluation.screen_controls import wrong_answers
 from mass_jax.evaluation.screen_report import write_report
 from mass_jax.method.generate import SyntheticExamples
 from mass_jax.method.models import Weights
 from mass_jax.method.text import Text
 from mass_jax.tasks.base import Example, Problem, Verdict
+from mass_jax.tasks.wrong_answers import wrong_answers
 from mass_jax.training import rollout, train
 from mass_jax.training.components import Components
 from mass_jax.types import Adapter

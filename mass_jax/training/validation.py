@@ -15,6 +15,7 @@ from mass_jax import metagrad as mg
 from mass_jax.llama import lora
 from mass_jax.metagrad import signal
 from mass_jax.method import adapt
+from mass_jax.method.generate import SyntheticExamples
 from mass_jax.method.models import Read, Solver, Weights
 from mass_jax.method.outer import outer_loss
 from mass_jax.method.text import Text
@@ -67,11 +68,24 @@ def draw(
         key: random key.
         score: weight of every accepted example.
     """
-    count = len(problems)
-    write_keys_N, adapter_keys_N, attempt_keys_N = (
-        jax.random.split(jax.random.fold_in(key, i), count) for i in (1, 2, 3)
-    )
+    write_keys_N = jax.random.split(jax.random.fold_in(key, 1), len(problems))
     synthetic, _ = rollouts.write_examples(weights, problems, write_keys_N, num_examples)
+    useful_NM = useful_examples(rollouts.dialogue.task, problems, synthetic)
+    return drawn(rollouts, weights, problems, synthetic, useful_NM, key, score)
+
+
+def drawn(
+    rollouts: Rollouts,
+    weights: Weights,
+    problems: Sequence[Problem],
+    synthetic: SyntheticExamples,
+    useful_NM: np.ndarray | None,
+    key: jax.Array,
+    score: float,
+) -> Drawn:
+    """Returns given examples as `Drawn`, with fresh adapters; see `draw`."""
+    count = len(problems)
+    adapter_keys_N, attempt_keys_N = (jax.random.split(jax.random.fold_in(key, i), count) for i in (2, 3))
     examples = rollouts.feed.put(synthetic.examples, count)
     return Drawn(
         problems,
@@ -79,7 +93,7 @@ def draw(
         synthetic.kept_NM > 0,
         _read(rollouts.solver, weights, examples),
         rollouts.feed.place(rollouts.loop.init_adapters(adapter_keys_N)),
-        useful_examples(rollouts.dialogue.task, problems, synthetic),
+        useful_NM,
         attempt_keys_N,
     )
 

@@ -52,7 +52,15 @@ def flags(monkeypatch):
     """Sets the flags of the command, which tests of other commands define differently in this process."""
 
     def given(**values):
-        defaults = {"trained": None, "run": None, "train_seed": None, "seed": 0, "score": 0.5, "measures": []}
+        defaults = {
+            "trained": None,
+            "run": None,
+            "half_right": False,
+            "train_seed": None,
+            "seed": 0,
+            "score": 0.5,
+            "measures": [],
+        }
         defaults["task"] = "testbed"
         monkeypatch.setattr(validate, "FLAGS", types.SimpleNamespace(**defaults | values))
 

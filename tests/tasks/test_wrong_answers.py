@@ -1,12 +1,12 @@
-"""Property tests of the controls of the screen."""
+"""Property tests of wrong answers."""
 
 import collections
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mass_jax.evaluation.screen_controls import wrong_answers
 from mass_jax.tasks.base import Example
+from mass_jax.tasks.wrong_answers import wrong_answers
 
 
 @given(st.lists(st.sampled_from("12345"), max_size=12))

@@ -1,7 +1,7 @@
-"""Controls of the screen: do correct examples help by their content, or by the form of their answers?
+"""Wrong answers as a control: do correct examples help by their content, or by the form of their answers?
 
-Adaptation also teaches the format in which answers are expected. The controls keep the form and remove the content: if
-they gain as much as correct examples, then the reward of a generator has little reason to prefer correct examples.
+Adaptation also teaches the format in which answers are expected. Examples with each other's answers keep the form and
+lose the content: if they gain as much as correct ones, then rewards have little reason to prefer correct examples.
 """
 
 from collections.abc import Sequence
