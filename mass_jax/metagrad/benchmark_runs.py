@@ -72,15 +72,17 @@ def compile_all(
     """
     budget, threads, began = budget or Budget(), threads or os.cpu_count() or 1, time.perf_counter()
     pool = concurrent.futures.ThreadPoolExecutor(threads)
-    running: set[concurrent.futures.Future[Program]] = set()
+    running: set[concurrent.futures.Future[Program | None]] = set()
     count = 0
 
     def finished() -> Iterator[Program]:
         nonlocal running, count
         done, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
         for future in done:
-            count += 1
             program = future.result()
+            if program is None:
+                continue
+            count += 1
             found = f"{program.report.temp_bytes / 2**20:.1f} MiB" if program.report else program.failure
             seconds = time.perf_counter() - began
             progress(f"compiled {count} of {len(lowerings)} in {seconds:.1f} s: {program.name}: {found}")
@@ -91,7 +93,7 @@ def compile_all(
             while len(running) > threads:  # one more is ready to start
                 yield from finished()
             if budget.left():
-                running.add(_submit(pool, name, lower))
+                running.add(_submit(pool, name, lower, budget))
         while running:
             yield from finished()
     finally:
@@ -99,18 +101,20 @@ def compile_all(
 
 
 def _submit(
-    pool: concurrent.futures.Executor, name: str, lower: Callable[[], jax.stages.Lowered]
-) -> concurrent.futures.Future[Program]:
+    pool: concurrent.futures.Executor, name: str, lower: Callable[[], jax.stages.Lowered], budget: Budget
+) -> concurrent.futures.Future[Program | None]:
     """Lowers a program in this thread and compiles it in another one."""
     try:
         lowered = lower()
     except (UserError, TypeError, NotImplementedError) as error:  # forward mode through a custom_vjp is a TypeError
         return pool.submit(_failed, name, error)
-    return pool.submit(_compile, name, lowered)
+    return pool.submit(_compile, name, lowered, budget)
 
 
-def _compile(name: str, lowered: jax.stages.Lowered) -> Program:
-    """Compiles a program; one that does not fit the device becomes a failure."""
+def _compile(name: str, lowered: jax.stages.Lowered, budget: Budget) -> Program | None:
+    """Compiles a program if time is left; one that does not fit the device becomes a failure."""
+    if not budget.left():
+        return None
     start = time.perf_counter()
     try:
         compiled = lowered.compile()
@@ -126,7 +130,7 @@ def _failed(name: str, error: Exception) -> Program:
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], Any]], rounds: int, *, budget: Budget | None = None
+    calls: Mapping[str, Callable[[], Any]], rounds: int | Mapping[str, int], *, budget: Budget | None = None
 ) -> Iterator[dict[str, float]]:
     """Times calls in rounds, every call once per round, so that a change of the machine's load meets all of them.
 
@@ -135,7 +139,7 @@ def interleaved(
 
     Args:
         calls: functions by name, most wanted first; results are waited for with `jax.block_until_ready`.
-        rounds: number of rounds.
+        rounds: number of timed runs of each call, or of all.
         budget: time that the warm-ups and rounds may take.
 
     Yields:
@@ -145,14 +149,15 @@ def interleaved(
     [['a', 'b'], ['a', 'b']]
     """
     budget = budget or Budget()
+    counts = dict.fromkeys(calls, rounds) if isinstance(rounds, int) else rounds
     last: dict[str, float] = {}
     for name, call in calls.items():
-        if budget.left() > sum(last.values()):
+        if counts[name] > 0 and budget.left() > sum(last.values()):
             last[name] = seconds_of(call)
-    for _ in range(rounds):
+    for turn in range(max(counts.values(), default=0)):
         times: dict[str, float] = {}
         for name in last:
-            if budget.left() > last[name]:
+            if turn < counts[name] and budget.left() > last[name]:
                 times[name] = last[name] = seconds_of(calls[name])
         if not times:
             return
