@@ -69,7 +69,7 @@ def run(
     path = out / "metagrad.json"
     header: dict[str, Any] = {"machine": machine, "jax": jax.__version__, "preset": preset}
     if named := {name: value for name, value in given.items() if name in OWN}:
-        header["flags"] = named
+        header["flags"] = json.loads(json.dumps(named))  # lists, as in the file
 
     def save(rows: list[dict[str, Any]], not_measured: Sequence[str] = ()) -> None:
         found = header | {"processor": processor(), "rows": rows}

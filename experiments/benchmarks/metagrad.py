@@ -6,6 +6,7 @@ Shape suffixes: N tasks, M examples, B outer rows, T tokens.
 import dataclasses
 import functools
 import importlib.util
+import math
 import os
 import pathlib
 import statistics
@@ -50,7 +51,7 @@ class Options:
         profile: directory of the traces; None writes none.
     """
 
-    minutes: float = float("inf")
+    minutes: float = math.inf
     threads: int = 0
     peaks: str = "peers"
     profile: pathlib.Path | None = None
@@ -150,6 +151,11 @@ class Bench:
         self.failures: dict[str, str] = {}
         self._references: dict[tuple[str, int], np.ndarray] = {}
 
+    @property
+    def in_order(self) -> bool:
+        """Whether cases are measured in their order; within a time budget, those of a preset are sorted by interest."""
+        return bool(self.preset.own) or math.isinf(self.options.minutes)
+
     def size_of(self, case: Case) -> problem.Size:
         """Returns the size of the preset with the number of examples of the case."""
         return dataclasses.replace(self.preset.size, examples=case.examples or self.preset.size.examples)
@@ -205,11 +211,12 @@ def measure(preset: Preset, rows: Rows, options: Options = Options()) -> list[st
     if options.profile or not all(map(bench.is_timed, timed)):
         runs = list(_compiled(bench, timed, bench.budget.part(COMPILE_SHARE)))
         runs.sort(key=lambda run: timed.index(run.case))
-        runs += _torch_runs(bench)
+        first = runs if bench.in_order else [run for run in runs if run.case.adjoint in WANTED]
+        runs = [*first, *_torch_runs(bench), *(run for run in runs if run not in first)]
         _time(bench, runs)
         _trace(bench, runs)
-        _errors(bench, runs)
         _peaks(bench, runs)
+        _errors(bench, runs)
     rest = [case for case in wanted if not bench.is_compiled(case) or _lacks_error(bench, case)]
     for run in _compiled(bench, [case for case in rest if case.label not in bench.failures], bench.budget):
         _errors(bench, [run])
@@ -219,9 +226,7 @@ def measure(preset: Preset, rows: Rows, options: Options = Options()) -> list[st
 def _most_wanted(bench: Bench) -> list[Case]:
     """Returns the cases in the order in which they are measured."""
     found = cases(bench.preset)
-    if bench.preset.own or bench.budget.left() == float("inf"):
-        return found
-    return sorted(found, key=lambda case: case.adjoint not in WANTED)
+    return found if bench.in_order else sorted(found, key=lambda case: case.adjoint not in WANTED)
 
 
 def _not_measured(bench: Bench, wanted: Sequence[Case]) -> list[str]:

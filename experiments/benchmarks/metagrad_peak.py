@@ -54,8 +54,11 @@ def _in_this_process(case: Case, size: problem.Size, dtype: str, tasks: int) -> 
     data = jax.block_until_ready(jax.jit(lambda key: bench.draw(key, size, dtype, tasks))(jax.random.key(0)))
     name = case.adjoint.removeprefix("peer: ")
     if name in bench.PEERS:
+        import torch
+
         from third_party.peers import torch_peers
 
+        torch.set_num_threads(1)  # threads wait for each other at full load, and memory hardly depends on them
         return peak_of(lambda: torch_peers.PEERS[name](size, data, rate_of("sgd"), case.num_steps))
     compiled = bench.lower(case, size, dtype, tasks).compile()
     return peak_of(lambda: jax.block_until_ready(compiled(data)))
