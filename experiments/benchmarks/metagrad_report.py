@@ -36,7 +36,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def page(header: dict[str, Any], rows: Sequence[dict[str, Any]], not_measured: Sequence[str] = ()) -> str:
     """Formats the results as Markdown: machine, table, and the cases that were not measured."""
     heading = f"Machine: {header['machine']}; jax {header['jax']}; preset `{header['preset']}`"
-    own = " ".join(f"--{name}={value}" for name, value in header.get("flags", {}).items())
+    given = {name: ",".join(v) if isinstance(v, list) else v for name, v in header.get("flags", {}).items()}
+    own = " ".join(f"--{name}={value}" for name, value in given.items())
     text = f"{heading}{f' with `{own}`' if own else ''}.\n\n{table(rows)}"
     if not_measured:
         text += "\nNot measured:\n\n" + "\n".join(f"- {line}" for line in not_measured) + "\n"

@@ -78,9 +78,9 @@ def test_results_have_all_formats(measured):
     out, first = measured
     page = (out / "metagrad.md").read_text(encoding="utf-8")
     assert page.startswith("Machine: a test;")
-    assert "--layers=1" in page
+    assert "--adjoints=weighted,first_order --policies=plain --layers=1" in page
     assert "| weighted | plain | sgd | 2 | 2 |" in page
-    rows = list(csv.DictReader((out / "metagrad.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((out / "metagrad.csv").read_text(encoding="utf-8").splitlines()))
     assert [float(time) for time in rows[0]["times"].split()] == first["rows"][0]["times"]
     assert (out / "metagrad.png").stat().st_size > 1000
     assert (out / "metagrad.svg").stat().st_size > 1000
