@@ -16,6 +16,7 @@ import jax
 from absl import logging
 
 from experiments.benchmarks.metagrad_cases import Case, rate_of
+from experiments.benchmarks.metagrad_programs import PEERS, draw, lower
 from third_party.peers import problem
 
 _STATUS, _RESET = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/clear_refs")
@@ -49,18 +50,16 @@ def measured(case: Case, size: problem.Size, dtype: str, tasks: int = 1) -> int 
 
 def _in_this_process(case: Case, size: problem.Size, dtype: str, tasks: int) -> int:
     """Prepares a call, which loads and compiles all that it needs, and returns its peak."""
-    from experiments.benchmarks import metagrad as bench
-
-    data = jax.block_until_ready(jax.jit(lambda key: bench.draw(key, size, dtype, tasks))(jax.random.key(0)))
+    data = jax.block_until_ready(jax.jit(lambda key: draw(key, size, dtype, tasks))(jax.random.key(0)))
     name = case.adjoint.removeprefix("peer: ")
-    if name in bench.PEERS:
+    if name in PEERS:
         import torch
 
         from third_party.peers import torch_peers
 
         torch.set_num_threads(1)  # threads wait for each other at full load, and memory hardly depends on them
         return peak_of(lambda: torch_peers.PEERS[name](size, data, rate_of("sgd"), case.num_steps))
-    compiled = bench.lower(case, size, dtype, tasks).compile()
+    compiled = lower(case, size, dtype, tasks).compile()
     return peak_of(lambda: jax.block_until_ready(compiled(data)))
 
 
