@@ -34,7 +34,7 @@ def compare(old_path: pathlib.Path, new_path: pathlib.Path) -> str:
     lines = [f"Ratios {new_path} / {old_path}; below 1, the new one is better.", ""]
     for name in ("machine", "processor", "jax"):
         before, after = old_header.get(name), new_header.get(name)
-        if before != after:
+        if before and after and before != after:
             kind = "versions of jax" if name == "jax" else "devices"
             lines += [f"Different {kind}: {before} (old), {after} (new).", ""]
     rows = [(names_of(key), old[key], new[key]) for key in old if key in new]
