@@ -38,4 +38,5 @@ class Rows:
 
 def row_key(row: dict[str, Any]) -> tuple[Any, ...]:
     """Returns the key that identifies a measurement."""
-    return tuple(row[name] for name in ("adjoint", "policy", "optimizer", "model", "K", "m", "tokens", "dtype"))
+    names = ("adjoint", "policy", "optimizer", "model", "K", "m", "tokens", "dtype")
+    return (*(row[name] for name in names), row.get("tasks", 1))  # older rows have one task

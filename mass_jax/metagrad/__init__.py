@@ -4,6 +4,9 @@ Start with `meta_gradient` and `WeightedLoss`; `MixedMode` and the other adjoint
 optax, numpy, and chex only.
 """
 
+from typing import TYPE_CHECKING
+
+from mass_jax import lazy
 from mass_jax.metagrad.adjoints import (
     SAMA,
     T1T2,
@@ -32,6 +35,9 @@ from mass_jax.metagrad.report import CompiledReport, compiled_report, topology_d
 from mass_jax.metagrad.signal import Finding, SignalReport, findings, validate
 from mass_jax.metagrad.support import support_table
 
+if TYPE_CHECKING:
+    from mass_jax.metagrad.benchmarking import BenchmarkResult, BenchmarkRow, benchmark
+
 __all__ = [
     "SAMA",
     "SUPPORT",
@@ -40,6 +46,8 @@ __all__ = [
     "Adjoint",
     "Agreement",
     "Aux",
+    "BenchmarkResult",
+    "BenchmarkRow",
     "BilevelProblem",
     "Blocker",
     "CompiledReport",
@@ -57,6 +65,7 @@ __all__ = [
     "WeightedMixedMode",
     "adapt",
     "agreement",
+    "benchmark",
     "check_optimizer",
     "compare_adjoints",
     "compiled_report",
@@ -73,3 +82,4 @@ __all__ = [
     "topology_devices",
     "validate",
 ]
+__getattr__ = lazy.attach(__name__, dict.fromkeys(("BenchmarkResult", "BenchmarkRow", "benchmark"), "benchmarking"))[0]

@@ -82,8 +82,18 @@ def compiled_report(function: Callable[..., Any], *args: Any, topology: str | No
     lowered = jitted.lower(*args)
     start = time.perf_counter()
     compiled = lowered.compile()
-    seconds = time.perf_counter() - start
-    stats = compiled.memory_analysis()
+    return report_of(compiled, time.perf_counter() - start, device)
+
+
+def report_of(compiled: jax.stages.Compiled, compile_seconds: float, device: str) -> CompiledReport:
+    """Returns the memory of a compiled program.
+
+    Args:
+        compiled: the program.
+        compile_seconds: wall-clock time that its compilation took.
+        device: kind of device.
+    """
+    stats: Any = compiled.memory_analysis()
     return CompiledReport(
         device,
         stats.argument_size_in_bytes,
@@ -91,7 +101,7 @@ def compiled_report(function: Callable[..., Any], *args: Any, topology: str | No
         stats.alias_size_in_bytes,
         stats.temp_size_in_bytes,
         stats.host_temp_size_in_bytes,
-        seconds,
+        compile_seconds,
     )
 
 

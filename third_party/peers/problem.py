@@ -15,7 +15,7 @@ from mass_jax.types import Adapter
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Shapes of one benchmark; a `rank` of 0 adapts all parameters."""
+    """Shapes of one benchmark; a `rank` of 0 adapts all parameters, an `architecture` has further settings."""
 
     layers: int
     width: int
@@ -28,9 +28,14 @@ class Size:
     tokens: int
     outer_rows: int
     tied: bool = False
+    architecture: LlamaConfig | None = None
 
     def config(self, remat: str = "none", loss_chunk: int = 0) -> LlamaConfig:
         """Returns the Llama configuration of this size, with execution settings."""
+        if self.architecture is not None:
+            return dataclasses.replace(
+                self.architecture, num_hidden_layers=self.layers, remat=remat, loss_chunk=loss_chunk
+            )
         return LlamaConfig(
             vocab_size=self.vocab,
             hidden_size=self.width,
