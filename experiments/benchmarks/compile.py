@@ -1,0 +1,199 @@
+"""Measures how long the programs of a run take to trace, lower and compile.
+
+    python -m experiments.benchmarks.compile --preset=tiny --out=runs/compile
+    python -m experiments.benchmarks.compile --meta_gradients=cpu --out=runs/compile_metagrad
+    python -m experiments.benchmarks.compile --compare=runs/before/compile.json,runs/after/compile.json
+
+Compiles every program of training and evaluation, one at a time and without a compilation cache, from shapes alone: no
+weights are read. --topology=v5e:4x4 compiles for a TPU that is not attached (`pip install "mass_jax[plan]"`).
+--meta_gradients compiles the cases of `experiments.bench_metagrad` instead. Writes compile.json and compile.md to OUT.
+CPU seconds are those of all threads; on a busy machine they vary less than the time by the clock.
+"""
+
+import functools
+import json
+import math
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+from absl import flags, logging
+
+from experiments import settings
+from experiments.benchmarks import metagrad
+from experiments.path_flags import DEFINE_path, DEFINE_path_list
+from mass_jax import runtime
+from mass_jax.errors import UserError
+from mass_jax.planning import chips, shapes
+from mass_jax.runtime.mesh import make_mesh
+from mass_jax.training import components, programs
+from third_party.peers import problem
+
+FLAGS = flags.FLAGS
+PARTS = ("trace", "lower", "compile")
+Row = dict[str, Any]
+Traced = tuple[str, Callable[[], Any]]
+"""Name of a program, and a function that traces it."""
+
+
+def measure(name: str, trace: Callable[[], Any]) -> Row:
+    """Traces, lowers and compiles a program, and returns wall-clock and CPU seconds of each part.
+
+    Args:
+        name: name of the program.
+        trace: returns the traced program, like `jax.jit(function).trace(...)`.
+    """
+    row: Row = {"program": name}
+    done: Any = None
+    for part in PARTS:
+        wall, cpu = time.perf_counter(), time.process_time()
+        done = trace() if done is None else getattr(done, part)()
+        row[part] = round(time.perf_counter() - wall, 3)
+        row[f"{part}_cpu"] = round(time.process_time() - cpu, 3)
+        if part == "lower":
+            row["lines"] = done.as_text().count("\n")
+    logging.info("%s: %s", name, ", ".join(f"{part} {row[f'{part}_cpu']:.1f} s" for part in PARTS))
+    return row
+
+
+def of_run() -> Iterator[Traced]:
+    """Yields the programs of training and evaluation of the chosen settings."""
+    config = settings.read()
+    mesh = make_mesh(FLAGS.mesh, chips.devices_of(FLAGS.topology, FLAGS.num_slices))
+    loop, scorer = components.models(config, components.execution(config, shapes.shape_of(config.model)))
+    of = programs.Shapes(config, loop, scorer, runtime.Feed(mesh))
+    for program in programs.run_programs(of, config.chosen_methods):
+        with runtime.use_mesh(mesh):
+            yield program.name, program.trace
+
+
+def of_meta_gradients(name: str) -> Iterator[Traced]:
+    """Yields the timed cases of a preset of `experiments.bench_metagrad`."""
+    preset = metagrad.PRESETS[name]
+    data = jax.eval_shape(lambda key: problem.draw(key, preset.size, preset.dtype), jax.random.key(0))
+    for case in metagrad.cases(preset):
+        if case.timed:
+            gradient = jax.jit(metagrad.function_of(case, preset.size))
+            yield f"{case.adjoint}, {case.policy}", functools.partial(gradient.trace, data)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Formats measurements as a Markdown table of CPU seconds."""
+    lines = [
+        "| program | trace, CPU s | lower, CPU s | compile, CPU s | total, CPU s | total, s | lines of StableHLO |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        cells = [f"{row[f'{part}_cpu']:.2f}" for part in PARTS]
+        cells += [f"{cpu_seconds(row):.2f}", f"{sum(row[part] for part in PARTS):.2f}", str(row["lines"])]
+        lines.append(" | ".join([f"| {row['program']}", *cells]) + " |")
+    total = [f"{sum(row[f'{part}_cpu'] for row in rows):.2f}" for part in PARTS]
+    total += [f"{sum(map(cpu_seconds, rows)):.2f}", f"{sum(row[part] for row in rows for part in PARTS):.2f}", ""]
+    return "\n".join([*lines, " | ".join(["| all", *total]) + " |"]) + "\n"
+
+
+def cpu_seconds(row: Row) -> float:
+    """Returns the CPU seconds that a program takes to trace, lower and compile."""
+    return sum(row[f"{part}_cpu"] for part in PARTS)
+
+
+def compared(before: Sequence[Row], after: Sequence[Row]) -> str:
+    """Formats the ratios of the CPU seconds of the programs that two measurements share, as a Markdown table.
+
+    >>> row = {"program": "a", "trace_cpu": 1.0, "lower_cpu": 1.0, "compile_cpu": 2.0}
+    >>> print(compared([row], [row | {"compile_cpu": 0.0}]).splitlines()[2])
+    | a | 4.00 | 2.00 | 0.50 |
+    """
+    new = {row["program"]: row for row in after}
+    pairs = [(row, new[row["program"]]) for row in before if row["program"] in new]
+    if not pairs:
+        raise ValueError("the files of --compare share no program; give two measurements of the same preset")
+    lines = ["| program | before, CPU s | after, CPU s | ratio |", "|---|---:|---:|---:|"]
+    ratios = []
+    for old, row in pairs:
+        ratios.append(cpu_seconds(row) / cpu_seconds(old))
+        lines.append(f"| {old['program']} | {cpu_seconds(old):.2f} | {cpu_seconds(row):.2f} | {ratios[-1]:.2f} |")
+    total = [sum(map(cpu_seconds, column)) for column in zip(*pairs, strict=True)]
+    lines.append(f"| all | {total[0]:.2f} | {total[1]:.2f} | {total[1] / total[0]:.2f} |")
+    return (
+        "\n".join(lines)
+        + f"\n\nMedian ratio {statistics.median(ratios):.2f}, "
+        + (f"geometric mean {math.exp(statistics.fmean(map(math.log, ratios))):.2f}.\n")
+    )
+
+
+def read(path: pathlib.Path) -> list[Row]:
+    """Reads the rows of a compile.json.
+
+    Raises:
+        ValueError: the file is damaged.
+        OSError: it cannot be read.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        for row in rows:
+            cpu_seconds(row)
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is not a compile.json of this command; measure again") from None
+    return rows
+
+
+def command(stop: runtime.Stop) -> None:
+    """Checks the flags and measures, or compares two measurements."""
+    try:
+        if FLAGS.compare:
+            if len(FLAGS.compare) != 2:
+                raise ValueError(f"--compare={','.join(FLAGS.compare)} needs two files, like before.json,after.json")
+            print(compared(*(read(pathlib.Path(path)) for path in FLAGS.compare)))
+            return
+        if FLAGS.out is None:
+            raise ValueError("--out is missing; give a directory, like --out=runs/compile")
+        jax.config.update("jax_enable_compilation_cache", False)
+        if FLAGS.topology != "local":
+            jax.config.update("jax_platforms", "cpu")  # otherwise JAX would look for a TPU, since libtpu is installed
+        traced = of_meta_gradients(FLAGS.meta_gradients) if FLAGS.meta_gradients else of_run()
+        rows = []
+        for name, trace in traced:
+            stop.poll()
+            if not FLAGS.programs or any(part in name for part in FLAGS.programs):
+                rows.append(measure(name, trace))
+    except (ValueError, OSError, RuntimeError) as error:
+        raise UserError(str(error)) from error
+    out = pathlib.Path(FLAGS.out)
+    header = {"device": chips_name(), "jax": jax.__version__, "preset": FLAGS.meta_gradients or FLAGS.preset}
+    runtime.write_atomically(out / "compile.json", json.dumps(header | {"rows": rows}, indent=1) + "\n")
+    text = ", ".join(f"{name} `{value}`" for name, value in header.items()) + "\n\n" + table(rows)
+    runtime.write_atomically(out / "compile.md", text)
+    print(text)
+
+
+def chips_name() -> str:
+    """Returns the device that the programs were compiled for."""
+    return jax.devices()[0].device_kind if FLAGS.topology == "local" else FLAGS.topology
+
+
+def main(_: list[str]) -> None:
+    """Runs the command."""
+    settings.guarded(command)
+
+
+def define() -> None:
+    """Defines this command's flags; not on import, since commands share flag names."""
+    settings.define()
+    settings.define_mesh()
+    flags.DEFINE_string("topology", "local", "TPU topology to compile for, such as v5e:4x4; local is this machine.")
+    flags.DEFINE_integer("num_slices", 1, "Number of slices of that topology.", lower_bound=1)
+    flags.DEFINE_enum(
+        "meta_gradients", None, sorted(metagrad.PRESETS), "Preset of bench_metagrad to compile in place of a run."
+    )
+    flags.DEFINE_list("programs", [], "Parts of the names of the programs to compile, separated by commas; empty: all.")
+    DEFINE_path_list("compare", "Two files compile.json, before and after; compiles nothing.")
+    DEFINE_path("out", None, "Directory of the results.")
+
+
+if __name__ == "__main__":
+    define()
+    settings.run(main)
