@@ -39,12 +39,12 @@ def define_mesh() -> None:
 
 
 def define_compilation_cache() -> None:
-    """Defines --compilation_cache; `run` does so for every command."""
-    flags.DEFINE_string(
+    """Defines --compilation_cache, which `run` applies."""
+    DEFINE_path(
         "compilation_cache",
         "auto",
         "Directory that keeps compiled programs for later runs; auto is in the user's cache directory, off keeps none. "
-        "The environment variable JAX_COMPILATION_CACHE_DIR comes first.",
+        "The environment variable JAX_COMPILATION_CACHE_DIR takes precedence.",
     )
 
 
@@ -230,10 +230,10 @@ def run(main: Any, parser: Callable[[Sequence[str]], list[str]] = parse) -> None
         parser: `parse`, or `parse_flags` for a command with positional arguments.
     """
     logging.get_absl_handler().addFilter(console.drop_library_chatter)
-    define_compilation_cache()
 
     def command(arguments: list[str]) -> None:
-        runtime.use_compilation_cache(FLAGS.compilation_cache)
+        if "compilation_cache" in FLAGS:
+            runtime.use_compilation_cache(FLAGS.compilation_cache)
         try:
             main(arguments)
         except lazy.MissingExtraError as error:

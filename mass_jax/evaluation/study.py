@@ -14,7 +14,7 @@ from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.evaluation import evaluate, qualitative, report
 from mass_jax.evaluation.lengths import check_lengths
-from mass_jax.evaluation.order import compiling_ahead, ordered, records_path, unfinished
+from mass_jax.evaluation.order import ordered, records_path, unfinished
 from mass_jax.evaluation.records import read_records
 from mass_jax.evaluation.report.table import limits_of, training_cost
 from mass_jax.rows import CONTROLS, ROWS, TRAINING_RUNS
@@ -23,6 +23,7 @@ from mass_jax.runtime.metrics import read_metrics
 from mass_jax.tasks.base import Problems
 from mass_jax.training import train
 from mass_jax.training.components import Components, assemble, with_stored_eps_root
+from mass_jax.training.programs import compiling_ahead
 
 WORKED_PROBLEMS = 8
 MAY_DIFFER = ("methods",)  # settings in which an evaluation may differ from its workdir

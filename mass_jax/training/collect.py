@@ -73,7 +73,7 @@ def collect(
     else:
         with announced(scores_name(texts.tokens_BT.shape)):
             scores_NM = scores_jit(learner.scorer, state.scorer, texts, learner.loop.tasks_at_a_time)
-        with announced(adaptation_name(examples.tokens_BT.shape)):
+        with announced(adaptation_name(examples.tokens_BT.shape, scored=True)):
             adapted = adapt_jit(learner.loop, weights, adapters, scores_NM, examples)
         solutions, right_NJ, _ = rollouts.attempt(
             weights, adapted, own, attempt_keys_N, config.num_attempts, config.temperature

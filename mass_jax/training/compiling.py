@@ -27,7 +27,7 @@ _log = _Log()
 _listening = threading.Lock()
 _is_listening = False
 _announced: set[str] = set()
-_ahead: dict[str, concurrent.futures.Future[None]] = {}
+_ahead: dict[str, concurrent.futures.Future[bool]] = {}
 
 
 @contextlib.contextmanager
@@ -35,8 +35,8 @@ def announced(program: str) -> Iterator[None]:
     """Context in which a program is called that may have to be compiled; logs that, and then how long it took.
 
     The first line appears once per process and name, so a name should change whenever the function is compiled again.
-    The second one appears whenever something was compiled, or read from the compilation cache, in at least 0.1 s. If
-    the program is being compiled ahead of time, the context waits for it.
+    The second one appears whenever something was compiled, or read from the compilation cache, in at least 0.1 s. A
+    program that is compiled ahead of time has logged both; the context waits for it.
 
     Args:
         program: name of the program, with the shapes that cause another compilation.
@@ -44,9 +44,11 @@ def announced(program: str) -> Iterator[None]:
     >>> with announced("the sum"):
     ...     total = jax.jit(lambda x: x + x)(1)
     """
-    if program in _ahead:
-        _ahead.pop(program).result()
-    elif program not in _announced:
+    future = _ahead.pop(program, None)
+    if future is not None and future.result():
+        yield
+        return
+    if program not in _announced:
         _announced.add(program)
         logging.info("compiling %s ...", program)
     with _timed(program):
@@ -72,7 +74,7 @@ def ahead(programs: Mapping[str, Callable[[], object]], threads: int) -> Iterato
         for name, compile_one in programs.items():
             _ahead[name] = pool.submit(_compile, name, compile_one)
         _announced.update(programs)
-        logging.info("compiling ahead of time, %d at a time: %s ...", threads, "; ".join(programs))
+        logging.info("compiling %d programs ahead of time: %s ...", len(programs), "; ".join(programs))
         yield
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -80,13 +82,15 @@ def ahead(programs: Mapping[str, Callable[[], object]], threads: int) -> Iterato
             _ahead.pop(name, None)
 
 
-def _compile(name: str, compile_one: Callable[[], object]) -> None:
-    """Compiles one program in a thread."""
+def _compile(name: str, compile_one: Callable[[], object]) -> bool:
+    """Compiles one program in a thread; returns whether that succeeded."""
     try:
         with _timed(name):
             compile_one()
     except Exception as error:  # the compiler's errors have no common class
         logging.info("could not compile %s ahead of time: %s", name, str(error).partition("\n")[0])
+        return False
+    return True
 
 
 @contextlib.contextmanager

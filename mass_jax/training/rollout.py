@@ -216,9 +216,9 @@ def sampling_name(size: int, count: int, lengths: tuple[int, int], adapted: bool
     return f"sampling of {size} x {count} completions{by} ({lengths[0]} + {lengths[1]} tokens)"
 
 
-def adaptation_name(shape: tuple[int, ...]) -> str:
-    """Returns the name of the program that adapts to examples of a shape [N, M, T]."""
-    return f"adaptation to examples {shape}"
+def adaptation_name(shape: tuple[int, ...], scored: bool = False) -> str:
+    """Returns the name of the program that adapts to examples of a shape [N, M, T], with scores or with weights 1."""
+    return f"adaptation to {'scored ' if scored else ''}examples {shape}"
 
 
 def scores_name(shape: tuple[int, ...]) -> str:

@@ -106,7 +106,7 @@ def train_mass(
     start = components.fresh_weights(jax.random.fold_in(key, 1))
     state = meta_step.init_state(jax.random.fold_in(key, 2), learner, start.policy)
     draws = task_order(len(problems), config.tasks_per_step, seed)
-    label = " ".join(filter(None, ("mass", outer, control)))
+    label = label_of(outer, control)
     check = SignalCheck(components, learner, label)
 
     def one_step(i: int, state: meta_step.MetaState) -> tuple[meta_step.MetaState, dict[str, float]]:
@@ -123,7 +123,7 @@ def train_mass(
         )
         batch, drifted = _measure_drift(components, i, batch)
         measured = check.before(i, state, start.base, batch)
-        with announced(f"the meta-step of {label}"):
+        with announced(meta_step_name(outer, control)):
             state, output = meta_step_jit(learner, state, start.base, batch, jax.random.fold_in(step_key, 0))
         check_finite(state.policy_opt_state, state.scorer_opt_state, limit=config.max_skipped_steps)
         metrics = to_floats(output.metrics | drifted)
@@ -136,6 +136,20 @@ def train_mass(
 
     state = run_steps(label, workdir, rollouts.feed.place(state), one_step, config, stop)
     return Trained(learning.weights_of(start.base, state), state.scorer)
+
+
+def label_of(outer: str, control: str | None) -> str:
+    """Returns the name of a run of MASS in log lines.
+
+    >>> label_of("gold", None), label_of("verifier", "shuffled")
+    ('mass gold', 'mass verifier shuffled')
+    """
+    return " ".join(filter(None, ("mass", outer, control)))
+
+
+def meta_step_name(outer: str, control: str | None) -> str:
+    """Returns the name of the program of a meta-step."""
+    return f"the meta-step of {label_of(outer, control)}"
 
 
 def _measure_drift(
