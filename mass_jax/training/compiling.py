@@ -74,7 +74,7 @@ def ahead(programs: Mapping[str, Callable[[], object]], threads: int) -> Iterato
         for name, compile_one in programs.items():
             _ahead[name] = pool.submit(_compile, name, compile_one)
         _announced.update(programs)
-        logging.info("compiling %d programs ahead of time: %s ...", len(programs), "; ".join(programs))
+        logging.info("compiling ahead of time, in this order: %s ...", "; ".join(programs))
         yield
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

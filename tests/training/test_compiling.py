@@ -38,7 +38,7 @@ def test_ahead_compiles_before_the_call(caplog):
         found = cube(argument)
     first, second = messages(caplog)
     assert float(found) == 8
-    assert first == "compiling ahead of time, 1 at a time: the cube ..."
+    assert first == "compiling ahead of time, in this order: the cube ..."
     assert second.startswith("compiled the cube in ")  # by the thread; the call compiled nothing
 
 
