@@ -6,15 +6,13 @@
 
 Compiles every program of training and evaluation, one at a time and without a compilation cache, from shapes alone: no
 weights are read. --topology=v5e:4x4 compiles for a TPU that is not attached (`pip install "mass_jax[plan]"`).
---meta_gradients compiles the cases of `experiments.bench_metagrad` instead. Writes compile.json and compile.md to OUT.
-CPU seconds are those of all threads; on a busy machine they vary less than the time by the clock.
+--meta_gradients compiles the timed cases of `experiments.bench_metagrad` instead. Writes compile.json and compile.md to
+OUT. CPU seconds are those of all threads; on a busy machine they vary less than the time by the clock.
 """
 
 import functools
 import json
-import math
 import pathlib
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -28,71 +26,60 @@ from experiments.path_flags import DEFINE_path, DEFINE_path_list
 from mass_jax import runtime
 from mass_jax.errors import UserError
 from mass_jax.planning import chips, shapes
-from mass_jax.runtime.mesh import make_mesh
-from mass_jax.training import components, programs
+from mass_jax.training import architecture, programs
 from third_party.peers import problem
 
 FLAGS = flags.FLAGS
 PARTS = ("trace", "lower", "compile")
 Row = dict[str, Any]
-Traced = tuple[str, Callable[[], Any]]
-"""Name of a program, and a function that traces it."""
+Trace = Callable[[], Any]
+"""Traces a program, like `jax.jit(function).trace` with its arguments."""
 
 
-def measure(name: str, trace: Callable[[], Any]) -> Row:
-    """Traces, lowers and compiles a program, and returns wall-clock and CPU seconds of each part.
+def measure(name: str, trace: Trace) -> Row:
+    """Traces, lowers and compiles a program, and returns the seconds by the clock and the CPU seconds of each part.
 
-    Args:
-        name: name of the program.
-        trace: returns the traced program, like `jax.jit(function).trace(...)`.
+    >>> row = measure("square", functools.partial(jax.jit(lambda x: x * x).trace, 2.0))
+    >>> row["program"], row["compile"] > 0, row["lines"] > 0
+    ('square', True, True)
     """
     row: Row = {"program": name}
-    done: Any = None
-    for part in PARTS:
+    steps = {
+        "trace": lambda _: trace(),
+        "lower": lambda traced: traced.lower(),
+        "compile": lambda lowered: lowered.compile(),
+    }
+    result: Any = None
+    for part, step in steps.items():
         wall, cpu = time.perf_counter(), time.process_time()
-        done = trace() if done is None else getattr(done, part)()
+        result = step(result)
         row[part] = round(time.perf_counter() - wall, 3)
         row[f"{part}_cpu"] = round(time.process_time() - cpu, 3)
         if part == "lower":
-            row["lines"] = done.as_text().count("\n")
+            row["lines"] = result.as_text().count("\n")
     logging.info("%s: %s", name, ", ".join(f"{part} {row[f'{part}_cpu']:.1f} s" for part in PARTS))
     return row
 
 
-def of_run() -> Iterator[Traced]:
+def of_run() -> Iterator[tuple[str, Trace]]:
     """Yields the programs of training and evaluation of the chosen settings."""
     config = settings.read()
-    mesh = make_mesh(FLAGS.mesh, chips.devices_of(FLAGS.topology, FLAGS.num_slices))
-    loop, scorer = components.models(config, components.execution(config, shapes.shape_of(config.model)))
+    mesh = runtime.make_mesh(FLAGS.mesh, chips.devices_of(FLAGS.topology, FLAGS.num_slices))
+    loop, scorer = architecture.models(config, architecture.execution(config, shapes.shape_of(config.model)))
     of = programs.Shapes(config, loop, scorer, runtime.Feed(mesh))
-    for program in programs.run_programs(of, config.chosen_methods):
-        with runtime.use_mesh(mesh):
+    with runtime.use_mesh(mesh):
+        for program in programs.run_programs(of, config.chosen_methods):
             yield program.name, program.trace
 
 
-def of_meta_gradients(name: str) -> Iterator[Traced]:
+def of_meta_gradients(name: str) -> Iterator[tuple[str, Trace]]:
     """Yields the timed cases of a preset of `experiments.bench_metagrad`."""
     preset = metagrad.PRESETS[name]
     data = jax.eval_shape(lambda key: problem.draw(key, preset.size, preset.dtype), jax.random.key(0))
     for case in metagrad.cases(preset):
         if case.timed:
-            gradient = jax.jit(metagrad.function_of(case, preset.size))
-            yield f"{case.adjoint}, {case.policy}", functools.partial(gradient.trace, data)
-
-
-def table(rows: Sequence[Row]) -> str:
-    """Formats measurements as a Markdown table of CPU seconds."""
-    lines = [
-        "| program | trace, CPU s | lower, CPU s | compile, CPU s | total, CPU s | total, s | lines of StableHLO |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for row in rows:
-        cells = [f"{row[f'{part}_cpu']:.2f}" for part in PARTS]
-        cells += [f"{cpu_seconds(row):.2f}", f"{sum(row[part] for part in PARTS):.2f}", str(row["lines"])]
-        lines.append(" | ".join([f"| {row['program']}", *cells]) + " |")
-    total = [f"{sum(row[f'{part}_cpu'] for row in rows):.2f}" for part in PARTS]
-    total += [f"{sum(map(cpu_seconds, rows)):.2f}", f"{sum(row[part] for row in rows for part in PARTS):.2f}", ""]
-    return "\n".join([*lines, " | ".join(["| all", *total]) + " |"]) + "\n"
+            gradient: Any = jax.jit(metagrad.function_of(case, preset.size))
+            yield f"{case.adjoint} ({case.policy})", functools.partial(gradient.trace, data)
 
 
 def cpu_seconds(row: Row) -> float:
@@ -100,29 +87,40 @@ def cpu_seconds(row: Row) -> float:
     return sum(row[f"{part}_cpu"] for part in PARTS)
 
 
-def compared(before: Sequence[Row], after: Sequence[Row]) -> str:
-    """Formats the ratios of the CPU seconds of the programs that two measurements share, as a Markdown table.
+def table(rows: Sequence[Row]) -> str:
+    """Formats measurements as a Markdown table."""
+    lines = [
+        "| program | trace, CPU s | lower, CPU s | compile, CPU s | total, CPU s | total, s | lines of StableHLO |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    names = ("lines", *PARTS, *(f"{part}_cpu" for part in PARTS))
+    total = {"program": "all"} | {name: sum(row[name] for row in rows) for name in names}
+    for row in [*rows, total]:
+        seconds = [*(row[f"{part}_cpu"] for part in PARTS), cpu_seconds(row), sum(row[part] for part in PARTS)]
+        lines.append(f"| {row['program']} | {' | '.join(f'{each:.2f}' for each in seconds)} | {row['lines']} |")
+    return "\n".join(lines) + "\n"
+
+
+def comparison(before: Sequence[Row], after: Sequence[Row]) -> str:
+    """Formats the CPU seconds of the programs that two measurements share, and their ratios, as a Markdown table.
+
+    Raises:
+        ValueError: they share no program.
 
     >>> row = {"program": "a", "trace_cpu": 1.0, "lower_cpu": 1.0, "compile_cpu": 2.0}
-    >>> print(compared([row], [row | {"compile_cpu": 0.0}]).splitlines()[2])
+    >>> print(comparison([row], [row | {"compile_cpu": 0.0}]))
+    | program | before, CPU s | after, CPU s | ratio |
+    |---|---:|---:|---:|
     | a | 4.00 | 2.00 | 0.50 |
+    | all | 4.00 | 2.00 | 0.50 |
     """
-    new = {row["program"]: row for row in after}
-    pairs = [(row, new[row["program"]]) for row in before if row["program"] in new]
+    new = {row["program"]: cpu_seconds(row) for row in after}
+    pairs = [(row["program"], cpu_seconds(row), new[row["program"]]) for row in before if row["program"] in new]
     if not pairs:
         raise ValueError("the files of --compare share no program; give two measurements of the same preset")
+    pairs.append(("all", sum(old for _, old, _ in pairs), sum(now for _, _, now in pairs)))
     lines = ["| program | before, CPU s | after, CPU s | ratio |", "|---|---:|---:|---:|"]
-    ratios = []
-    for old, row in pairs:
-        ratios.append(cpu_seconds(row) / cpu_seconds(old))
-        lines.append(f"| {old['program']} | {cpu_seconds(old):.2f} | {cpu_seconds(row):.2f} | {ratios[-1]:.2f} |")
-    total = [sum(map(cpu_seconds, column)) for column in zip(*pairs, strict=True)]
-    lines.append(f"| all | {total[0]:.2f} | {total[1]:.2f} | {total[1] / total[0]:.2f} |")
-    return (
-        "\n".join(lines)
-        + f"\n\nMedian ratio {statistics.median(ratios):.2f}, "
-        + (f"geometric mean {math.exp(statistics.fmean(map(math.log, ratios))):.2f}.\n")
-    )
+    return "\n".join([*lines, *(f"| {name} | {old:.2f} | {now:.2f} | {now / old:.2f} |" for name, old, now in pairs)])
 
 
 def read(path: pathlib.Path) -> list[Row]:
@@ -135,7 +133,7 @@ def read(path: pathlib.Path) -> list[Row]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
         for row in rows:
-            cpu_seconds(row)
+            _ = row["program"], cpu_seconds(row)
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path} is not a compile.json of this command; measure again") from None
     return rows
@@ -147,32 +145,29 @@ def command(stop: runtime.Stop) -> None:
         if FLAGS.compare:
             if len(FLAGS.compare) != 2:
                 raise ValueError(f"--compare={','.join(FLAGS.compare)} needs two files, like before.json,after.json")
-            print(compared(*(read(pathlib.Path(path)) for path in FLAGS.compare)))
+            print(comparison(*(read(pathlib.Path(path)) for path in FLAGS.compare)))
             return
         if FLAGS.out is None:
             raise ValueError("--out is missing; give a directory, like --out=runs/compile")
         jax.config.update("jax_enable_compilation_cache", False)
         if FLAGS.topology != "local":
             jax.config.update("jax_platforms", "cpu")  # otherwise JAX would look for a TPU, since libtpu is installed
-        traced = of_meta_gradients(FLAGS.meta_gradients) if FLAGS.meta_gradients else of_run()
         rows = []
-        for name, trace in traced:
+        for name, trace in of_meta_gradients(FLAGS.meta_gradients) if FLAGS.meta_gradients else of_run():
             stop.poll()
             if not FLAGS.programs or any(part in name for part in FLAGS.programs):
                 rows.append(measure(name, trace))
+        if not rows:
+            raise ValueError(f"--programs={','.join(FLAGS.programs)} is part of no name; give others, or none for all")
     except (ValueError, OSError, RuntimeError) as error:
         raise UserError(str(error)) from error
-    out = pathlib.Path(FLAGS.out)
-    header = {"device": chips_name(), "jax": jax.__version__, "preset": FLAGS.meta_gradients or FLAGS.preset}
-    runtime.write_atomically(out / "compile.json", json.dumps(header | {"rows": rows}, indent=1) + "\n")
+    device = jax.devices()[0].device_kind if FLAGS.topology == "local" else FLAGS.topology
+    header = {"device": device, "jax": jax.__version__, "preset": FLAGS.meta_gradients or FLAGS.preset}
     text = ", ".join(f"{name} `{value}`" for name, value in header.items()) + "\n\n" + table(rows)
+    out = pathlib.Path(FLAGS.out)
+    runtime.write_atomically(out / "compile.json", json.dumps(header | {"rows": rows}, indent=1) + "\n")
     runtime.write_atomically(out / "compile.md", text)
     print(text)
-
-
-def chips_name() -> str:
-    """Returns the device that the programs were compiled for."""
-    return jax.devices()[0].device_kind if FLAGS.topology == "local" else FLAGS.topology
 
 
 def main(_: list[str]) -> None:
