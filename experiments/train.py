@@ -24,9 +24,11 @@ settings.define_compilation_cache()
 flags.adopt_module_key_flags(settings)
 _WORKDIR = DEFINE_path("workdir", None, "Directory of this run; pass it again to resume.")
 _COMPILE_THREADS = flags.DEFINE_integer(
-    "compile_threads", 2, "Number of programs to compile at once, ahead of time; 0 compiles each when it is called.",
+    "compile_threads",
+    2,
+    "Number of programs to compile at once, ahead of time; 0 compiles each when it is called.",
     lower_bound=0,
-)  # fmt: skip
+)
 
 
 def main(_: list[str]) -> None:
