@@ -5,7 +5,6 @@ import hashlib
 import os
 import pathlib
 import platform
-import re
 import tempfile
 import warnings
 from typing import Any
@@ -17,7 +16,7 @@ OFF = "off"
 AUTO = "auto"
 MAX_BYTES = 4 * 2**30
 SHORTEST = 0.05  # seconds; shorter compilations are not worth a file
-_FAILED = re.compile(r"Error (reading|writing) persistent compilation cache entry")
+_FAILED = tuple(f"Error {action} persistent compilation cache entry" for action in ("reading", "writing"))
 
 
 def use_compilation_cache(directory: str) -> pathlib.Path | None:
@@ -59,7 +58,7 @@ def _log_first_error(path: pathlib.Path) -> None:
 
     def show_once(message: Any, *args: Any, **kwargs: Any) -> None:
         nonlocal seen
-        if not _FAILED.match(str(message)):
+        if not str(message).startswith(_FAILED):
             show(message, *args, **kwargs)
         elif not seen:
             seen = True
