@@ -157,6 +157,7 @@ def define() -> None:
     """Defines this command's flags; not on import, since commands share flag names."""
     settings.define()
     settings.define_mesh()
+    settings.define_compilation_cache()
     DEFINE_path("workdir", None, "Directory for the results; rerun with the same directory to resume.")
     flags.DEFINE_string(
         "settings", "", "Inner optimizers to compare, separated by semicolons: OPTIMIZER:RATE[:EPS_ROOT[:STEPS]]."

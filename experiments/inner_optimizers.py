@@ -27,6 +27,7 @@ SETTINGS = (
 
 settings.define()
 settings.define_mesh()
+settings.define_compilation_cache()
 flags.adopt_module_key_flags(settings)
 _SETTINGS = flags.DEFINE_string("settings", SETTINGS, "Inner optimizers, separated by semicolons.")
 DEFINE_path("workdir", None, "Directory of the comparison; pass it again to resume.")

@@ -22,6 +22,7 @@ from mass_jax.training.components import assemble
 
 settings.define()
 settings.define_mesh()
+settings.define_compilation_cache()
 flags.adopt_module_key_flags(settings)
 DEFINE_path("workdir", None, "Directory of the screen; pass it again to resume.")
 _PROBLEMS = flags.DEFINE_integer("screen_problems", 32, "Number of problems per cell.", lower_bound=2)

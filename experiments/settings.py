@@ -38,6 +38,16 @@ def define_mesh() -> None:
     flags.DEFINE_string("mesh", "auto", "Mesh axis sizes, such as data:2,fsdp:4,tensor:2, or auto.")
 
 
+def define_compilation_cache() -> None:
+    """Defines --compilation_cache, which `run` applies."""
+    DEFINE_path(
+        "compilation_cache",
+        "auto",
+        "Directory that keeps compiled programs for later runs; auto is in the user's cache directory, off keeps none. "
+        "The environment variable JAX_COMPILATION_CACHE_DIR takes precedence.",
+    )
+
+
 def define_machines() -> None:
     """Defines the flags for devices and processes; they do not affect results."""
     define_mesh()
@@ -222,6 +232,8 @@ def run(main: Any, parser: Callable[[Sequence[str]], list[str]] = parse) -> None
     logging.get_absl_handler().addFilter(console.drop_library_chatter)
 
     def command(arguments: list[str]) -> None:
+        if "compilation_cache" in FLAGS:
+            runtime.use_compilation_cache(FLAGS.compilation_cache)
         try:
             main(arguments)
         except lazy.MissingExtraError as error:

@@ -29,6 +29,7 @@ FLAGS = flags.FLAGS
 
 def define() -> None:
     """Defines the flags of this command."""
+    settings.define_compilation_cache()
     DEFINE_path("workdir", None, "Directory of a run of experiments.train.")
     DEFINE_path("model", None, "Instead of a workdir: 'tiny', or a directory or hub id with model files.")
     flags.DEFINE_string("run", None, "mass, mass_gold or pretrained; defaults to the first one in the workdir.")

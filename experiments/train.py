@@ -20,8 +20,15 @@ from mass_jax.training.components import assemble
 
 settings.define()
 settings.define_machines()
+settings.define_compilation_cache()
 flags.adopt_module_key_flags(settings)
 _WORKDIR = DEFINE_path("workdir", None, "Directory of this run; pass it again to resume.")
+_COMPILE_THREADS = flags.DEFINE_integer(
+    "compile_threads",
+    2,
+    "Number of programs to compile at once, ahead of time; 0 compiles each when it is called.",
+    lower_bound=0,
+)
 
 
 def main(_: list[str]) -> None:
@@ -51,7 +58,7 @@ def train_and_report(stop: runtime.Stop) -> None:
             components = held.enter_context(contextlib.closing(assemble(config, mesh)))
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
-        study.run_study(components, workdir, stop)
+        study.run_study(components, workdir, stop, _COMPILE_THREADS.value)
         if runtime.is_first():
             print((workdir / "report" / "table1.md").read_text(encoding="utf-8"))
             logging.info("report: %s", workdir / "report")

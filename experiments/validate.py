@@ -219,6 +219,7 @@ def define() -> None:
     """Defines this command's flags; not on import, since commands share flag names."""
     settings.define()
     settings.define_mesh()
+    settings.define_compilation_cache()
     DEFINE_path("workdir", None, "Directory for the results; rerun with the same directory to resume.")
     DEFINE_path(
         "trained", None, "Workdir of experiments.train whose generator writes the examples; its settings apply."

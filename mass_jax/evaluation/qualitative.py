@@ -12,7 +12,7 @@ import numpy as np
 from mass_jax.method import meta_step
 from mass_jax.method.models import Weights
 from mass_jax.tasks.base import Problem, Rejected
-from mass_jax.training.compiling import announce
+from mass_jax.training.compiling import announced
 from mass_jax.training.components import Components
 from mass_jax.training.learners import mass_learner
 from mass_jax.training.rollout import filled, scores_jit
@@ -58,9 +58,9 @@ def _stage(
     batch = meta_step.TaskBatch(
         synthetic.examples, synthetic.scorer_texts, generated, dialogue.gold(problems), right_N1, adapters
     )
-    announce("scores and rewards of qualitative examples")
-    scores_NM = scores_jit(learner.scorer, scorer, synthetic.scorer_texts)
-    gradients = _gradients(learner, weights, scores_NM, batch)
+    with announced("scores and rewards of qualitative examples"):
+        scores_NM = scores_jit(learner.scorer, scorer, synthetic.scorer_texts)
+        gradients = _gradients(learner, weights, scores_NM, batch)
     adapted = rollouts.adapt_to_examples(weights, synthetic, keys[1])
     answers = {
         name: rollouts.attempt(weights, inner, problems, keys[0], 1, temperature=0.0).responses_NM

@@ -14,6 +14,7 @@ from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.evaluation import evaluate, qualitative, report
 from mass_jax.evaluation.lengths import check_lengths
+from mass_jax.evaluation.order import ordered, records_path, unfinished
 from mass_jax.evaluation.records import read_records
 from mass_jax.evaluation.report.table import limits_of, training_cost
 from mass_jax.rows import CONTROLS, ROWS, TRAINING_RUNS
@@ -22,6 +23,7 @@ from mass_jax.runtime.metrics import read_metrics
 from mass_jax.tasks.base import Problems
 from mass_jax.training import train
 from mass_jax.training.components import Components, assemble, with_stored_eps_root
+from mass_jax.training.programs import compiling_ahead
 
 WORKED_PROBLEMS = 8
 MAY_DIFFER = ("methods",)  # settings in which an evaluation may differ from its workdir
@@ -65,7 +67,9 @@ def run(
         return run_study(components, runtime.workdir_path(str(workdir)), runtime.Stop())
 
 
-def run_study(components: Components, workdir: pathlib.Path, stop: runtime.Stop) -> dict[str, Any]:
+def run_study(
+    components: Components, workdir: pathlib.Path, stop: runtime.Stop, compile_threads: int = 0
+) -> dict[str, Any]:
     """Trains and evaluates the rows that are not finished, and writes the report.
 
     The workdir is locked meanwhile. Settings are written to it once every prompt is known to fit.
@@ -74,6 +78,7 @@ def run_study(components: Components, workdir: pathlib.Path, stop: runtime.Stop)
         components: the components of the run.
         workdir: directory of the run.
         stop: polled between phases.
+        compile_threads: number of programs to compile at once, ahead of time; 0 compiles each when it is called.
 
     Returns:
         The table, as in report/table1.json; empty on processes other than the first.
@@ -90,9 +95,11 @@ def run_study(components: Components, workdir: pathlib.Path, stop: runtime.Stop)
             check_lengths(components, [name for rows in groups for name in rows], seed)
         runtime.claim_workdir(workdir, config.to_json(), replace=True)
         components = with_stored_eps_root(components, workdir)
-        for rows in groups:
-            for seed in config.seeds:
-                run_seed(components, rows, seed, workdir / f"seed{seed}", stop)
+        todo = unfinished(config, [name for rows in groups for name in ordered(rows)], workdir)
+        with compiling_ahead(components, todo, compile_threads):
+            for rows in groups:
+                for seed in config.seeds:
+                    run_seed(components, rows, seed, workdir / f"seed{seed}", stop)
         return write_report(config, workdir) if runtime.is_first() else {}
 
 
@@ -165,7 +172,7 @@ def evaluate_rows(
     """
     problems, rollouts = components.problems(seed), components.rollouts.on_every_process()
     trained: dict[str | None, train.Trained] = {None: train.Trained(components.pretrained(), None)}
-    for name in sorted(rows, key=lambda name: (ROWS[name].training is not None, ROWS[name].is_sampled)):
+    for name in ordered(rows):
         if name == "oracle" and problems.oracle is None:
             continue
         run = ROWS[name].run
@@ -175,11 +182,6 @@ def evaluate_rows(
         job = evaluate.Job(components.config, rollouts, trained[run].weights, name, problems, seed, votes)
         evaluate.evaluate(job, records_path(workdir, name), stop)
     return trained
-
-
-def records_path(workdir: pathlib.Path, name: str) -> pathlib.Path:
-    """Returns the file of a row's records in the directory of a seed."""
-    return workdir / "evaluation" / f"{name}.jsonl"
 
 
 def _votes(workdir: pathlib.Path) -> int:

@@ -11,18 +11,20 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
+from mass_jax import runtime
 from mass_jax.config import Config
 from mass_jax.llama import LlamaConfig, decode
 from mass_jax.method import meta_step, score
 from mass_jax.method.generate import sample
 from mass_jax.method.models import Weights
-from mass_jax.method.text import Rollout, Text
+from mass_jax.method.text import Text
 from mass_jax.runtime import rules
 from mass_jax.sampling.choose import Settings
 from mass_jax.sampling.loop import Request, start
 from mass_jax.training import train
 from mass_jax.training.architecture import execution, models
 from mass_jax.training.learners import mass_learner
+from mass_jax.training.programs import Shapes
 from mass_jax.training.rollout import adapt_jit
 from mass_jax.types import PyTree
 
@@ -69,26 +71,14 @@ class Iteration:
         loop, scorer = models(config, execution(config, self.shape))
         return mass_learner(config, loop, scorer, "gold" if config.outer == "gold" else "verifier")
 
-    def placed(self, tree: PyTree) -> Any:
-        """Adds the shardings of the rules table to shapes of parameters or states."""
-        return jax.tree.map(_struct, tree, rules.shardings(self.mesh, tree))
+    def abstract(self) -> Shapes:
+        """Returns the abstract arguments of training."""
+        return Shapes(self.config, *models(self.config, execution(self.config, self.shape)), runtime.Feed(self.mesh))
 
     def state(self) -> tuple[meta_step.MetaState, Any]:
         """Returns the state that training updates, and the frozen base weights ({} if there are none)."""
-        learner, config = self.learner(), self.config
-
-        def weights(key: jax.Array) -> Any:
-            made = learner.solver.model.init(key, jnp.zeros((1, 2), jnp.int32))["params"]
-            return jax.tree.map(lambda leaf: leaf.astype(config.base_dtype), made)
-
-        base = jax.eval_shape(weights, jax.random.key(0))
-        policy = base
-        if config.generator == "lora":
-            rank, targets = config.generator_lora_rank, config.lora_targets
-            policy = jax.eval_shape(lambda key: learner.solver.init_policy(key, rank, targets), jax.random.key(0))
-        with jax.numpy_dtype_promotion("standard"):
-            state = jax.eval_shape(lambda p: meta_step.init_state(jax.random.key(0), learner, p), policy)
-        return self.placed(state), self.placed(base) if config.generator == "lora" else {}
+        abstract = self.abstract()
+        return abstract.meta_state(self.learner()), abstract.pretrained().base
 
     def tasks(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         """Returns an abstract array [N, ...] that is split over problems, as the host feeds it."""
@@ -99,28 +89,9 @@ class Iteration:
         size = (self.config.tasks_per_step, rows, length)
         return Text(self.tasks(size, jnp.int32), self.tasks(size, jnp.bool_), self.tasks(size, jnp.float32))
 
-    def rollout(self, rows: int, length: int) -> Rollout:
-        """Returns abstract samples [N, rows, length] with log-probabilities."""
-        return Rollout(self.text(rows, length), self.tasks((self.config.tasks_per_step, rows, length), jnp.float32))
-
     def batch(self) -> meta_step.TaskBatch:
         """Returns the abstract batch of one step: problems with their examples and attempts."""
-        c = self.config
-        solutions = 1 if c.outer == "gold" else c.num_attempts
-        answer, example = c.max_prompt_tokens + c.max_answer_tokens, c.max_prompt_tokens + c.max_example_tokens
-        written = c.max_generator_prompt_tokens + c.max_example_tokens
-        keys = jax.eval_shape(lambda key: jax.random.split(key, c.tasks_per_step), jax.random.key(0))
-        return meta_step.TaskBatch(
-            examples=self.text(c.num_examples, answer),
-            scorer_texts=self.text(c.num_examples, example),
-            generated=self.rollout(c.num_examples, written),
-            solutions=self.rollout(solutions, answer),
-            right_NJ=self.tasks((c.tasks_per_step, solutions), jnp.float32),
-            adapters=self.placed(jax.eval_shape(self.learner().loop.init_adapters, keys)),
-            start_logprobs_NMT=self.tasks((c.tasks_per_step, c.num_examples, written), jnp.float32)
-            if c.kl_coef
-            else None,
-        )
+        return self.abstract().batch(gold=self.config.outer == "gold")
 
 
 def phases(iteration: Iteration) -> list[Phase]:

@@ -41,7 +41,7 @@ class Feed:
         """Returns the slice of `count` problems that this process handles."""
         if self.whole:
             return slice(0, count)
-        places = self._sharding(count).addressable_devices_indices_map((count,)).values()
+        places = self.sharding(count).addressable_devices_indices_map((count,)).values()
         bounds = [place[0].indices(count)[:2] for place in places if place]
         return slice(min(start for start, _ in bounds), max(stop for _, stop in bounds))
 
@@ -56,7 +56,7 @@ class Feed:
             tree: arrays with a leading axis of this process's problems.
             count: number of problems N of all processes.
         """
-        sharding = self._sharding(count)
+        sharding = self.sharding(count)
 
         def one(leaf: Any) -> jax.Array:
             if self.whole:
@@ -72,7 +72,7 @@ class Feed:
             tree: global arrays with a leading axis of problems.
             count: number of problems N of all processes.
         """
-        sharding = NamedSharding(self.mesh, PartitionSpec()) if self.whole else self._sharding(count)
+        sharding = NamedSharding(self.mesh, PartitionSpec()) if self.whole else self.sharding(count)
 
         def one(leaf: jax.Array) -> np.ndarray:
             placed = leaf if leaf.sharding.is_equivalent_to(sharding, leaf.ndim) else jax.device_put(leaf, sharding)
@@ -84,13 +84,14 @@ class Feed:
     def spread(self, keys_N: jax.Array) -> jax.Array:
         """Places random keys [N], which every process has in full, with their problems."""
         data = jax.random.key_data(keys_N)
-        return _wrap_keys(_from_host(data, self._sharding(len(keys_N))))
+        return _wrap_keys(_from_host(data, self.sharding(len(keys_N))))
 
     def place(self, tree: PyTree) -> PyTree:
         """Places parameters, adapters or a state according to the table in `rules`."""
         return jax.tree.map(_from_host, tree, rules.shardings(self.mesh, tree))
 
-    def _sharding(self, count: int) -> NamedSharding:
+    def sharding(self, count: int) -> NamedSharding:
+        """Returns the sharding of global arrays [N, ...] of `count` problems."""
         divides = count % self.mesh.shape["data"] == 0
         return NamedSharding(self.mesh, rules.spec("tasks") if divides else PartitionSpec())
 

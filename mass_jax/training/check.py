@@ -26,7 +26,7 @@ from mass_jax.method.outer import outer_loss
 from mass_jax.method.text import Text
 from mass_jax.training import rollout, validation
 from mass_jax.training.check_advice import describe, nearby
-from mass_jax.training.compiling import announce
+from mass_jax.training.compiling import announced
 from mass_jax.training.components import Components
 from mass_jax.training.inner_setting import InnerSetting
 from mass_jax.types import Adapter, Params, PyTree
@@ -109,7 +109,11 @@ class SignalCheck:
                 return None
             axis, count = self.components.rollouts.feed.mesh.shape["data"], len(batch.right_NJ)
             batch = _first(batch, min(count, math.ceil(MIN_PROBLEMS / axis) * axis))
-        announce(f"leave-one-out effects of {self.label}")
+        with announced(f"leave-one-out effects of {self.label}"):
+            return self._effects(state, base, batch)
+
+    def _effects(self, state: meta_step.MetaState, base: Params, batch: meta_step.TaskBatch) -> Measured:
+        """Measures the effect of leaving each example out."""
         weights = learning.weights_of(base, state)
         loop = self.learner.loop
         scores_NM = rollout.scores_jit(self.learner.scorer, state.scorer, batch.scorer_texts, loop.tasks_at_a_time)

@@ -13,8 +13,8 @@ from mass_jax.config import Config
 from mass_jax.method import generate, learning, meta_step
 from mass_jax.method.text import Rollout
 from mass_jax.tasks.base import Problem
-from mass_jax.training.compiling import announce
-from mass_jax.training.rollout import Rollouts, adapt_jit, scores_jit
+from mass_jax.training.compiling import announced
+from mass_jax.training.rollout import Rollouts, adapt_jit, adaptation_name, scores_jit, scores_name
 from mass_jax.types import Params
 
 
@@ -71,9 +71,10 @@ def collect(
     if learner.objective.gold:
         solutions, right_NJ = rollouts.dialogue.gold(own), np.ones((len(own), 1), np.float32)
     else:
-        announce(f"scores and adaptation of examples {examples.tokens_BT.shape}")
-        scores_NM = scores_jit(learner.scorer, state.scorer, texts, learner.loop.tasks_at_a_time)
-        adapted = adapt_jit(learner.loop, weights, adapters, scores_NM, examples)
+        with announced(scores_name(texts.tokens_BT.shape)):
+            scores_NM = scores_jit(learner.scorer, state.scorer, texts, learner.loop.tasks_at_a_time)
+        with announced(adaptation_name(examples.tokens_BT.shape, scored=True)):
+            adapted = adapt_jit(learner.loop, weights, adapters, scores_NM, examples)
         solutions, right_NJ, _ = rollouts.attempt(
             weights, adapted, own, attempt_keys_N, config.num_attempts, config.temperature
         )

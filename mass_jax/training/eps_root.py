@@ -21,7 +21,7 @@ from mass_jax.method.adapt import LoraLoop
 from mass_jax.method.models import Weights
 from mass_jax.method.text import Text
 from mass_jax.tasks.base import Problem
-from mass_jax.training.compiling import announce
+from mass_jax.training.compiling import announced
 from mass_jax.training.rollout import Rollouts
 from mass_jax.types import PyTree
 
@@ -57,8 +57,8 @@ def auto_eps_root(rollouts: Rollouts, weights: Weights, problems: Sequence[Probl
     groups = max(PROBLEMS // num_examples, 1)
     rows = np.arange(groups * num_examples) % len(fitting.tokens_BT)
     text = jax.tree.map(lambda leaf: leaf[rows].reshape(groups, num_examples, leaf.shape[-1]), fitting)
-    announce(f"the gradient of {groups} x {num_examples} gold solutions")
-    mean_square = float(_mean_square(rollouts.loop, weights, text))
+    with announced(f"the gradient of {groups} x {num_examples} gold solutions"):
+        mean_square = float(_mean_square(rollouts.loop, weights, text))
     if not math.isfinite(mean_square) or mean_square <= 0:
         raise ValueError(
             f"--inner_eps_root=auto found a mean squared inner gradient of {mean_square}; give a number, such as 1e-4"

@@ -13,7 +13,7 @@ from absl import logging
 
 from mass_jax import metagrad as mg
 from mass_jax.metagrad import signal
-from mass_jax.training.compiling import announce
+from mass_jax.training.compiling import announced
 from mass_jax.types import PyTree
 
 rewards_jit = jax.jit(signal.rewards, static_argnames="adaptation")
@@ -68,8 +68,9 @@ def run_adjoints(
     programs: dict[str, Any] = {}
     for name, adjoint in adjoints.items():
         poll()
-        announce(f"{name}, K={adaptation.num_steps}, {count} problems")
-        programs[name] = rewards_jit.lower(dataclasses.replace(adaptation, adjoint=adjoint), *arguments).compile()
+        one = dataclasses.replace(adaptation, adjoint=adjoint)
+        with announced(f"{name}, K={adaptation.num_steps}, {count} problems"):
+            programs[name] = rewards_jit.lower(one, *arguments).compile()
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     rewards: dict[str, jax.Array] = {}
     for number in range(1, repeats + 1):

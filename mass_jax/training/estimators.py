@@ -22,7 +22,7 @@ from mass_jax.metagrad.signal import correlations
 from mass_jax.metagrad.signal.correlations import Interval
 from mass_jax.method.models import Weights
 from mass_jax.training import validation
-from mass_jax.training.compiling import announce
+from mass_jax.training.compiling import announced
 from mass_jax.training.estimator_runs import run_adjoints
 from mass_jax.training.inner_setting import InnerSetting
 from mass_jax.training.rollout import Rollouts
@@ -178,9 +178,9 @@ def compare(
     hyper = (np.float32(setting.rate), np.float32(setting.eps_root))
     measured = run_adjoints(exact, weights, hyper, tasks, adjoints, key=key, repeats=repeats, poll=poll)
     poll()
-    announce(f"leave-one-out, {setting.optimizer}, K={setting.steps}, {len(drawn.problems)} problems")
     options = signal.Options(finite_differences=False, add_one=False, directions=0, precision=False)
-    found = signal.measure(exact, weights, hyper, tasks, options=options)
+    with announced(f"leave-one-out, {setting.optimizer}, K={setting.steps}, {len(drawn.problems)} problems"):
+        found = signal.measure(exact, weights, hyper, tasks, options=options)
     effects = jax.tree.map(lambda leaf: get(leaf, len(drawn.problems)), found)
     exact_NM = get(measured[EXACT].rewards_NM, len(drawn.problems))
     rows = {}

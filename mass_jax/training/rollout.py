@@ -21,7 +21,7 @@ from mass_jax.method.models import Solver, Weights
 from mass_jax.method.text import Rollout, Text
 from mass_jax.tasks.base import Problem, Task, Verdict
 from mass_jax.training import samplers
-from mass_jax.training.compiling import announce
+from mass_jax.training.compiling import announced
 from mass_jax.types import Adapter, PyTree
 
 Prompts = tuple[np.ndarray, np.ndarray]
@@ -110,8 +110,8 @@ class Rollouts:
             Adapted adapters, one per problem.
         """
         adapters = self.loop.init_adapters(keys_N)
-        announce(f"adaptation to examples {synthetic.examples.tokens_BT.shape}")
-        return adapt_jit(self.loop, weights, adapters, synthetic.kept_NM, synthetic.examples)
+        with announced(adaptation_name(synthetic.examples.tokens_BT.shape)):
+            return adapt_jit(self.loop, weights, adapters, synthetic.kept_NM, synthetic.examples)
 
     def respond(
         self,
@@ -181,17 +181,18 @@ class Rollouts:
     ) -> tuple[list[list[str]], Rollout]:
         """Samples completions of at most `limit` tokens; their log-probabilities are those at temperature 1."""
         size = len(keys_N)
-        announce(f"sampling of {size} x {count} completions ({prompts[0].shape[1]} + {limit} tokens)")
         draw = samplers.Draw(prompts, keys_N, count, limit, temperature)
-        samples = self.sampler(self.solver, weights, inner, self.feed, draw)
+        with announced(sampling_name(size, count, (prompts[0].shape[1], limit), inner is not None)):
+            samples = self.sampler(self.solver, weights, inner, self.feed, draw)
         rollout = generate.rollout(prompts, samples)
         native = self.sampler.is_native
         if temperature not in (0.0, 1.0) or (temperature and not native):
             # The sampler reports the tempered policy, or that of other arithmetic; the ratio's numerator is the model,
             # so its denominator must be too. Greedy completions are not trained on.
-            announce(f"log-probabilities of {size} x {count} completions")
             put = self.feed.put(rollout.text, size)
-            logprobs = self.feed.get(_logprobs(self.loop, weights, put, inner, limit), size) * rollout.text.target_BT
+            with announced(f"log-probabilities of {size} x {count} completions"):
+                logprobs = self.feed.get(_logprobs(self.loop, weights, put, inner, limit), size)
+            logprobs = logprobs * rollout.text.target_BT
             log_ratio = None if native or temperature != 1.0 else logprobs - rollout.logprobs_BT
             rollout = rollout._replace(logprobs_BT=logprobs, log_ratio_BT=log_ratio)
         return self.dialogue.read(samples), rollout
@@ -207,6 +208,22 @@ def _logprobs(loop: adapt.LoraLoop, weights: Weights, text: Text, inner: Adapter
 
     leaves = None if inner is None else lora.checked(inner, batched=True).leaves
     return over_tasks(one, loop.tasks_at_a_time, text, leaves)
+
+
+def sampling_name(size: int, count: int, lengths: tuple[int, int], adapted: bool) -> str:
+    """Returns the name of a program that samples; `lengths` are the tokens of prompts and of completions."""
+    by = " by adapted models" if adapted else ""
+    return f"sampling of {size} x {count} completions{by} ({lengths[0]} + {lengths[1]} tokens)"
+
+
+def adaptation_name(shape: tuple[int, ...], scored: bool = False) -> str:
+    """Returns the name of the program that adapts to examples of a shape [N, M, T], with scores or with weights 1."""
+    return f"adaptation to {'scored ' if scored else ''}examples {shape}"
+
+
+def scores_name(shape: tuple[int, ...]) -> str:
+    """Returns the name of the program that scores texts of a shape [N, M, T]."""
+    return f"scores of examples {shape}"
 
 
 def filled(batch: Sequence[Problem], size: int) -> list[Problem]:

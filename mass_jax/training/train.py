@@ -25,12 +25,13 @@ from mass_jax.training import learners
 from mass_jax.training.check import SignalCheck
 from mass_jax.training.check_inner import check_inner_optimizer
 from mass_jax.training.collect import collect
-from mass_jax.training.compiling import announce
+from mass_jax.training.compiling import announced
 from mass_jax.training.components import Components
 from mass_jax.training.dynamic_sampling import collect_with_signal, redraws
 from mass_jax.training.example_metrics import cut_off_shares, example_metrics, sampler_metrics
 from mass_jax.types import Params, PyTree
 
+GRPO_STEP = "the step of solver_grpo"
 OneStep = Callable[[int, Any], tuple[Any, dict[str, float]]]
 """Takes the step number and the state; returns the next state and the metrics."""
 
@@ -45,7 +46,7 @@ def meta_step_jit(
 
 
 @functools.partial(jax.jit, static_argnames="learner", donate_argnames="state")
-def _grpo_step(
+def grpo_step_jit(
     learner: solver_grpo.SolverGrpo,
     state: solver_grpo.GrpoState,
     base: Params,
@@ -105,7 +106,7 @@ def train_mass(
     start = components.fresh_weights(jax.random.fold_in(key, 1))
     state = meta_step.init_state(jax.random.fold_in(key, 2), learner, start.policy)
     draws = task_order(len(problems), config.tasks_per_step, seed)
-    label = " ".join(filter(None, ("mass", outer, control)))
+    label = label_of(outer, control)
     check = SignalCheck(components, learner, label)
 
     def one_step(i: int, state: meta_step.MetaState) -> tuple[meta_step.MetaState, dict[str, float]]:
@@ -122,8 +123,8 @@ def train_mass(
         )
         batch, drifted = _measure_drift(components, i, batch)
         measured = check.before(i, state, start.base, batch)
-        announce(f"the meta-step of {label}")
-        state, output = meta_step_jit(learner, state, start.base, batch, jax.random.fold_in(step_key, 0))
+        with announced(meta_step_name(outer, control)):
+            state, output = meta_step_jit(learner, state, start.base, batch, jax.random.fold_in(step_key, 0))
         check_finite(state.policy_opt_state, state.scorer_opt_state, limit=config.max_skipped_steps)
         metrics = to_floats(output.metrics | drifted)
         if learner.objective.gold:
@@ -137,6 +138,20 @@ def train_mass(
     return Trained(learning.weights_of(start.base, state), state.scorer)
 
 
+def label_of(outer: str, control: str | None) -> str:
+    """Returns the name of a run of MASS in log lines.
+
+    >>> label_of("gold", None), label_of("verifier", "shuffled")
+    ('mass gold', 'mass verifier shuffled')
+    """
+    return " ".join(filter(None, ("mass", outer, control)))
+
+
+def meta_step_name(outer: str, control: str | None) -> str:
+    """Returns the name of the program of a meta-step."""
+    return f"the meta-step of {label_of(outer, control)}"
+
+
 def _measure_drift(
     components: Components, step: int, batch: meta_step.TaskBatch
 ) -> tuple[meta_step.TaskBatch, dict[str, jax.Array]]:
@@ -144,10 +159,10 @@ def _measure_drift(
     config = components.config
     if not (config.kl_coef or (config.drift_every and step % config.drift_every == 0)):
         return batch, {}
-    announce("log-probabilities before training")
     solver, params = components.rollouts.solver, components.model.params
     text, length = batch.generated.text, config.max_example_tokens
-    started_NMT = drift.start_logprobs(solver, params, text, length, config.tasks_at_a_time)
+    with announced("log-probabilities before training"):
+        started_NMT = drift.start_logprobs(solver, params, text, length, config.tasks_at_a_time)
     metrics = {"kl_to_start": drift.kl_to_start(batch.generated, started_NMT)}
     return batch._replace(start_logprobs_NMT=started_NMT) if config.kl_coef else batch, metrics
 
@@ -185,8 +200,8 @@ def train_solver_grpo(
         mismatch = sampler_metrics(config, {"attempts": attempts})
         attempts, right_NM = rollouts.feed.put((attempts, right_NM), len(tasks))
         stop.poll()
-        announce("the step of solver_grpo")
-        state, metrics = _grpo_step(learner, state, start.base, attempts, right_NM)
+        with announced(GRPO_STEP):
+            state, metrics = grpo_step_jit(learner, state, start.base, attempts, right_NM)
         check_finite(state.policy_opt_state, limit=config.max_skipped_steps)
         return state, to_floats(metrics) | mismatch | {"samples": float(len(tasks) * config.num_solver_attempts)}
 

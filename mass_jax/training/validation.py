@@ -20,7 +20,7 @@ from mass_jax.method.models import Read, Solver, Weights
 from mass_jax.method.outer import outer_loss
 from mass_jax.method.text import Text
 from mass_jax.tasks.base import Problem
-from mass_jax.training.compiling import announce
+from mass_jax.training.compiling import announced
 from mass_jax.training.example_metrics import useful_examples
 from mass_jax.training.inner_setting import InnerSetting
 from mass_jax.training.rollout import Rollouts
@@ -162,9 +162,9 @@ def measure_setting(
         The effects, on the host.
     """
     count, examples = tasks.weights_NM.shape
-    announce(f"the effects of {count} x {examples} examples, {setting.optimizer}, K={setting.steps}")
     hyper = (np.float32(setting.rate), np.float32(setting.eps_root))
-    found = signal.measure(adaptation_of(rollouts, setting), weights, hyper, tasks, options=options)
+    with announced(f"the effects of {count} x {examples} examples, {setting.optimizer}, K={setting.steps}"):
+        found = signal.measure(adaptation_of(rollouts, setting), weights, hyper, tasks, options=options)
     # The rewards in float64 are on the host already.
     return jax.tree.map(lambda leaf: leaf if isinstance(leaf, np.ndarray) else rollouts.feed.get(leaf, count), found)
 
