@@ -15,6 +15,7 @@ import contextlib
 import functools
 import json
 import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -29,6 +30,7 @@ from mass_jax.errors import UserError
 from mass_jax.metagrad import signal
 from mass_jax.method import adapt
 from mass_jax.serving import source
+from mass_jax.tasks.base import Example, Problem
 from mass_jax.training import half_right, inner_setting, signal_page, validation
 from mass_jax.training.components import assemble
 from mass_jax.training.eps_root import auto_eps_root
@@ -61,19 +63,11 @@ def validate(stop: runtime.Stop) -> None:
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
         chosen = chosen or [inner_setting.InnerSetting.of(config, model.rollouts.loop)]
-        chosen_problems = model.chosen.problems(FLAGS.seed)
-        problems = chosen_problems.train[: FLAGS.problems]
-        if FLAGS.half_right and chosen_problems.oracle is None:
-            raise UserError(f"--task={config.task} has no correct examples; leave out --half_right")
+        sides = model.chosen.problems(FLAGS.seed)
+        problems = sides.train[: FLAGS.problems]
         header = header_of(model, len(problems))
         reports = read_reports(workdir / "validate.json", header)
-        key = jax.random.fold_in(jax.random.key(FLAGS.seed), 5)
-        draw = (
-            functools.partial(half_right.draw, oracle=chosen_problems.oracle) if FLAGS.half_right else validation.draw
-        )
-        drawn = draw(
-            model.rollouts, model.weights, problems, num_examples=config.num_examples, key=key, score=FLAGS.score
-        )
+        drawn = draw(model, problems, sides.oracle)
         for number, setting in enumerate(chosen, 1):
             stop.poll()
             if setting.label in reports:
@@ -86,6 +80,19 @@ def validate(stop: runtime.Stop) -> None:
             write_reports(workdir, header, reports)
         write_reports(workdir, header, reports)
         print((workdir / "validate.md").read_text(encoding="utf-8"))
+
+
+def draw(
+    model: source.LoadedModel, problems: Sequence[Problem], oracle: Callable[[Problem, int], list[Example]] | None
+) -> validation.Drawn:
+    """Writes the examples, or draws the ones of --half_right."""
+    count, key = model.config.num_examples, jax.random.fold_in(jax.random.key(FLAGS.seed), 5)
+    common: dict[str, Any] = {"num_examples": count, "key": key, "score": FLAGS.score}
+    if not FLAGS.half_right:
+        return validation.draw(model.rollouts, model.weights, problems, **common)
+    if oracle is None:
+        raise UserError(f"--task={model.config.task} has no correct examples; leave out --half_right")
+    return half_right.draw(model.rollouts, model.weights, problems, oracle, **common)
 
 
 def read_config() -> Config:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from mass_jax.method.models import Weights
-from mass_jax.tasks.base import Example, Problem
+from mass_jax.tasks.base import Example, Problem, Rejected
 from mass_jax.tasks.wrong_answers import wrong_answers
 from mass_jax.training import validation
 from mass_jax.training.rollout import Rollouts
@@ -42,7 +42,7 @@ def draw(
     """
     groups_NM = [half_right(oracle(problem, num_examples)[:num_examples]) for problem in problems]
     correct_NM = np.array([[right for _, right in group] for group in groups_NM])
-    parsed_NM = [[example for example, _ in group] for group in groups_NM]
+    parsed_NM: list[list[Example | Rejected]] = [[example for example, _ in group] for group in groups_NM]
     synthetic = rollouts.dialogue.encode(problems, [[""] * num_examples for _ in problems], parsed_NM)
     return validation.drawn(rollouts, weights, problems, synthetic, correct_NM, key, score)
 
