@@ -1,8 +1,22 @@
 """Errors caused by invalid user input."""
 
+import re
+
 
 class UserError(ValueError):
     """Error that the user can fix.
 
     Commands print its message and exit without a traceback. The message is one line that names the value and the fix.
     """
+
+
+def from_program(error: Exception) -> UserError | None:
+    """Returns the `UserError` that a Python function raised when a compiled program called it, or None.
+
+    The runtime reports it as an error of its own, whose text ends with the traceback.
+
+    >>> from_program(RuntimeError("INTERNAL: callback: Traceback ... \\nUserError: the disk is full; free space"))
+    UserError('the disk is full; free space')
+    """
+    found = re.findall(r"^(?:mass_jax\.errors\.)?UserError: (.*)$", str(error), re.MULTILINE)
+    return UserError(found[-1]) if found else None

@@ -72,8 +72,8 @@ def _lower(ctx: Any, *args: Any, function: Callable[..., Any], results: Any) -> 
     devices = getattr(ctx.module_context.axis_context, "num_devices", 1)
     if devices and devices > 1:
         raise UserError(
-            f"the trajectory of the inner loop cannot leave a mesh of {devices} devices; use --adjoint_store=device, or "
-            "one device"
+            f"the trajectory of the inner loop cannot leave a mesh of {devices} devices; use one device, or "
+            "--adjoint_store=device"
         )
     values, _, _ = mlir.emit_python_callback(
         ctx, function, None, list(args), ctx.avals_in, ctx.avals_out, has_side_effect=True, returns_token=False

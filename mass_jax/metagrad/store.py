@@ -20,7 +20,7 @@ class Records(Protocol):
     """Records of the steps of one inner loop; each is a list of arrays, of the same shapes for all steps."""
 
     def write(self, index: int, arrays: Sequence[np.ndarray]) -> None:
-        """Stores a step's arrays, which the caller reuses afterwards. Steps are written in order, perhaps repeatedly."""
+        """Copies a step's arrays. Steps are written in order, one of them perhaps repeatedly."""
 
     def read(self, index: int) -> Sequence[np.ndarray]:
         """Returns the arrays of a step, valid until the second next read. Steps are usually read in reverse order."""
@@ -36,7 +36,7 @@ class Store(abc.ABC):
     def open(self, count: int) -> Records:
         """Returns empty records for `count` steps; called on the host at the start of each forward pass."""
 
-    def check(self, record_bytes: int, count: int) -> None:
+    def check(self, record_bytes: int, count: int) -> None:  # noqa: B027  optional
         """Raises a UserError if there is no room for the records; called while the program is traced."""
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from mass_jax.metagrad import derivatives
-from mass_jax.metagrad.adjoints.base import Adjoint, BilevelProblem, MetaGradient, check_remat, check_store
+from mass_jax.metagrad.adjoints.base import Adjoint, BilevelProblem, MetaGradient, check_remat, check_store, described
 from mass_jax.metagrad.adjoints.reverse_sweep import SweepRemat, reverse_sweep
 from mass_jax.metagrad.store import Store
 
@@ -32,6 +32,10 @@ class MixedMode(Adjoint):
         check_remat(self.remat, SweepRemat)
         check_store(self.store, self.remat)
 
+    def __repr__(self) -> str:
+        return described(self)
+
     def apply(self, problem: BilevelProblem) -> MetaGradient:
         """Runs the reverse sweep with products of the joint gradient."""
-        return reverse_sweep(problem, derivatives.JointDerivatives(problem.loop.loss), remat=self.remat, store=self.store)
+        loss = derivatives.JointDerivatives(problem.loop.loss)
+        return reverse_sweep(problem, loss, remat=self.remat, store=self.store)

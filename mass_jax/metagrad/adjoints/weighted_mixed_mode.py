@@ -4,7 +4,7 @@ import dataclasses
 
 from mass_jax.errors import UserError
 from mass_jax.metagrad import derivatives, losses
-from mass_jax.metagrad.adjoints.base import Adjoint, BilevelProblem, MetaGradient, check_remat, check_store
+from mass_jax.metagrad.adjoints.base import Adjoint, BilevelProblem, MetaGradient, check_remat, check_store, described
 from mass_jax.metagrad.adjoints.reverse_sweep import SweepRemat, reverse_sweep
 from mass_jax.metagrad.store import Store
 
@@ -33,6 +33,9 @@ class WeightedMixedMode(Adjoint):
     def __post_init__(self) -> None:
         check_remat(self.remat, SweepRemat)
         check_store(self.store, self.remat)
+
+    def __repr__(self) -> str:
+        return described(self)
 
     def apply(self, problem: BilevelProblem) -> MetaGradient:
         """Runs the reverse sweep with JVPs of the example losses."""
