@@ -51,7 +51,7 @@ class HostStore(Store):
     >>> loss = mg.WeightedLoss(lambda params, batch: (params - batch) ** 2)
     >>> out = mg.meta_gradient(loss, lambda p, b: (p - b) ** 2, jnp.float32(0.0), jnp.ones(2), jnp.array([1.0, -1.0]),
     ...                        jnp.float32(1.0), optimizer=optax.sgd(0.01), num_steps=100,
-    ...                        adjoint=mg.WeightedMixedMode(store=HostStore()))
+    ...                        adjoint=mg.WeightedMixedMode(store=mg.HostStore()))
     >>> bool((out.meta[0] < 0) & (out.meta[1] > 0))
     True
     """
