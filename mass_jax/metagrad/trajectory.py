@@ -137,4 +137,8 @@ def _raw(leaf: Any) -> Any:
 
 def _typed(leaf: jax.Array, like: Any) -> jax.Array:
     """Inverts `_raw`."""
-    return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like)) if _is_key(like) else leaf
+    if not _is_key(like):
+        return leaf
+    found: list[Any] = []
+    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), like)  # takes arrays only, not their shapes
+    return jax.random.wrap_key_data(leaf, impl=found[0])
