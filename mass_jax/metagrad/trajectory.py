@@ -74,7 +74,7 @@ class Trajectory:
         io_callback(_close, None, token)
 
     def _raw_shapes(self) -> list[Any]:
-        """Returns the shapes of a record's arrays, with PRNG keys as integers."""
+        """Returns the shapes of a record's arrays, with PRNG keys and 64-bit numbers as integers."""
         return jax.tree.leaves(jax.eval_shape(lambda tree: jax.tree.map(_raw, tree), self.like))
 
 
@@ -130,13 +130,22 @@ def _is_key(leaf: Any) -> bool:
     return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
+def _is_wide(leaf: Any) -> bool:
+    """Returns whether a leaf has 64 bits, which JAX would halve in the runtime's threads, where x64 is off."""
+    return not _is_key(leaf) and leaf.dtype.itemsize == 8
+
+
 def _raw(leaf: Any) -> Any:
-    """Returns the integers of a PRNG key; other leaves unchanged."""
+    """Returns the integers of a PRNG key or of 64-bit numbers; other leaves unchanged."""
+    if _is_wide(leaf):
+        return jax.lax.bitcast_convert_type(leaf, jnp.uint32)
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
 def _typed(leaf: jax.Array, like: Any) -> jax.Array:
     """Inverts `_raw`."""
+    if _is_wide(like):
+        return jax.lax.bitcast_convert_type(leaf, like.dtype)
     if not _is_key(like):
         return leaf
     found: list[Any] = []
