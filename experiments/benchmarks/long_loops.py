@@ -71,6 +71,7 @@ ADJOINTS: dict[str, mg.Adjoint] = {
     "reverse": mg.ReverseUnroll("step"),
 }
 """Names of --stores; `device`, `step`, `recursive` and `reverse` keep the trajectory on the device."""
+_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 DEFAULT_STORES = ("device", "step", "recursive", "host", "disk")
 
 
@@ -115,12 +116,15 @@ def gradient(case: Case, steps: int, adjoint: mg.Adjoint, data: dict[str, Any]) 
 
 
 @functools.cache
-def compiled(case: Case, steps: int, store: str) -> tuple[Any, dict[str, Any]]:
-    """Compiles a gradient; returns the program, its temporaries in bytes and the compilation time in seconds."""
+def compiled(case: Case, steps: int, store: str, to_run: bool) -> tuple[Any, dict[str, Any]]:
+    """Compiles a gradient; returns the program, its temporaries in bytes and the compilation time in seconds.
+
+    A program that does not run is compiled without the optimizations of LLVM, which do not change its temporaries.
+    """
     shapes = jax.eval_shape(functools.partial(draw, case=case, steps=steps), jax.random.key(0))
     lowered = jax.jit(functools.partial(gradient, case, steps, ADJOINTS[store])).lower(shapes)
     start = time.perf_counter()
-    program = lowered.compile()
+    program = lowered.compile(None if to_run else _QUICK)
     seconds = time.perf_counter() - start
     return program, {"temp_bytes": program.memory_analysis().temp_size_in_bytes, "compile_seconds": seconds}
 
@@ -139,7 +143,7 @@ def timed(case: Case, steps: int, stores: Sequence[str], repeats: int) -> dict[s
     """Times the compiled gradients in interleaved runs; returns times, and differences to the first gradient."""
     data = draw(jax.random.key(0), case, steps)
     calls: dict[str, Callable[[], Any]] = {
-        store: functools.partial(compiled(case, steps, store)[0], data) for store in stores
+        store: functools.partial(compiled(case, steps, store, to_run=True)[0], data) for store in stores
     }
     found: dict[str, np.ndarray] = {}
     times: dict[str, list[float]] = {store: [] for store in stores}
@@ -195,9 +199,13 @@ def command(stop: runtime.Stop) -> None:
     header["machine"] = FLAGS.machine or f"{os.cpu_count()} CPU cores"
     out.mkdir(parents=True, exist_ok=True)
     parts = Parts(out / "partial.json", header, stop)
+
+    def to_run(steps: int) -> bool:
+        return FLAGS.repeats > 0 and steps == FLAGS.inner_steps
+
     rows = [
         {"store": store, "K": steps}
-        | parts.of(f"{store} {steps}", lambda store=store, steps=steps: compiled(case, steps, store)[1])
+        | parts.of(f"{store} {steps}", lambda store=store, steps=steps: compiled(case, steps, store, to_run(steps))[1])
         for steps in steps_K
         for store in FLAGS.stores
     ]
