@@ -37,7 +37,7 @@ class Store(abc.ABC):
         """Returns empty records for `count` steps; called on the host at the start of each forward pass."""
 
     def check(self, record_bytes: int, count: int) -> None:  # noqa: B027  optional
-        """Raises a UserError, while the program is traced, if there is no room for the records."""
+        """Raises a UserError, while the program is traced, if the records do not fit."""
 
 
 @dataclasses.dataclass(frozen=True)

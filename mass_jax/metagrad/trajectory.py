@@ -47,7 +47,7 @@ class Trajectory:
         """Returns the trajectory for records shaped like `record`.
 
         Raises:
-            UserError: the store has no room for it.
+            UserError: it does not fit into the store.
         """
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), record)
         made = cls(store, count, like)
