@@ -1,7 +1,5 @@
 """Errors caused by invalid user input."""
 
-import re
-
 
 class UserError(ValueError):
     """Error that the user can fix.
@@ -18,5 +16,6 @@ def from_program(error: Exception) -> UserError | None:
     >>> from_program(RuntimeError("INTERNAL: callback: Traceback ... \\nUserError: the disk is full; free space"))
     UserError('the disk is full; free space')
     """
-    found = re.findall(r"^(?:mass_jax\.errors\.)?UserError: (.*)$", str(error), re.MULTILINE)
+    lines = [line.removeprefix("mass_jax.errors.") for line in str(error).splitlines()]
+    found = [line.removeprefix("UserError: ") for line in lines if line.startswith("UserError: ")]
     return UserError(found[-1]) if found else None
