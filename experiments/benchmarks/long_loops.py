@@ -71,7 +71,7 @@ ADJOINTS: dict[str, mg.Adjoint] = {
     "reverse": mg.ReverseUnroll("step"),
 }
 """Names of --stores; `device`, `step`, `recursive` and `reverse` keep the trajectory on the device."""
-_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+_QUICK: Any = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 DEFAULT_STORES = ("device", "step", "recursive", "host", "disk")
 
 
@@ -126,7 +126,13 @@ def compiled(case: Case, steps: int, store: str, to_run: bool) -> tuple[Any, dic
     start = time.perf_counter()
     program = lowered.compile(None if to_run else _QUICK)
     seconds = time.perf_counter() - start
-    return program, {"temp_bytes": program.memory_analysis().temp_size_in_bytes, "compile_seconds": seconds}
+    memory: Any = program.memory_analysis()
+    return program, {"temp_bytes": memory.temp_size_in_bytes, "compile_seconds": seconds}
+
+
+def memory_of(case: Case, steps: int, store: str, to_run: bool) -> dict[str, Any]:
+    """Returns what `compiled` measures."""
+    return compiled(case, steps, store, to_run)[1]
 
 
 def state_bytes(case: Case) -> int:
@@ -205,7 +211,7 @@ def command(stop: runtime.Stop) -> None:
 
     rows = [
         {"store": store, "K": steps}
-        | parts.of(f"{store} {steps}", lambda store=store, steps=steps: compiled(case, steps, store, to_run(steps))[1])
+        | parts.of(f"{store} {steps}", functools.partial(memory_of, case, steps, store, to_run(steps)))
         for steps in steps_K
         for store in FLAGS.stores
     ]
