@@ -18,7 +18,7 @@ from experiments.path_flags import DEFINE_path
 from mass_jax import lazy, runtime
 from mass_jax.config import Config, nearest
 from mass_jax.config.config import OPTIMIZERS
-from mass_jax.errors import UserError
+from mass_jax.errors import UserError, from_program
 from mass_jax.own_function import located
 from mass_jax.runtime import console
 
@@ -220,6 +220,11 @@ def guarded(command: Callable[[runtime.Stop], None]) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         fail(f"{error.strerror}: {error.filename or 'output directory'}; free disk space and rerun the same command")
+    except RuntimeError as error:
+        found = from_program(error)
+        if found is None:
+            raise
+        fail(str(found))
 
 
 def run(main: Any, parser: Callable[[Sequence[str]], list[str]] = parse) -> None:

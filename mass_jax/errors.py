@@ -6,3 +6,16 @@ class UserError(ValueError):
 
     Commands print its message and exit without a traceback. The message is one line that names the value and the fix.
     """
+
+
+def from_program(error: Exception) -> UserError | None:
+    """Returns the `UserError` that a Python function raised when a compiled program called it, or None.
+
+    The runtime reports it as an error of its own, whose text ends with the traceback.
+
+    >>> from_program(RuntimeError("INTERNAL: callback: Traceback ... \\nUserError: the disk is full; free space"))
+    UserError('the disk is full; free space')
+    """
+    lines = [line.removeprefix("mass_jax.errors.") for line in str(error).splitlines()]
+    found = [line.removeprefix("UserError: ") for line in lines if line.startswith("UserError: ")]
+    return UserError(found[-1]) if found else None

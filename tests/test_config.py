@@ -30,6 +30,12 @@ from mass_jax.rows import METHODS
         ({"adjoint": "mixed:2"}, "--adjoint='mixed:2' is unknown; did you mean 'mixed'?"),
         ({"adjoint_remat": "none"}, "does not apply to --adjoint=weighted; use auto, save_grads, step, recursive"),
         ({"adjoint": "truncated:2", "adjoint_remat": "step"}, "does not apply to --adjoint=truncated:2; use auto"),
+        ({"adjoint_store": "host:x"}, "--adjoint_store='host:x' is unknown; use device, host, disk, or disk:DIRECTORY"),
+        (
+            {"adjoint_store": "host", "adjoint": "reverse"},
+            "apply to --adjoint=reverse; use --adjoint=weighted",
+        ),
+        ({"adjoint_store": "disk", "adjoint_remat": "recursive"}, "does not apply to --adjoint_remat=recursive"),
         ({"adjoint": "mixed", "product_chunk": 2}, "--product_chunk=2 does not apply to --adjoint=mixed"),
         ({"attention_block": 64}, "--attention_block=64 needs --attention=blockwise"),
         ({"half_products": True, "compute_dtype": "bfloat16"}, "contradicts --half_products"),

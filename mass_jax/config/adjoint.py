@@ -15,6 +15,9 @@ ADJOINT_REMATS: dict[str, tuple[str, ...]] = {
     "truncated": (),
 }
 """Adjoints, with the values of --adjoint_remat that each accepts besides auto."""
+STORES = ("device", "host", "disk")
+STORED_ADJOINTS = ("weighted", "mixed")
+"""Adjoints that accept every value of --adjoint_store."""
 KNOWN_ADJOINTS = tuple("truncated:2" if name == "truncated" else name for name in ADJOINT_REMATS)
 
 
@@ -36,6 +39,12 @@ class AdjointSettings:
         "recursive about sqrt(K) states, none also the activations (--adjoint=reverse only). auto is none for "
         "--adjoint=reverse and save_grads for weighted and mixed; first_order and truncated have no other.",
         choices=("auto", "none", *SWEEP_REMATS),
+    )
+    adjoint_store: str = setting(
+        "device",
+        "Where the adjoint keeps what it stores of each inner step: device, host for the host's memory, or "
+        "disk[:DIRECTORY] for an unnamed file there, by default in the directory of temporary files. With host and "
+        "disk, device memory does not grow with --inner_steps. They need one device and --adjoint=weighted or mixed.",
     )
     remat: str = setting(
         "none",
@@ -108,6 +117,23 @@ class AdjointSettings:
         return name, int(steps or 0)
 
     @property
+    def parsed_store(self) -> tuple[str, str]:
+        """The kind of the store, and the directory of disk:DIRECTORY; "" for the others.
+
+        Raises:
+            ValueError: the store is unknown.
+
+        >>> AdjointSettings(adjoint_store="disk:/scratch").parsed_store
+        ('disk', '/scratch')
+        """
+        kind, colon, directory = self.adjoint_store.partition(":")
+        if kind not in STORES or (colon and (kind != "disk" or not directory)):
+            raise ValueError(
+                f"--adjoint_store={self.adjoint_store!r} is unknown; use device, host, disk, or disk:DIRECTORY"
+            )
+        return kind, directory
+
+    @property
     def memory_bytes(self) -> float | None:
         """The parsed value of `memory` in bytes: None for off, infinity where the device decides.
 
@@ -136,6 +162,16 @@ class AdjointSettings:
             allowed = ", ".join(("auto", *ADJOINT_REMATS[name]))
             raise ValueError(
                 f"--adjoint_remat={self.adjoint_remat} does not apply to --adjoint={self.adjoint}; use {allowed}"
+            )
+        if self.parsed_store[0] != "device" and name not in STORED_ADJOINTS:
+            raise ValueError(
+                f"--adjoint_store={self.adjoint_store} does not apply to --adjoint={self.adjoint}; use "
+                f"--adjoint={' or '.join(STORED_ADJOINTS)}"
+            )
+        if self.parsed_store[0] != "device" and self.adjoint_remat == "recursive":
+            raise ValueError(
+                f"--adjoint_store={self.adjoint_store} does not apply to --adjoint_remat=recursive, which keeps its "
+                f"states on the device; use auto, save_grads or step"
             )
         if self.attention == "full" and self.attention_block != AdjointSettings.attention_block:
             raise ValueError(f"--attention_block={self.attention_block} needs --attention=blockwise")

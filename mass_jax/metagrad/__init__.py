@@ -33,6 +33,7 @@ from mass_jax.metagrad.norms import example_gradient_norms
 from mass_jax.metagrad.optimizers import SUPPORT, Support, make_optimizer
 from mass_jax.metagrad.report import CompiledReport, compiled_report, topology_devices
 from mass_jax.metagrad.signal import Finding, SignalReport, findings, validate
+from mass_jax.metagrad.store import DiskStore, HostStore, Store
 from mass_jax.metagrad.support import support_table
 
 if TYPE_CHECKING:
@@ -51,14 +52,17 @@ __all__ = [
     "BilevelProblem",
     "Blocker",
     "CompiledReport",
+    "DiskStore",
     "EvolutionStrategies",
     "Finding",
     "FirstOrder",
+    "HostStore",
     "MetaGradient",
     "MixedMode",
     "ReverseUnroll",
     "ScaleInvariantWarning",
     "SignalReport",
+    "Store",
     "Support",
     "Truncated",
     "WeightedLoss",

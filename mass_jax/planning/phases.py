@@ -67,7 +67,9 @@ class Iteration:
         """Returns the learner of MASS, with another adjoint if one is given; loads no weights, tokenizer or task."""
         config = self.config
         if adjoint is not None:  # whose own settings may not apply to the other one
-            config = dataclasses.replace(config, adjoint=adjoint, adjoint_remat="auto", product_chunk=0)
+            config = dataclasses.replace(
+                config, adjoint=adjoint, adjoint_remat="auto", adjoint_store="device", product_chunk=0
+            )
         loop, scorer = models(config, execution(config, self.shape))
         return mass_learner(config, loop, scorer, "gold" if config.outer == "gold" else "verifier")
 

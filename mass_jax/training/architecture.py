@@ -7,7 +7,7 @@ import optax
 from mass_jax.config import Config
 from mass_jax.llama import Llama, LlamaConfig
 from mass_jax.method import adapt, score
-from mass_jax.method.adjoints import make_adjoint
+from mass_jax.method.adjoints import make_adjoint, make_store
 from mass_jax.method.models import Solver
 from mass_jax.training.inner_optimizer import fixed_optimizer, learned_inner
 
@@ -35,7 +35,7 @@ def models(
         config.lora_rank,
         config.lora_alpha / config.lora_rank,
         config.lora_targets,
-        make_adjoint(*config.parsed_adjoint, config.adjoint_remat),
+        make_adjoint(*config.parsed_adjoint, config.adjoint_remat, make_store(*config.parsed_store)),
         eps_root,
         config.example_chunk,
         config.product_chunk,

@@ -73,6 +73,10 @@ def learner_of(components, **changes):
             {"adjoint": "mixed", "adjoint_remat": "recursive", "remat": "block", "example_chunk": 3},
             marks=pytest.mark.slow,  # one more program; tests/metagrad compares this adjoint on a smaller loss
         ),
+        pytest.param(
+            {"adjoint": "weighted", "adjoint_store": "disk", "adjoint_remat": "step", "tasks_at_a_time": 1},
+            marks=pytest.mark.slow,  # likewise
+        ),
         {"adjoint": "truncated:2", "remat": "dots", "loss_chunk": 3, "example_chunk": 2, "product_chunk": 1}
         | {"tasks_at_a_time": 1, "attention": "blockwise", "attention_block": 4},
     ],

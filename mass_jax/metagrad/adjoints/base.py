@@ -12,6 +12,7 @@ import jax
 
 from mass_jax.errors import UserError
 from mass_jax.metagrad import inner
+from mass_jax.metagrad.store import Store
 from mass_jax.metagrad.trees import PyTree
 
 
@@ -112,6 +113,21 @@ def check_remat(remat: str, allowed: object) -> None:
     """Raises a ValueError unless `remat` is one of the values of the literal type `allowed`."""
     names = get_args(allowed)
     if remat == "offload":
-        raise UserError("remat='offload' is not supported: it did not save memory in any measurement; use 'recursive'")
+        raise UserError("remat='offload' is not supported; use 'save_grads' or 'step' with store=HostStore()")
     if remat not in names:
         raise UserError(f"remat={remat!r} is not one of {', '.join(map(repr, names))}")
+
+
+def check_store(store: Store | None, remat: str) -> None:
+    """Raises a UserError unless `store` is a store or None, and agrees with `remat`."""
+    if store is not None and not isinstance(store, Store):
+        raise UserError(f"store={store!r} is not a store; give HostStore(), DiskStore(), or None for the device")
+    if store is not None and remat == "recursive":
+        raise UserError(f"remat='recursive' keeps its states on the device; use 'step' or 'save_grads' with {store}")
+
+
+def described(adjoint: Adjoint) -> str:
+    """Returns the representation of an adjoint, without its store if it has none."""
+    fields = ((field.name, getattr(adjoint, field.name)) for field in dataclasses.fields(adjoint))  # type: ignore[arg-type]
+    shown = (f"{name}={value!r}" for name, value in fields if name != "store" or value is not None)
+    return f"{type(adjoint).__name__}({', '.join(shown)})"

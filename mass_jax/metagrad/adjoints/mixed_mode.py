@@ -3,8 +3,9 @@
 import dataclasses
 
 from mass_jax.metagrad import derivatives
-from mass_jax.metagrad.adjoints.base import Adjoint, BilevelProblem, MetaGradient, check_remat
+from mass_jax.metagrad.adjoints.base import Adjoint, BilevelProblem, MetaGradient, check_remat, check_store, described
 from mass_jax.metagrad.adjoints.reverse_sweep import SweepRemat, reverse_sweep
+from mass_jax.metagrad.store import Store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,15 +19,23 @@ class MixedMode(Adjoint):
     Attributes:
         remat: "save_grads" stores every step's state and inner gradient; "step" recomputes the gradient from the state
             (one more gradient per step unless the optimizer is linear in it); "recursive" stores sqrt(K) states.
+        store: where they are stored: None on the device, `HostStore()` in the host's memory, `DiskStore()` on disk. In
+            a store, device memory is P + 2 A for any K. Not for "recursive".
 
     Source: Kemaev et al. 2025 (MixFlow-MG, arXiv:2505.00793), section 3.
     """
 
     remat: SweepRemat = "save_grads"
+    store: Store | None = None
 
     def __post_init__(self) -> None:
         check_remat(self.remat, SweepRemat)
+        check_store(self.store, self.remat)
+
+    def __repr__(self) -> str:
+        return described(self)
 
     def apply(self, problem: BilevelProblem) -> MetaGradient:
         """Runs the reverse sweep with products of the joint gradient."""
-        return reverse_sweep(problem, derivatives.JointDerivatives(problem.loop.loss), remat=self.remat)
+        loss = derivatives.JointDerivatives(problem.loop.loss)
+        return reverse_sweep(problem, loss, remat=self.remat, store=self.store)

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from mass_jax.metagrad import trees
-from mass_jax.metagrad.adjoints import tape
+from mass_jax.metagrad.adjoints import stored, tape
 from mass_jax.metagrad.adjoints.base import Aux, BilevelProblem, MetaGradient
 from mass_jax.metagrad.adjoints.sweep import Cotangents, Sweep
 from mass_jax.metagrad.derivatives import Derivatives
+from mass_jax.metagrad.store import Store
 from mass_jax.metagrad.trees import PyTree
 
 SweepRemat = Literal["save_grads", "step", "recursive"]
@@ -22,6 +23,7 @@ def reverse_sweep(
     remat: SweepRemat = "save_grads",
     hessian: bool = True,
     steps: int | None = None,
+    store: Store | None = None,
 ) -> MetaGradient:
     """Computes a meta-gradient by a reverse sweep; every adjoint except `ReverseUnroll` calls this.
 
@@ -31,6 +33,7 @@ def reverse_sweep(
         remat: what the forward pass stores, see `MixedMode`.
         hessian: whether to carry the adjoint across steps by Hessian products.
         steps: number of last steps to differentiate; None for all.
+        store: where the states and gradients of the steps are kept; None keeps them on the device.
 
     Returns:
         The `MetaGradient`.
@@ -41,8 +44,7 @@ def reverse_sweep(
     context = derivatives.prepare(meta, batch, loop.batch_per_step)
     sweep = Sweep(loop, derivatives, meta, context, hessian, remat != "step")
     skipped = 0 if steps is None else max(0, loop.num_steps - steps)
-    make_tape = tape.square_root if remat == "recursive" else tape.Full
-    recording = make_tape(sweep, skipped, loop.num_steps - skipped)
+    recording = _tape(sweep, skipped, loop.num_steps - skipped, remat, store)
 
     state, losses = loop.start(params, meta), []
     if skipped:  # a loop of no steps would be traced and compiled like any other
@@ -58,6 +60,13 @@ def reverse_sweep(
     aux = Aux(state.params, losses_K, outer_aux, alignment_KM)
     params_bar = cotangents.params if problem.wrt_params else None
     return MetaGradient(value, trees.fill_integers(meta_bar, meta), params_bar, aux)
+
+
+def _tape(sweep: Sweep, first: int, count: int, remat: SweepRemat, store: Store | None) -> tape.Tape:
+    """Returns the tape of the steps first, ..., first + count - 1."""
+    if store is not None:
+        return stored.Stored(sweep, first, count, store)
+    return tape.square_root(sweep, first, count) if remat == "recursive" else tape.Full(sweep, first, count)
 
 
 def _pull_start(problem: BilevelProblem, cotangents: Cotangents) -> Cotangents:

@@ -4,8 +4,9 @@ import dataclasses
 
 from mass_jax.errors import UserError
 from mass_jax.metagrad import derivatives, losses
-from mass_jax.metagrad.adjoints.base import Adjoint, BilevelProblem, MetaGradient, check_remat
+from mass_jax.metagrad.adjoints.base import Adjoint, BilevelProblem, MetaGradient, check_remat, check_store, described
 from mass_jax.metagrad.adjoints.reverse_sweep import SweepRemat, reverse_sweep
+from mass_jax.metagrad.store import Store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,19 +21,25 @@ class WeightedMixedMode(Adjoint):
 
     Attributes:
         remat: as for `MixedMode`.
+        store: as for `MixedMode`.
 
     Source: Kemaev et al. 2025 (MixFlow-MG, arXiv:2505.00793), specialized to Kaya and Rui 2026 (MASS), section 2.3,
     sensitivity to an example's score.
     """
 
     remat: SweepRemat = "save_grads"
+    store: Store | None = None
 
     def __post_init__(self) -> None:
         check_remat(self.remat, SweepRemat)
+        check_store(self.store, self.remat)
+
+    def __repr__(self) -> str:
+        return described(self)
 
     def apply(self, problem: BilevelProblem) -> MetaGradient:
         """Runs the reverse sweep with JVPs of the example losses."""
         loss = problem.loop.loss
         if not isinstance(loss, losses.WeightedLoss):
             raise UserError(f"WeightedMixedMode needs inner_loss=WeightedLoss(...), not {loss!r}; or use MixedMode()")
-        return reverse_sweep(problem, derivatives.WeightedDerivatives(loss), remat=self.remat)
+        return reverse_sweep(problem, derivatives.WeightedDerivatives(loss), remat=self.remat, store=self.store)
