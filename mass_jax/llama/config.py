@@ -1,4 +1,4 @@
-"""Configuration of a Llama: the architecture, as in config.json, and execution settings."""
+"""Configuration of a model: the architecture, as in config.json, and execution settings."""
 
 import dataclasses
 import pathlib
