@@ -1,9 +1,10 @@
 """Llama-3.2-1B-Instruct on MATH, for comparison with work on test-time training that uses this model.
 
 Command:  python -m experiments.train --preset=llama32_1b --workdir=DIR
-          on one chip with 16 GiB, such as v5e:1x1
+          on one device
 Plan:     python -m experiments.plan --preset=llama32_1b --topology=v5e:1x1 --out=DIR
-Cost:     COST
+Cost:     not run. Counted from shapes: 2.30 GiB for the weights in bfloat16, and 0.93 GiB for adapter, scorer and their
+          optimizer states. The plan adds the temporaries.
 Result:   unknown: not run, because the model has to be downloaded from the Hugging Face hub, with access to its
           gated files.
 

@@ -208,7 +208,7 @@ class LlamaConfig:
         model_type = settings.get("model_type", "llama")
         family = families.of(model_type)
         settings = {**family.defaults, **settings}
-        config_file.refuse_unknown(settings, {*_COMMON, *family.settings, *family.defaults}, model_type)
+        config_file.refuse_unknown(settings, {*_COMMON, *family.settings}, model_type)
         read = {key: settings[key] for key in (*_COMMON, *_BIASES) if settings.get(key) is not None}
         for key, value in read.items():
             if key in _KINDS:
