@@ -37,8 +37,14 @@ class Family(NamedTuple):
     qk_norm: bool = False
 
 
-_QWEN = {"max_position_embeddings": 32768, "num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28}
-_QWEN |= {"bos_token_id": None, "eos_token_id": None}
+_QWEN: dict[str, Any] = {
+    "max_position_embeddings": 32768,
+    "num_key_value_heads": 32,
+    "sliding_window": 4096,
+    "max_window_layers": 28,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
 
 FAMILIES = {
     "llama": Family("LlamaForCausalLM", ("attention_bias", "mlp_bias"), {}),
@@ -117,8 +123,7 @@ def _rope_layers(settings: Mapping[str, Any], layers: int) -> tuple[int, ...]:
     """Returns 1 for each layer with RoPE and 0 for each without, from a list or an interval."""
     if (listed := settings.get("no_rope_layers")) is not None:
         return _per_layer("no_rope_layers", listed, layers, (0, 1))
-    interval = settings.get("no_rope_layer_interval")
-    values.check("no_rope_layer_interval", interval, values.COUNT)
+    interval = values.check("no_rope_layer_interval", settings.get("no_rope_layer_interval"), values.COUNT)
     return tuple(int((i + 1) % interval != 0) for i in range(layers))
 
 

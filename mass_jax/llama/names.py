@@ -57,7 +57,7 @@ def _layer(config: LlamaConfig, layer: int) -> Iterator[Entry]:
         if config.has_bias(name):
             yield Entry(f"{prefix}.{parent}.{name}.bias", (outputs,), (*path, "bias"), layer)
     for norm in _HEAD_NORMS if config.qk_norm else ():
-        path = ("layers", "self_attn", norm, "weight")
-        yield Entry(f"{prefix}.self_attn.{norm}.weight", (config.head_dim,), path, layer)
+        leaf = ("layers", "self_attn", norm, "weight")
+        yield Entry(f"{prefix}.self_attn.{norm}.weight", (config.head_dim,), leaf, layer)
     for norm in _NORMS:
         yield Entry(f"{prefix}.{norm}.weight", (config.hidden_size,), ("layers", norm, "weight"), layer)
