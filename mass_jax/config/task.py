@@ -16,8 +16,8 @@ class TaskSettings:
 
     model: str = setting(
         "tiny",
-        "Model to adapt: 'tiny' (embedded, offline), or a directory or hub id with the Hugging Face files of a Llama "
-        "(for --task=testbed also a domain.json).",
+        "Model to adapt: 'tiny' (embedded, offline), or a directory or hub id with the Hugging Face files of a Llama, "
+        "Mistral, Qwen2, Qwen3 or SmolLM3 (for --task=testbed also a domain.json).",
         path=True,
     )
     task: str = setting(

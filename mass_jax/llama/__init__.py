@@ -1,5 +1,7 @@
 """Llama in Flax: the model, low-rank adapters, losses, and files in Hugging Face format.
 
+Mistral, Qwen2, Qwen3 and SmolLM3 are Llamas with a few switches; see `families`.
+
 `load` returns the model, its parameters and its tokenizer:
 
     model, params, tokenizer = llama.load("models/my_llama")

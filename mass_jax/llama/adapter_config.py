@@ -172,10 +172,11 @@ def projections(settings: AdapterConfig, config: LlamaConfig) -> list[str]:
 
 
 def _modules(config: LlamaConfig) -> list[str]:
-    """Returns the module names of `transformers.LlamaForCausalLM`."""
+    """Returns the module names of the model in transformers."""
     layers = [f"model.layers.{i}" for i in range(config.num_hidden_layers)]
     inside = [f"{projection.parent}.{name}" for name, projection in projection_table.TABLE.items()]
     inside += ["self_attn", "mlp", "mlp.act_fn", "input_layernorm", "post_attention_layernorm"]
+    inside += ["self_attn.q_norm", "self_attn.k_norm"] if config.qk_norm else []
     within = [f"{layer}.{name}" for layer in layers for name in inside]
     return [
         "model",

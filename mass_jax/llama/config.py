@@ -1,27 +1,16 @@
-"""Configuration of a Llama: the architecture, as in config.json, and execution settings."""
+"""Configuration of a model: the architecture, as in config.json, and execution settings."""
 
 import dataclasses
 import pathlib
-import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mass_jax.errors import UserError
-from mass_jax.llama import jsonfile, values
-from mass_jax.llama.rope import ROPE_KEYS, Rope
+from mass_jax.llama import config_file, families, jsonfile, values
+from mass_jax.llama.rope import Rope
 
 _REMAT = ("none", "dots", "block")
 _ATTENTION = ("xla", "blockwise")
-
-# Settings that do not affect the computation.
-_INERT = frozenset(
-    {
-        "architectures", "auto_map", "chunk_size_feed_forward", "dtype", "id2label", "is_decoder", "is_encoder_decoder",
-        "is_llama_config", "label2id", "model_type", "name_or_path", "output_attentions", "output_hidden_states",
-        "pretraining_tp", "problem_type", "return_dict", "tokenizer_class", "torch_dtype", "transformers.js_config",
-        "transformers_version", "unsloth_fixed", "unsloth_version", "use_cache",
-    }
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +36,15 @@ class LlamaConfig:
         tie_word_embeddings: whether the output head is the embedding table.
         attention_bias: whether attention projections have a bias.
         mlp_bias: whether MLP projections have a bias.
+        model_type: family of the model; see `mass_jax.llama.families`.
+        qkv_bias: whether query, key and value projections have a bias, as in Qwen2.
+        qk_norm: whether an RMSNorm is applied to each query and key head before RoPE, as in Qwen3.
+        no_rope_layers: for each layer, 1 if it applies RoPE and 0 if not, as in SmolLM3; repeated for further layers.
+            Empty if all layers apply RoPE.
+        sliding_window: tokens that a query sees in layers with a sliding window, and so the length of the longest texts
+            that the model accepts, with padding; None if there is no such layer.
+        layer_types: for each layer, "full_attention" or "sliding_attention", repeated for further layers. Empty if all
+            layers are alike.
         bos_token_id: token at the start of a text, or None.
         eos_token_id: tokens that end a text: one, several or None.
         pad_token_id: padding token, or None.
@@ -82,6 +80,12 @@ class LlamaConfig:
     tie_word_embeddings: bool = False
     attention_bias: bool = False
     mlp_bias: bool = False
+    model_type: str = "llama"
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    no_rope_layers: tuple[int, ...] = ()
+    sliding_window: int | None = None
+    layer_types: tuple[str, ...] = ()
     bos_token_id: int | None = 1
     eos_token_id: int | tuple[int, ...] | None = 2
     pad_token_id: int | None = None
@@ -100,10 +104,43 @@ class LlamaConfig:
         given = self.head_dim
         object.__setattr__(self, "num_key_value_heads", self.num_key_value_heads or self.num_attention_heads)
         object.__setattr__(self, "head_dim", self.head_dim or self.hidden_size // self.num_attention_heads)
+        rope_layers = families.fitted(self.no_rope_layers, self.num_hidden_layers, plain=1)
+        layer_types = families.fitted(self.layer_types, self.num_hidden_layers, plain="full_attention")
+        window = self.sliding_window if layer_types or not self.layer_types else None  # None: only later layers have it
+        object.__setattr__(self, "no_rope_layers", rope_layers)
+        object.__setattr__(self, "layer_types", layer_types if window else ())
+        object.__setattr__(self, "sliding_window", window)
         if self.half_products:
             object.__setattr__(self, "dtype", self.dtype or "float32")
         _check_heads(self, even=not given)
         _check(self)
+
+    @property
+    def rope_layers(self) -> tuple[bool, ...]:
+        """Whether each layer applies RoPE, from `no_rope_layers`."""
+        return tuple(map(bool, self.no_rope_layers)) or (True,) * self.num_hidden_layers
+
+    def has_bias(self, projection: str) -> bool:
+        """Returns whether a projection has a bias.
+
+        >>> [LlamaConfig(model_type="qwen2", qkv_bias=True).has_bias(name) for name in ("v_proj", "o_proj")]
+        [True, False]
+        """
+        if projection in ("gate_proj", "up_proj", "down_proj"):
+            return self.mlp_bias
+        return self.attention_bias or (self.qkv_bias and projection != "o_proj")
+
+    def check_length(self, length: int) -> None:
+        """Checks that texts of a length, with padding, fit the sliding window.
+
+        Raises:
+            UserError: they do not; the message names the window.
+        """
+        if self.sliding_window is not None and length > self.sliding_window:
+            raise UserError(
+                f"texts of {length} tokens (with padding) exceed the sliding window of {self.sliding_window} tokens of "
+                f"this {self.model_type} model, beyond which it is not supported: shorten the texts"
+            )
 
     @property
     def stop_tokens(self) -> tuple[int, ...]:
@@ -139,7 +176,7 @@ class LlamaConfig:
             return config
         settings = jsonfile.read(generation)
         try:
-            return config.with_stop_tokens(_read_eos(settings, config.vocab_size))
+            return config.with_stop_tokens(config_file.read_eos(settings, config.vocab_size))
         except UserError as error:
             raise UserError(f"{generation}: {error}") from None
 
@@ -157,7 +194,7 @@ class LlamaConfig:
         """Builds a configuration from a parsed config.json of any transformers version.
 
         Args:
-            settings: the parsed file; missing settings take the defaults of `LlamaConfig`.
+            settings: the parsed file; missing settings take the defaults of its family in transformers.
 
         Returns:
             The configuration.
@@ -168,38 +205,42 @@ class LlamaConfig:
         >>> LlamaConfig.from_dict({"model_type": "llama", "rope_theta": 500000.0}).rope
         Rope(rope_type='default', rope_theta=500000.0, factor=None, ...)
         """
-        if settings.get("model_type", "llama") != "llama":
-            raise UserError(f"model_type {settings['model_type']!r} is not Llama: only 'llama' checkpoints load")
-        known = {field.name for field in dataclasses.fields(cls)} - set(_EXECUTION) - {"rope"}
-        _refuse_unknown(settings, known)
-        read = {key: settings[key] for key in known if settings.get(key) is not None}
+        model_type = settings.get("model_type", "llama")
+        family = families.of(model_type)
+        settings = {**family.defaults, **settings}
+        config_file.refuse_unknown(settings, {*_COMMON, *family.settings}, model_type)
+        read = {key: settings[key] for key in (*_COMMON, *_BIASES) if settings.get(key) is not None}
         for key, value in read.items():
             if key in _KINDS:
                 values.check(key, value, _KINDS[key])
         vocabulary = read.get("vocab_size", cls.vocab_size)
         for key in ("bos_token_id", "pad_token_id"):
             if key in settings:
-                read[key] = _read_token(key, settings[key], vocabulary)
+                read[key] = config_file.read_token(key, settings[key], vocabulary)
         if "eos_token_id" in settings:
-            stops = _read_eos(settings, vocabulary)
+            stops = config_file.read_eos(settings, vocabulary)
             read["eos_token_id"] = stops or None if isinstance(settings["eos_token_id"], list) else (*stops, None)[0]
-        config = cls(**read, rope=Rope.from_config(settings))
-        _check_heads(config, even=True)  # as transformers does, even if head_dim is given
+        read |= families.layouts(family, settings, read.get("num_hidden_layers", cls.num_hidden_layers))
+        rope = Rope.from_config(settings, family.default_theta)
+        config = cls(**read, model_type=model_type, rope=rope)
+        if model_type == "llama":
+            _check_heads(config, even=True)  # as transformers does, even if head_dim is given
         return config
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the contents of a Hugging Face config.json, with RoPE in the new and the old format."""
-        skipped = (*_EXECUTION, "rope")
-        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        settings = {key: value for key, value in settings.items() if key not in skipped}
+        family = families.of(self.model_type)
+        names = {*_COMMON, *(name for name in _BIASES if name in family.settings)}
+        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name in names}
         if isinstance(self.eos_token_id, tuple):
             settings["eos_token_id"] = list(self.eos_token_id)
         rope = self.rope.to_dict()
         scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
         return {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
+            "architectures": [family.architecture],
+            "model_type": self.model_type,
             **settings,
+            **families.written(self.model_type, self.rope_layers, self.sliding_window, self.layer_types),
             "rope_parameters": rope,
             "rope_theta": self.rope.rope_theta,
             "rope_scaling": None if self.rope.rope_type == "default" else scaling,
@@ -208,43 +249,19 @@ class LlamaConfig:
 
 _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 _COUNTS = (*_SIZES, "num_key_value_heads", "head_dim", "max_position_embeddings")
-_SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias")
-_EXECUTION = ("dtype", "half_products", "remat", "attention", "attention_block", "loss_chunk", "unroll")
-# Settings of other architectures, with the only value that is valid for Llama.
-_MUST_BE = {"attention_dropout": 0.0, "rope_interleaved": False}
+_BIASES = ("attention_bias", "mlp_bias")
+# Settings that every family has.
+_COMMON = (
+    *_COUNTS, "hidden_act", "initializer_range", "rms_norm_eps", "tie_word_embeddings", "bos_token_id", "eos_token_id",
+    "pad_token_id",
+)  # fmt: skip
 _KINDS = {
     **dict.fromkeys(_COUNTS, values.COUNT),
-    **dict.fromkeys(_SWITCHES, values.SWITCH),
+    "num_hidden_layers": values.LAYERS,
+    **dict.fromkeys(("tie_word_embeddings", *_BIASES), values.SWITCH),
     "rms_norm_eps": values.POSITIVE,
     "initializer_range": values.NOT_NEGATIVE,
 }
-
-
-def _read_eos(settings: Mapping[str, Any], vocabulary: int) -> tuple[int, ...]:
-    """Returns the end tokens of a parsed config.json or generation_config.json: one, several or none."""
-    eos = settings.get("eos_token_id")
-    tokens = [_read_token("eos_token_id", one, vocabulary) for one in (eos if isinstance(eos, list) else [eos])]
-    return tuple(dict.fromkeys(token for token in tokens if token is not None))
-
-
-def _read_token(key: str, value: Any, vocabulary: int) -> int | None:
-    """Returns a token id, or None for null or -1, which old files write for null."""
-    if value is None or (type(value) is int and value == -1):
-        return None
-    return values.check(key, value, values.token(vocabulary))
-
-
-def _refuse_unknown(settings: Mapping[str, Any], known: set[str]) -> None:
-    for key, value in settings.items():
-        off = value is None or value is False or value in ([], {}, "")
-        if off or key in known or key in _INERT or key in ROPE_KEYS or key.startswith("_"):
-            continue
-        if key not in _MUST_BE:
-            raise UserError(
-                f"config.json sets {key!r} to {reprlib.repr(value)}, which is not a Llama setting: remove it"
-            )
-        if value != _MUST_BE[key]:
-            raise UserError(f"{key} is {reprlib.repr(value)}, which is not supported: only {_MUST_BE[key]!r} is")
 
 
 def _check_sizes(config: LlamaConfig) -> None:
@@ -265,7 +282,9 @@ def _check_heads(config: LlamaConfig, even: bool) -> None:
 
 def _check(config: LlamaConfig) -> None:
     if config.hidden_act != "silu":
-        raise UserError(f"hidden_act {config.hidden_act!r} is not supported: Llama uses 'silu'")
+        raise UserError(f"hidden_act {config.hidden_act!r} is not supported: only 'silu' is")
+    changes = ("qkv_bias", "qk_norm", *_BIASES, "no_rope_layers", "sliding_window")
+    families.check(config.model_type, {name: getattr(config, name) for name in changes})
     for name, allowed in (("remat", _REMAT), ("attention", _ATTENTION)):
         if getattr(config, name) not in allowed:
             raise UserError(f"{name} {getattr(config, name)!r} is unknown: use one of {', '.join(allowed)}")

@@ -115,10 +115,10 @@ def prefill(
         return attention.self_attend(config, query, key, value, None), (key, value)
 
     caches = []
-    for layer, adapter in zip(params["layers"], adapters, strict=True):
+    for layer, adapter, rope in zip(params["layers"], adapters, config.rope_layers, strict=True):
         variables = {"params": layer, **adapter}
         kept: Any
-        x_NPD, kept = Block(config).apply(variables, x_NPD, positions_NP, attend, length + slots)
+        x_NPD, kept = Block(config).apply(variables, x_NPD, positions_NP, attend, length + slots, rope)
         key_NKPH, value_NKPH = (jnp.swapaxes(x, 1, 2) for x in kept)
         empty = jnp.zeros((len(prompts_NP) * samples, config.num_key_value_heads, slots, config.head_dim), x_NPD.dtype)
         caches.append(LayerCache(key_NKPH, value_NKPH, empty, empty))
@@ -156,7 +156,7 @@ def step(
     positions_NM = jnp.broadcast_to((lengths_N + i)[:, None], tokens_NM.shape)
     x_NMD: Any = model.apply({"params": params}, tokens_NM, method="embed")
     updated = []
-    for layer, adapter, cache in zip(params["layers"], adapters, caches, strict=True):
+    for layer, adapter, cache, rope in zip(params["layers"], adapters, caches, config.rope_layers, strict=True):
 
         def attend(query, key, value, cache=cache):
             cache = _write(cache, key, value, i)
@@ -164,7 +164,7 @@ def step(
 
         variables = {"params": layer, **adapter}
         kept: Any
-        x_NMD, kept = Block(config).apply(variables, x_NMD, positions_NM, attend, prompt_slots + slots)
+        x_NMD, kept = Block(config).apply(variables, x_NMD, positions_NM, attend, prompt_slots + slots, rope)
         updated.append(kept)
     return logits(model, params, x_NMD), updated
 

@@ -27,7 +27,7 @@ class Loaded(NamedTuple):
 
 
 def load(model: str | pathlib.Path, dtype: jax.typing.DTypeLike = "float32") -> Loaded:
-    """Loads a Llama model in Hugging Face format.
+    """Loads a model in Hugging Face format: a Llama, or one of the other families of `mass_jax.llama.families`.
 
     Args:
         model: a directory, a hub id, or "tiny" for the model that ships with the package.

@@ -44,7 +44,7 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Grouped-query self-attention with rotary position embeddings.
+    """Grouped-query self-attention with rotary position embeddings, and optionally normalized queries and keys.
 
     Attributes:
         config: the model's configuration.
@@ -55,31 +55,54 @@ class Attention(nn.Module):
     def setup(self):
         """Creates submodules and parameters."""
         c = self.config
-        linear = functools.partial(AdaptedDense, c.attention_bias, c.initializer_range, c.half_products)
-        self.q_proj = linear(c.num_attention_heads * c.head_dim)
-        self.k_proj = linear(c.num_key_value_heads * c.head_dim)
-        self.v_proj = linear(c.num_key_value_heads * c.head_dim)
-        self.o_proj = linear(c.hidden_size)
+        linear = functools.partial(AdaptedDense, init_range=c.initializer_range, half=c.half_products)
+        self.q_proj = linear(c.has_bias("q_proj"), features=c.num_attention_heads * c.head_dim)
+        self.k_proj = linear(c.has_bias("k_proj"), features=c.num_key_value_heads * c.head_dim)
+        self.v_proj = linear(c.has_bias("v_proj"), features=c.num_key_value_heads * c.head_dim)
+        self.o_proj = linear(c.has_bias("o_proj"), features=c.hidden_size)
+        if c.qk_norm:
+            self.q_norm, self.k_norm = RMSNorm(c.rms_norm_eps), RMSNorm(c.rms_norm_eps)
 
-    def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, attend: Any, length: int) -> tuple[jax.Array, Any]:
+    def __call__(
+        self, x_BTD: jax.Array, positions_BT: jax.Array, attend: Any, length: int, rope: bool | jax.Array = True
+    ) -> tuple[jax.Array, Any]:
         """Projects and rotates the inputs, applies `attend(query, key, value)`, and projects its output.
 
         Args:
             x_BTD: inputs.
             positions_BT: positions of the tokens.
             attend: attention function; returns its output and a value to pass through, such as a cache.
-            length: positions in use, for dynamic RoPE.
+            length: positions in use, for dynamic RoPE and the sliding window.
+            rope: whether to rotate; a traced boolean if a scan runs over layers with and without RoPE.
 
         Returns:
             The output [B, T, D], and the value that `attend` passed through.
+
+        Raises:
+            UserError: the length exceeds the model's sliding window.
         """
         c, lead = self.config, x_BTD.shape[:-1]
-        rope = frequencies(c.rope, c.head_dim, c.max_position_embeddings, length)
-        query = rotate(self.q_proj(x_BTD).reshape(*lead, -1, c.head_dim), positions_BT, *rope)
-        key = rotate(self.k_proj(x_BTD).reshape(*lead, -1, c.head_dim), positions_BT, *rope)
+        c.check_length(length)
+        angles = positions_BT, *frequencies(c.rope, c.head_dim, c.max_position_embeddings, length)
+        normalize = (self.q_norm, self.k_norm) if c.qk_norm else (_unchanged, _unchanged)
+        query = _rotated(normalize[0](self.q_proj(x_BTD).reshape(*lead, -1, c.head_dim)), angles, rope)
+        key = _rotated(normalize[1](self.k_proj(x_BTD).reshape(*lead, -1, c.head_dim)), angles, rope)
         value = self.v_proj(x_BTD).reshape(*lead, -1, c.head_dim)
         mixed, kept = attend(query.reshape(*lead, c.num_key_value_heads, -1, c.head_dim), key, value)
         return self.o_proj(mixed.reshape(*lead, -1)), kept
+
+
+def _unchanged(x: jax.Array) -> jax.Array:
+    """Stands for the norm of models without one."""
+    return x
+
+
+def _rotated(x_BTNH: jax.Array, angles: tuple[Any, ...], rope: bool | jax.Array) -> jax.Array:
+    """Applies RoPE where `rope` is true."""
+    if rope is False:
+        return x_BTNH
+    rotated = rotate(x_BTNH, *angles)
+    return rotated if rope is True else jnp.where(rope, rotated, x_BTNH)
 
 
 class MLP(nn.Module):
@@ -117,8 +140,10 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(self.config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(self.config.rms_norm_eps)
 
-    def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, attend: Any, length: int) -> tuple[jax.Array, Any]:
-        mixed, kept = self.self_attn(self.input_layernorm(x_BTD), positions_BT, attend, length)
+    def __call__(
+        self, x_BTD: jax.Array, positions_BT: jax.Array, attend: Any, length: int, rope: bool | jax.Array = True
+    ) -> tuple[jax.Array, Any]:
+        mixed, kept = self.self_attn(self.input_layernorm(x_BTD), positions_BT, attend, length, rope)
         x_BTD = x_BTD + mixed
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD)), kept
 
@@ -129,14 +154,16 @@ class ScannedBlock(Block):
     For a shared prompt, inputs are pairs: the prompt [1, P, D] and its continuations [B, S, D], with a mask [B, P + S].
     """
 
-    def __call__(self, x: Any, positions: Any, mask: Any):  # type: ignore[override]
+    def __call__(self, x: Any, positions: Any, mask: Any, rope: bool | jax.Array = True):  # type: ignore[override]
         if not isinstance(x, tuple):
-            return self._attending(x, positions, mask, x.shape[1])[0], None
+            return self._attending(x, positions, mask, x.shape[1], rope)[0], None
         length = x[0].shape[1] + x[1].shape[1]
-        prompt_1PD, earlier = self._attending(x[0], positions[0], mask[0], length)
-        return (prompt_1PD, self._attending(x[1], positions[1], mask[1], length, earlier)[0]), None
+        prompt_1PD, earlier = self._attending(x[0], positions[0], mask[0], length, rope)
+        return (prompt_1PD, self._attending(x[1], positions[1], mask[1], length, rope, earlier)[0]), None
 
-    def _attending(self, x_BTD: jax.Array, positions_BT: jax.Array, mask_BS: Any, length: int, earlier: Any = None):
+    def _attending(
+        self, x_BTD: jax.Array, positions_BT: jax.Array, mask_BS: Any, length: int, rope: Any, earlier: Any = None
+    ):
         """Applies the block, with attention to earlier keys and values too; returns the output, keys and values."""
 
         def after(old: jax.Array, new: jax.Array) -> jax.Array:
@@ -146,7 +173,7 @@ class ScannedBlock(Block):
             key_BSKH, value_BSKH = kept if earlier is None else map(after, earlier, kept)
             return attention.self_attend(self.config, query_BTKGH, key_BSKH, value_BSKH, mask_BS), kept
 
-        return super().__call__(x_BTD, positions_BT, attend, length)
+        return super().__call__(x_BTD, positions_BT, attend, length, rope)
 
 
 def _stack_of_blocks(config: LlamaConfig) -> nn.Module:
@@ -160,7 +187,7 @@ def _stack_of_blocks(config: LlamaConfig) -> nn.Module:
         block,
         variable_axes={"params": 0, LORA: 0},
         split_rngs={"params": True},
-        in_axes=(nn.broadcast, nn.broadcast),
+        in_axes=(nn.broadcast, nn.broadcast) if all(config.rope_layers) else (nn.broadcast, nn.broadcast, 0),
         length=config.num_hidden_layers,
         unroll=config.unroll,
         check_constancy_invariants=False,  # the check traces each block twice
@@ -235,7 +262,7 @@ class Llama(nn.Module):
 
     def blocks(self, x_BTD: jax.Array, mask_BT: jax.Array | None = None) -> jax.Array:
         """Applies all blocks to [B, T, D], without the last norm."""
-        return self.layers(x_BTD, jnp.arange(x_BTD.shape[1])[None], mask_BT)[0]
+        return self.layers(x_BTD, jnp.arange(x_BTD.shape[1])[None], mask_BT, *self._rope_layers())[0]
 
     def continued_blocks(
         self, x: tuple[jax.Array, jax.Array], length: jax.Array, mask_BS: jax.Array
@@ -245,7 +272,11 @@ class Llama(nn.Module):
         mask_1P = slots_1P < length
         mask_BP = jnp.broadcast_to(mask_1P, (len(mask_BS), mask_1P.size))
         masks = mask_1P, jnp.concatenate([mask_BP, mask_BS.astype(bool)], axis=1)
-        return self.layers(x, (slots_1P, length + slots_1S), masks)[0]
+        return self.layers(x, (slots_1P, length + slots_1S), masks, *self._rope_layers())[0]
+
+    def _rope_layers(self) -> tuple[jax.Array, ...]:
+        """Returns the argument of each layer that says whether it applies RoPE; none if all do."""
+        return () if all(self.config.rope_layers) else (jnp.array(self.config.rope_layers),)
 
     def embed(self, tokens: jax.Array) -> jax.Array:
         """Embeds tokens of any shape."""

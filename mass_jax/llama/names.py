@@ -1,4 +1,4 @@
-"""Mapping from the tensors of a Hugging Face Llama checkpoint to leaves of the parameter tree."""
+"""Mapping from the tensors of a Hugging Face checkpoint to leaves of the parameter tree."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from mass_jax.llama import lora
 from mass_jax.llama.config import LlamaConfig
 
 _NORMS = ("input_layernorm", "post_attention_layernorm")
+_HEAD_NORMS = ("q_norm", "k_norm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Entry:
 
 
 def entries(config: LlamaConfig) -> Iterator[Entry]:
-    """Yields every tensor of a checkpoint with this configuration, named as in `LlamaForCausalLM`.
+    """Yields every tensor of a checkpoint with this configuration, named as in transformers.
 
     >>> config = LlamaConfig(vocab_size=7, hidden_size=4, num_hidden_layers=1, num_attention_heads=2,
     ...                      intermediate_size=8)
@@ -53,7 +54,10 @@ def _layer(config: LlamaConfig, layer: int) -> Iterator[Entry]:
         inputs, outputs = lora.shape_of(config, name)
         path = ("layers", parent, name)
         yield Entry(f"{prefix}.{parent}.{name}.weight", (outputs, inputs), (*path, "kernel"), layer, transposed=True)
-        if config.attention_bias if parent == "self_attn" else config.mlp_bias:
+        if config.has_bias(name):
             yield Entry(f"{prefix}.{parent}.{name}.bias", (outputs,), (*path, "bias"), layer)
+    for norm in _HEAD_NORMS if config.qk_norm else ():
+        leaf = ("layers", "self_attn", norm, "weight")
+        yield Entry(f"{prefix}.self_attn.{norm}.weight", (config.head_dim,), leaf, layer)
     for norm in _NORMS:
         yield Entry(f"{prefix}.{norm}.weight", (config.hidden_size,), ("layers", norm, "weight"), layer)

@@ -98,7 +98,7 @@ class Rope:
         if kind not in _KEYS:
             raise UserError(f"rope_type {kind!r} is not supported: use one of {', '.join(_KEYS)}")
         if settings.pop("partial_rotary_factor", 1.0) != 1.0:
-            raise UserError("partial_rotary_factor must be 1.0 for Llama: remove it")
+            raise UserError("partial_rotary_factor must be 1.0: remove it")
         required, optional = _KEYS[kind]
         missing = [key for key in required if key not in settings]
         unknown = sorted(set(settings) - {"rope_type", "rope_theta", *required, *optional})
@@ -109,13 +109,14 @@ class Rope:
         return cls(**settings)
 
     @classmethod
-    def from_config(cls, settings: Mapping[str, Any]) -> "Rope":
+    def from_config(cls, settings: Mapping[str, Any], default_theta: float = 10000.0) -> "Rope":
         """Parses RoPE from a config.json in either format.
 
         These are `rope_parameters` (transformers 5) and `rope_theta` with `rope_scaling` (older versions).
 
         Args:
             settings: the parsed config.json.
+            default_theta: base of the wavelengths if the file has none.
 
         Raises:
             UserError: a setting is mistyped, unknown, missing or contradicts another one.
@@ -139,7 +140,7 @@ class Rope:
                 raise UserError(
                     f"rope_theta is {theta} but rope_parameters has {merged['rope_theta']}: keep one of them"
                 )
-        rope = cls.from_dict(merged)
+        rope = cls.from_dict({"rope_theta": default_theta, **merged})
         if new and old and cls.from_dict({**old, "rope_theta": rope.rope_theta}) != rope:
             raise UserError(f"rope_parameters {new} contradicts rope_scaling {old}: keep one of them")
         return rope

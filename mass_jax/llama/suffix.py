@@ -64,7 +64,12 @@ def split(model: Llama, params: Params, last: int, adapter: Adapter | None = Non
         lora.checked(adapter, batched=False)
 
     def part(blocks: slice) -> Part:
-        config = dataclasses.replace(model.config, num_hidden_layers=len(range(count)[blocks]))
+        config = dataclasses.replace(
+            model.config,
+            num_hidden_layers=len(range(count)[blocks]),
+            no_rope_layers=model.config.no_rope_layers[blocks],
+            layer_types=model.config.layer_types[blocks],
+        )
         layers = jax.tree.map(lambda leaf: leaf[blocks], params["layers"])
         return Part(Llama(config), {**params, "layers": layers}, jax.tree.map(lambda leaf: leaf[blocks], adapter))
 

@@ -31,6 +31,8 @@ def is_number(value: Any) -> bool:
 
 
 COUNT = Kind(lambda value: type(value) is int and 0 < value < 2**31, "an integer of at least 1")
+NATURAL = Kind(lambda value: type(value) is int and 0 <= value < 2**31, "an integer of at least 0")
+LAYERS = Kind(lambda value: type(value) is int and 0 < value <= 10_000, "an integer of at least 1 and at most 10000")
 POSITIVE = Kind(lambda value: is_number(value) and value > 0, "a positive number")
 NOT_NEGATIVE = Kind(lambda value: is_number(value) and value >= 0, "a number of at least 0")
 SWITCH = Kind(lambda value: type(value) is bool, "true or false")

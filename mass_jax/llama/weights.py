@@ -13,7 +13,7 @@ import numpy as np
 import safetensors.numpy
 
 from mass_jax.errors import UserError
-from mass_jax.llama import jsonfile
+from mass_jax.llama import families, jsonfile
 from mass_jax.llama.config import LlamaConfig
 from mass_jax.llama.names import Entry, entries
 from mass_jax.llama.safefile import SafeFile
@@ -103,8 +103,9 @@ def _advice(name: str, config: LlamaConfig) -> str:
         return _flip("tie_word_embeddings", config)
     if name.startswith("model.layers.") and parts[2].isdecimal() and int(parts[2][:9]) >= config.num_hidden_layers:
         return f"num_hidden_layers is {config.num_hidden_layers} in config.json, raise it"
-    if parts[-1] == "bias" and parts[-3:-2] in (["self_attn"], ["mlp"]):
-        return _flip("attention_bias" if parts[-3] == "self_attn" else "mlp_bias", config)
+    bias = {"self_attn": "attention_bias", "mlp": "mlp_bias"}.get(parts[-3] if parts[-1] == "bias" else "")
+    if bias in families.of(config.model_type).settings:
+        return _flip(bias, config)
     return "check that config.json belongs to these weights"
 
 

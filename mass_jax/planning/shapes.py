@@ -1,4 +1,4 @@
-"""Architectures of published Llamas, which can be planned for without downloading them."""
+"""Architectures of published models, which can be planned for without downloading them."""
 
 import pathlib
 from typing import Any
@@ -31,6 +31,12 @@ def _sizes(width: int, inner: int, layers: int, heads: int) -> dict[str, int]:
     }
 
 
+def _qwen(model_type: str, **sizes: Any) -> LlamaConfig:
+    published = {"vocab_size": 151936, "tie_word_embeddings": True, "rope_theta": 1000000.0}
+    published |= {"bos_token_id": 151643, "eos_token_id": 151645}
+    return LlamaConfig.from_dict({"model_type": model_type, **published, **sizes})
+
+
 # From the config.json of each model.
 PUBLISHED = {
     "meta-llama/Llama-3.2-1B-Instruct": _llama3(
@@ -38,6 +44,8 @@ PUBLISHED = {
     ),
     "meta-llama/Llama-3.1-8B-Instruct": _llama3(**_sizes(4096, 14336, 32, 32)),
     "meta-llama/Llama-3.1-70B-Instruct": _llama3(**_sizes(8192, 28672, 80, 64)),
+    "Qwen/Qwen2.5-0.5B-Instruct": _qwen("qwen2", **(_sizes(896, 4864, 24, 14) | {"num_key_value_heads": 2})),
+    "Qwen/Qwen3-0.6B": _qwen("qwen3", **_sizes(1024, 3072, 28, 16), head_dim=128, max_position_embeddings=40960),
 }
 
 

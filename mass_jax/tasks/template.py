@@ -138,6 +138,7 @@ def render(source: str, messages: Sequence[Message], tokens: Mapping[str, Any]) 
         "tools": None,
         "documents": None,
         "add_generation_prompt": True,
+        "enable_thinking": False,  # templates of Qwen3 and SmolLM3; thoughts would not fit the limits on answers
         "date_string": NOW.strftime("%d %b %Y"),
     }
     pieces, count = [], 0

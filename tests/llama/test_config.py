@@ -13,7 +13,7 @@ from mass_jax.llama import LlamaConfig
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"model_type": "mistral"}, "mistral"),
+        ({"model_type": "qwen2_moe"}, "'qwen2_moe' is not supported: use .* llama, mistral, qwen2, qwen3, smollm3$"),
         ({"sliding_window": 4096}, "sliding_window"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ({"attention_dropout": 0.1}, "attention_dropout is 0.1"),
@@ -135,7 +135,7 @@ def write(tmp_path):
         ("eos_token_id", "2", "eos_token_id is '2': give a token id from 0 to 60"),
         ("eos_token_id", [2, 61], "eos_token_id is 61: give a token id"),
         ("bos_token_id", 1.0, "bos_token_id is 1.0: give a token id"),
-        ("model_type", None, "model_type None is not Llama"),
+        ("model_type", None, "model_type None is not supported: use a model of type llama"),
     ],
 )
 def test_mistyped_setting_is_named(write, key, value, words):

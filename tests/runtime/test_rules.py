@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from mass_jax.config import Config
+from mass_jax.llama import Llama
 from mass_jax.method import meta_step
 from mass_jax.runtime import Feed, make_mesh, rules
 from mass_jax.training.components import assemble
@@ -96,6 +97,22 @@ def test_shardings_place_moments_with_weights():
     policy, moments = places[0].policy, places[0].policy_opt_state.inner_state[1][0].mu
     assert jax.tree.map(lambda place: place.spec, moments) == jax.tree.map(lambda place: place.spec, policy)
     assert places[1].leaves["layers"]["mlp"]["down_proj"]["a"].spec == PartitionSpec("data", None, "tensor", None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "leaf", "expected"),
+    [
+        ({"model_type": "qwen2", "qkv_bias": True}, "q_proj", "bias", (None, "tensor")),
+        ({"model_type": "qwen2", "qkv_bias": True}, "v_proj", "bias", (None, "tensor")),
+        ({"model_type": "qwen3", "qk_norm": True}, "k_norm", "weight", (None, None)),
+        ({"attention_bias": True}, "o_proj", "bias", (None, "fsdp")),
+    ],
+)
+def test_shardings_cover_families(changes, name, leaf, expected):
+    model = Llama(dataclasses.replace(CONFIG, **changes))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+    places = rules.shardings(make_mesh("data:2,fsdp:2,tensor:2"), shapes)
+    assert tuple(places["layers"]["self_attn"][name][leaf].spec) == expected
 
 
 def test_shardings_refuse_unknown_leaf():

@@ -35,6 +35,22 @@ LLAMA = (
     "    {%- if message.role == 'nobody' %}{%- continue %}{%- endif %}\n"
     "    {%- generation %}{{- loop.index0 ~ dict(a=1).a }}{%- endgeneration %}\n{%- endfor %}\n"
 )
+# Constructs of the templates of Qwen3 and SmolLM3: a search from the end, thoughts in answers, a switch for thinking.
+THINKING = (
+    "{%- set ns = namespace(searching=true, last=messages | length - 1) %}\n"
+    "{%- for message in messages[::-1] %}{%- set index = (messages | length - 1) - loop.index0 %}\n"
+    "    {%- if ns.searching and message.role == 'user' and message.content is string and not"
+    " (message.content.startswith('<tool>') and message.content.endswith('</tool>')) %}\n"
+    "        {%- set ns.searching = false %}{%- set ns.last = index %}\n    {%- endif %}\n{%- endfor %}\n"
+    "{%- for message in messages %}\n    {{- '<|im_start|>' + message.role + '\\n' }}\n"
+    "    {%- set text = message.content.split('</think>')[-1].lstrip('\\n') %}\n"
+    "    {%- if message.reasoning_content is defined and message.reasoning_content is not none %}{{- 'never' }}\n"
+    "    {%- elif message.role == 'assistant' and loop.index0 > ns.last %}{{- '<think>' }}{%- endif %}\n"
+    "    {{- text + '<|im_end|>\\n' }}\n    {%- if message.tool_calls %}{{- 'never' }}{%- endif %}\n{%- endfor %}\n"
+    "{%- if add_generation_prompt %}\n    {{- '<|im_start|>assistant\\n' }}\n"
+    "    {%- if enable_thinking is defined and enable_thinking is false %}\n"
+    "        {{- '<think>\\n\\n</think>\\n\\n' }}\n    {%- endif %}\n{%- endif %}\n"
+)
 
 
 @pytest.fixture
@@ -53,14 +69,16 @@ def make(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("source", [PLAIN, CHATML, LLAMA], ids=["plain", "chatml", "llama"])
+@pytest.mark.parametrize("source", [PLAIN, CHATML, LLAMA, THINKING], ids=["plain", "chatml", "llama", "thinking"])
 @pytest.mark.parametrize("messages", [TALK, TALK[1:], TALK[-1:]], ids=["system", "dialogue", "question"])
 def test_render_matches_transformers(make, source, messages):
     encoder = make(source)
     wanted = encoder.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, date_string="26 Jul 2024"
+        messages, tokenize=False, add_generation_prompt=True, date_string="26 Jul 2024", enable_thinking=False
     )
-    assert chat.render(encoder, messages) == wanted.removeprefix("<s>")
+    found = chat.render(encoder, messages)
+    assert found == wanted.removeprefix("<s>")
+    assert found.endswith("<think>\n\n</think>\n\n") == (source == THINKING)
 
 
 BAD_TEMPLATES = [
