@@ -12,6 +12,21 @@ from mass_jax.llama import LlamaConfig
 FAMILIES = ("mistral", "qwen2", "qwen3", "smollm3")
 LENGTH = 11  # of the longest text; also the sliding window of Mistral
 
+SIZES = {
+    "vocab_size": 41,
+    "hidden_size": 32,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.2,
+    "bos_token_id": None,
+    "eos_token_id": 2,
+    "pad_token_id": None,
+}
+
 
 def random_settings(model_type: str, seed: int) -> dict[str, Any]:
     """Returns a config.json with small random sizes, in the old or the new format of RoPE."""
