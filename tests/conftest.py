@@ -22,6 +22,8 @@ os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 import jax
 import pytest
 
+from mass_jax.runtime import compilation_cache
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_num_cpu_devices", 8)  # for the sharding tests; the others use the first device
 
@@ -37,15 +39,19 @@ def _temporary_directory() -> str:
 
 
 def _cache_compiled_programs() -> None:
-    """Gives the commands that tests start one compilation cache; workers of pytest-xdist inherit its directory.
+    """Keeps programs that take long to compile in the user's cache directory, so that a repeated run compiles less.
 
-    Test processes share compiled programs by jit alone: writing entries costs more than the few hits save, and an entry
-    that a killed command damaged would warn, which is an error within a test.
+    The commands that tests start share a directory of this run, which workers of pytest-xdist inherit: tests kill
+    commands, and a damaged entry warns, which is an error within a test.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = _temporary_directory()
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    jax.config.update("jax_enable_compilation_cache", False)
+    jax.config.update("jax_compilation_cache_dir", str(compilation_cache.default_directory() / "tests"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    jax.config.update("jax_compilation_cache_max_size", 2**30)
 
 
 _cache_compiled_programs()

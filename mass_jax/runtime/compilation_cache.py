@@ -35,7 +35,7 @@ def use_compilation_cache(directory: str) -> pathlib.Path | None:
     if directory == OFF or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return None
     try:
-        path = _default() if directory == AUTO else pathlib.Path(directory).resolve()
+        path = default_directory() if directory == AUTO else pathlib.Path(directory).resolve()
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass  # JAX would fail for every program
@@ -68,8 +68,8 @@ def _log_first_error(path: pathlib.Path) -> None:
     warnings.showwarning = show_once
 
 
-def _default() -> pathlib.Path:
-    """Returns a directory for this kind of CPU, since machines with different ones may share a home directory."""
+def default_directory() -> pathlib.Path:
+    """Returns the user's directory for this kind of CPU, since different machines may share a home directory."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     base = pathlib.Path(given) if os.path.isabs(given) else pathlib.Path.home() / ".cache"
     return base / "mass_jax" / "compiled" / _cpu()

@@ -51,7 +51,7 @@ def half_right(examples: Sequence[Example]) -> list[tuple[Example, bool]]:
     """Returns the examples, every second one with the answer of another one, and whether the answer is its own.
 
     >>> half_right([Example("1 + 1", "2"), Example("2 + 2", "4"), Example("3 + 2", "5"), Example("1 + 2", "3")])[1]
-    (Example(problem='2 + 2', solution='3'), False)
+    (Example(problem='2 + 2', solution='5'), False)
     """
     changed = wrong_answers(examples)
     mixed = [changed[i] if i % 2 else example for i, example in enumerate(examples)]
