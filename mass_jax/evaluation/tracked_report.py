@@ -12,7 +12,7 @@ from mass_jax.runtime.trackers import open_trackers
 def track_report(
     config: Config, workdir: pathlib.Path, table: Mapping[str, Any], worked: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Logs a report to the trackers of `config`, as a run of its own; reports are numbered in the order of logging.
+    """Logs a report to the trackers of `config`, as a run of its own.
 
     Args:
         config: the settings.
@@ -20,10 +20,12 @@ def track_report(
         table: from `report.write_report`.
         worked: from `qualitative.worked_examples`; may be empty.
     """
+    if not config.trackers:
+        return
     out = workdir / "report"
     with open_trackers(config.trackers, out, workdir, dataclasses.asdict(config)) as trackers:
         trackers.table("results", results(table))
-        for figure in sorted(out.glob("*.png")) if config.trackers else ():
+        for figure in sorted(out.glob("*.png")):
             trackers.figure(figure.stem, figure)
         for example in worked:
             trackers.text(f"examples/{example['id']}", as_text(example))
@@ -36,14 +38,14 @@ def results(table: Mapping[str, Any]) -> list[dict[str, Any]]:
         table: from `report.write_report`.
 
     >>> column = {"accuracy": 0.5, "ci95": [0.25, 0.75], "problems": 10}
-    >>> results({"methods": {"base": {"label": "Base", "columns": {"unseen": column}}}})
+    >>> results({"methods": {"base": {"label": "Base", "columns": {"unseen": column}}}, "references": {}})
     [{'row': 'Base', 'column': 'unseen', 'accuracy': 0.5, 'low': 0.25, 'high': 0.75, 'problems': 10}]
     """
-    rows = {**table["methods"], **table.get("controls", {}), **table.get("references", {})}
+    rows = [*table["methods"].values(), *table["references"].values()]
     return [
         {"row": row["label"], "column": name, "accuracy": column["accuracy"]}
         | {"low": column["ci95"][0], "high": column["ci95"][1], "problems": column["problems"]}
-        for row in rows.values()
+        for row in rows
         for name, column in row["columns"].items()
     ]
 
