@@ -68,7 +68,7 @@ def scalars(row: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def literal(text: str) -> str:
-    """Returns Markdown that shows text as it is, as a code block.
+    """Returns text as a code block in Markdown.
 
     >>> literal("a\\n# b")
     '    a\\n    # b'

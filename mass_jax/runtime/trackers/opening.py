@@ -1,11 +1,11 @@
 """Opening of trackers: ids that survive a resume, errors that never stop a run, and secrets that stay out of logs."""
 
 import contextlib
+import functools
 import importlib
 import json
 import os
 import pathlib
-import re
 import types
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from mass_jax.runtime.workdir import write_atomically
 
 IDS_NAME = "trackers.json"
 _CLASSES = {"tensorboard": "TensorBoard", "wandb": "Wandb", "trackio": "Trackio"}
-_SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD")
+_SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 
 
 def check_installed(names: Sequence[str]) -> None:
@@ -57,22 +57,24 @@ def open_trackers(
     group = root.resolve().name
     name = f"{group}/{pathlib.PurePath(os.path.relpath(directory, root)).as_posix()}"
 
-    def opener(tracker: str) -> Callable[[], Tracker]:
-        def opened() -> Tracker:
-            ids = _read_ids(directory / IDS_NAME)
-            found = ids.get(tracker)
-            identity = found or uuid.uuid4().hex[:12]
-            run = Run(name, group, identity, directory, settings, found is not None, next_step)
-            lazy.require(f"--tracker={tracker}", tracker)
-            module = importlib.import_module(f"mass_jax.runtime.trackers.{tracker}")
-            result = getattr(module, _CLASSES[tracker])(run)
-            if not found:
-                write_atomically(directory / IDS_NAME, json.dumps(ids | {tracker: identity}) + "\n")
-            return result
+    def opened(tracker: str) -> Tracker:
+        found = _read_ids(directory / IDS_NAME).get(tracker)
+        run = Run(name, group, found or uuid.uuid4().hex[:12], directory, settings, found is not None, next_step)
+        return _open(tracker, run)
 
-        return opened
+    chosen = names if is_first() else ()
+    return Trackers([_Guarded(tracker, functools.partial(opened, tracker), rows) for tracker in chosen])
 
-    return Trackers([_Guarded(tracker, opener(tracker), rows) for tracker in (names if is_first() else ())])
+
+def _open(tracker: str, run: Run) -> Tracker:
+    """Opens a run in a tracker, and stores its id."""
+    lazy.require(f"--tracker={tracker}", tracker)
+    module = importlib.import_module(f"mass_jax.runtime.trackers.{tracker}")
+    opened = getattr(module, _CLASSES[tracker])(run)
+    if not run.resumed:
+        path = run.directory / IDS_NAME
+        write_atomically(path, json.dumps(_read_ids(path) | {tracker: run.id}) + "\n")
+    return opened
 
 
 class Trackers:
@@ -88,7 +90,9 @@ class Trackers:
     def __enter__(self) -> "Trackers":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: types.TracebackType | None):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None
+    ) -> None:
         for guarded in self._guarded:
             guarded.close(failed=kind is not None)
 
@@ -158,7 +162,7 @@ def one_line(error: Exception) -> str:
     """
     text = " ".join((str(error).splitlines() or [""])[0].split())
     for name, value in os.environ.items():
-        if _SECRET.search(name.upper()) and len(value) >= 4:
+        if len(value) >= 4 and any(word in name.upper() for word in _SECRET):
             text = text.replace(value, "***")
     return f"{type(error).__name__}: {text[:300]}".removesuffix(": ")
 
@@ -169,7 +173,7 @@ def _read_ids(path: pathlib.Path) -> dict[str, str]:
         return {}
     try:
         ids = jsonl.loads(path.read_bytes())
-        if not isinstance(ids, dict) or not all(re.fullmatch(r"[0-9a-zA-Z_-]{1,64}", str(i)) for i in ids.values()):
+        if not isinstance(ids, dict) or not all(isinstance(i, str) and i.isalnum() for i in ids.values()):
             raise jsonl.BadJson("not an object of ids")
     except jsonl.BadJson as error:
         logging.warning("%s: %s; trackers start new runs", path, error)
