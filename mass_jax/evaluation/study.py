@@ -17,9 +17,11 @@ from mass_jax.evaluation.lengths import check_lengths
 from mass_jax.evaluation.order import ordered, records_path, unfinished
 from mass_jax.evaluation.records import read_records
 from mass_jax.evaluation.report.table import limits_of, training_cost
+from mass_jax.evaluation.tracked_report import track_report
 from mass_jax.rows import CONTROLS, ROWS, TRAINING_RUNS
 from mass_jax.runtime import console, jsonl
 from mass_jax.runtime.metrics import read_metrics
+from mass_jax.runtime.trackers import check_installed
 from mass_jax.tasks.base import Problems
 from mass_jax.training import train
 from mass_jax.training.components import Components, assemble, with_stored_eps_root
@@ -88,6 +90,7 @@ def run_study(
         runtime.Interrupted: a stop was requested; finished work is saved.
     """
     config = components.config
+    check_installed(config.trackers)
     groups = (rows_of(config), list(CONTROLS)) if config.controls else (rows_of(config),)
     with runtime.lock_workdir(workdir, stop):
         runtime.check_workdir(workdir, config.to_json(), replace=True)
@@ -118,6 +121,7 @@ def run_evaluation(components: Components, workdir: pathlib.Path, stop: runtime.
         runtime.Interrupted: a stop was requested; finished batches are saved.
     """
     config = components.config
+    check_installed(config.trackers)
     rows = rows_of(config) + (list(CONTROLS) if config.controls else [])
     with runtime.lock_workdir(workdir, stop):
         runtime.check_workdir(workdir, config.to_json(), MAY_DIFFER, replace=True)
@@ -239,7 +243,8 @@ def write_report(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         raise UserError(f"{workdir} holds no records of an evaluation; run it without --report_only first")
     runs = [run for run in _MASS_RUNS if (next(iter(seeds.values())) / run).exists()]
     curves = {run: _curve(config, next(iter(seeds.values())) / run) for run in runs}
-    return report.write_report(
+    worked = _worked(next(iter(seeds.values())) / "evaluation" / "worked.json")
+    table = report.write_report(
         workdir / "report",
         records=records,
         labels={name: row.label for name, row in ROWS.items()},
@@ -248,9 +253,11 @@ def write_report(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         training={name: _training(config, name, list(seeds.values())) for name in records},
         curves=curves,
         warmup=config.warmup_steps,
-        worked=_worked(next(iter(seeds.values())) / "evaluation" / "worked.json"),
+        worked=worked,
         limits=limits_of(config.task),
     )
+    track_report(config, workdir, table, worked)
+    return table
 
 
 def _on_every_column(records: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:

@@ -24,12 +24,17 @@ class MetricsLog:
         next_step: first step that will be written. Rows of this step and later ones are dropped: the run was killed
             after it wrote them but before it saved a checkpoint, and will compute the same values again. Also dropped
             are a cut-off last line, damaged lines and repeated steps. A warning names missing earlier steps.
+
+    Attributes:
+        kept: rows that were not dropped; empty on processes other than the first.
     """
 
     def __init__(self, path: pathlib.Path, next_step: int):
         self._path = path
+        self.kept: list[dict[str, Any]] = []
         if is_first():
-            jsonl.rewrite(path, [row for row in read_metrics(path, next_step) if row["step"] < next_step])
+            self.kept = [row for row in read_metrics(path, next_step) if row["step"] < next_step]
+            jsonl.rewrite(path, self.kept)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Appends the metrics of one step; non-finite values become null, since JSON cannot represent them."""

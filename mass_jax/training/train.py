@@ -3,6 +3,8 @@
 Shape suffixes: N problems per step, M examples per problem.
 """
 
+import contextlib
+import dataclasses
 import functools
 import pathlib
 import random
@@ -20,6 +22,7 @@ from mass_jax.method.models import Weights
 from mass_jax.method.signal import SignalWatch
 from mass_jax.method.text import Rollout
 from mass_jax.runtime.metrics import read_metrics
+from mass_jax.runtime.trackers import Trackers, open_trackers
 from mass_jax.tasks.base import Problem
 from mass_jax.training import learners
 from mass_jax.training.check import SignalCheck
@@ -228,9 +231,11 @@ def run_steps(
     Raises:
         runtime.Interrupted: a stop was requested; the finished steps are saved.
     """
-    with runtime.Checkpoints(workdir / "checkpoints") as checkpoints:
+    with contextlib.ExitStack() as held:
+        checkpoints = held.enter_context(runtime.Checkpoints(workdir / "checkpoints"))
         done, state = checkpoints.restore(state) or (0, state)
         metrics = runtime.MetricsLog(workdir / "metrics.jsonl", next_step=done)
+        trackers = held.enter_context(_trackers(config, workdir, done, metrics))
         watch = SignalWatch(label, read_metrics(workdir / "metrics.jsonl")) if runtime.is_first() else None
         try:
             for i, report in runtime.progress(label, done, config.steps):
@@ -238,7 +243,9 @@ def run_steps(
                 began = time.monotonic()
                 state, row = one_step(i, state)
                 done = i + 1
-                metrics.write(i, row | {"step_time": time.monotonic() - began})
+                row |= {"step_time": time.monotonic() - began}
+                metrics.write(i, row)
+                trackers.log(i, row)
                 if watch is not None:
                     watch.note(row)
                 report(**{name: row[name] for name in ("outer_loss", "reward", "useful_share") if name in row})
@@ -250,6 +257,12 @@ def run_steps(
     if watch is not None:
         watch.summarize()
     return state
+
+
+def _trackers(config: Config, workdir: pathlib.Path, next_step: int, metrics: runtime.MetricsLog) -> Trackers:
+    """Returns the trackers of a training run in WORKDIR/seedN/RUN."""
+    settings = dataclasses.asdict(config)
+    return open_trackers(config.trackers, workdir, workdir.parent.parent, settings, next_step, metrics.kept)
 
 
 def task_order(count: int, batch: int, seed: int) -> Callable[[int], list[int]]:

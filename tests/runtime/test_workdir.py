@@ -60,7 +60,7 @@ def test_check_workdir_frees_named_settings(tmp_path):
         check_workdir(tmp_path, '{"steps": 4, "methods": ["base"]}', free=("methods",))
 
 
-@pytest.mark.parametrize("name", ["on_weak_signal", "signal_every", "drift_every"])
+@pytest.mark.parametrize("name", ["on_weak_signal", "signal_every", "drift_every", "tracker"])
 @pytest.mark.parametrize("replace", [False, True])
 def test_workdir_accepts_other_monitoring(tmp_path, name, replace):
     before = f'{{"steps": 3, "{name}": 7}}'
