@@ -20,8 +20,7 @@ from typing import Any
 import jax
 from absl import flags, logging
 
-from experiments import settings
-from experiments.path_flags import DEFINE_path
+from experiments import comparison, settings
 from mass_jax import runtime
 from mass_jax.config import Config
 from mass_jax.errors import UserError
@@ -116,29 +115,10 @@ def header_of(config: Config, problems: int) -> dict[str, Any]:
 
 
 def read_results(path: pathlib.Path, header: dict[str, Any]) -> dict[str, dict[str, estimators.EstimatorRow]]:
-    """Returns the rows of an earlier run of the same measurement, by setting and estimator.
-
-    Raises:
-        UserError: the file belongs to another measurement or is damaged.
-    """
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        results = {
-            label: {name: estimators.EstimatorRow.from_dict(row) for name, row in rows.items()}
-            for label, rows in found.pop("settings").items()
-        }
-        before = {name: found[name] for name in header}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path} is damaged; remove it, or give another --workdir") from None
-    before, now = ({**each, **each["config"]} for each in (before, header))
-    for name in before:
-        if name != "config" and before[name] != now.get(name):
-            raise UserError(
-                f"{path} was measured with {name}={before[name]!r}, now it is {now.get(name)!r}; give another --workdir"
-            )
-    return results
+    """Returns the rows of an earlier run of the same measurement, by setting and estimator; see `comparison.read`."""
+    return comparison.read(
+        path, header, lambda rows: {name: estimators.EstimatorRow.from_dict(row) for name, row in rows.items()}
+    )
 
 
 def write_results(
@@ -148,20 +128,14 @@ def write_results(
     if not runtime.is_first():
         return
     rows = {label: {name: row.to_dict() for name, row in found.items()} for label, found in results.items()}
-    runtime.write_atomically(workdir / "estimators.json", json.dumps(header | {"settings": rows}, indent=1) + "\n")
+    comparison.write(workdir / "estimators.json", header, rows)
     runtime.write_atomically(workdir / "estimators.md", estimator_page.tables(header, results))
     estimator_page.figure(header, results, workdir / "estimators.png")
 
 
 def define() -> None:
     """Defines this command's flags; not on import, since commands share flag names."""
-    settings.define()
-    settings.define_mesh()
-    settings.define_compilation_cache()
-    DEFINE_path("workdir", None, "Directory for the results; rerun with the same directory to resume.")
-    flags.DEFINE_string(
-        "settings", "", "Inner optimizers to compare, separated by semicolons: OPTIMIZER:RATE[:EPS_ROOT[:STEPS]]."
-    )
+    comparison.define()
     forms = ", ".join(estimators.FORMS.values())
     flags.DEFINE_list(
         "estimators",
@@ -169,12 +143,9 @@ def define() -> None:
         f"Estimators to compare with the exact one. Any of: {forms}. STEPS is the number of last inner steps that are "
         "differentiated; PAIRS is the number of antithetic pairs, whose noise has the standard deviation SIGMA (0.1).",
     )
-    flags.DEFINE_integer("problems", 16, "Number of training problems.", lower_bound=1)
     flags.DEFINE_integer(
         "repeats", 3, "Number of timed runs of each estimator; those that take more than 20 s run once.", lower_bound=1
     )
-    flags.DEFINE_integer("seed", 0, "Random seed of the problems, the examples, the adapters and the noise.")
-    flags.DEFINE_float("score", 0.5, "Weight of every accepted example in the inner loss.", lower_bound=0)
 
 
 if __name__ == "__main__":

@@ -190,11 +190,7 @@ def _flat(header: dict[str, Any]) -> dict[str, Any]:
 def define() -> None:
     """Defines this command's flags; not on import, since commands share flag names."""
     settings.define()
-    flags.DEFINE_string(
-        "topology", "local", "TPU topology to plan for, such as v5e:4x4 or v5p:4x4x4; local plans for this machine."
-    )
-    flags.DEFINE_integer("num_slices", 1, "Number of slices of that topology.", lower_bound=1)
-    settings.define_mesh()
+    settings.define_topology()
     flags.DEFINE_list("phases", [], "Names of the phases to compile, separated by commas; empty means all.")
     DEFINE_path_list("join", "Directories of finished plans to compare in one phase; compiles nothing.")
     DEFINE_path("out", None, "Directory of the plan; rerun with the same directory to resume.")

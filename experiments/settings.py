@@ -38,6 +38,15 @@ def define_mesh() -> None:
     flags.DEFINE_string("mesh", "auto", "Mesh axis sizes, such as data:2,fsdp:4,tensor:2, or auto.")
 
 
+def define_topology() -> None:
+    """Defines the flags of the devices to compile for, for commands that run nothing."""
+    define_mesh()
+    flags.DEFINE_string(
+        "topology", "local", "TPU topology to compile for, such as v5e:4x4 or v5p:4x4x4; local is this machine."
+    )
+    flags.DEFINE_integer("num_slices", 1, "Number of slices of that topology.", lower_bound=1)
+
+
 def define_compilation_cache() -> None:
     """Defines --compilation_cache, which `run` applies."""
     DEFINE_path(

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 from absl import flags, logging
 
-from experiments import settings
+from experiments import comparison, settings
 from experiments.path_flags import DEFINE_path
 from mass_jax import metagrad as mg
 from mass_jax import runtime
@@ -79,7 +79,8 @@ def validate(stop: runtime.Stop) -> None:
             )
             write_reports(workdir, header, reports)
         write_reports(workdir, header, reports)
-        print((workdir / "validate.md").read_text(encoding="utf-8"))
+        if runtime.is_first():
+            print((workdir / "validate.md").read_text(encoding="utf-8"))
 
 
 def draw(
@@ -180,65 +181,28 @@ def options() -> signal.Options:
 
 
 def read_reports(path: pathlib.Path, header: dict[str, Any]) -> dict[str, mg.SignalReport]:
-    """Returns the reports of an earlier run of the same measurement, by label.
-
-    Raises:
-        UserError: the file belongs to another measurement or is damaged.
-    """
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        reports = {label: mg.SignalReport.from_json(json.dumps(row)) for label, row in found.pop("settings").items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path} is damaged; remove it, or give another --workdir") from None
-    for name, (before, now) in differences(found, header).items():
-        raise UserError(f"{path} was measured with {name}={before!r}, now it is {now!r}; give another --workdir")
-    return reports
-
-
-def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Returns the values that differ between two headers, and within their settings, by name.
-
-    >>> differences({"seed": 0, "config": {"gamma": 1, "steps": 3}}, {"seed": 0, "config": {"gamma": 1, "steps": 4}})
-    {'steps': (3, 4)}
-    """
-    found: dict[str, tuple[Any, Any]] = {}
-    for name in [*before, *(name for name in now if name not in before)]:
-        old, new = before.get(name), now.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found |= differences(old, new)
-        elif old != new:
-            found[name] = (old, new)
-    return found
+    """Returns the reports of an earlier run of the same measurement, by label; see `comparison.read`."""
+    return comparison.read(path, header, lambda row: mg.SignalReport.from_json(json.dumps(row)))
 
 
 def write_reports(workdir: pathlib.Path, header: dict[str, Any], reports: dict[str, mg.SignalReport]) -> None:
     """Writes the reports, the table and the figure."""
+    if not runtime.is_first():
+        return
     rows = {label: json.loads(report.to_json()) for label, report in reports.items()}
-    text = json.dumps(header | {"settings": rows}) + "\n"
-    runtime.write_atomically(workdir / "validate.json", text)
+    comparison.write(workdir / "validate.json", header, rows)
     runtime.write_atomically(workdir / "validate.md", signal_page.table(header, reports))
     signal_page.figure(header, reports, workdir / "validate.png")
 
 
 def define() -> None:
     """Defines this command's flags; not on import, since commands share flag names."""
-    settings.define()
-    settings.define_mesh()
-    settings.define_compilation_cache()
-    DEFINE_path("workdir", None, "Directory for the results; rerun with the same directory to resume.")
+    comparison.define()
     DEFINE_path(
         "trained", None, "Workdir of experiments.train whose generator writes the examples; its settings apply."
     )
     flags.DEFINE_string("run", None, "Training run of --trained: mass, mass_gold or pretrained; default: the first.")
     flags.DEFINE_integer("train_seed", None, "Meta-training seed of --trained; default: the run's first.")
-    flags.DEFINE_string(
-        "settings", "", "Inner optimizers to compare, separated by semicolons: OPTIMIZER:RATE[:EPS_ROOT[:STEPS]]."
-    )
-    flags.DEFINE_integer("problems", 16, "Number of training problems.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Random seed of the problems, the examples and the adapters.")
-    flags.DEFINE_float("score", 0.5, "Weight of every accepted example in the inner loss.", lower_bound=0)
     flags.DEFINE_bool(
         "half_right",
         False,

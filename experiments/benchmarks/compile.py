@@ -178,9 +178,7 @@ def main(_: list[str]) -> None:
 def define() -> None:
     """Defines this command's flags; not on import, since commands share flag names."""
     settings.define()
-    settings.define_mesh()
-    flags.DEFINE_string("topology", "local", "TPU topology to compile for, such as v5e:4x4; local is this machine.")
-    flags.DEFINE_integer("num_slices", 1, "Number of slices of that topology.", lower_bound=1)
+    settings.define_topology()
     flags.DEFINE_enum(
         "meta_gradients", None, sorted(metagrad_cases.PRESETS), "Preset of bench_metagrad to compile in place of a run."
     )

@@ -14,7 +14,7 @@ import functools
 import os
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -30,6 +30,8 @@ from experiments.path_flags import DEFINE_path
 from mass_jax import metagrad as mg
 from mass_jax import runtime
 from mass_jax.errors import UserError
+from mass_jax.metagrad.benchmark_runs import interleaved
+from mass_jax.metagrad.report import report_of
 from third_party.peers import problem
 
 FLAGS = flags.FLAGS
@@ -125,9 +127,8 @@ def compiled(case: Case, steps: int, store: str, to_run: bool) -> tuple[Any, dic
     lowered = jax.jit(functools.partial(gradient, case, steps, ADJOINTS[store])).lower(shapes)
     start = time.perf_counter()
     program = lowered.compile(None if to_run else _QUICK)
-    seconds = time.perf_counter() - start
-    memory: Any = program.memory_analysis()
-    return program, {"temp_bytes": memory.temp_size_in_bytes, "compile_seconds": seconds}
+    report = report_of(program, time.perf_counter() - start, jax.devices()[0].device_kind)
+    return program, {"temp_bytes": report.temp_bytes, "compile_seconds": report.compile_seconds}
 
 
 def memory_of(case: Case, steps: int, store: str, to_run: bool) -> dict[str, Any]:
@@ -146,19 +147,18 @@ def state_bytes(case: Case) -> int:
 
 
 def timed(case: Case, steps: int, stores: Sequence[str], repeats: int) -> dict[str, Any]:
-    """Times the compiled gradients in interleaved runs; returns times, and differences to the first gradient."""
+    """Times the compiled gradients in turn, after a warm-up; returns times, and differences to the first gradient."""
     data = draw(jax.random.key(0), case, steps)
-    calls: dict[str, Callable[[], Any]] = {
-        store: functools.partial(compiled(case, steps, store, to_run=True)[0], data) for store in stores
-    }
     found: dict[str, np.ndarray] = {}
+
+    def run(store: str) -> None:
+        found[store] = np.asarray(compiled(case, steps, store, to_run=True)[0](data), np.float64)
+
     times: dict[str, list[float]] = {store: [] for store in stores}
-    for _ in range(repeats):
-        for store, call in calls.items():
-            start = time.perf_counter()
-            found[store] = np.asarray(call(), np.float64)
-            times[store].append(time.perf_counter() - start)
-            logging.info("%s, K = %d: %.1f s", store, steps, times[store][-1])
+    for turn, seconds in enumerate(interleaved({store: functools.partial(run, store) for store in stores}, repeats), 1):
+        for store, each in seconds.items():
+            times[store].append(each)
+        logging.info("round %d of %d, K = %d", turn, repeats, steps)
     first = found[stores[0]]
     difference = {store: float(np.linalg.norm(each - first) / np.linalg.norm(first)) for store, each in found.items()}
     return {"times": times, "difference": difference}

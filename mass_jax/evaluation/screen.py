@@ -186,8 +186,9 @@ def _adaptations(
     if plan.controls:
         count, steps = plan.examples[0], plan.steps[0]
         yield f"wrong_K{steps}_m{count}", steps, [wrong_answers(row[:count]) for row in examples_GM]
-        rows_GM = [oracle(other[i], count)[:count] for i in range(len(groups))]
-        yield f"other_K{steps}_m{count}", steps, rows_GM
+        if other[0].subject != groups[0][0].subject:  # a task with one family has no other
+            rows_GM = [oracle(other[i], count)[:count] for i in range(len(groups))]
+            yield f"other_K{steps}_m{count}", steps, rows_GM
 
 
 def _examples(group: Sequence[Problem], oracle: Callable[[Problem, int], list[Example]], count: int) -> list[Example]:

@@ -130,7 +130,11 @@ def _failed(name: str, error: Exception) -> Program:
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], Any]], rounds: int | Mapping[str, int], *, budget: Budget | None = None
+    calls: Mapping[str, Callable[[], Any]],
+    rounds: int | Mapping[str, int],
+    *,
+    budget: Budget | None = None,
+    warm_up: bool = True,
 ) -> Iterator[dict[str, float]]:
     """Times calls in rounds, every call once per round, so that a change of the machine's load meets all of them.
 
@@ -141,6 +145,7 @@ def interleaved(
         calls: functions by name, most wanted first; results are waited for with `jax.block_until_ready`.
         rounds: number of timed runs of each call, or of all.
         budget: time that the warm-ups and rounds may take.
+        warm_up: whether each call runs once before the rounds; False if all have run already.
 
     Yields:
         Wall-clock seconds by name, after each round that timed any call.
@@ -153,7 +158,7 @@ def interleaved(
     last: dict[str, float] = {}
     for name, call in calls.items():
         if counts[name] > 0 and budget.left() > sum(last.values()):
-            last[name] = seconds_of(call)
+            last[name] = seconds_of(call) if warm_up else 0.0
     for turn in range(max(counts.values(), default=0)):
         times: dict[str, float] = {}
         for name in last:

@@ -4,7 +4,7 @@ Shape suffixes: N problems, M examples per problem.
 """
 
 import dataclasses
-import time
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from absl import logging
 
 from mass_jax import metagrad as mg
 from mass_jax.metagrad import signal
+from mass_jax.metagrad.benchmark_runs import interleaved, seconds_of
 from mass_jax.training.compiling import announced
 from mass_jax.types import PyTree
 
@@ -48,7 +49,7 @@ def run_adjoints(
     """Computes the rewards of the same tasks with several adjoints.
 
     All programs are compiled before any is timed, and each repetition runs all of them in turn, so that a change of the
-    machine's load meets all adjoints. One that takes more than 20 seconds runs once.
+    machine's load meets all adjoints, after a warm-up of each. One that takes more than 20 seconds runs once.
 
     Args:
         adaptation: the inner loop; its adjoint is replaced.
@@ -71,17 +72,21 @@ def run_adjoints(
         one = dataclasses.replace(adaptation, adjoint=adjoint)
         with announced(f"{name}, K={adaptation.num_steps}, {count} problems"):
             programs[name] = rewards_jit.lower(one, *arguments).compile()
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
     rewards: dict[str, jax.Array] = {}
-    for number in range(1, repeats + 1):
-        for name, program in programs.items():
-            if max(seconds[name], default=0) > SLOW:
-                continue
-            poll()
-            start = time.perf_counter()
-            rewards[name] = jax.block_until_ready(program(*arguments))
-            seconds[name].append(time.perf_counter() - start)
-            logging.info("run %d of %d: %s took %.2f s", number, repeats, name, seconds[name][-1])
+
+    def run(name: str) -> jax.Array:
+        poll()
+        rewards[name] = programs[name](*arguments)
+        return rewards[name]
+
+    # The first run of a slow adjoint counts; that of the others is a warm-up.
+    seconds = {name: [seconds_of(functools.partial(run, name))] for name in programs}
+    fast = {name: functools.partial(run, name) for name in programs if seconds[name][0] <= SLOW}
+    seconds |= {name: [] for name in fast}
+    for turn, times in enumerate(interleaved(fast, repeats, warm_up=False), 1):
+        for name, each in times.items():
+            seconds[name].append(each)
+            logging.info("run %d of %d: %s took %.2f s", turn, repeats, name, each)
     return {
         name: Measured(rewards[name], tuple(seconds[name]), program.memory_analysis().temp_size_in_bytes)
         for name, program in programs.items()

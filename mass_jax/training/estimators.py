@@ -4,7 +4,6 @@ Shape suffixes: N problems, M examples per problem.
 """
 
 import dataclasses
-import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +15,6 @@ from absl import logging
 from mass_jax import metagrad as mg
 from mass_jax.config import nearest
 from mass_jax.errors import UserError
-from mass_jax.llama import lora
 from mass_jax.metagrad import signal
 from mass_jax.metagrad.signal import correlations
 from mass_jax.metagrad.signal.correlations import Interval
@@ -63,19 +61,13 @@ class EstimatorRow(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the row for JSON; numbers that are not finite become None."""
-        numbers = {
-            name: {key: value if math.isfinite(value) else None for key, value in interval._asdict().items()}
-            for name, interval in self.numbers.items()
-        }
+        numbers = {name: interval.to_dict() for name, interval in self.numbers.items()}
         return self._asdict() | {"numbers": numbers}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "EstimatorRow":
         """Reads a row from `to_dict`."""
-        numbers = {
-            name: Interval(**dict[str, Any]({key: math.nan if v is None else v for key, v in interval.items()}))
-            for name, interval in fields["numbers"].items()
-        }
+        numbers = {name: Interval.from_dict(interval) for name, interval in fields["numbers"].items()}
         return cls(**{**fields, "numbers": numbers})
 
 
@@ -134,19 +126,6 @@ def estimators_of(texts: Sequence[str], setting: InnerSetting) -> dict[str, mg.A
     return found
 
 
-def gold_tasks(rollouts: Rollouts, weights: Weights, drawn: validation.Drawn) -> signal.Tasks:
-    """Returns drawn examples with the gold solutions of their problems as the outer batch."""
-    count, feed = len(drawn.problems), rollouts.feed
-    solutions = rollouts.dialogue.gold(drawn.problems)
-    text, right_NJ = feed.put((solutions.text, np.ones((count, 1), np.float32)), count)
-    return signal.Tasks(
-        lora.checked(drawn.adapters, batched=True).leaves,
-        feed.put(drawn.scores_NM, count),
-        drawn.examples,
-        (validation.read_rows(rollouts, weights, text), right_NJ),
-    )
-
-
 def compare(
     rollouts: Rollouts,
     weights: Weights,
@@ -173,7 +152,9 @@ def compare(
     Returns:
         The rows by name.
     """
-    tasks, get = gold_tasks(rollouts, weights, drawn), rollouts.feed.get
+    solutions = rollouts.dialogue.gold(drawn.problems).text
+    right_NJ = np.ones((len(drawn.problems), 1), np.float32)
+    tasks, get = validation.tasks_of(rollouts, weights, drawn, solutions, right_NJ), rollouts.feed.get
     exact = dataclasses.replace(validation.adaptation_of(rollouts, setting), adjoint=adjoints[EXACT])
     hyper = (np.float32(setting.rate), np.float32(setting.eps_root))
     measured = run_adjoints(exact, weights, hyper, tasks, adjoints, key=key, repeats=repeats, poll=poll)

@@ -91,7 +91,7 @@ def drawn(
         problems,
         score * synthetic.kept_NM,
         synthetic.kept_NM > 0,
-        _read(rollouts.solver, weights, examples),
+        read_rows(rollouts, weights, examples),
         rollouts.feed.place(rollouts.loop.init_adapters(adapter_keys_N)),
         useful_NM,
         attempt_keys_N,
@@ -123,26 +123,39 @@ def validate_setting(
         resamples: number of bootstrap resamples of tasks.
     """
     count = len(drawn.problems)
-    feed = rollouts.feed
-    scores_NM = feed.put(drawn.scores_NM, count)
     if outer == "gold":
         solutions, right_NJ = rollouts.dialogue.gold(drawn.problems), np.ones((count, 1), np.float32)
     else:
         adaptation, hyper = adaptation_of(rollouts, setting), (setting.rate, setting.eps_root)
+        scores_NM = rollouts.feed.put(drawn.scores_NM, count)
         adapted = _adapt(adaptation, weights, hyper, drawn.adapters, scores_NM, drawn.examples)
         solutions, right_NJ, _ = rollouts.attempt(
             weights, adapted, drawn.problems, drawn.attempt_keys_N, num_attempts, rollouts.temperature
         )
-    text, right_NJ = feed.put((solutions.text, right_NJ), count)
-    tasks = signal.Tasks(
-        lora.checked(drawn.adapters, batched=True).leaves,
-        scores_NM,
-        drawn.examples,
-        (_read(rollouts.solver, weights, text), right_NJ),
-    )
+    tasks = tasks_of(rollouts, weights, drawn, solutions.text, right_NJ)
     found = measure_setting(rollouts, weights, tasks, setting, options)
     return signal.summarize(
         found, drawn.scores_NM, counted_NM=drawn.kept_NM, useful_NM=drawn.useful_NM, resamples=resamples
+    )
+
+
+def tasks_of(rollouts: Rollouts, weights: Weights, drawn: Drawn, solutions: Text, right_NJ: np.ndarray) -> signal.Tasks:
+    """Returns drawn examples with solutions of their problems as the outer batch.
+
+    Args:
+        rollouts: samples and adapts.
+        weights: the generator's weights.
+        drawn: the examples.
+        solutions: J solutions per problem, [N, J, T].
+        right_NJ: 1 for solutions that count.
+    """
+    count, feed = len(drawn.problems), rollouts.feed
+    text, right_NJ = feed.put((solutions, right_NJ), count)
+    return signal.Tasks(
+        lora.checked(drawn.adapters, batched=True).leaves,
+        feed.put(drawn.scores_NM, count),
+        drawn.examples,
+        (read_rows(rollouts, weights, text), right_NJ),
     )
 
 

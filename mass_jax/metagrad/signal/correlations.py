@@ -5,8 +5,9 @@ Every function takes a mask of the entries that count. Everything runs on the ho
 Shape suffixes: N tasks, M examples per task, R resamples, S sums.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,15 @@ class Interval(NamedTuple):
     low: float
     high: float
     tasks: int
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Returns the fields for JSON; numbers that are not finite become None."""
+        return {name: value if math.isfinite(value) else None for name, value in self._asdict().items()}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Interval":
+        """Reads the fields of `to_dict`."""
+        return cls(**dict[str, Any]((name, math.nan if value is None else value) for name, value in fields.items()))
 
 
 def ranks(values_NM: np.ndarray, counted_NM: np.ndarray) -> np.ndarray:

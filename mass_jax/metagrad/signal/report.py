@@ -70,10 +70,7 @@ class SignalReport:
     def to_json(self) -> str:
         """Returns the report as JSON; numbers that are not finite become null."""
         fields = dataclasses.asdict(self) | {
-            "numbers": {
-                name: {key: _finite(value) for key, value in interval._asdict().items()}
-                for name, interval in self.numbers.items()
-            }
+            "numbers": {name: interval.to_dict() for name, interval in self.numbers.items()}
         }
         return json.dumps(fields, allow_nan=False)
 
@@ -81,10 +78,7 @@ class SignalReport:
     def from_json(cls, text: str) -> "SignalReport":
         """Reads a report written by `to_json`."""
         fields = json.loads(text)
-        numbers = {
-            name: Interval(**dict[str, Any]({key: math.nan if v is None else v for key, v in interval.items()}))
-            for name, interval in fields["numbers"].items()
-        }
+        numbers = {name: Interval.from_dict(interval) for name, interval in fields["numbers"].items()}
         per_task = {name: tuple(values) for name, values in fields["per_task"].items()}
         return cls(**fields | {"numbers": numbers, "per_task": per_task})
 
