@@ -21,6 +21,7 @@ os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 from mass_jax.runtime import compilation_cache
 
@@ -84,3 +85,14 @@ def x64():
     """Runs the test in float64, for tests that claim equality."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def no_compilation_cache():
+    """Compiles every program of the test, for tests of what is logged or measured about compilation."""
+    before = jax.config.jax_enable_compilation_cache
+    jax_cache.reset_cache()
+    jax.config.update("jax_enable_compilation_cache", False)  # also for the test's threads
+    yield
+    jax.config.update("jax_enable_compilation_cache", before)
+    jax_cache.reset_cache()

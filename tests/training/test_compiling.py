@@ -10,7 +10,7 @@ from mass_jax.training import compiling
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch):
+def fresh(monkeypatch, no_compilation_cache):
     """Forgets what earlier tests announced, and reports the shortest compilations."""
     monkeypatch.setattr(compiling, "_announced", set())
     monkeypatch.setattr(compiling, "_SHORTEST", 0.0)

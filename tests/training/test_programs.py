@@ -25,8 +25,8 @@ class Reached(Exception):
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch):
-    """Forgets what earlier tests announced."""
+def fresh(monkeypatch, no_compilation_cache):
+    """Forgets what earlier tests announced and compiled."""
     monkeypatch.setattr(compiling, "_announced", set())
 
 
