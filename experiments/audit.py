@@ -12,7 +12,6 @@ EVENT is a record's number, or the first 8 or more digits of its hash. No comman
 
 import json
 import pathlib
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -118,30 +117,28 @@ def replay(which: str | None = None) -> None:
 
 def export(which: str | None = None) -> None:
     """Writes the adapter of an event in PEFT format, with its base model where meta-training changed it."""
-    from mass_jax.llama import peft, weights
+    from mass_jax.serving.export import check_new, write_adapter
 
     if FLAGS.out is None:
         raise UserError("--out is missing; give a directory for the adapter")
+    out = pathlib.Path(FLAGS.out)
+    check_new(out)
     record = find(which)
-    found, model, directory = recompute(record)
-    if not found.same:
-        raise UserError(f"the recomputed adapter of record {record['number']} has other bits; run replay for details")
-    out, solver = pathlib.Path(FLAGS.out), model.solver
-    peft.save(out, solver.adapter(model.weights, found.adapter))
-    if solver.generator == "full" and FLAGS.workdir is not None:
-        # Meta-training changed the weights under the adapter, which is useless without them.
-        weights.save(out / "base", solver.params(model.weights), solver.config)
-        copy_tokenizer(directory, out / "base")
+    adapter, model, directory = recompute_same(record)
+    write_adapter(out, model.solver, model.weights, directory, adapter, trained=FLAGS.workdir is not None)
     print(f"wrote {out}: the adapter of record {record['number']}, decision {record['decision']}")
 
 
-def copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copies the files that decide prompts and where completions end, as far as they exist."""
-    from mass_jax.serving.identity import TOKENIZER_FILES
+def recompute_same(record: Mapping[str, Any]) -> tuple[Any, Any, pathlib.Path]:
+    """Replays an event; returns its adapter, the model, and the directory of its files.
 
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copy(source / name, target / name)
+    Raises:
+        UserError: the recomputed adapter has other bits than the recorded one.
+    """
+    found, model, directory = recompute(record)
+    if not found.same:
+        raise UserError(f"the recomputed adapter of record {record['number']} has other bits; run replay for details")
+    return found.adapter, model, directory
 
 
 def report() -> None:

@@ -2,20 +2,8 @@
 
 import pytest
 
-from experiments import audit as audit_command
 from mass_jax.audit import log
 from tests.commands import in_process
-
-
-def test_export_copies_tokenizer_files(tmp_path):
-    source, target = tmp_path / "source", tmp_path / "target"
-    for directory in (source, target):
-        directory.mkdir()
-    present = ["chat_template.jinja", "generation_config.json", "tokenizer.json"]
-    for name in [*present, "model.safetensors"]:
-        (source / name).write_text(name)
-    audit_command.copy_tokenizer(source, target)
-    assert sorted((file.name, file.read_text()) for file in target.iterdir()) == [(name, name) for name in present]
 
 
 @pytest.mark.parametrize(
