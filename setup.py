@@ -50,6 +50,8 @@ DEPENDENCIES = (
     ("tensorboard>=2.21", "event files for TensorBoard, without TensorFlow, and their viewer", "tensorboard"),
     ("wandb>=0.31", "runs in Weights & Biases", "wandb"),
     ("trackio>=0.43", "runs in Trackio; it requires pillow<13", "trackio"),
+    ("starlette>=1.0", "HTTP routes of experiments.serve", "serve"),
+    ("uvicorn>=0.40", "HTTP server of experiments.serve", "serve"),
     ("jax[tpu]", "TPU runtime", "tpu"),
     ("jax[cuda12]", "NVIDIA runtime, CUDA 12", "cuda12"),
     ("jax[cuda13]", "NVIDIA runtime, CUDA 13", "cuda13"),
@@ -57,7 +59,7 @@ DEPENDENCIES = (
 # Extras that contain other extras.
 INCLUDES = {
     "math": ("train",),
-    "test": ("train", "math", "reasoning-gym", "tensorboard", "wandb"),
+    "test": ("train", "math", "reasoning-gym", "tensorboard", "wandb", "serve"),
     "docs": ("train",),
     "plan": ("train",),
     "smollm2": ("train",),
@@ -65,6 +67,7 @@ INCLUDES = {
     "tensorboard": ("train",),
     "wandb": ("train",),
     "trackio": ("train",),
+    "serve": ("train",),
 }
 
 
@@ -92,7 +95,7 @@ if __name__ == "__main__":
         license_files=["LICENSE"],
         python_requires=">=3.11",
         packages=find_packages(include=["mass_jax", "mass_jax.*"]),
-        package_data={"mass_jax": ["py.typed", "data/**/*", "**/*.jinja", "**/*.mplstyle"]},
+        package_data={"mass_jax": ["py.typed", "data/**/*", "**/*.jinja", "**/*.mplstyle", "**/static/*"]},
         install_requires=requirements("core"),
         extras_require={
             extra: requirements(extra, *INCLUDES.get(extra, ()))

@@ -1,6 +1,6 @@
 """Writes a meta-trained generator, or the adapter of one question, for transformers, peft, vLLM and other libraries.
 
-    python -m experiments.export --workdir=runs/tiny --out=DIR                   merged weights with config and tokenizer
+    python -m experiments.export --workdir=runs/tiny --out=DIR                   merged weights and tokenizer
     python -m experiments.export --workdir=runs/tiny --out=DIR --format=peft     the generator's adapter
     python -m experiments.export --workdir=runs/tiny --event=EVENT --out=DIR     with the adapter of an event merged in
 

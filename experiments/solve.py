@@ -14,38 +14,24 @@ from collections.abc import Iterator
 
 from absl import flags, logging
 
-from experiments import settings
+from experiments import service_flags, settings
 from experiments.path_flags import DEFINE_path
 from mass_jax import runtime
 from mass_jax.audit.answers import AnswerFile, as_line
 from mass_jax.errors import UserError
 from mass_jax.runtime import jsonl
 from mass_jax.serving import loading
-from mass_jax.serving.guards import regression
-from mass_jax.tasks.base import Example
 
 FLAGS = flags.FLAGS
 
 
 def define() -> None:
     """Defines the flags of this command."""
-    settings.define_compilation_cache()
-    DEFINE_path("workdir", None, "Directory of a run of experiments.train.")
-    DEFINE_path("model", None, "Instead of a workdir: 'tiny', or a directory or hub id with model files.")
-    flags.DEFINE_string("run", None, "mass, mass_gold or pretrained; defaults to the first one in the workdir.")
-    flags.DEFINE_integer("train_seed", None, "Meta-training seed of the workdir; defaults to its first.")
+    service_flags.define()
     flags.DEFINE_string("problem", None, "A single question.")
     DEFINE_path("input", None, "JSONL file of questions.")
     DEFINE_path("out", None, "JSONL file to append answers to; by default they are printed.")
     flags.DEFINE_bool("no_adapt", False, "Answer without adaptation; needs no policy and writes no log.")
-    DEFINE_path("policy", None, "Policy file; defaults to WORKDIR/policy.json.")
-    DEFINE_path("log", None, "Event log; defaults to WORKDIR/audit/events.jsonl.")
-    flags.DEFINE_string("log_text", "full", "'full', or 'hash' to keep texts out of the log.")
-    DEFINE_path("suite", None, "JSONL file of the regression suite, on which an update must not be worse.")
-    DEFINE_path("real", None, "JSONL file of real examples ('problem', 'solution') for calibration and mixing in.")
-    flags.DEFINE_string("sampler", "native", "Sampler of all completions: native, module:class or file.py:class.")
-    flags.DEFINE_string("task", None, "Own task of the workdir, named again: module:function or file.py:function.")
-    flags.DEFINE_integer("seed", 0, "Random seed.")
     flags.DEFINE_integer("batch", 16, "Largest number of questions per batch.", lower_bound=1)
 
 
@@ -57,7 +43,7 @@ def main(_: list[str]) -> None:
 def run(stop: runtime.Stop) -> None:
     """Answers all questions, to stdout or to --out."""
     questions = loading.as_questions(read_questions())
-    with open_service() as service:
+    with service_flags.open_service(adapt=not FLAGS.no_adapt) as service:
         if FLAGS.out is None:
             for answer in answers(service, questions, stop):
                 print(as_line(answer) if FLAGS.problem is None else in_words(answer), end="", flush=True)
@@ -89,44 +75,6 @@ def read_questions() -> list:
     if not rows:
         raise UserError(f"--input={FLAGS.input} is empty; give one JSON object per line")
     return [row.value for row in rows]
-
-
-def open_service() -> loading.AdaptationService:
-    """Loads the service that the flags describe."""
-    if (FLAGS.workdir is None) == (FLAGS.model is None):
-        raise UserError("give either --workdir=DIR of a training run, or --model=NAME")
-    if FLAGS.workdir is not None and not (pathlib.Path(FLAGS.workdir) / "config.json").is_file():
-        raise UserError(
-            f"--workdir={FLAGS.workdir} holds no run; make one with experiments.train, or give --model=tiny"
-        )
-    return loading.load(
-        FLAGS.workdir or FLAGS.model,
-        run=FLAGS.run,
-        train_seed=FLAGS.train_seed,
-        policy_file=FLAGS.policy,
-        log=FLAGS.log,
-        log_text=FLAGS.log_text,
-        seed=FLAGS.seed,
-        batch=FLAGS.batch,
-        suite=FLAGS.suite,
-        real=None if FLAGS.real is None else read_real(pathlib.Path(FLAGS.real)),
-        adapt=not FLAGS.no_adapt,
-        sampler=FLAGS.sampler,
-        own_task=FLAGS.task,
-    )
-
-
-def read_real(path: pathlib.Path) -> list[Example]:
-    """Reads real examples from a JSONL file.
-
-    Raises:
-        UserError: a line has no strings "problem" and "solution".
-    """
-    rows = jsonl.read(path)
-    for line, row in rows:
-        if not isinstance(row, dict) or not all(regression.is_text(row.get(key)) for key in ("problem", "solution")):
-            raise UserError(f'--real={path}:{line} needs strings "problem" and "solution"')
-    return [Example(row["problem"], row["solution"]) for _, row in rows]
 
 
 def in_words(answer: loading.Answer) -> str:

@@ -29,6 +29,8 @@ OPTIONAL = {
     "tensorboard": ("tensorboard", "tensorboard"),
     "wandb": ("wandb", "wandb"),
     "trackio": ("trackio", "trackio"),
+    "starlette": ("starlette", "serve"),
+    "uvicorn": ("uvicorn", "serve"),
     "reasoning_gym": ("reasoning-gym", "reasoning-gym"),
 }
 

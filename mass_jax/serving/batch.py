@@ -21,6 +21,13 @@ from mass_jax.tasks.registry import Chosen
 from mass_jax.training.rollout import filled
 
 Writer = Callable[[stages.Model, Sequence[Problem], jax.Array], list[list[str]]]
+Report = Callable[[str], None]
+PHASES = ("answer", "examples", "gates", "update", "second_answer")
+
+
+def silent(_: str) -> None:
+    """Reports no phases."""
+
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +107,9 @@ class Changed:
     answers: list[str]
 
 
-def solve_batch(setup: Setup, questions: Sequence[Problem], size: int, refusals: Sequence[str]) -> list[Outcome]:
+def solve_batch(
+    setup: Setup, questions: Sequence[Problem], size: int, refusals: Sequence[str], report: Report = silent
+) -> list[Outcome]:
     """Answers one batch.
 
     Args:
@@ -108,7 +117,9 @@ def solve_batch(setup: Setup, questions: Sequence[Problem], size: int, refusals:
         questions: at most `size` questions that fit the model.
         size: batch size; the last question is repeated to fill the batch.
         refusals: for each question, why it may not be adapted to; "" if it may.
+        report: called with the name of each phase that begins, one of `PHASES`.
     """
+    report("answer")
     began = time.monotonic()
     tasks = filled(questions, size)
     keys = stages.keys_of(setup.seed, [task.id for task in tasks])
@@ -120,8 +131,8 @@ def solve_batch(setup: Setup, questions: Sequence[Problem], size: int, refusals:
     ]
     if not all(refusals):
         allowed_N = np.array([*(refusal == "" for refusal in refusals), *[False] * (size - len(questions))])
-        checked = check_examples(setup, tasks, keys, allowed_N)
-        changed = change(setup, tasks, keys, checked)
+        checked = check_examples(setup, tasks, keys, allowed_N, report)
+        changed = change(setup, tasks, keys, checked, report)
         outcomes = [
             _concluded(setup, outcome, checked, changed) if refusals[n] == "" else outcome
             for n, outcome in enumerate(outcomes)
@@ -130,7 +141,9 @@ def solve_batch(setup: Setup, questions: Sequence[Problem], size: int, refusals:
     return [_with_cost(setup, outcome, *shares) for outcome in outcomes]
 
 
-def check_examples(setup: Setup, tasks: Sequence[Problem], keys: np.ndarray, allowed_N: np.ndarray) -> CheckedExamples:
+def check_examples(
+    setup: Setup, tasks: Sequence[Problem], keys: np.ndarray, allowed_N: np.ndarray, report: Report = silent
+) -> CheckedExamples:
     """Writes synthetic examples and runs the gates on them.
 
     Args:
@@ -138,9 +151,12 @@ def check_examples(setup: Setup, tasks: Sequence[Problem], keys: np.ndarray, all
         tasks: the questions, padded to the batch size.
         keys: random keys of each question.
         allowed_N: True for questions that may be adapted to.
+        report: called with the name of each phase that begins.
     """
     model = setup.model
+    report("examples")
     texts_NM = setup.writer(model, tasks, stages.keys_named(keys, "write"))
+    report("gates")
     synthetic = stages.parse(model, tasks, texts_NM)
     measured = candidates.measure_candidates(model, tasks, synthetic, stages.keys_named(keys, "check"))
     verdicts_NM = [
@@ -153,12 +169,16 @@ def check_examples(setup: Setup, tasks: Sequence[Problem], keys: np.ndarray, all
     return CheckedExamples(measured, verdicts_NM, passed_NM, passed_NM & (enough_N & allowed_N)[:, None])
 
 
-def change(setup: Setup, tasks: Sequence[Problem], keys: np.ndarray, checked: CheckedExamples) -> Changed:
+def change(
+    setup: Setup, tasks: Sequence[Problem], keys: np.ndarray, checked: CheckedExamples, report: Report = silent
+) -> Changed:
     """Trains adapters on the selected examples, then scores the suite and answers the questions with them."""
     model, limits = setup.model, setup.policy.limits
     synthetic, used_NM = checked.measured.synthetic, checked.used_NM
+    report("update")
     made = stages.update(model, synthetic, used_NM, stages.keys_named(keys, "adapter"), limits)
     suite = adaptation.score_suite(model.solver, model.weights, made.adapters, setup.suite)
+    report("second_answer")
     answers = stages.answer(model, made.adapters, tasks, stages.keys_named(keys, "answer"))
     return Changed(jax.device_get(made), jax.device_get(suite), answers)
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,11 +15,10 @@ from mass_jax.audit.texts import Mode, Texts
 from mass_jax.errors import UserError
 from mass_jax.sampling.engine import bucket
 from mass_jax.serving import adaptation, events, identity, stages
-from mass_jax.serving.batch import Setup, solve_batch
+from mass_jax.serving.batch import Report, Setup, silent, solve_batch
 from mass_jax.serving.guards import policy
+from mass_jax.serving.questions import Question, as_questions
 from mass_jax.tasks.base import Problem, Problems, Task
-
-Question = str | Mapping[str, Any] | Problem
 
 
 class WeightsChanged(RuntimeError):
@@ -89,6 +89,11 @@ class AdaptationService(contextlib.AbstractContextManager):
         """Hashes that every record carries; see `serving.identity`."""
         return self.setup.identity
 
+    @property
+    def log_path(self) -> pathlib.Path | None:
+        """Path of the event log; None without one."""
+        return None if self._log is None else self._log.path
+
     def problems(self, seed: int) -> Problems:
         """Returns the training and evaluation problems of the model's own task for a meta-training seed."""
         return self.setup.chosen.problems(seed)
@@ -126,7 +131,35 @@ class AdaptationService(contextlib.AbstractContextManager):
             fresh = {answer.id: answer for answer in self._answer([q for q in chunk if q.id not in recorded], size)}
             yield from (recorded.get(question.id) or fresh[question.id] for question in chunk)
 
-    def _answer(self, questions: Sequence[Problem], size: int) -> list[Answer]:
+    def answer_batch(self, questions: Sequence[Problem], report: Report = silent) -> list[Answer]:
+        """Answers at most `batch` questions; their events are on disk when this returns.
+
+        The batch is padded to `batch` rows, so that an answer does not depend on how many questions are waiting.
+
+        Args:
+            questions: questions with distinct ids.
+            report: called with the name of each phase that begins, one of `batch.PHASES`.
+
+        Returns:
+            The answers, in order.
+        """
+        answers = {answer.id: answer for answer in self._answer(questions, self.batch, report)}
+        return [answers[question.id] for question in questions]
+
+    def record_unanswered(self, questions: Sequence[Problem], reason: str) -> None:
+        """Records questions that were accepted and are not answered."""
+        if self._log is None or self._texts is None:
+            return
+        shared = {"kind": "unanswered", "time": events.now(), "run": self._run, "user": self.setup.user}
+        shared |= {"task": self.setup.task_name, "reason": reason}
+        self._log.append(
+            *(
+                shared | {"question": question.id, "problem": self._texts.keep(question.problem)}
+                for question in questions
+            )
+        )
+
+    def _answer(self, questions: Sequence[Problem], size: int, report: Report = silent) -> list[Answer]:
         """Answers one batch and writes its events to disk."""
         if not questions:
             return []
@@ -138,7 +171,7 @@ class AdaptationService(contextlib.AbstractContextManager):
             else:
                 fit.append(question)
         if fit:
-            outcomes += solve_batch(self.setup, fit, size, self._refusals(len(fit)))
+            outcomes += solve_batch(self.setup, fit, size, self._refusals(len(fit)), report)
         if self._log is None:
             return [self._answer_of(_plain(outcome), None) for outcome in outcomes]
         return self._record(self._log, outcomes)
@@ -217,37 +250,8 @@ class AdaptationService(contextlib.AbstractContextManager):
         for record, _ in records(self._log.path):
             question = wanted.get(record.get("request", ""))
             if question is not None and not isinstance(record["problem"], dict):
-                found[question.id] = _answer_of_record(record)
+                found[question.id] = answer_of_record(record)
         return found
-
-
-def as_questions(problems: Sequence[Question]) -> list[Problem]:
-    """Converts questions to problems with ids; a question without an id, or with null, gets its index.
-
-    Raises:
-        UserError: a question has no problem or too long a one, or its id is repeated or of another type.
-
-    >>> [question.id for question in as_questions(["1 + 1", {"problem": "2 + 2", "id": "b"}])]
-    ['0', 'b']
-    """
-    if isinstance(problems, str):
-        raise UserError(f"problems={problems!r} is a string; give a list of questions")
-    found: dict[str, Problem] = {}
-    for i, given in enumerate(problems):
-        data = {"problem": given} if isinstance(given, str) else given
-        data = {"problem": data.problem, "id": data.id} if isinstance(data, Problem) else data
-        if not isinstance(data, Mapping) or not isinstance(data.get("problem"), str):
-            raise UserError(f'question {i + 1} has no string "problem": {str(given)[:60]!r}')
-        given_id = data.get("id")
-        if isinstance(given_id, bool) or not isinstance(given_id, str | int | None):
-            raise UserError(f"question {i + 1} has the id {str(given_id)[:60]!r}; give a string or an integer, or none")
-        name = str(i if given_id is None else given_id)
-        if name in found:
-            raise UserError(f"question {i + 1} repeats the id {name!r}; give unique ids, or none")
-        if len(data["problem"]) > stages.MOST_CHARS:
-            raise UserError(f"question {i + 1} has {len(data['problem'])} characters; the limit is {stages.MOST_CHARS}")
-        found[name] = Problem(name, data["problem"], "", "")
-    return list(found.values())
 
 
 def _run_record(setup: Setup, log_text: Mode) -> dict[str, Any]:
@@ -282,6 +286,7 @@ def _plain(outcome: events.Outcome) -> events.Outcome:
     return dataclasses.replace(outcome, decision="plain", reason="" if outcome.before is not None else outcome.reason)
 
 
-def _answer_of_record(record: Mapping[str, Any]) -> Answer:
+def answer_of_record(record: Mapping[str, Any]) -> Answer:
+    """Returns the answer that an event of a log with texts released."""
     fields = ("question", "problem", "answer", "before", "decision", "reason", "number", "tokens", "flops", "seconds")
     return Answer(*(record[field] for field in (*fields, "request")))
