@@ -29,7 +29,6 @@ def silent(_: str) -> None:
     """Reports no phases."""
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Setup:
     """Everything that stays the same from batch to batch.

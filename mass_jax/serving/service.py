@@ -12,7 +12,6 @@ from mass_jax import runtime
 from mass_jax.audit.chain import canonical, sha256
 from mass_jax.audit.log import EventLog, records
 from mass_jax.audit.texts import Mode, Texts
-from mass_jax.errors import UserError
 from mass_jax.sampling.engine import bucket
 from mass_jax.serving import adaptation, events, identity, stages
 from mass_jax.serving.batch import Report, Setup, silent, solve_batch

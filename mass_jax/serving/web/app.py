@@ -1,9 +1,9 @@
 """The HTTP application: routes over the queue and the event index.
 
-    POST /v1/answers         answers {"problem": "..."}, as server-sent events or as one object
-    GET  /v1/events/ID       the event of an answer
-    GET  /healthz            whether questions are accepted
-    GET  /                   a page for browsers
+POST /v1/answers         answers {"problem": "..."}, as server-sent events or as one object
+GET  /v1/events/ID       the event of an answer
+GET  /healthz            whether questions are accepted
+GET  /                   a page for browsers
 """
 
 import asyncio
@@ -35,7 +35,11 @@ from mass_jax.serving.web.security import LOOPBACK, Secured
 
 T = TypeVar("T")
 PAGE = pathlib.Path(__file__).parent / "static"
-PAGE_FILES = {"/": ("page.html", "text/html"), "/page.js": ("page.js", "text/javascript"), "/page.css": ("page.css", "text/css")}
+PAGE_FILES = {
+    "/": ("page.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+}
 STATUS = {"full": 429, "duplicate": 409, "stopped": 503}
 
 
@@ -69,7 +73,7 @@ class AnswerApp:
         asgi: the ASGI application.
     """
 
-    def __init__(self, service: AdaptationService, limits: Limits = Limits(), hosts: Collection[str] = LOOPBACK):  # noqa: B008  (frozen)
+    def __init__(self, service: AdaptationService, limits: Limits = Limits(), hosts: Collection[str] = LOOPBACK):
         if service.log_path is None:
             raise ValueError("the service has no log; load it with adapt=True")
         self.queue = AnswerQueue(service, limits.queue)

@@ -98,7 +98,7 @@ def parse(body: bytes) -> Asked:
     except jsonl.BadJson as error:
         raise Refused(400, f"the body is {error}; send one JSON object") from None
     if not isinstance(row, dict):
-        raise Refused(400, f"the body is {jsonl.kind(row)}; send an object like {{\"problem\": \"4 kabo 3\"}}")
+        raise Refused(400, f'the body is {jsonl.kind(row)}; send an object like {{"problem": "4 kabo 3"}}')
     if unknown := sorted(row.keys() - set(_FIELDS)):
         raise Refused(400, f"field {unknown[0][:60]!r} is unknown; {nearest(unknown[0][:60], _FIELDS)}")
     problem, name, stream = row.get("problem"), row.get("id"), row.get("stream", True)
