@@ -38,15 +38,16 @@ def run(stop: runtime.Stop) -> None:
     from mass_jax.serving.web import app, security, server
 
     with server.listen(FLAGS.host, FLAGS.port) as listening, service_flags.open_service() as service:
-        stop.poll()
         hosts = (*security.LOOPBACK, FLAGS.host, *FLAGS.hosts)
         limits = app.Limits(FLAGS.queue, FLAGS.max_body)
         served = app.AnswerApp(service, limits, [name.lower() for name in hosts])
         connections = FLAGS.queue + FLAGS.batch + server.SPARE_CONNECTIONS
         running = server.AnswerServer(served, listening, connections, FLAGS.grace, stop.request)
-        print(f"serving {service.setup.label} on {server.url_of(listening)}", flush=True)
-        running.run()
-        served.close()
+        with running.on_signals():
+            stop.poll()
+            print(f"serving {service.setup.label} on {server.url_of(listening)}", flush=True)
+            running.run()
+            served.close()
         logging.info("%d questions answered; the log is %s", served.queue.answered, service.log_path)
 
 

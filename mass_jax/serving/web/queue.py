@@ -9,7 +9,7 @@ import concurrent.futures
 import dataclasses
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Literal, NamedTuple
 
 from absl import logging
@@ -63,7 +63,7 @@ class Accepted:
     _updates: asyncio.Queue[Update] = dataclasses.field(default_factory=asyncio.Queue)
     _left: bool = False
 
-    async def updates(self, seconds: float) -> AsyncIterator[Update | None]:
+    async def updates(self, seconds: float) -> AsyncGenerator[Update | None, None]:
         """Yields progress, and last the answer or a failure; a caller that stops early gives up the question.
 
         Args:
@@ -176,7 +176,8 @@ class AnswerQueue:
         loop, began = asyncio.get_running_loop(), time.monotonic()
 
         def report(phase: str) -> None:
-            loop.call_soon_threadsafe(lambda: [accepted.tell(Progress(phase)) for accepted in batch])
+            for accepted in batch:
+                loop.call_soon_threadsafe(accepted.tell, Progress(phase))
 
         questions = [accepted.question for accepted in batch]
         try:

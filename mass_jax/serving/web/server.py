@@ -1,8 +1,10 @@
 """Runs the HTTP application with uvicorn, and stops it without losing an accepted question."""
 
 import asyncio
+import contextlib
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 import uvicorn
@@ -52,7 +54,7 @@ class AnswerServer:
         connections: largest number of connections; more get a 503.
         grace: seconds after a stop within which accepted questions are answered; the others are then recorded as not
             answered. The batch that is being answered always ends.
-        on_signal: called with SIGINT and SIGTERM in addition to `stop`, if `run` is called from the main thread.
+        on_signal: called with the number of each signal that `on_signals` handles.
     """
 
     def __init__(
@@ -68,9 +70,25 @@ class AnswerServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server = _Server(self, app, connections)
 
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Context in which SIGINT and SIGTERM stop the server, also before and after `run`; for the main thread."""
+        before = {
+            number: signal.signal(number, lambda number, _: self.signaled(number))
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
     def run(self) -> None:
-        """Serves until `stop` is called or a signal arrives."""
-        asyncio.run(self._run())
+        """Serves until `stop` is called."""
+        try:
+            asyncio.run(self._run())
+        finally:
+            self._loop = None
 
     def stop(self) -> None:
         """Asks the server to stop; may be called from any thread or signal handler."""

@@ -110,9 +110,9 @@ def events_in(text):
 
 
 @contextlib.contextmanager
-def serving_at(service, queue=8, grace=30.0, body=4096):
+def serving_at(service, queue=8, grace=30.0, body=4096, port=0):
     """Runs a server in a thread; yields a client with the server as `server`."""
-    listening = server.listen("127.0.0.1", 0)
+    listening = server.listen("127.0.0.1", port)
     served = app.AnswerApp(service, app.Limits(queue=queue, body=body, body_seconds=0.5))
     running = server.AnswerServer(served, listening, connections=32, grace=grace)
     client = Client(listening.getsockname()[1])

@@ -1,5 +1,6 @@
-"""The HTTP server over a real socket: answers, refusals, a full queue, disconnects, failures and stops."""
+"""The HTTP server over real sockets: answers, refusals, load, disconnects, failures, stops and the page."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import http.client
@@ -12,6 +13,7 @@ import time
 
 import pytest
 
+from experiments.stress import serve_load
 from mass_jax.audit import log
 from mass_jax.audit.texts import Texts
 from mass_jax.errors import UserError
@@ -19,9 +21,21 @@ from mass_jax.serving import loading
 from mass_jax.serving.batch import PHASES
 from mass_jax.serving.guards import policy
 from mass_jax.serving.web import app, server
+from tests.serving.web.browser import CHROMIUM, Browser
 from tests.serving.web.conftest import JSON, events_in, serving_at
 
 PROBLEM = "4 kabo 3"
+HOSTILE = "<script>document.title='owned'</script><img src=x onerror=document.title='owned'>\u202eabc"
+ASK = """(async () => {
+  document.getElementById('problem').value = %s;
+  document.getElementById('ask').requestSubmit();
+  const status = document.getElementById('status');
+  while (!(status.textContent === 'done' || status.className === 'bad'))
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  const texts = (selector) => [...document.querySelectorAll(selector)].map((node) => node.textContent);
+  return JSON.stringify({title: document.title, status: texts('#status')[0], values: texts('dd'), head: texts('th'),
+    cells: texts('td'), scripts: document.scripts.length, images: document.images.length});
+})()"""
 
 
 def test_answer_streams_progress_and_event(serve, records):
@@ -219,12 +233,24 @@ def test_signal_answers_what_was_accepted(service, writer, records):
     before = signal.getsignal(signal.SIGTERM)
     thread = threading.Thread(target=ask)
     thread.start()
-    running.run()
+    with running.on_signals():
+        running.run()
     thread.join()
     served.close()
     assert (signals, signal.getsignal(signal.SIGTERM)) == ([signal.SIGTERM], before)
     (record,) = records("adaptation")
     assert [(name, row["event"]) for name, row in answers] == [("answer", f"{record['number']}:{record['hash']}")]
+
+
+def test_signal_before_start_stops_server(service):
+    listening = server.listen("127.0.0.1", 0)
+    served = app.AnswerApp(service)
+    running = server.AnswerServer(served, listening, connections=8)
+    with running.on_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        running.run()
+    served.close()
+    assert served.queue.state == "stopping"
 
 
 def test_used_port_is_refused_in_one_line():
@@ -234,3 +260,47 @@ def test_used_port_is_refused_in_one_line():
             server.listen("127.0.0.1", port)
     with pytest.raises(UserError, match=r"--host=no\.such\.invalid is not an address"):
         server.listen("no.such.invalid", 0)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_page_shows_hostile_texts_as_text(serve, writer, tmp_path):
+    writer.texts = [HOSTILE] * 6
+    with contextlib.closing(Browser(tmp_path / "profile")) as browser, serve() as client:
+        browser.open(f"http://127.0.0.1:{client.port}/")
+        try:
+            hostile = json.loads(browser.evaluate(ASK % json.dumps("<script> 3")))
+            writer.texts = None
+            plain = json.loads(browser.evaluate(ASK % json.dumps("4 kabo 3")))
+        finally:
+            writer.texts = None
+        refused = json.loads(browser.evaluate(ASK % json.dumps("1 " * 100)))
+    gates = ["copy", "duplicates", "length", "parse"]
+    assert hostile["head"] == plain["head"] == ["example", *gates, "used"]
+    assert hostile["cells"][:: len(gates) + 2] == [HOSTILE.replace("\u202e", "\\u{202e}")] * 6
+    assert (hostile["status"], hostile["values"][2].partition(":")[0]) == ("done", "too_few")
+    assert (plain["status"], plain["values"][2]) == ("done", "adapted")
+    assert plain["cells"].count("yes") >= 2
+    assert "does not fit" in refused["status"]
+    for shown in (hostile, plain, refused):
+        assert (shown["title"], shown["scripts"], shown["images"]) == ("Adapt and answer", 1, 0)
+
+
+def test_load_test_finds_event_of_every_answer(service, serve):
+    questions = [serve_load.Question(f"load{i}", f"{i} kabo {i}") for i in range(9)]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with serve(queue=2) as client:
+            asking = pool.submit(serve_load.ask_all, client.port, questions, 8)
+            client.wait_for(answered=1)
+        with serve(port=client.port):  # the clients ask the next server again
+            released = asking.result()
+    found = serve_load.check(service.log_path, released)
+    assert (found["released"], found["released_without_event"], found["verified"]) == (9, 0, True)
+    assert {outcome for answer in released for outcome in answer.tries} >= {"429"}
+    other = released[0]._replace(answer=released[0].answer | {"text": "another answer"})
+    assert serve_load.check(service.log_path, [other, *released[1:]])["released_without_event"] == 1
+    missing, hashes = serve_load.lost(service.log_path, [])
+    assert missing == 0
+    assert serve_load.lost(service.log_path, [*hashes[1:], "0"])[0] == len(hashes)
+    speed = serve_load.speed(released, 3.0)
+    assert speed["answers_per_second"] == 3.0
+    assert 0 < speed["latency_seconds"]["p50"] <= speed["latency_seconds"]["max"]
