@@ -100,6 +100,8 @@ def in_a_line(record: Mapping[str, Any]) -> str:
         line += f" {record['reason']}"
     elif record["kind"] == "grant":
         line += f" {record['questions']} questions, {record['tokens']} tokens to {record['user']}"
+    elif record["kind"] == "unanswered":
+        line += f" {json.dumps(record['problem'])}: {record['reason']}"
     return line.rstrip()
 
 

@@ -49,7 +49,7 @@ def test_optional_packages_agree_with_setup():
     setup = load_setup()
     for distribution, extra in lazy.OPTIONAL.values():
         assert distribution in names_of(setup.requirements(extra)), distribution
-    for extra in ("train", "math", "plan", "smollm2", "reasoning-gym"):
+    for extra in ("train", "math", "plan", "smollm2", "reasoning-gym", "serve"):
         declared = {distribution for distribution, its_extra in lazy.OPTIONAL.values() if its_extra == extra}
         assert names_of(setup.requirements(extra)) == declared
 
@@ -115,6 +115,11 @@ def test_metagrad_needs_core_only():
             "reasoning_gym",
             "import mass_jax.tasks.reasoning",
             'needs reasoning-gym, which is not installed; run: pip install "mass_jax[reasoning-gym]"',
+        ),
+        (
+            "starlette",
+            "import mass_jax.serving.web",
+            'needs starlette, which is not installed; run: pip install "mass_jax[serve]"',
         ),
         ("sympy", "import mass_jax.tasks.math", "mass_jax.tasks.math needs sympy, which" + INSTALL_MATH),
     ],

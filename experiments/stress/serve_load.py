@@ -69,7 +69,7 @@ def ask(port: int, question: Question) -> Released:
     """Asks until the server answers.
 
     Raises:
-        RuntimeError: the request is refused for good, or there is no answer within `DEADLINE`.
+        RuntimeError: the request is refused for good, or no answer arrives within `DEADLINE`.
     """
     began, tries = time.monotonic(), list[str]()
     while time.monotonic() < began + DEADLINE:

@@ -55,7 +55,8 @@ def write_adapter(
         trained: whether meta-training changed the weights under the adapter. They are then written to OUT/base.
 
     Raises:
-        UserError: there is no adapter, its projections differ in rank, or the directory exists or cannot be written.
+        UserError: the model has no adapter, or its projections differ in rank; the directory exists or cannot be
+            written.
     """
     adapter = solver.adapter(values, inner)
     if adapter is None:

@@ -105,13 +105,13 @@ class AnswerApp:
     async def _answer(self, request: Request) -> Response:
         """POST /v1/answers."""
         asked = await read_question(request, self._limits.body, self._limits.body_seconds)
+        if fault := await self._in_files(stages.unfit, self._dialogue, asked.question.problem):
+            raise Refused(422, fault)
         if asked.named and (record := await self._in_files(self._recorded, asked)) is not None:
             row = answer_row(answer_of_record(record), event_id(record), recorded=True)
             if not asked.stream:
                 return json_response(row)
             return StreamingResponse(_one(sent_event("answer", row)), media_type="text/event-stream")
-        if fault := await self._in_files(stages.unfit, self._dialogue, asked.question.problem):
-            raise Refused(422, fault)
         try:
             accepted = self.queue.accept(asked.question)
         except Unavailable as error:

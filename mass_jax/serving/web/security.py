@@ -33,7 +33,7 @@ class Secured:
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str] = LOOPBACK):
-        self._app, self._hosts = app, frozenset(hosts)
+        self._app, self._hosts = app, tuple(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles a request."""
@@ -45,7 +45,7 @@ class Secured:
 
         host = host_name(Headers(scope=scope).get("host", "")) if scope["type"] == "http" else ""
         if scope["type"] == "http" and self._hosts and host not in self._hosts:
-            message = f"this server is not {host[:60]!r}; use {min(self._hosts)}, or start it with --hosts"
+            message = f"this server is not {host[:60]!r}; use {self._hosts[0]}, or start it with --hosts"
             await json_response({"error": message}, 421)(scope, receive, send_secured)
         else:
             await self._app(scope, receive, send_secured)

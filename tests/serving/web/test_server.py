@@ -11,16 +11,20 @@ import socket
 import threading
 import time
 
+import jax
+import numpy as np
 import pytest
 
 from experiments.stress import serve_load
 from mass_jax.audit import log
 from mass_jax.audit.texts import Texts
 from mass_jax.errors import UserError
+from mass_jax.llama import LlamaConfig, weights
 from mass_jax.serving import loading
 from mass_jax.serving.batch import PHASES
 from mass_jax.serving.guards import policy
 from mass_jax.serving.web import app, server
+from tests.commands import in_process
 from tests.serving.web.browser import CHROMIUM, Browser
 from tests.serving.web.conftest import JSON, events_in, serving_at
 
@@ -304,3 +308,19 @@ def test_load_test_finds_event_of_every_answer(service, serve):
     speed = serve_load.speed(released, 3.0)
     assert speed["answers_per_second"] == 3.0
     assert 0 < speed["latency_seconds"]["p50"] <= speed["latency_seconds"]["max"]
+
+
+def test_export_adds_adapter_of_an_event(serve, service, tmp_path):
+    with serve() as client:
+        answer = client.answer(PROBLEM, "exported")
+    assert answer["decision"] == "adapted"
+    event, out = answer["event"].partition(":")[2][:8], tmp_path / "out"
+    given = ("export", "--model=tiny", f"--log={service.log_path}", f"--event={event}", f"--out={out}")
+    done = in_process(*given)
+    assert (done.returncode, done.stdout.split(":")[0]) == (0, f"wrote {out}"), done.stderr
+    config = LlamaConfig.from_directory(out)
+    merged, base = weights.load(out, config), service.setup.model.weights.policy
+    changes = jax.tree.map(lambda a, b: float(np.linalg.norm(a - b) / np.linalg.norm(b)), merged, base)
+    (record,) = [r for r, _ in log.records(service.log_path) if r["hash"].startswith(event)]
+    assert changes["layers"]["mlp"]["up_proj"]["kernel"] == pytest.approx(record["norms"]["up_proj"], rel=1e-4)
+    assert changes["embed_tokens"] == {"embedding": 0.0}
