@@ -3,8 +3,9 @@
     python -m experiments.stress.serve_load --out=runs/serve                (1,000 questions, 32 clients, 10 minutes)
     python -m experiments.stress.serve_load --out=runs/serve --restarts=0   (without kills)
 
-A restart is a SIGKILL, every fifth a SIGTERM. After each, the audit log is compared with its earlier state; at the end,
-every released answer is compared with its event. Writes load.json, or load_restarts.json, with latency and throughput.
+Restarts are kills (SIGKILL), and every fifth is a stop (SIGTERM). Half of them hit a batch, the others the moment at
+which its answers are released. After each, the audit log is compared with its earlier state; at the end, every released
+answer is compared with its event. Writes load.json, or load_restarts.json, with latency and throughput.
 """
 
 import collections
@@ -77,7 +78,7 @@ def ask(port: int, question: Question) -> Released:
             status, wait, body = _post(port, question)
         except (OSError, http.client.HTTPException):
             tries.append("broken")
-            time.sleep(0.2)
+            time.sleep(0.5)
             continue
         if status == 200:
             kind, answer = _last_event(body)
@@ -212,6 +213,13 @@ class ServerProcess:
         return self._process.returncode
 
 
+def wait_for_growth(path: pathlib.Path, ended: threading.Event) -> None:
+    """Waits until events are appended to the log, or the test has ended."""
+    size = path.stat().st_size
+    while path.stat().st_size < size + 4000 and not ended.wait(0.001):  # more than a grant
+        pass
+
+
 def load_test(where: pathlib.Path, arguments: Sequence[str], count: int, clients: int, restarts: int) -> dict[str, Any]:
     """Runs the load test and returns its results."""
     rng = random.Random("mass serve load")
@@ -231,7 +239,11 @@ def load_test(where: pathlib.Path, arguments: Sequence[str], count: int, clients
         for i, moment in enumerate(moments):
             while answered[0] < moment and not ended.wait(0.01):
                 pass
-            time.sleep(random.Random(i).uniform(0, 0.5))
+            if i % 2:  # while a batch is being answered
+                time.sleep(random.Random(i).uniform(0, 0.5))
+            else:  # while its events are being written or its answers released
+                wait_for_growth(process.log, ended)
+                time.sleep(random.Random(i).uniform(0, 0.02))
             signum = signal.SIGTERM if i % 5 == 4 else signal.SIGKILL
             status = process.end(signum)
             counts[signum.name] += 1
