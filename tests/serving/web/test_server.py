@@ -289,12 +289,14 @@ def test_page_shows_hostile_texts_as_text(serve, writer, tmp_path):
         assert (shown["title"], shown["scripts"], shown["images"]) == ("Adapt and answer", 1, 0)
 
 
-def test_load_test_finds_event_of_every_answer(service, serve):
+def test_load_test_finds_event_of_every_answer(service, serve, writer):
     questions = [serve_load.Question(f"load{i}", f"{i} kabo {i}") for i in range(9)]
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         with serve(queue=2) as client:
-            asking = pool.submit(serve_load.ask_all, client.port, questions, 8)
-            client.wait_for(answered=1)
+            with writer.paused():
+                asking = pool.submit(serve_load.ask_all, client.port, questions, 8)
+                client.wait_for(waiting=2)
+                time.sleep(0.3)  # until another client is refused
         with serve(port=client.port):  # the clients ask the next server again
             released = asking.result()
     found = serve_load.check(service.log_path, released)
