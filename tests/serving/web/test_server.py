@@ -164,7 +164,9 @@ def test_disconnected_client_gives_up_waiting_question(serve, writer, records):
             assert writer.entered.wait(60)
             gone, last = client.start("2 kabo 2"), client.start("3 kabo 3")
             client.disconnect(gone)
-            time.sleep(0.3)  # until the server notices
+            for _ in range(6):  # until the server notices
+                client.health()
+                time.sleep(0.05)
         for response in (first, last):
             assert b"event: answer" in response.read()
     assert [(record["problem"], record["reason"]) for record in records("unanswered")] == [
@@ -292,11 +294,10 @@ def test_page_shows_hostile_texts_as_text(serve, writer, tmp_path):
 def test_load_test_finds_event_of_every_answer(service, serve, writer):
     questions = [serve_load.Question(f"load{i}", f"{i} kabo {i}") for i in range(9)]
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        with serve(queue=2) as client:
-            with writer.paused():
-                asking = pool.submit(serve_load.ask_all, client.port, questions, 8)
-                client.wait_for(waiting=2)
-                time.sleep(0.3)  # until another client is refused
+        with serve(queue=2) as client, writer.paused():
+            asking = pool.submit(serve_load.ask_all, client.port, questions, 8)
+            client.wait_for(waiting=2)
+            time.sleep(0.3)  # until another client is refused
         with serve(port=client.port):  # the clients ask the next server again
             released = asking.result()
     found = serve_load.check(service.log_path, released)
