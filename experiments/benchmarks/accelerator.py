@@ -1,0 +1,148 @@
+"""Measures an accelerator that is lent for minutes: ceilings, meta-gradients, an iteration and decoding.
+
+    bash experiments/benchmarks/accelerator.sh h100 runs/accelerator 5
+    python -m experiments.benchmarks.accelerator --preset=cpu --out=runs/accelerator
+
+The script sets the environment and adds the peers in PyTorch. Weights are random, so nothing is downloaded. Programs
+compile in threads, most wanted first, and each is measured as soon as it is compiled; every row is appended to
+OUT/accelerator.jsonl at once, so a run that is cut off leaves its finished rows. A case that fails is a row with its
+error. OUT finally contains accelerator.json and accelerator.md.
+"""
+
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import jax
+from absl import flags, logging
+
+from experiments import settings
+from experiments.benchmarks import accelerator_cases, accelerator_iteration, accelerator_report
+from experiments.benchmarks.accelerator_cases import INNER, Bilevel, Models
+from experiments.benchmarks.accelerator_decode import Decoding, from_training_weights
+from experiments.benchmarks.accelerator_run import Group, Rows, Runner, in_one_line
+from experiments.benchmarks.accelerator_shapes import PRESETS, Preset
+from experiments.path_flags import DEFINE_path
+from mass_jax import runtime
+from mass_jax.errors import UserError
+from mass_jax.metagrad.benchmark_runs import Budget
+
+FLAGS = flags.FLAGS
+# Options of XLA under which the library chooses the kernels of products by timing them.
+_AUTOTUNED = {"xla_gpu_autotune_level": "4", "xla_gpu_enable_triton_gemm": "true"}
+
+
+def groups(preset: Preset, rows: Rows) -> list[Group]:
+    """Returns all groups, most wanted first.
+
+    Args:
+        preset: the shapes.
+        rows: rows that are measured, which hold the bandwidth.
+    """
+    models = Models()
+    large = Bilevel(preset, "8B", preset.large, preset.examples, models)
+    medium = Bilevel(preset, "1B", preset.medium, preset.examples, models)
+    few = Bilevel(preset, "1B", preset.medium, preset.few_examples, models)
+
+    def bandwidth() -> float | None:
+        found = [row["gigabytes_per_second"] for row in rows.rows if "gigabytes_per_second" in row]
+        return 1e9 * found[0] if found else None
+
+    def decoding(model: str, tasks: int, shared: bool = False) -> Decoding:
+        config = preset.large if model == "8B" else preset.medium
+        return Decoding(preset, model, config, tasks, shared, models, bandwidth)
+
+    first, *others = preset.tasks
+    exact, biased = "WeightedMixedMode", "FirstOrder"
+    result = [
+        large.group({INNER: large.inner("block")}),
+        large.group({"first order": large.case(biased), "exact": large.case(exact)}),
+        *_iteration(preset, rows, 0),
+        decoding("8B", first).group(),
+        large.group({f"{INNER}, products saved": large.inner("dots")}),
+        large.group({"exact, no chunks": large.case(exact, "block", chunks=False)}),
+        decoding("8B", first, shared=True).group(),
+        *_iteration(preset, rows, 1),
+        accelerator_cases.long(preset, True, "WeightedMixedMode(recursive)", "block", preset.long_chunk),
+        medium.group({f"{INNER}": medium.inner("block")}),
+        medium.group({"first order": medium.case(biased), "exact": medium.case(exact)}),
+        *(decoding("8B", tasks).group() for tasks in others),
+        accelerator_cases.long(preset, False, "WeightedMixedMode(recursive)", "block", preset.long_chunk),
+        few.group({"first order": few.case(biased), "exact": few.case(exact)}),
+        decoding("1B", first).group(),
+        medium.group({"reverse, all recomputed": medium.case("ReverseUnroll(step)")}),
+        few.group({"reverse, all recomputed": few.case("ReverseUnroll(step)")}),
+        accelerator_cases.long(preset, True, "WeightedMixedMode(recursive)", "dots", None),
+        from_training_weights(decoding("8B", first)),
+        large.group({f"{INNER}, nothing recomputed": large.inner("none")}),
+        decoding("1B", first, shared=True).group(),
+    ]
+    if jax.default_backend() == "gpu":
+        result.append(large.group({f"{INNER}, autotuned": large.inner("block")}, alone=True, options=_AUTOTUNED))
+    return result
+
+
+def _iteration(preset: Preset, rows: Rows, number: int) -> Sequence[Group]:
+    """Returns one group of the iteration; a failure to build it is a row."""
+    try:
+        return accelerator_iteration.groups(preset)[number : number + 1]
+    except Exception as error:  # the other cases are worth measuring without it
+        rows.write("SmolLM2: " + ("meta-step", "iteration")[number], {"error": in_one_line(error)})
+        return []
+
+
+def measure(preset: Preset, out: pathlib.Path, budget: Budget, threads: int, only: Sequence[str] = ()) -> bool:
+    """Measures the cases and writes the results; returns whether no compilation is still running.
+
+    Args:
+        preset: the shapes.
+        out: directory of the results.
+        budget: no case begins after its end.
+        threads: number of compilations at a time.
+        only: parts of labels of the cases to measure; empty means all.
+    """
+    header = {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
+    rows = Rows(out / accelerator_report.LINES, header)
+
+    def chosen(group: Group) -> bool:
+        return not only or any(part in label for part in only for label in group.traces)
+
+    # The ceilings come first, with nothing else running.
+    done = Runner(rows, budget, 2).run([group for group in [accelerator_cases.ceilings(preset)] if chosen(group)])
+    done = Runner(rows, budget, threads).run([group for group in groups(preset, rows) if chosen(group)]) and done
+    print(accelerator_report.write(out), flush=True)
+    return done
+
+
+def command(_: runtime.Stop) -> None:
+    """Measures the preset of the flags."""
+    if FLAGS.out is None:
+        raise UserError("--out is missing; give a directory, like --out=runs/accelerator")
+    done = measure(
+        PRESETS[FLAGS.preset], pathlib.Path(FLAGS.out), Budget(60 * FLAGS.minutes), FLAGS.threads, FLAGS.only
+    )
+    if not done:
+        logging.info("ending with compilations unfinished")
+        sys.stdout.flush()
+        os._exit(0)  # an ordinary exit would wait for them
+
+
+def main(_: list[str]) -> None:
+    """Runs the command."""
+    settings.guarded(command)
+
+
+def define() -> None:
+    """Defines this command's flags; not on import, since commands share flag names."""
+    flags.DEFINE_enum("preset", "cpu", sorted(PRESETS), "Shapes of the cases.")
+    flags.DEFINE_float("minutes", 5.0, "No case begins after this many minutes.", lower_bound=0.0)
+    flags.DEFINE_integer("threads", 4, "Number of programs to compile at a time.", lower_bound=1)
+    flags.DEFINE_list("only", [], "Parts of the names of the cases to measure, separated by commas; empty means all.")
+    DEFINE_path("out", None, "Directory for the results; rows are added to those that are there.")
+    settings.define_compilation_cache()
+
+
+if __name__ == "__main__":
+    define()
+    settings.run(main)
