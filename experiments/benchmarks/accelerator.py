@@ -30,7 +30,7 @@ from mass_jax.metagrad.benchmark_runs import Budget
 
 FLAGS = flags.FLAGS
 # Options of XLA under which the library chooses the kernels of products by timing them.
-_AUTOTUNED = {"xla_gpu_autotune_level": "4", "xla_gpu_enable_triton_gemm": "true"}
+_AUTOTUNED = {"xla_gpu_autotune_level": 4, "xla_gpu_enable_triton_gemm": True}
 
 
 def groups(preset: Preset, rows: Rows) -> list[Group]:
@@ -55,15 +55,16 @@ def groups(preset: Preset, rows: Rows) -> list[Group]:
 
     first, *others = preset.tasks
     exact, biased = "WeightedMixedMode", "FirstOrder"
+    iteration = _iteration(preset, rows)
     result = [
         large.group({INNER: large.inner("block")}),
         large.group({"first order": large.case(biased), "exact": large.case(exact)}),
-        *_iteration(preset, rows, 0),
+        *iteration[:1],
         decoding("8B", first).group(),
         large.group({f"{INNER}, products saved": large.inner("dots")}),
         large.group({"exact, no chunks": large.case(exact, "block", chunks=False)}),
         decoding("8B", first, shared=True).group(),
-        *_iteration(preset, rows, 1),
+        *iteration[1:],
         accelerator_cases.long(preset, True, "WeightedMixedMode(recursive)", "block", preset.long_chunk),
         medium.group({f"{INNER}": medium.inner("block")}),
         medium.group({"first order": medium.case(biased), "exact": medium.case(exact)}),
@@ -83,12 +84,12 @@ def groups(preset: Preset, rows: Rows) -> list[Group]:
     return result
 
 
-def _iteration(preset: Preset, rows: Rows, number: int) -> Sequence[Group]:
-    """Returns one group of the iteration; a failure to build it is a row."""
+def _iteration(preset: Preset, rows: Rows) -> list[Group]:
+    """Returns the groups of the iteration; a failure to build them is a row."""
     try:
-        return accelerator_iteration.groups(preset)[number : number + 1]
+        return accelerator_iteration.groups(preset)
     except Exception as error:  # the other cases are worth measuring without it
-        rows.write("SmolLM2: " + ("meta-step", "iteration")[number], {"error": in_one_line(error)})
+        rows.write("SmolLM2: meta-step", {"error": in_one_line(error)})
         return []
 
 

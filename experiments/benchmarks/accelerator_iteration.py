@@ -82,7 +82,7 @@ def _is_dynamic(arg: Any) -> bool:
 def _filled(tree: PyTree, length: int) -> PyTree:
     """Returns arrays for abstract ones: full masks, random tokens and small random numbers."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
-    keys = jax.random.split(jax.random.key(0), max(len(leaves), 1))
+    keys = jax.random.split(jax.random.key(0), len(leaves)) if leaves else ()
     made = [
         _leaf(jax.tree_util.keystr(path), leaf, key, length) for (path, leaf), key in zip(leaves, keys, strict=True)
     ]
