@@ -127,12 +127,12 @@ class Bilevel:
             c,
         )
 
-    def data(self, base: Params) -> problem.Data:
-        """Returns the arrays of the problem: given base parameters, a float32 adapter and random tokens."""
+    def arrays(self) -> problem.Data:
+        """Returns the arrays of the problem without base parameters: a float32 adapter and random tokens."""
         p, keys = self.preset, jax.random.split(jax.random.key(1), 4)
         vocabulary = self.config.vocab_size
         return problem.Data(
-            base=base,
+            base={},
             params=lora.init(keys[0], self.config, p.rank, dtype=jnp.float32).leaves,
             weights_M=jax.random.uniform(keys[1], (self.examples,), jnp.float32) / self.examples,
             tokens_MT=jax.random.randint(keys[2], (self.examples, p.tokens), 0, vocabulary),
@@ -141,7 +141,7 @@ class Bilevel:
 
     def shapes(self) -> problem.Data:
         """Returns the arrays' shapes."""
-        return jax.eval_shape(self.data, weight_shapes(self.config))
+        return dataclasses.replace(jax.eval_shape(self.arrays), base=weight_shapes(self.config))
 
     def label(self, name: str) -> str:
         """Returns the label of a case."""
@@ -166,7 +166,7 @@ class Bilevel:
         return jax.jit(function).trace(self.shapes())
 
     def _measure(self, programs: Mapping[str, Any]) -> dict[str, Row]:
-        data = self.data(self.models.params(self.model, self.config))
+        data = dataclasses.replace(jax.jit(self.arrays)(), base=self.models.params(self.model, self.config))
         rows = timed({label: functools.partial(program, data) for label, program in programs.items()}, REPEATS)
         operations = 4.0 * flops.matmul_weights(self.config) * self.examples * self.preset.tokens
         first = rows.get(self.label("first order"), {}).get("seconds")

@@ -104,7 +104,7 @@ class Decoding:
             return {}
         first, rest = programs[f"{self.label}: prefill"], programs[self.label]
         params = self.models.unstacked(self.model, self.config)
-        prompts, adapters = self.prompts(), self.adapters()
+        prompts, adapters = jax.jit(self.prompts)(), jax.jit(self.adapters)()
         times: list[tuple[float, float]] = []
         caches = 0
         for _ in range(REPEATS + 1):
@@ -157,7 +157,7 @@ def from_training_weights(case: Decoding) -> Group:
         return sampling.sample(model, params, *prompts, adapters=adapters, **counts)
 
     def measure(programs: Mapping[str, Any]) -> dict[str, Row]:
-        args = case.models.params(case.model, case.config), case.prompts(), case.adapters()
+        args = case.models.params(case.model, case.config), jax.jit(case.prompts)(), jax.jit(case.adapters)()
         rows = timed({name: functools.partial(program, *args) for name, program in programs.items()}, REPEATS)
         for row in rows.values():
             if "seconds" in row:

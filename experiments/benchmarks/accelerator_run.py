@@ -163,10 +163,10 @@ class Runner:
             pending.remove(ready)
             self._measure(ready[0], {label: future.result() for label, future in ready[1].items()})
         pool.shutdown(wait=False, cancel_futures=True)
-        for group in [group for group in groups if group.alone]:
-            self._measure(group, {label: self._compile(group, label) for label in group.traces})
         for group, _ in pending:
             self._measure(group, {})
+        for group in [group for group in groups if group.alone]:
+            self._measure(group, {label: self._compile(group, label) for label in group.traces})
         return all(future.done() for _, futures in pending for future in futures.values())
 
     def _compile(self, group: Group, label: str) -> _Compiled:

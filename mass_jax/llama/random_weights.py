@@ -41,15 +41,22 @@ def draw(
     >>> params["layers"]["mlp"]["up_proj"]["kernel"].shape, params["norm"]["weight"].tolist()
     ((2, 4, 8), [1.0, 1.0, 1.0, 1.0])
     """
+    if shardings is None:
+        return _draw(config, jnp.dtype(dtype), key)
+    return jax.jit(functools.partial(_draw, config, jnp.dtype(dtype)), out_shardings=shardings)(key)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _draw(config: LlamaConfig, dtype: Any, key: jax.Array) -> dict[str, Any]:
+    """Returns the parameters in one traced computation."""
     tokens_BT = jnp.zeros((1, 2), jnp.int32)
     shapes = flax.traverse_util.flatten_dict(jax.eval_shape(Llama(config).init, key, tokens_BT)["params"])
-    placed = flax.traverse_util.flatten_dict(shardings) if shardings is not None else {}
-    flat = {}
-    for number, (path, leaf) in enumerate(sorted(shapes.items())):
-        one = functools.partial(_leaf, path[-1], leaf.shape, jnp.dtype(dtype), config.initializer_range)
-        make = jax.jit(one, out_shardings=placed[path]) if placed else jax.jit(one)
-        flat[path] = make(jax.random.fold_in(key, number))
-    return flax.traverse_util.unflatten_dict(flat)
+    return flax.traverse_util.unflatten_dict(
+        {
+            path: _leaf(path[-1], leaf.shape, dtype, config.initializer_range, jax.random.fold_in(key, number))
+            for number, (path, leaf) in enumerate(sorted(shapes.items()))
+        }
+    )
 
 
 def _leaf(name: str, shape: tuple[int, ...], dtype: Any, deviation: float, key: jax.Array) -> jax.Array:

@@ -1,7 +1,5 @@
 """Random parameters: structure, distribution, seed and placement."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -17,7 +15,6 @@ CONFIG = LlamaConfig(
     num_hidden_layers=2,
     num_attention_heads=4,
     num_key_value_heads=2,
-    attention_bias=True,
     tie_word_embeddings=False,
 )
 
@@ -40,7 +37,6 @@ def test_draw_follows_fresh_distribution(params):
     assert float(abs(up[0] - up[1]).min()) > 0
     assert float(params["lm_head"]["kernel"].std()) == pytest.approx(CONFIG.initializer_range, rel=0.05)
     assert set(params["norm"]["weight"].tolist()) == {1.0}
-    assert set(params["layers"]["self_attn"]["q_proj"]["bias"].ravel().tolist()) == {0.0}
 
 
 def test_draw_depends_on_seed_only(params):
@@ -50,6 +46,5 @@ def test_draw_depends_on_seed_only(params):
     assert all(jax.tree.leaves(same))
     embedding = again["embed_tokens"]["embedding"]
     assert embedding.sharding == NamedSharding(embedding.sharding.mesh, PartitionSpec("tensor", "fsdp"))
-    other = random_weights.draw(dataclasses.replace(CONFIG, num_hidden_layers=1), jax.random.key(1))
-    assert not bool((other["norm"]["weight"] != 1).any())
+    other = random_weights.draw(CONFIG, jax.random.key(1))
     assert not bool((other["embed_tokens"]["embedding"] == params["embed_tokens"]["embedding"]).all())
