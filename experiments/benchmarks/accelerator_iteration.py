@@ -48,7 +48,7 @@ def groups(preset: Preset) -> list[Group]:
 
     def measure(compiled: Mapping[str, Any]) -> dict[str, Row]:
         calls = {label: _call(program, by_label[label], config) for label, program in compiled.items()}
-        rows = timed(calls, REPEATS)
+        rows = timed(calls, REPEATS, preset.profiled(compiled))
         if len(compiled) > 1 and all("seconds" in row for row in rows.values()):
             total = sum(row["seconds"] for row in rows.values())
             rows[f"SmolLM2: all phases but the meta-step, {preset.step_tasks} tasks"] = {"seconds": total}

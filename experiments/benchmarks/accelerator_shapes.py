@@ -1,6 +1,8 @@
 """Shapes of the accelerator benchmark: those of an 80 GB GPU, and small ones that a CPU runs in a minute."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from mass_jax.llama import LlamaConfig
 from mass_jax.llama.published import PUBLISHED
@@ -35,6 +37,7 @@ class Preset:
         product: width of the square matrices whose product is the first ceiling.
         copied_bytes: size of the array whose copy is the second ceiling.
         peak_tflops: the card's peak in bfloat16 without sparsity; None if unknown.
+        profiles: labels of the cases that also run once under the profiler.
     """
 
     large: LlamaConfig
@@ -59,6 +62,11 @@ class Preset:
     product: int
     copied_bytes: int
     peak_tflops: float | None
+    profiles: tuple[str, ...] = ()
+
+    def profiled(self, programs: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns those of the programs by label that run under the profiler."""
+        return {label: program for label, program in programs.items() if label in self.profiles}
 
 
 SMOLLM2 = LlamaConfig(
@@ -112,6 +120,12 @@ PRESETS = {
         product=8192,
         copied_bytes=8 * 2**30,
         peak_tflops=989.0,
+        profiles=(
+            "8B: inner gradient",
+            "8B: exact",
+            "8B: 72 samples, an adapter per task",
+            "SmolLM2: meta-step, 16 tasks",
+        ),
     ),
     "cpu": Preset(
         large=_tiny(2),
@@ -136,5 +150,6 @@ PRESETS = {
         product=256,
         copied_bytes=2**22,
         peak_tflops=None,
+        profiles=("8B: inner gradient, products saved", "8B: 4 samples, one adapter"),
     ),
 }
