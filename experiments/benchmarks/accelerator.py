@@ -72,7 +72,7 @@ def groups(preset: Preset, rows: Rows) -> list[Group]:
         decoding("8B", first, "none").group(),
         medium.group({INNER: medium.inner("block")}),
         medium.group({"first order": medium.case(biased), "exact": medium.case(exact)}),
-        *iteration[1:],
+        *iteration[1:2],
         decoding("8B", first, "shared").group(),
         *(decoding("8B", tasks).group() for tasks in others),
         few.group({"first order": few.case(biased), "exact": few.case(exact)}),
@@ -85,6 +85,7 @@ def groups(preset: Preset, rows: Rows) -> list[Group]:
         large.group({f"{INNER}, nothing recomputed": large.inner("none")}),
         large.group({"exact, no chunks": large.case(exact, "block", chunks=False)}),
         decoding("1B", first, "shared").group(),
+        *iteration[2:],
     ]
     if jax.default_backend() == "gpu":
         tuned: dict[str, Any] = {"alone": True, "options": _AUTOTUNED}
@@ -96,7 +97,7 @@ def groups(preset: Preset, rows: Rows) -> list[Group]:
 def _iteration(preset: Preset, rows: Rows) -> list[Group]:
     """Returns the groups of the iteration; a failure to build them is a row."""
     try:
-        return accelerator_iteration.groups(preset)
+        return [*accelerator_iteration.groups(preset), accelerator_iteration.paper_step(preset)]
     except Exception as error:  # the other cases are worth measuring without it
         rows.write("SmolLM2: meta-step", {"error": in_one_line(error)})
         return []

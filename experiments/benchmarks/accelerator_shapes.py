@@ -31,6 +31,7 @@ class Preset:
         tasks: numbers of tasks in decoding, most wanted first.
         step_tasks: tasks of a meta-step of the small model.
         step_examples: examples per task of that meta-step.
+        step_tokens: tokens of a prompt, and of a completion, in the paper's meta-step.
         long: model and batch of the meta-gradient in all parameters.
         long_steps: its inner steps.
         long_chunk: examples per chunk of its gradients.
@@ -56,6 +57,7 @@ class Preset:
     tasks: tuple[int, ...]
     step_tasks: int
     step_examples: int
+    step_tokens: int
     long: problem.Size
     long_steps: int
     long_chunk: int
@@ -113,6 +115,7 @@ PRESETS = {
         tasks=(6, 1, 16),
         step_tasks=16,
         step_examples=6,
+        step_tokens=1024,
         # nick-rui/metagrad-distill: all parameters of GPT-2 124M, Adam, K = 16, batches of 64 x 128 tokens.
         long=problem.Size(12, 768, 2048, 12, 12, 50257, 0, 64, 128, 8, tied=True),
         long_steps=16,
@@ -144,6 +147,7 @@ PRESETS = {
         tasks=(2, 1),
         step_tasks=2,
         step_examples=2,
+        step_tokens=8,
         long=problem.Size(1, 32, 64, 4, 4, 64, 0, 4, 16, 2, tied=True),
         long_steps=4,
         long_chunk=2,
