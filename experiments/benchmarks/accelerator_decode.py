@@ -127,7 +127,7 @@ class Decoding:
         new, rows = self.preset.new_tokens, self.tasks * self.preset.samples
         step = statistics.median(decoding) / (new - 1)
         total = statistics.median(map(sum, times[1:]))
-        row = {
+        row: Row = {
             "seconds": statistics.median(decoding),
             "times": decoding,
             "step_seconds": step,
@@ -166,8 +166,9 @@ def from_training_weights(case: Decoding) -> Group:
     p = case.preset
 
     def draw(params: Params, prompts: Any, adapters: Adapter | None) -> Any:
-        model, counts = Llama(case.config), {"num_samples": p.samples, "max_new_tokens": p.new_tokens}
-        return sampling.sample(model, params, *prompts, adapters=adapters, **counts)
+        return sampling.sample(
+            Llama(case.config), params, *prompts, adapters=adapters, num_samples=p.samples, max_new_tokens=p.new_tokens
+        )
 
     def measure(programs: Mapping[str, Any]) -> dict[str, Row]:
         args = case.models.params(case.model, case.config), jax.jit(case.prompts)(), jax.jit(case.adapters)()

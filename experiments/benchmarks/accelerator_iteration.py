@@ -56,9 +56,14 @@ def groups(preset: Preset) -> list[Group]:
 
 def paper_step(preset: Preset) -> Group:
     """Returns the meta-step of the preset llama31_8b_h100, which is compiled for its memory and not run."""
-    config, count = llama31_8b_h100.config(), preset.step_tokens
-    lengths = ("max_prompt_tokens", "max_generator_prompt_tokens", "max_example_tokens", "max_answer_tokens")
-    config = dataclasses.replace(config, **dict.fromkeys(lengths, count))
+    count = preset.step_tokens
+    config = dataclasses.replace(
+        llama31_8b_h100.config(),
+        max_prompt_tokens=count,
+        max_generator_prompt_tokens=count,
+        max_example_tokens=count,
+        max_answer_tokens=count,
+    )
     found, context = _programs(config, preset.large)
     label = f"8B: meta-step of the paper, {2 * count} tokens, only compiled"
     return Group({label: found[-1].trace}, lambda compiled: {label: {}}, context)

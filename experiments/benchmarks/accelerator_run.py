@@ -101,10 +101,10 @@ def timed(calls: Calls, repeats: int, profiles: Mapping[str, Any] | None = None)
     counts: dict[str, int] = {}
     for label, call in calls.items():
         try:
-            seconds = seconds_of(call)
-            if seconds < _LONG_WARM_UP:  # the first call is slower
-                seconds = seconds_of(call)
-            counts[label] = min(max(math.ceil(_SHORT / max(seconds, 1e-9)), 1), _MOST_CALLS)
+            warm_up = seconds_of(call)
+            if warm_up < _LONG_WARM_UP:  # the first call is slower
+                warm_up = seconds_of(call)
+            counts[label] = min(max(math.ceil(_SHORT / max(warm_up, 1e-9)), 1), _MOST_CALLS)
         except Exception as error:  # running out of memory has no class of its own
             rows[label] = {"error": in_one_line(error)}
 
