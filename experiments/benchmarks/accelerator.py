@@ -4,7 +4,7 @@
     python -m experiments.benchmarks.accelerator --preset=cpu --out=runs/accelerator
 
 The script sets the environment and adds the peers in PyTorch. Weights are random, so nothing is downloaded. Programs
-compile in threads, most wanted first, and each is measured as soon as it is compiled; every row is appended to
+compile in threads, most wanted first, and each is measured once it is compiled; every row is appended to
 OUT/accelerator.jsonl at once, so a run that is cut off leaves its finished rows. A case that fails is a row with its
 error. OUT finally contains accelerator.json and accelerator.md.
 """

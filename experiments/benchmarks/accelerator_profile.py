@@ -13,9 +13,11 @@ import jax
 from experiments.benchmarks import metagrad_trace
 
 _MOST = 30  # rows of each table
-_OPERATION = re.compile(r'^ *(?:ROOT )?%?([^ =]+) = [^\n]*op_name="([^"\n]*)"', re.MULTILINE)
+_OPERATION = re.compile(r'^ *(?:ROOT )?%?([^ =]+) = \(?([^ {]*)[^\n]*op_name="([^"\n]*)"', re.MULTILINE)
 # Parts of an operation's path that the compiler's transformations add, and that tell nothing of the layer.
-_WRAPPERS = ("jit", "jvp", "vmap", "transpose", "while", "body", "checkpoint", "remat", "rematted_computation", "cond")
+_WRAPPERS = (
+    "jit jvp vmap transpose while body cond checkpoint remat rematted_computation closed_call eval_jaxpr".split()
+)
 
 
 def profiled(call: Callable[[], Any], program: Any) -> dict[str, Any]:
@@ -48,12 +50,12 @@ def profiled(call: Callable[[], Any], program: Any) -> dict[str, Any]:
 
 
 def paths_of(text: str) -> dict[str, str]:
-    """Returns the path in the source of each operation of a compiled program, from its text.
+    """Returns the path in the source and the type of the result of each operation of a compiled program's text.
 
-    >>> paths_of('  ROOT %dot.1 = f32[2] dot(%a, %b), metadata={op_type="x" op_name="jit(f)/dot_general"}')
-    {'dot.1': 'jit(f)/dot_general'}
+    >>> paths_of('  ROOT %dot.1 = f32[2]{0} dot(%a, %b), metadata={op_type="x" op_name="jit(f)/dot_general"}')
+    {'dot.1': 'jit(f)/dot_general: f32[2]'}
     """
-    return dict(_OPERATION.findall(text))
+    return {name: f"{path}: {kind}" for name, kind, path in _OPERATION.findall(text)}
 
 
 def _events(profile: Any, paths: dict[str, str]) -> Iterator[tuple[str, str, float, float]]:
@@ -76,12 +78,12 @@ def _events(profile: Any, paths: dict[str, str]) -> Iterator[tuple[str, str, flo
 def source_of(path: str) -> str:
     """Returns the last parts of an operation's path, without those of transformations.
 
-    >>> source_of("jit(f)/while/body/checkpoint/transpose(jvp(Llama))/layers/mlp/up_proj/dot_general:")
-    'transpose(jvp(Llama))/layers/mlp/up_proj/dot_general'
+    >>> source_of("jit(f)/while/body/checkpoint/transpose(jvp(Llama))/layers/mlp/up_proj/dot_general: f32[2]")
+    'transpose(jvp(Llama))/layers/mlp/up_proj/dot_general: f32[2]'
     >>> source_of("gemm_fusion_dot.12")
     'gemm_fusion_dot'
     """
-    parts = path.rstrip(":").split("/")
+    parts = path.split("/")
     kept = [part for part in parts if part and part.partition("(")[0] not in _WRAPPERS]
     modes = [part for part in parts if part.startswith(("transpose(", "jvp("))]
     name = "/".join([*modes[-1:], *kept[-4:]])

@@ -146,7 +146,7 @@ class _Compiled:
 
 
 class Runner:
-    """Compiles groups in threads, most wanted first, and measures each as soon as it is compiled.
+    """Compiles groups in threads, most wanted first, and measures each once it is compiled.
 
     Args:
         rows: where rows are written.
