@@ -4,15 +4,18 @@
     python -m experiments.benchmarks.accelerator --preset=cpu --out=runs/accelerator
 
 The script sets the environment and adds the peers in PyTorch. Weights are random, so nothing is downloaded. Programs
-compile in threads, most wanted first, and each is measured as soon as it is compiled; every row is appended to
+compile in threads, most wanted first, and each is measured once it is compiled; every row is appended to
 OUT/accelerator.jsonl at once, so a run that is cut off leaves its finished rows. A case that fails is a row with its
 error. OUT finally contains accelerator.json and accelerator.md.
 """
 
+import dataclasses
+import functools
 import os
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from absl import flags, logging
@@ -42,19 +45,21 @@ def groups(preset: Preset, rows: Rows) -> list[Group]:
     """
     models = Models()
     large = Bilevel(preset, "8B", preset.large, preset.examples, models)
+    half = dataclasses.replace(large, adapter_dtype="bfloat16")
     medium = Bilevel(preset, "1B", preset.medium, preset.examples, models)
-    few = Bilevel(preset, "1B", preset.medium, preset.few_examples, models)
+    few = dataclasses.replace(medium, examples=preset.few_examples)
 
     def bandwidth() -> float | None:
         found = [row["gigabytes_per_second"] for row in rows.rows if "gigabytes_per_second" in row]
         return 1e9 * found[0] if found else None
 
-    def decoding(model: str, tasks: int, shared: bool = False) -> Decoding:
+    def decoding(model: str, tasks: int, kind: Any = "own", note: str = "") -> Decoding:
         config = preset.large if model == "8B" else preset.medium
-        return Decoding(preset, model, config, tasks, shared, models, bandwidth)
+        return Decoding(preset, model, config, tasks, kind, models, bandwidth, note)
 
     first, *others = preset.tasks
-    exact, biased = "WeightedMixedMode", "FirstOrder"
+    exact, biased, reverse = "WeightedMixedMode", "FirstOrder", "ReverseUnroll(step)"
+    long = functools.partial(accelerator_cases.long, preset, adjoint="WeightedMixedMode(recursive)")
     iteration = _iteration(preset, rows)
     result = [
         large.group({INNER: large.inner("block")}),
@@ -62,32 +67,37 @@ def groups(preset: Preset, rows: Rows) -> list[Group]:
         *iteration[:1],
         decoding("8B", first).group(),
         large.group({f"{INNER}, products saved": large.inner("dots")}),
-        large.group({"exact, no chunks": large.case(exact, "block", chunks=False)}),
-        decoding("8B", first, shared=True).group(),
-        *iteration[1:],
-        accelerator_cases.long(preset, True, "WeightedMixedMode(recursive)", "block", preset.long_chunk),
-        medium.group({f"{INNER}": medium.inner("block")}),
+        long(half=True, remat="block", chunk=preset.long_chunk),
+        half.group({INNER: half.inner("block")}),
+        decoding("8B", first, "none").group(),
+        medium.group({INNER: medium.inner("block")}),
         medium.group({"first order": medium.case(biased), "exact": medium.case(exact)}),
+        *iteration[1:2],
+        decoding("8B", first, "shared").group(),
         *(decoding("8B", tasks).group() for tasks in others),
-        accelerator_cases.long(preset, False, "WeightedMixedMode(recursive)", "block", preset.long_chunk),
         few.group({"first order": few.case(biased), "exact": few.case(exact)}),
+        long(half=False, remat="block", chunk=preset.long_chunk),
         decoding("1B", first).group(),
-        medium.group({"reverse, all recomputed": medium.case("ReverseUnroll(step)")}),
-        few.group({"reverse, all recomputed": few.case("ReverseUnroll(step)")}),
-        accelerator_cases.long(preset, True, "WeightedMixedMode(recursive)", "dots", None),
+        medium.group({"reverse, all recomputed": medium.case(reverse)}),
+        few.group({"reverse, all recomputed": few.case(reverse)}),
+        long(half=True, remat="dots", chunk=None),
         from_training_weights(decoding("8B", first)),
         large.group({f"{INNER}, nothing recomputed": large.inner("none")}),
-        decoding("1B", first, shared=True).group(),
+        large.group({"exact, no chunks": large.case(exact, "block", chunks=False)}),
+        decoding("1B", first, "shared").group(),
+        *iteration[2:],
     ]
     if jax.default_backend() == "gpu":
-        result.append(large.group({f"{INNER}, autotuned": large.inner("block")}, alone=True, options=_AUTOTUNED))
+        tuned: dict[str, Any] = {"alone": True, "options": _AUTOTUNED}
+        result.append(large.group({f"{INNER}, autotuned": large.inner("block")}, **tuned))
+        result.append(decoding("8B", first, note=", autotuned").group(**tuned))
     return result
 
 
 def _iteration(preset: Preset, rows: Rows) -> list[Group]:
     """Returns the groups of the iteration; a failure to build them is a row."""
     try:
-        return accelerator_iteration.groups(preset)
+        return [*accelerator_iteration.groups(preset), accelerator_iteration.paper_step(preset)]
     except Exception as error:  # the other cases are worth measuring without it
         rows.write("SmolLM2: meta-step", {"error": in_one_line(error)})
         return []
@@ -139,7 +149,7 @@ def define() -> None:
     flags.DEFINE_enum("preset", "cpu", sorted(PRESETS), "Shapes of the cases.")
     flags.DEFINE_float("minutes", 5.0, "No case begins after this many minutes.", lower_bound=0.0)
     flags.DEFINE_integer("threads", 4, "Number of programs to compile at a time.", lower_bound=1)
-    flags.DEFINE_list("only", [], "Parts of the names of the cases to measure, separated by commas; empty means all.")
+    flags.DEFINE_multi_string("only", [], "Part of the names of the cases to measure; can be repeated.")
     DEFINE_path("out", None, "Directory for the results; rows are added to those that are there.")
     settings.define_compilation_cache()
 

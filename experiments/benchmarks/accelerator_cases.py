@@ -100,6 +100,7 @@ class Bilevel:
         config: its architecture.
         examples: examples m.
         models: holds the parameters.
+        adapter_dtype: data type of the adapter.
     """
 
     preset: Preset
@@ -107,6 +108,7 @@ class Bilevel:
     config: LlamaConfig
     examples: int
     models: Models
+    adapter_dtype: str = "float32"
 
     @property
     def size(self) -> problem.Size:
@@ -128,12 +130,12 @@ class Bilevel:
         )
 
     def arrays(self) -> problem.Data:
-        """Returns the arrays of the problem without base parameters: a float32 adapter and random tokens."""
+        """Returns the arrays of the problem without base parameters: an adapter and random tokens."""
         p, keys = self.preset, jax.random.split(jax.random.key(1), 4)
         vocabulary = self.config.vocab_size
         return problem.Data(
             base={},
-            params=lora.init(keys[0], self.config, p.rank, dtype=jnp.float32).leaves,
+            params=lora.init(keys[0], self.config, p.rank, dtype=self.adapter_dtype).leaves,
             weights_M=jax.random.uniform(keys[1], (self.examples,), jnp.float32) / self.examples,
             tokens_MT=jax.random.randint(keys[2], (self.examples, p.tokens), 0, vocabulary),
             outer_BT=jax.random.randint(keys[3], (p.outer_rows, p.tokens), 0, vocabulary),
@@ -146,7 +148,8 @@ class Bilevel:
     def label(self, name: str) -> str:
         """Returns the label of a case."""
         few = "" if self.examples == self.preset.examples else f", m={self.examples}"
-        return f"{self.model}: {name}{few}"
+        dtype = "" if self.adapter_dtype == "float32" else f", adapter in {self.adapter_dtype}"
+        return f"{self.model}: {name}{few}{dtype}"
 
     def inner_gradient(self, remat: str, chunk: int | None, data: problem.Data) -> Any:
         """Computes one inner step: the gradient with respect to the adapter, and the update of SGD."""
@@ -167,7 +170,8 @@ class Bilevel:
 
     def _measure(self, programs: Mapping[str, Any]) -> dict[str, Row]:
         data = dataclasses.replace(jax.jit(self.arrays)(), base=self.models.params(self.model, self.config))
-        rows = timed({label: functools.partial(program, data) for label, program in programs.items()}, REPEATS)
+        calls = {label: functools.partial(program, data) for label, program in programs.items()}
+        rows = timed(calls, REPEATS, self.preset.profiled(programs))
         operations = 4.0 * flops.matmul_weights(self.config) * self.examples * self.preset.tokens
         first = rows.get(self.label("first order"), {}).get("seconds")
         for label, row in rows.items():
@@ -190,7 +194,7 @@ class Bilevel:
         return functools.partial(self.inner_gradient, remat, self.preset.chunk if chunks else None)
 
 
-def long(preset: Preset, half: bool, adjoint: str, remat: str, chunk: int | None) -> Group:
+def long(preset: Preset, *, half: bool, adjoint: str, remat: str, chunk: int | None) -> Group:
     """Returns the group of a meta-gradient in all parameters with Adam; `half` rounds products to bfloat16."""
     size = preset.long
     size = dataclasses.replace(size, architecture=dataclasses.replace(size.config(), half_products=half))

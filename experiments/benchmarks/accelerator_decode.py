@@ -8,14 +8,14 @@ import functools
 import statistics
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from experiments.benchmarks.accelerator_cases import REPEATS, Models, weight_shapes
-from experiments.benchmarks.accelerator_run import Group, Row, timed
+from experiments.benchmarks.accelerator_run import Group, Row, profile_of, timed
 from experiments.benchmarks.accelerator_shapes import Preset
 from experiments.benchmarks.speed import bytes_per_token
 from mass_jax import sampling
@@ -25,6 +25,7 @@ from mass_jax.sampling.loop import DecodeState, Request, advance, start
 from mass_jax.types import Adapter, Params
 
 _TRACING = threading.Lock()
+_PROFILED_STEPS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,34 +37,38 @@ class Decoding:
         model: name of the model in the results.
         config: its architecture.
         tasks: number of prompts.
-        shared: whether one adapter serves all tasks.
+        kind: "own" for an adapter per task, "shared" for one that serves all, or "none".
         models: holds the parameters.
         bandwidth: returns the measured bandwidth in bytes per second; None if there is none.
+        note: ends the label.
     """
 
     preset: Preset
     model: str
     config: LlamaConfig
     tasks: int
-    shared: bool
+    kind: Literal["own", "shared", "none"]
     models: Models
-    bandwidth: Any
+    bandwidth: Callable[[], float | None]
+    note: str = ""
 
     @property
     def label(self) -> str:
         """The label of the case."""
-        adapters = "one adapter" if self.shared else "an adapter per task"
-        return f"{self.model}: {self.tasks * self.preset.samples} samples, {adapters}"
+        adapters = {"own": "an adapter per task", "shared": "one adapter", "none": "no adapter"}[self.kind]
+        return f"{self.model}: {self.tasks * self.preset.samples} samples, {adapters}{self.note}"
 
     @property
     def request(self) -> Request:
         """Sampling at temperature 1 without an end."""
         return Request(self.preset.samples, self.preset.new_tokens, Settings(), (), 0)
 
-    def adapters(self) -> Adapter:
+    def adapters(self) -> Adapter | None:
         """Returns the adapters, float32."""
+        if self.kind == "none":
+            return None
         make = functools.partial(lora.init, config=self.config, rank=self.preset.rank, dtype=jnp.float32)
-        if self.shared:
+        if self.kind == "shared":
             return make(jax.random.key(2))
         leaves = jax.vmap(lambda key: make(key).leaves)(jax.random.split(jax.random.key(2), self.tasks))
         return Adapter(leaves, batched=True)
@@ -74,17 +79,20 @@ class Decoding:
         prompts_NP = jax.random.randint(jax.random.key(3), shape, 0, self.config.vocab_size, jnp.int32)
         return prompts_NP, jnp.full(self.tasks, shape[1], jnp.int32), jax.random.split(jax.random.key(4), self.tasks)
 
-    def start(self, params: Params, prompts: tuple[jax.Array, jax.Array, jax.Array], adapters: Adapter) -> DecodeState:
+    def start(
+        self, params: Params, prompts: tuple[jax.Array, jax.Array, jax.Array], adapters: Adapter | None
+    ) -> DecodeState:
         """Encodes the prompts and draws the first tokens."""
         return start(Llama(self.config), params, *prompts, self.request, adapters)
 
-    def advance(self, params: Params, state: DecodeState, adapters: Adapter) -> DecodeState:
-        """Draws all further tokens."""
-        return advance(Llama(self.config), params, state, self.request, adapters, self.preset.new_tokens)
+    def advance(self, params: Params, state: DecodeState, adapters: Adapter | None, until: jax.Array) -> DecodeState:
+        """Draws tokens until there are `until` of each sample."""
+        return advance(Llama(self.config), params, state, self.request, adapters, until)
 
-    def group(self) -> Group:
+    def group(self, **settings: Any) -> Group:
         """Returns the group of prefill and decoding."""
-        return Group({f"{self.label}: prefill": self._trace_start, self.label: self._trace_advance}, self._measure)
+        traces = {f"{self.label}: prefill": self._trace_start, self.label: self._trace_advance}
+        return Group(traces, self._measure, **settings)
 
     def _shapes(self) -> tuple[Any, ...]:
         params = jax.eval_shape(decode.unstack, weight_shapes(self.config))
@@ -96,7 +104,8 @@ class Decoding:
 
     def _trace_advance(self) -> Any:
         params, _, adapters = self._shapes()
-        return jax.jit(self.advance, donate_argnums=1).trace(params, self._trace_start().out_info, adapters)
+        until = jax.ShapeDtypeStruct((), jnp.int32)
+        return jax.jit(self.advance, donate_argnums=1).trace(params, self._trace_start().out_info, adapters, until)
 
     def _measure(self, programs: Mapping[str, Any]) -> dict[str, Row]:
         """Times prefill and decoding in turn, after a warm-up."""
@@ -112,13 +121,13 @@ class Decoding:
             state = jax.block_until_ready(first(params, prompts, adapters))
             caches = sum(leaf.nbytes for leaf in jax.tree.leaves(state.caches))
             encoded = time.perf_counter()
-            jax.block_until_ready(rest(params, state, adapters))
+            jax.block_until_ready(rest(params, state, adapters, jnp.int32(self.preset.new_tokens)))
             times.append((encoded - began, time.perf_counter() - encoded))
         prefill, decoding = ([pair[i] for pair in times[1:]] for i in range(2))
         new, rows = self.preset.new_tokens, self.tasks * self.preset.samples
         step = statistics.median(decoding) / (new - 1)
         total = statistics.median(map(sum, times[1:]))
-        row = {
+        row: Row = {
             "seconds": statistics.median(decoding),
             "times": decoding,
             "step_seconds": step,
@@ -128,12 +137,16 @@ class Decoding:
         }
         if bandwidth := self.bandwidth():
             row["share_of_bandwidth_limit"] = row["read_bytes_per_step"] / bandwidth / step
+        if self.label in self.preset.profiles:
+            state, few = first(params, prompts, adapters), min(1 + _PROFILED_STEPS, new)
+            row |= {"profiled_steps": few - 1}
+            row |= profile_of(lambda: rest(params, state, adapters, jnp.int32(few)), rest)
         return {
             f"{self.label}: prefill": {"seconds": statistics.median(prefill), "times": prefill},
             self.label: row,
         }
 
-    def _read_bytes(self, params: Params, adapters: Adapter, caches: int) -> int:
+    def _read_bytes(self, params: Params, adapters: Adapter | None, caches: int) -> int:
         """Returns the bytes that a step has to read: weights, adapters, and the filled part of the caches."""
         p, slots = self.preset, self.tasks * (self.preset.prompt_tokens + self.preset.samples * self.preset.new_tokens)
         filled = self.tasks * (p.prompt_tokens + p.samples * p.new_tokens / 2)  # on average over the steps
@@ -152,9 +165,10 @@ def from_training_weights(case: Decoding) -> Group:
     label = f"{case.label}, from the weights of training"
     p = case.preset
 
-    def draw(params: Params, prompts: Any, adapters: Adapter) -> Any:
-        model, counts = Llama(case.config), {"num_samples": p.samples, "max_new_tokens": p.new_tokens}
-        return sampling.sample(model, params, *prompts, adapters=adapters, **counts)
+    def draw(params: Params, prompts: Any, adapters: Adapter | None) -> Any:
+        return sampling.sample(
+            Llama(case.config), params, *prompts, adapters=adapters, num_samples=p.samples, max_new_tokens=p.new_tokens
+        )
 
     def measure(programs: Mapping[str, Any]) -> dict[str, Row]:
         args = case.models.params(case.model, case.config), jax.jit(case.prompts)(), jax.jit(case.adapters)()

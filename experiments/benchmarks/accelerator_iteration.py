@@ -12,13 +12,15 @@ import jax.numpy as jnp
 from experiments.benchmarks.accelerator_cases import REPEATS
 from experiments.benchmarks.accelerator_run import Group, Row, timed
 from experiments.benchmarks.accelerator_shapes import Preset
-from experiments.presets import smollm2
+from experiments.presets import llama31_8b_h100, smollm2
 from mass_jax import runtime
 from mass_jax.config import Config
+from mass_jax.llama import LlamaConfig
 from mass_jax.rows import ROWS
 from mass_jax.training import architecture, programs
 from mass_jax.types import PyTree
 
+Context = Callable[[], contextlib.AbstractContextManager[Any]]
 NAMES = ("sampling of examples", "scores", "adaptation", "sampling of attempts", "meta-step")
 _STEP = 1000  # after the warm-up, so that the generator is trained
 
@@ -34,21 +36,13 @@ def settings(preset: Preset) -> Config:
 def groups(preset: Preset) -> list[Group]:
     """Returns the meta-step, then the other phases of the iteration."""
     config = settings(preset)
-    mesh = runtime.make_mesh("auto", jax.devices()[:1])
-    context: Callable[[], contextlib.AbstractContextManager[Any]] = functools.partial(runtime.use_mesh, mesh)
-    loop, scorer = architecture.models(config, architecture.execution(config, preset.small))
-    shapes = programs.Shapes(config, loop, scorer, runtime.Feed(mesh))
-    run = ROWS["mass"].training
-    assert run is not None
-    # Shapes are traced under the mesh too.
-    with context():
-        found = programs.training_programs(shapes, run)
+    found, context = _programs(config, preset.small)
     labels = [f"SmolLM2: {name}, {preset.step_tasks} tasks" for name in NAMES]
     by_label = dict(zip(labels, found, strict=True))
 
     def measure(compiled: Mapping[str, Any]) -> dict[str, Row]:
         calls = {label: _call(program, by_label[label], config) for label, program in compiled.items()}
-        rows = timed(calls, REPEATS)
+        rows = timed(calls, REPEATS, preset.profiled(compiled))
         if len(compiled) > 1 and all("seconds" in row for row in rows.values()):
             total = sum(row["seconds"] for row in rows.values())
             rows[f"SmolLM2: all phases but the meta-step, {preset.step_tasks} tasks"] = {"seconds": total}
@@ -58,6 +52,32 @@ def groups(preset: Preset) -> list[Group]:
         return Group({label: by_label[label].trace for label in chosen}, measure, context)
 
     return [group(labels[-1:]), group(labels[:-1])]
+
+
+def paper_step(preset: Preset) -> Group:
+    """Returns the meta-step of the preset llama31_8b_h100, which is compiled for its memory and not run."""
+    count = preset.step_tokens
+    config = dataclasses.replace(
+        llama31_8b_h100.config(),
+        max_prompt_tokens=count,
+        max_generator_prompt_tokens=count,
+        max_example_tokens=count,
+        max_answer_tokens=count,
+    )
+    found, context = _programs(config, preset.large)
+    label = f"8B: meta-step of the paper, {2 * count} tokens, only compiled"
+    return Group({label: found[-1].trace}, lambda compiled: {label: {}}, context)
+
+
+def _programs(config: Config, shape: LlamaConfig) -> tuple[list[programs.Program], Context]:
+    """Returns the programs of a training run on one device, and the context of their mesh."""
+    mesh = runtime.make_mesh("auto", jax.devices()[:1])
+    context: Context = functools.partial(runtime.use_mesh, mesh)
+    loop, scorer = architecture.models(config, architecture.execution(config, shape))
+    run = ROWS["mass"].training
+    assert run is not None
+    with context():
+        return programs.training_programs(programs.Shapes(config, loop, scorer, runtime.Feed(mesh)), run), context
 
 
 def _call(compiled: Any, program: programs.Program, config: Config) -> Callable[[], Any]:

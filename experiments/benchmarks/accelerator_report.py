@@ -9,6 +9,7 @@ from mass_jax.runtime import jsonl
 
 LINES, JSON, MARKDOWN = "accelerator.jsonl", "accelerator.json", "accelerator.md"
 _GIB = 2**30
+_MOST_OPERATIONS = 15  # in the Markdown; the JSON has more
 _FIGURES = {
     "tflops": ("{:.0f} TFLOP/s", 1.0),
     "share_of_peak": ("{:.1f} % of the peak", 100.0),
@@ -50,7 +51,24 @@ def table(rows: list[dict[str, Any]]) -> str:
         "| case | median, s | range, s | figures | temporaries, GiB | arguments, GiB | trace + lower, s | compile, s |",
         "|---|---:|---:|---|---:|---:|---:|---:|",
     ]
-    return "\n".join([*lines, *map(_line, rows)]) + "\n"
+    lines += map(_line, rows)
+    for row in rows:
+        if "profile" in row:
+            lines += ["", *_profile(row["case"], row["profile"])]
+    return "\n".join(lines) + "\n"
+
+
+def _profile(case: str, profile: dict[str, Any]) -> list[str]:
+    """Returns the lines of a profile: what takes the most time."""
+    busy, span = profile["busy_seconds"], profile["span_seconds"]
+    lines = [
+        f'One call of "{case}" under the profiler: {profile["count"]} operations, {busy:.4g} s in operations, '
+        f"{span:.4g} s from the first to the last.",
+    ]
+    for name in ("by_source", "by_kernel"):
+        lines += ["", f"| {name.replace('by_', '')} | ms | count |", "|---|---:|---:|"]
+        lines += [f"| `{row[0]}` | {row[1]:.2f} | {row[2]} |" for row in profile[name][:_MOST_OPERATIONS]]
+    return lines
 
 
 def _line(row: dict[str, Any]) -> str:

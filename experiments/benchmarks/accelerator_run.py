@@ -13,6 +13,7 @@ from typing import Any
 
 from absl import logging
 
+from experiments.benchmarks import accelerator_profile
 from mass_jax.metagrad.benchmark_runs import Budget, interleaved, seconds_of
 from mass_jax.metagrad.report import report_of
 
@@ -79,7 +80,7 @@ def in_one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text.splitlines()[0][:300]}"
 
 
-def timed(calls: Calls, repeats: int) -> dict[str, Row]:
+def timed(calls: Calls, repeats: int, profiles: Mapping[str, Any] | None = None) -> dict[str, Row]:
     """Times calls in interleaved rounds after a warm-up of each; one that fails gets a row with its error.
 
     Short calls run several times in a row, and a time is that of one of them.
@@ -87,9 +88,10 @@ def timed(calls: Calls, repeats: int) -> dict[str, Row]:
     Args:
         calls: functions by label, most wanted first.
         repeats: number of rounds.
+        profiles: compiled programs of the calls that run once more, under the profiler, by label.
 
     Returns:
-        `seconds` (the median) and `times` by label.
+        `seconds` (the median), `times` and `profile` by label.
 
     >>> rows = timed({"a": lambda: 1, "b": lambda: 1 / 0}, repeats=2)
     >>> len(rows["a"]["times"]), rows["b"]["error"]
@@ -99,10 +101,10 @@ def timed(calls: Calls, repeats: int) -> dict[str, Row]:
     counts: dict[str, int] = {}
     for label, call in calls.items():
         try:
-            seconds = seconds_of(call)
-            if seconds < _LONG_WARM_UP:  # the first call is slower
-                seconds = seconds_of(call)
-            counts[label] = min(max(math.ceil(_SHORT / max(seconds, 1e-9)), 1), _MOST_CALLS)
+            warm_up = seconds_of(call)
+            if warm_up < _LONG_WARM_UP:  # the first call is slower
+                warm_up = seconds_of(call)
+            counts[label] = min(max(math.ceil(_SHORT / max(warm_up, 1e-9)), 1), _MOST_CALLS)
         except Exception as error:  # running out of memory has no class of its own
             rows[label] = {"error": in_one_line(error)}
 
@@ -122,7 +124,17 @@ def timed(calls: Calls, repeats: int) -> dict[str, Row]:
             times[label].append(value / counts[label])
     for label, values in times.items():
         rows[label] = {"seconds": statistics.median(values), "times": values}
+        if profiles and label in profiles:
+            rows[label] |= profile_of(calls[label], profiles[label])
     return rows
+
+
+def profile_of(call: Callable[[], Any], program: Any) -> Row:
+    """Returns the profile of a call of a program, or its error, as an entry of a row."""
+    try:
+        return {"profile": accelerator_profile.profiled(call, program)}
+    except Exception as error:  # the times are worth keeping
+        return {"profile_error": in_one_line(error)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +146,7 @@ class _Compiled:
 
 
 class Runner:
-    """Compiles groups in threads, most wanted first, and measures each as soon as it is compiled.
+    """Compiles groups in threads, most wanted first, and measures each once it is compiled.
 
     Args:
         rows: where rows are written.

@@ -1,6 +1,8 @@
 """Shapes of the accelerator benchmark: those of an 80 GB GPU, and small ones that a CPU runs in a minute."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from mass_jax.llama import LlamaConfig
 from mass_jax.llama.published import PUBLISHED
@@ -29,12 +31,14 @@ class Preset:
         tasks: numbers of tasks in decoding, most wanted first.
         step_tasks: tasks of a meta-step of the small model.
         step_examples: examples per task of that meta-step.
+        step_tokens: tokens of a prompt, and of a completion, in the paper's meta-step.
         long: model and batch of the meta-gradient in all parameters.
         long_steps: its inner steps.
         long_chunk: examples per chunk of its gradients.
         product: width of the square matrices whose product is the first ceiling.
         copied_bytes: size of the array whose copy is the second ceiling.
         peak_tflops: the card's peak in bfloat16 without sparsity; None if unknown.
+        profiles: labels of the cases that also run once under the profiler.
     """
 
     large: LlamaConfig
@@ -53,12 +57,18 @@ class Preset:
     tasks: tuple[int, ...]
     step_tasks: int
     step_examples: int
+    step_tokens: int
     long: problem.Size
     long_steps: int
     long_chunk: int
     product: int
     copied_bytes: int
     peak_tflops: float | None
+    profiles: tuple[str, ...] = ()
+
+    def profiled(self, programs: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns those of the programs by label that run under the profiler."""
+        return {label: program for label, program in programs.items() if label in self.profiles}
 
 
 SMOLLM2 = LlamaConfig(
@@ -105,6 +115,7 @@ PRESETS = {
         tasks=(6, 1, 16),
         step_tasks=16,
         step_examples=6,
+        step_tokens=1024,
         # nick-rui/metagrad-distill: all parameters of GPT-2 124M, Adam, K = 16, batches of 64 x 128 tokens.
         long=problem.Size(12, 768, 2048, 12, 12, 50257, 0, 64, 128, 8, tied=True),
         long_steps=16,
@@ -112,6 +123,12 @@ PRESETS = {
         product=8192,
         copied_bytes=8 * 2**30,
         peak_tflops=989.0,
+        profiles=(
+            "8B: inner gradient",
+            "8B: exact",
+            "8B: 72 samples, an adapter per task",
+            "SmolLM2: meta-step, 16 tasks",
+        ),
     ),
     "cpu": Preset(
         large=_tiny(2),
@@ -130,11 +147,13 @@ PRESETS = {
         tasks=(2, 1),
         step_tasks=2,
         step_examples=2,
+        step_tokens=8,
         long=problem.Size(1, 32, 64, 4, 4, 64, 0, 4, 16, 2, tied=True),
         long_steps=4,
         long_chunk=2,
         product=256,
         copied_bytes=2**22,
         peak_tflops=None,
+        profiles=("8B: inner gradient, products saved", "8B: 4 samples, one adapter"),
     ),
 }

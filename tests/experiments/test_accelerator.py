@@ -65,8 +65,12 @@ def test_measured_cases_have_rates(tmp_path):
     assert inner["tflops"] > 0
     assert math.isclose(decoding["decoded_tokens_per_second"], 4 / decoding["step_seconds"])
     assert 0 < decoding["share_of_bandwidth_limit"] < 1
+    for row in (inner, decoding):
+        assert row["profile"]["count"] > 0
+        assert any("proj" in name for name, _, _ in row["profile"]["by_source"])
     text = (tmp_path / accelerator_report.MARKDOWN).read_text()
     assert "tokens/s" in text
+    assert 'One call of "8B: 4 samples, one adapter" under the profiler' in text
     assert json.loads((tmp_path / accelerator_report.JSON).read_text())["rows"] == lines_of(tmp_path)
 
 
