@@ -150,7 +150,7 @@ class Decoding:
         """Returns the bytes that a step has to read: weights, adapters, and the filled part of the caches."""
         p, slots = self.preset, self.tasks * (self.preset.prompt_tokens + self.preset.samples * self.preset.new_tokens)
         filled = self.tasks * (p.prompt_tokens + p.samples * p.new_tokens / 2)  # on average over the steps
-        adapter = sum(leaf.nbytes for leaf in jax.tree.leaves(adapters))
+        adapter = 2 * sum(leaf.size for leaf in jax.tree.leaves(adapters))  # bfloat16, as the weights
         return bytes_per_token(self.config, params) + adapter + round(caches * filled / slots)
 
 
