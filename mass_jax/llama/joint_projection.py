@@ -30,10 +30,9 @@ class JointProjection:
     Projections that share arrays each hold all of them; within one program, the compiler computes a product once.
 
     Attributes:
-        rows_ED: weights.
-        a_DA: matrices A of all tasks side by side; None without adapters.
-        b_CE: matrices B of all tasks one below the other, with zeros for the outputs of other projections; None without
-            adapters.
+        rows_ED: weights; and last the transpose of A, if there are adapters without `a_DA`, which saves a product.
+        a_DA: matrices A of all tasks side by side.
+        b_CE: matrices B of all tasks one below the other, with zeros for all other outputs; None without adapters.
         tasks: N, or 1 for an adapter that all tasks share.
         ranks: rank of each projection among the columns C, from first to last.
         first: index of the first of the columns C in A.
@@ -56,16 +55,20 @@ class JointProjection:
     def __call__(self, x_NMD: jax.Array) -> jax.Array:
         """Returns the outputs [N, M, F], in the inputs' dtype."""
         y_NME = jnp.moveaxis(jax.lax.dot_general(self.rows_ED, x_NMD, (((1,), (2,)), ((), ()))), 0, -1)
-        if self.a_DA is not None and self.b_CE is not None:
-            y_NME += self._hidden(x_NMD, self.a_DA) @ self.b_CE
+        if self.b_CE is not None:
+            if self.a_DA is None:
+                hidden_NMA = y_NME[..., -len(self.b_CE) :]
+            else:
+                wide = jnp.promote_types(x_NMD.dtype, jnp.float32)
+                hidden_NMA = jnp.matmul(x_NMD, self.a_DA, preferred_element_type=wide)
+            y_NME += self._own(hidden_NMA).astype(x_NMD.dtype) @ self.b_CE
         return y_NME[..., slice(*self.outputs)]
 
-    def _hidden(self, x_NMD: jax.Array, a_DA: jax.Array) -> jax.Array:
-        """Multiplies by A and sets the columns of other tasks to zero."""
-        hidden_NMA = jnp.matmul(x_NMD, a_DA, preferred_element_type=jnp.promote_types(x_NMD.dtype, jnp.float32))
+    def _own(self, hidden_NMA: jax.Array) -> jax.Array:
+        """Selects the columns of this product, and sets those of other tasks to zero."""
         hidden_NMC = hidden_NMA[..., self.first : self.first + self.tasks * sum(self.ranks)]
         if self.tasks > 1:
             task_C = np.concatenate([np.repeat(np.arange(self.tasks), rank) for rank in self.ranks])
             own_NC = np.arange(self.tasks)[:, None] == task_C
             hidden_NMC = jnp.where(own_NC[:, None], hidden_NMC, 0)
-        return hidden_NMC.astype(x_NMD.dtype)
+        return hidden_NMC
