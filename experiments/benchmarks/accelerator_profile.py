@@ -2,7 +2,6 @@
 
 import collections
 import pathlib
-import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,7 +12,6 @@ import jax
 from experiments.benchmarks import metagrad_trace
 
 _MOST = 30  # rows of each table
-_OPERATION = re.compile(r'^ *(?:ROOT )?%?([^ =]+) = \(?([^ {]*)[^\n]*op_name="([^"\n]*)"', re.MULTILINE)
 # Parts of an operation's path that the compiler's transformations add, and that tell nothing of the layer.
 _WRAPPERS = (
     "jit jvp vmap transpose while body cond checkpoint remat rematted_computation closed_call eval_jaxpr".split()
@@ -55,7 +53,14 @@ def paths_of(text: str) -> dict[str, str]:
     >>> paths_of('  ROOT %dot.1 = f32[2]{0} dot(%a, %b), metadata={op_type="x" op_name="jit(f)/dot_general"}')
     {'dot.1': 'jit(f)/dot_general: f32[2]'}
     """
-    return {name: f"{path}: {kind}" for name, kind, path in _OPERATION.findall(text)}
+    found = {}
+    for line in text.splitlines():
+        name, equals, rest = line.strip().removeprefix("ROOT ").partition(" = ")
+        path = rest.partition('op_name="')[2].partition('"')[0]
+        if equals and path:
+            kind = rest.lstrip("(").partition(" ")[0].partition("{")[0]
+            found[name.removeprefix("%")] = f"{path}: {kind}"
+    return found
 
 
 def _events(profile: Any, paths: dict[str, str]) -> Iterator[tuple[str, str, float, float]]:

@@ -22,6 +22,8 @@ Calls = Mapping[str, Callable[[], Any]]
 _SHORT = 0.1  # seconds; calls that take less are timed several at a time
 _MOST_CALLS = 20
 _LONG_WARM_UP = 0.5  # seconds
+_MOST_ROUNDS = 9
+_ENOUGH = 6.0  # seconds of all rounds, where more than the least number of them fit
 _LONGEST_WAIT = 600.0
 NOT_REACHED = "not reached within --minutes"
 
@@ -83,11 +85,12 @@ def in_one_line(error: BaseException) -> str:
 def timed(calls: Calls, repeats: int, profiles: Mapping[str, Any] | None = None) -> dict[str, Row]:
     """Times calls in interleaved rounds after a warm-up of each; one that fails gets a row with its error.
 
-    Short calls run several times in a row, and a time is that of one of them.
+    Short calls run several times in a row, and a time is that of one of them. Rounds that take less than a second are
+    repeated more often, since compilations in other threads disturb some of them.
 
     Args:
         calls: functions by label, most wanted first.
-        repeats: number of rounds.
+        repeats: least number of rounds.
         profiles: compiled programs of the calls that run once more, under the profiler, by label.
 
     Returns:
@@ -95,16 +98,18 @@ def timed(calls: Calls, repeats: int, profiles: Mapping[str, Any] | None = None)
 
     >>> rows = timed({"a": lambda: 1, "b": lambda: 1 / 0}, repeats=2)
     >>> len(rows["a"]["times"]), rows["b"]["error"]
-    (2, 'ZeroDivisionError: division by zero')
+    (9, 'ZeroDivisionError: division by zero')
     """
     rows: dict[str, Row] = {}
     counts: dict[str, int] = {}
+    total = 0.0  # seconds of a round
     for label, call in calls.items():
         try:
             warm_up = seconds_of(call)
             if warm_up < _LONG_WARM_UP:  # the first call is slower
                 warm_up = seconds_of(call)
             counts[label] = min(max(math.ceil(_SHORT / max(warm_up, 1e-9)), 1), _MOST_CALLS)
+            total += warm_up * counts[label]
         except Exception as error:  # running out of memory has no class of its own
             rows[label] = {"error": in_one_line(error)}
 
@@ -119,7 +124,8 @@ def timed(calls: Calls, repeats: int, profiles: Mapping[str, Any] | None = None)
         return run
 
     times: dict[str, list[float]] = {label: [] for label in counts}
-    for seconds in interleaved({label: repeated(label) for label in counts}, repeats, warm_up=False):
+    rounds = max(repeats, min(_MOST_ROUNDS, math.floor(_ENOUGH / max(total, 1e-9))))
+    for seconds in interleaved({label: repeated(label) for label in counts}, rounds, warm_up=False):
         for label, value in seconds.items():
             times[label].append(value / counts[label])
     for label, values in times.items():

@@ -41,12 +41,16 @@ def draw(
     >>> params["layers"]["mlp"]["up_proj"]["kernel"].shape, params["norm"]["weight"].tolist()
     ((2, 4, 8), [1.0, 1.0, 1.0, 1.0])
     """
-    if shardings is None:
-        return _draw(config, jnp.dtype(dtype), key)
-    return jax.jit(functools.partial(_draw, config, jnp.dtype(dtype)), out_shardings=shardings)(key)
+    leaves, structure = jax.tree.flatten(shardings)
+    return _compiled_draw(config, jnp.dtype(dtype), structure, tuple(leaves))(key)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.cache
+def _compiled_draw(config: LlamaConfig, dtype: Any, structure: Any, leaves: tuple[Any, ...]) -> Any:
+    """Returns the jitted draw with the placement that the flattened tree of shardings describes."""
+    return jax.jit(functools.partial(_draw, config, dtype), out_shardings=jax.tree.unflatten(structure, leaves))
+
+
 def _draw(config: LlamaConfig, dtype: Any, key: jax.Array) -> dict[str, Any]:
     """Returns the parameters in one traced computation."""
     tokens_BT = jnp.zeros((1, 2), jnp.int32)

@@ -44,7 +44,7 @@ def test_runner_writes_failures_as_rows(tmp_path):
     assert found["b"]["error"] == "ValueError: no such case"
     assert found["c"]["error"] == "KeyError: 'other'"
     for name in ("a", "d"):
-        assert len(found[name]["times"]) == 2
+        assert len(found[name]["times"]) >= 2
         assert {"trace_seconds", "lower_seconds", "compile_seconds", "temp_bytes", "argument_bytes"} <= set(found[name])
     assert [row["device"] for row in found.values()] == ["a card"] * 4
 
