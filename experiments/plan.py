@@ -1,13 +1,14 @@
-"""Estimates memory per chip before you rent one: compiles every phase of a run for a TPU topology.
+"""Estimates memory per chip before you rent one: compiles every phase of a run for a TPU topology or a GPU.
 
     python -m experiments.plan --preset=llama31_8b_verifier --topology=v5e:4x4 --out=runs/plan
 
-Needs the TPU compiler (`pip install "mass_jax[plan]"`) but no TPU; --topology=local plans for this machine's devices.
-The compiled programs are those that a run executes. The phase "meta-step" is the program of training itself: it
-contains scoring, adaptation, meta-gradient and update, which are also compiled separately. Two phases after it compare
-with reverse mode. A phase takes some minutes to compile; OUT/plan.json is written after each, and rerunning the same
-command resumes. OUT finally contains plan.json and plan.md, and the figure plan.png (also as SVG). To compare plans of
-the same work on different numbers of chips, in chips.md and chips.png:
+Needs the TPU compiler (`pip install "mass_jax[plan]"`) but no TPU, or for --topology=h100:1 JAX's CUDA plugin
+(`pip install "mass_jax[plan-cuda]"`) but no GPU; --topology=local plans for this machine's devices. The compiled
+programs are those that a run executes. The phase "meta-step" is the program of training itself: it contains scoring,
+adaptation, meta-gradient and update, which are also compiled separately. Two phases after it compare with reverse mode.
+A phase takes some minutes to compile; OUT/plan.json is written after each, and rerunning the same command resumes. OUT
+finally contains plan.json and plan.md, and the figure plan.png (also as SVG). To compare plans of the same work on
+different numbers of chips, in chips.md and chips.png:
 
     python -m experiments.plan --join=runs/plan8,runs/plan16 --phases="adapt + meta-gradient" --out=runs/plan
 """

@@ -42,7 +42,9 @@ def define_topology() -> None:
     """Defines the flags of the devices to compile for, for commands that run nothing."""
     define_mesh()
     flags.DEFINE_string(
-        "topology", "local", "TPU topology to compile for, such as v5e:4x4 or v5p:4x4x4; local is this machine."
+        "topology",
+        "local",
+        "TPU topology or GPUs to compile for, such as v5e:4x4, v5p:4x4x4 or h100:1; local is this machine.",
     )
     flags.DEFINE_integer("num_slices", 1, "Number of slices of that topology.", lower_bound=1)
 

@@ -5,9 +5,10 @@
     python -m experiments.benchmarks.compile --compare=runs/before/compile.json,runs/after/compile.json
 
 Compiles every program of training and evaluation, one at a time and without a compilation cache, from shapes alone: no
-weights are read. --topology=v5e:4x4 compiles for a TPU that is not attached (`pip install "mass_jax[plan]"`).
---meta_gradients compiles the timed cases of `experiments.bench_metagrad` instead. Writes compile.json and compile.md to
-OUT. CPU seconds are those of all threads; on a busy machine they vary less than the time by the clock.
+weights are read. --topology=v5e:4x4 compiles for a TPU that is not attached (`pip install "mass_jax[plan]"`), and
+--topology=h100:1 for a GPU (`pip install "mass_jax[plan-cuda]"`). --meta_gradients compiles the timed cases of
+`experiments.bench_metagrad` instead. Writes compile.json and compile.md to OUT. CPU seconds are those of all threads;
+on a busy machine they vary less than the time by the clock.
 """
 
 import functools

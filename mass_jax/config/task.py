@@ -20,6 +20,12 @@ class TaskSettings:
         "Mistral, Qwen2, Qwen3 or SmolLM3 (for --task=testbed also a domain.json).",
         path=True,
     )
+    random_weights: bool = setting(
+        False,
+        "Draw the weights of --model from the first of --seeds instead of reading them, to time a model without its "
+        "weights. --model needs config.json and the tokenizer's files, or is a name that experiments.plan knows, such "
+        "as meta-llama/Llama-3.1-8B-Instruct, which needs no files and gets the embedded model's tokenizer.",
+    )
     task: str = setting(
         "testbed",
         "Task to adapt to: testbed, families, math, reasoning_gym, a name that you added to CATALOGUE, or "

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mass_jax.llama.half_product import half_product
+from mass_jax.llama.joint_projection import JointProjection
 from mass_jax.llama.low_rank import times_b
 
 LORA = "lora"  # collection of the adapter
@@ -33,7 +34,8 @@ class AdaptedDense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         if self.has_variable("params", ROWS):
-            y = times_rows(x, self.get_variable("params", ROWS), self.half)
+            rows: Any = self.get_variable("params", ROWS)
+            y = rows(x) if isinstance(rows, JointProjection) else times_rows(x, rows, self.half)
         else:
             init = nn.initializers.normal(self.init_range)
             kernel = self.param("kernel", init, (x.shape[-1], self.features), param_dtype())

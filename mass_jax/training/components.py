@@ -13,7 +13,8 @@ from mass_jax import runtime, strict_json
 from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.expression import CUSTOM
-from mass_jax.llama import Llama, LlamaConfig, loading, tokenizer, weights
+from mass_jax.llama import Llama, LlamaConfig, loading, random_weights, tokenizer, weights
+from mass_jax.llama.published import PUBLISHED
 from mass_jax.method import adapt
 from mass_jax.method.generate import Dialogue
 from mass_jax.method.models import Weights
@@ -36,7 +37,7 @@ class PretrainedModel:
         directory: directory of the files.
         architecture: architecture, with the configured execution: rematerialization, chunks and arithmetic.
         tokenizer: a `transformers.PreTrainedTokenizerFast`.
-        params: pretrained parameters, on the mesh.
+        params: pretrained parameters, or random ones with --random_weights, on the mesh.
     """
 
     directory: pathlib.Path
@@ -205,8 +206,8 @@ def load_pretrained(config: Config, mesh: jax.sharding.Mesh) -> PretrainedModel:
     Raises:
         FileNotFoundError, ValueError: as for `assemble`.
     """
-    directory = model_directory(config.model)
-    architecture = execution(config, LlamaConfig.from_directory(directory))
+    directory, architecture = _files(config)
+    architecture = execution(config, architecture)
     encoder = tokenizer.load(directory)
     tokenizer.check_vocabulary(encoder, architecture, directory)
     runtime.check_layout(mesh, architecture)
@@ -214,8 +215,23 @@ def load_pretrained(config: Config, mesh: jax.sharding.Mesh) -> PretrainedModel:
     runtime.check_divides(mesh, "scorer_embed", config.scorer_width, "--scorer_width")
     shapes = jax.eval_shape(lambda key: Llama(architecture).init(key, jnp.zeros((1, 2), jnp.int32)), jax.random.key(0))
     places = runtime.shardings(mesh, shapes["params"])
-    params = weights.load(directory, architecture, dtype=jnp.dtype(config.base_dtype), shardings=places)
+    dtype = jnp.dtype(config.base_dtype)
+    if config.random_weights:
+        params = random_weights.draw(architecture, jax.random.key(config.seeds[0]), dtype, places)
+    else:
+        params = weights.load(directory, architecture, dtype=dtype, shardings=places)
     return PretrainedModel(directory, architecture, encoder, params)
+
+
+def _files(config: Config) -> tuple[pathlib.Path, LlamaConfig]:
+    """Returns the directory of --model and its architecture.
+
+    With --random_weights, a published name needs no files: the tokenizer is that of the embedded model.
+    """
+    if config.random_weights and config.model in PUBLISHED and not pathlib.Path(config.model).is_dir():
+        return model_directory("tiny"), PUBLISHED[config.model]
+    directory = model_directory(config.model)
+    return directory, LlamaConfig.from_directory(directory)
 
 
 def check_tasks(config: Config, mesh: jax.sharding.Mesh) -> None:

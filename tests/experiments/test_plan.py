@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from experiments.plan import read_rows
-from experiments.presets import llama31_8b_gold, llama31_8b_verifier, llama31_70b_verifier
+from experiments.presets import llama31_8b_gold, llama31_8b_h100, llama31_8b_verifier, llama31_70b_verifier
 from mass_jax.config import Config
 from mass_jax.planning import measure, plan_page, shapes
 from mass_jax.planning.chips import CHIPS, GIB, devices_of
@@ -67,7 +67,7 @@ def test_plan_refuses_mistyped_flags(flags, message, tmp_path):
     assert message in done.stderr.strip().splitlines()[-1]
 
 
-@pytest.mark.parametrize("module", [llama31_8b_verifier, llama31_8b_gold, llama31_70b_verifier])
+@pytest.mark.parametrize("module", [llama31_8b_verifier, llama31_8b_gold, llama31_8b_h100, llama31_70b_verifier])
 def test_presets_split_evenly_over_mesh(module):
     config = module.config()
     iteration = Iteration(config, shapes.shape_of(config.model), make_mesh("fsdp:2,tensor:4"))

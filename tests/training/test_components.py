@@ -1,12 +1,16 @@
 """Assembly of a run's components: a damaged model directory is an error that names the file."""
 
+import dataclasses
 import json
 import shutil
 
+import jax
 import pytest
 
 from mass_jax.config import Config
-from mass_jax.training.components import assemble, model_directory
+from mass_jax.llama import LlamaConfig, published
+from mass_jax.runtime import make_mesh
+from mass_jax.training.components import assemble, load_pretrained, model_directory
 
 
 def lose_weights(model):
@@ -68,3 +72,24 @@ def test_assemble_names_damaged_model_file(fault, tmp_path):
         assemble(Config(model=str(model)))
     assert "\n" not in str(caught.value)
     assert str(model) in str(caught.value) or fault is mistype_config
+
+
+def test_random_weights_need_no_weights_file(tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(model_directory("tiny"), model, ignore=shutil.ignore_patterns("*.safetensors"))
+    components = assemble(Config(model=str(model), random_weights=True, base_dtype="bfloat16"))
+    leaves = jax.tree.leaves(components.model.params)
+    assert {leaf.dtype.name for leaf in leaves} == {"bfloat16"}
+    assert components.model.architecture.num_hidden_layers == 3
+
+
+def test_random_weights_of_published_name_need_no_files(monkeypatch):
+    shape = LlamaConfig.from_directory(model_directory("tiny"))
+    monkeypatch.setitem(published.PUBLISHED, "maker/model", shape)
+    mesh = make_mesh("auto", jax.devices()[:1])
+    settings = Config(model="maker/model", random_weights=True, base_dtype="bfloat16")
+    one, two = (load_pretrained(dataclasses.replace(settings, seeds=(seed,)), mesh) for seed in (0, 1))
+    assert one.tokenizer.eos_token == "</s>"
+    tables = [loaded.params["embed_tokens"]["embedding"] for loaded in (one, two)]
+    assert tables[0].shape == (shape.vocab_size, shape.hidden_size)
+    assert not bool((tables[0] == tables[1]).all())

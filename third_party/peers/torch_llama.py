@@ -3,6 +3,7 @@
 Shape suffixes: B rows, T tokens, D width, N query heads, G key-value heads, H head features, V vocabulary.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,22 +16,25 @@ from third_party.peers import problem
 class TorchLlama(torch.nn.Module):
     """Llama whose parameters are the LoRA matrices, in the order of `jax.tree.leaves`; base weights are constants."""
 
-    def __init__(self, size: problem.Size, data: problem.Data):
+    def __init__(self, size: problem.Size, data: problem.Data, make: Callable[[Any], torch.Tensor] | None = None):
         super().__init__()
-        self.size = size
+        self.size, make = size, make or tensor  # `make` converts leaves, or draws tensors of their shapes
         paths = jax.tree_util.tree_leaves_with_path(data.params)
         self.names = [jax.tree_util.keystr(path, simple=True, separator="__") for path, _ in paths]
         for name, (_, leaf) in zip(self.names, paths, strict=True):
-            self.register_parameter(name, torch.nn.Parameter(tensor(leaf)))
-        self.base = jax.tree.map(tensor, data.base)
+            self.register_parameter(name, torch.nn.Parameter(make(leaf)))
+        self.base = jax.tree.map(make, data.base)
 
     def forward(self, tokens_BT: torch.Tensor) -> torch.Tensor:
         """Returns the mean negative log-likelihood per token of each row, [B]."""
         x_BTD = self.base["embed_tokens"]["embedding"][tokens_BT]
         for layer in range(self.size.layers):
             x_BTD = self.block(x_BTD, layer)
-        logits_BTV = norm(x_BTD, self.base["norm"]["weight"]) @ self.base["lm_head"]["kernel"]
-        log_BTV = torch.log_softmax(logits_BTV[:, :-1], dim=-1)
+        embedding = self.base["embed_tokens"]["embedding"]
+        head = self.base["lm_head"]["kernel"] if "lm_head" in self.base else embedding.T
+        logits_BTV = norm(x_BTD, self.base["norm"]["weight"]) @ head
+        wide = torch.promote_types(logits_BTV.dtype, torch.float32)
+        log_BTV = torch.log_softmax(logits_BTV[:, :-1], dim=-1, dtype=wide)
         return -log_BTV.gather(-1, tokens_BT[:, 1:, None])[..., 0].mean(-1)
 
     def block(self, x_BTD: torch.Tensor, layer: int) -> torch.Tensor:
@@ -54,14 +58,14 @@ class TorchLlama(torch.nn.Module):
         q, k = rotate(q), rotate(k)
         k, v = (part.repeat_interleave(size.heads // size.kv_heads, dim=1) for part in (k, v))
         scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
-        future = torch.ones(length, length, dtype=torch.bool).triu(1)
+        future = torch.ones(length, length, dtype=torch.bool, device=x_BTD.device).triu(1)
         mixed = torch.softmax(scores.masked_fill(future, -torch.inf), dim=-1) @ v
         return self.project(mixed.transpose(1, 2).reshape(rows, length, -1), "self_attn", "o_proj", layer)
 
     def project(self, x: torch.Tensor, parent: str, name: str, layer: int) -> torch.Tensor:
-        """Computes x W + x A B."""
+        """Computes x W + x A B, the second term in the dtype of the adapter."""
         a, b = (getattr(self, f"layers__{parent}__{name}__{part}")[layer] for part in "ab")
-        return x @ self.base["layers"][parent][name]["kernel"][layer] + (x @ a) @ b
+        return x @ self.base["layers"][parent][name]["kernel"][layer] + ((x.to(a.dtype) @ a) @ b).to(x.dtype)
 
 
 def norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -72,8 +76,9 @@ def norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 def rotate(x_BNTH: torch.Tensor) -> torch.Tensor:
     """Applies rotary position embeddings with theta 10000."""
     half = x_BNTH.shape[-1] // 2
-    frequency = 1.0 / 10000.0 ** (torch.arange(half, dtype=torch.float32) / half)
-    angles = torch.arange(x_BNTH.shape[-2], dtype=torch.float32)[:, None] * frequency
+    like = {"dtype": torch.float32, "device": x_BNTH.device}
+    frequency = 1.0 / 10000.0 ** (torch.arange(half, **like) / half)
+    angles = torch.arange(x_BNTH.shape[-2], **like)[:, None] * frequency
     cosine, sine = angles.cos().to(x_BNTH.dtype), angles.sin().to(x_BNTH.dtype)
     first, second = x_BNTH[..., :half], x_BNTH[..., half:]
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)

@@ -12,14 +12,25 @@ Peer = Callable[[problem.Size, problem.Data, float, int], np.ndarray]
 
 def double_backward(size: problem.Size, data: problem.Data, rate: float, num_steps: int) -> np.ndarray:
     """Differentiates with `create_graph=True` through every step: reverse over reverse, with all activations saved."""
-    model, weights_M, tokens_MT, outer_BT = _setup(size, data)
+    return weight_gradient(*_setup(size, data), rate, num_steps).numpy()
+
+
+def weight_gradient(
+    model: torch_llama.TorchLlama,
+    weights_M: torch.Tensor,
+    tokens_MT: torch.Tensor,
+    outer_BT: torch.Tensor,
+    rate: float,
+    num_steps: int,
+) -> torch.Tensor:
+    """Returns the gradient of `double_backward` for tensors on any device."""
     params: dict[str, torch.Tensor] = dict(model.named_parameters())
     for _ in range(num_steps):
         loss = weights_M @ torch.func.functional_call(model, params, (tokens_MT,))
         grads = torch.autograd.grad(loss, list(params.values()), create_graph=True)
         params = {name: p - rate * g for (name, p), g in zip(params.items(), grads, strict=True)}
     outer = torch.func.functional_call(model, params, (outer_BT,)).mean()
-    return torch.autograd.grad(outer, weights_M)[0].numpy()
+    return torch.autograd.grad(outer, weights_M)[0]
 
 
 def with_higher(size: problem.Size, data: problem.Data, rate: float, num_steps: int) -> np.ndarray:
