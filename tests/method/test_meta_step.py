@@ -128,7 +128,7 @@ def test_generator_adapter_equals_merged_weights(x64, components, learner, wide)
     """Both adapters together equal the inner adapter over merged weights, up to rounding."""
     _, scores, batch = wide
     base = widen(components.model.params)
-    own = lora.init(jax.random.key(3), components.rollouts.solver.config, rank=2)
+    own = lora.init(jax.random.key(3), components.rollouts.solver.config, 2, components.config.lora_targets)
     own = jax.tree.map(lambda leaf: 0.1 * jax.random.normal(jax.random.key(4), leaf.shape, leaf.dtype), own)
     over_adapter = with_loop(learner("gold"), solver=dataclasses.replace(components.rollouts.solver, generator="lora"))
     one = outer_losses(over_adapter, Weights(base, own.leaves), scores, batch)
@@ -247,7 +247,7 @@ def test_last_block_adapters_with_generator_adapter_equal_merged_weights(x64, co
     """Meta-gradients of the last block over a generator adapter equal those over merged weights, up to rounding."""
     weights, scores_NM, batch = wide
     over_adapter, batch = last_block(components, learner, batch, "lora")
-    own = lora.init(jax.random.key(2), over_adapter.solver.config, 2, dtype=jnp.float64)
+    own = lora.init(jax.random.key(2), over_adapter.solver.config, 2, components.config.lora_targets, jnp.float64)
     own = jax.tree.map(lambda leaf: leaf + 0.02, own)
     found = gradients(over_adapter, Weights(weights.policy, own.leaves), scores_NM, batch)
     merged, _ = last_block(components, learner, batch, "full")
@@ -277,7 +277,7 @@ def test_path_rewards_sum_to_gain(x64, learner, wide):
     with jax.disable_jit():  # runs the loop over the points in Python, so that the gradient is not compiled once more
         sums_N = rewards.Path(8)(loss, scores_NM, scores_NM, scores_NM > 0).sum(-1)
     np.testing.assert_allclose(sums_N, gains_N, atol=1e-6)
-    assert (jnp.abs(gains_N) > 1e-3).all()
+    assert (jnp.abs(gains_N) > 1e-4).all()
 
 
 def moments(opt_state):

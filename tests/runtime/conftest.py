@@ -21,7 +21,7 @@ TASKS, EXAMPLES, TOKENS, NEW = 8, 8, 6, 4
 @functools.cache
 def learner(adjoint="weighted", generator="full"):
     solver = Solver(Llama(CONFIG), generator)
-    loop = adapt.LoraLoop(solver, optax.sgd(0.3), 2, 2, 1.0, ("q_proj", "v_proj", "down_proj"), make_adjoint(adjoint))
+    loop = adapt.LoraLoop(solver, optax.sgd(0.3), 2, 2, 1.0, ("q_proj", "down_proj"), make_adjoint(adjoint))
     surrogate = objective.Surrogate(solver, 0.2, 0.01, "sequence")
     return meta_step.Learner(
         loop=loop,
