@@ -30,6 +30,8 @@ DIVISIBLE_LLAMA = dataclasses.replace(
 # A run of the embedded model in which every row has two problems, examples and attempts.
 RUN = {"steps": 3, "warmup_steps": 1, "tasks_per_step": 2, "num_examples": 2, "num_attempts": 2, "eval_batch": 2}
 RUN |= {"num_test_examples": 2, "num_train_problems": 20, "num_eval_problems": 2}
+# Changes for tests that do not depend on how rewards are computed; those of several files share these programs.
+QUICK = {"steps": 2, "tasks_per_step": 4, "lora_targets": ("q_proj",), "adjoint": "first_order"}
 
 
 def components(**changes: Any) -> Components:

@@ -15,7 +15,7 @@ from experiments.benchmarks import metagrad as bench
 from experiments.benchmarks.metagrad_cases import PRESETS
 from third_party.peers import problem
 
-PRESETS["tiny"] = bench.Preset(problem.Size(2, 16, 24, 4, 2, 32, 2, 4, 8, 2), rounds=20, loss_chunk=4, chunk=2)
+PRESETS["tiny"] = bench.Preset(problem.Size(1, 16, 24, 4, 2, 32, 2, 4, 8, 2), rounds=20, loss_chunk=4, chunk=2)
 policies = {"remat": "block"}, {}, {"loss_chunk": 4, "timed": False}
 bench.cases = lambda preset: [bench.Case("FirstOrder", **policy) for policy in policies]
 bench_metagrad.define()

@@ -15,7 +15,7 @@ ROWS = ["base", "few_shot", "majority", "best_of_n", "ttt_other", "tt_ss"]
 SMALL = [
     "--preset=tiny",
     f"--methods={','.join(ROWS)}",
-    *"--num_test_examples=2 --eval_batch=4 --num_eval_problems=12".split(),
+    *"--num_test_examples=2 --eval_batch=4 --num_eval_problems=12 --lora_targets=q_proj".split(),
 ]
 
 

@@ -21,7 +21,7 @@ from tests.commands import as_process, command, in_process
 SMALL = (
     "--preset=tiny --steps=8 --warmup_steps=1 --tasks_per_step=4 --num_examples=2 --num_test_examples=2 --eval_batch=4 "
     "--inner_steps=1 --num_attempts=2 --num_train_problems=8 --num_eval_problems=4 --checkpoint_every=4 "
-    "--methods=base,tt_ss,mass --learn=inner_lr --policy_optimizer=adamw(weight_decay=0.01)"
+    "--methods=base,tt_ss,mass --learn=inner_lr --policy_optimizer=adamw(weight_decay=0.01) --lora_targets=q_proj"
 ).split()
 # The example of docs/guides/inner_optimizer.md, an optimizer of the user's own code.
 SMALL.append(f"--inner_optimizer={pathlib.Path(__file__).with_name('own_optimizer.py')}:make")

@@ -81,7 +81,8 @@ def test_presets_split_evenly_over_mesh(module):
 
 def test_plan_includes_program_of_training():
     """Also checks that it needs at least the memory of its parts."""
-    config = Config(num_examples=2, num_attempts=2, tasks_per_step=8)
+    small = {"lora_targets": ("q_proj",), "inner_steps": 1, "adjoint": "first_order"}
+    config = Config(num_examples=2, num_attempts=2, tasks_per_step=8, **small)
     iteration = Iteration(config, shapes.shape_of(config.model), make_mesh("data:8"))
     both = {phase.name: phase for phase in measure.all_phases(iteration, ("outer update", "meta-step"))}
     assert both["meta-step"].function is train.meta_step_jit

@@ -176,6 +176,7 @@ def test_reports_are_reused_for_other_inner_optimizers(components, flags, tmp_pa
 
 
 SMALL = "--problems=2 --num_examples=2 --measures= --num_train_problems=20 --settings=sgd:0.1::1".split()
+SMALL.append("--lora_targets=q_proj")
 
 
 def run(workdir, *given):

@@ -1,5 +1,7 @@
 """Products with bfloat16 operands: parity with rounded operands in all modes of differentiation and under vmap."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,6 +39,7 @@ def test_half_product_differentiates_in_every_mode(operands, transposed):
     x, w = operands
     w = w.T if transposed else w
 
+    @functools.partial(jax.jit, static_argnums=0)
     def derivatives(product):
         def loss(x, w):
             return (product(x, w, transposed) ** 2).sum()
@@ -47,7 +50,7 @@ def test_half_product_differentiates_in_every_mode(operands, transposed):
             grad(x, w),
             jax.jvp(grad, (x, w), (x, w)),
             jax.grad(lambda x, w: squared(grad(x, w)), argnums=(0, 1))(x, w),
-            jax.jit(jax.linearize(loss, x, w)[1])(x, w),
+            jax.linearize(loss, x, w)[1](x, w),
         )
 
     def squared(tree):
@@ -69,16 +72,17 @@ def test_half_product_under_vmap(axes, transposed):
     for shape, axis in zip(range(2), axes, strict=True):
         if axis is not None:
             shapes[shape] = (*shapes[shape][:axis], 6, *shapes[shape][axis:])
-    x, w = (jnp.asarray(rng.integers(-9, 9, shape), jnp.float32) for shape in shapes)
+    x, w = (rng.integers(-9, 9, shape).astype(np.float32) for shape in shapes)
 
-    def gradients(x, w):
-        return jax.vjp(lambda x, w: half_product(x, w, transposed), x, w)[1](jnp.ones((5, 3)))
+    def product_and_gradients(x, w):
+        product, pull = jax.vjp(lambda x, w: half_product(x, w, transposed), x, w)
+        return product, pull(jnp.ones((5, 3)))
 
-    found = jax.vmap(gradients, axes)(x, w), jax.vmap(lambda x, w: half_product(x, w, transposed), axes)(x, w)
+    found, one = jax.jit(jax.vmap(product_and_gradients, axes))(x, w), jax.jit(product_and_gradients)
     for index in range(6):
-        one_x = x if axes[0] is None else jnp.take(x, index, axes[0])
-        one_w = w if axes[1] is None else jnp.take(w, index, axes[1])
-        wanted = gradients(one_x, one_w), half_product(one_x, one_w, transposed)
+        one_x = x if axes[0] is None else np.take(x, index, axes[0])
+        one_w = w if axes[1] is None else np.take(w, index, axes[1])
+        wanted = one(one_x, one_w)
         jax.tree.map(lambda a, b, index=index: np.testing.assert_array_equal(a[index], b), found, wanted)
 
 

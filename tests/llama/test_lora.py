@@ -65,6 +65,7 @@ def test_scale_is_constant_to_differentiation(config, make_params, make_adapter,
     """Training changes the leaves only, at the scale's rate."""
     model, params, adapter = Llama(config), make_params(config), make_adapter(config, scale=0.5, targets=("q_proj",))
 
+    @jax.jit
     def loss(adapter):
         return jnp.mean(losses.token_nll(model, lora.variables(params, adapter), tokens_BT))
 

@@ -3,15 +3,20 @@
 import jax
 import numpy as np
 
+from mass_jax.config import Config
 from mass_jax.method import meta_step
 from mass_jax.stats import auc
 from mass_jax.training import example_metrics
+from mass_jax.training.components import assemble
+from mass_jax.training.learners import mass_learner
 
 STEPS, TASKS, EXAMPLES = 10, 8, 8
 
 
-def test_rewards_rank_useful_examples_first(components, learner):
-    gold, start = learner("gold"), components.pretrained()
+def test_rewards_rank_useful_examples_first():
+    components = assemble(Config(num_examples=4, num_train_problems=20, num_eval_problems=10, num_attempts=3))
+    gold = mass_learner(components.config, components.rollouts.loop, components.scorer, "gold")
+    start = components.pretrained()
     problems = components.problems(seed=0).train
     gradients = jax.jit(meta_step.score_gradients, static_argnames="learner")
     rewards, useful = [], []

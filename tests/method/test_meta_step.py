@@ -24,7 +24,9 @@ def widen(tree):
     """Casts floating-point leaves to float64; requires x64."""
 
     def one(leaf):
-        return jnp.asarray(leaf, jnp.float64) if jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating) else leaf
+        return (
+            jnp.asarray(np.asarray(leaf, np.float64)) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
+        )
 
     return jax.tree.map(one, tree)
 
@@ -104,7 +106,7 @@ def test_score_gradients_are_independent_of_batch(x64, learner, wide):
     together = gradients(learner("gold"), weights, scores, batch).meta
     for n in range(scores.shape[0]):
         # the same shapes, with the other problems replaced by copies of this one
-        alone = jax.tree.map(lambda leaf, n=n: jnp.stack([leaf[n]] * leaf.shape[0]), (scores, batch))
+        alone = jax.tree.map(lambda leaf, n=n: np.stack([np.asarray(leaf)[n]] * leaf.shape[0]), (scores, batch))
         np.testing.assert_allclose(gradients(learner("gold"), weights, *alone).meta[0], together[n], rtol=1e-12)
 
 
@@ -120,7 +122,7 @@ def test_scorer_gradient_equals_whole_objective_gradient(x64, learner, wide):
 
     scores, pull = jax.vjp(jax.jit(scores_of), eta)
     (by_parts,) = pull(gradients(gold, weights, scores, batch).meta / scores.shape[0])
-    whole = jax.grad(lambda eta: outer_losses(gold, weights, scores_of(eta), batch).mean())(eta)
+    whole = jax.jit(jax.grad(lambda eta: outer_losses(gold, weights, scores_of(eta), batch).mean()))(eta)
     assert relative(*(jax.flatten_util.ravel_pytree(tree)[0] for tree in (by_parts, whole))) < 1e-10
 
 
@@ -128,7 +130,7 @@ def test_generator_adapter_equals_merged_weights(x64, components, learner, wide)
     """Both adapters together equal the inner adapter over merged weights, up to rounding."""
     _, scores, batch = wide
     base = widen(components.model.params)
-    own = lora.init(jax.random.key(3), components.rollouts.solver.config, rank=2)
+    own = lora.init(jax.random.key(3), components.rollouts.solver.config, 2, components.config.lora_targets)
     own = jax.tree.map(lambda leaf: 0.1 * jax.random.normal(jax.random.key(4), leaf.shape, leaf.dtype), own)
     over_adapter = with_loop(learner("gold"), solver=dataclasses.replace(components.rollouts.solver, generator="lora"))
     one = outer_losses(over_adapter, Weights(base, own.leaves), scores, batch)
@@ -137,6 +139,7 @@ def test_generator_adapter_equals_merged_weights(x64, components, learner, wide)
 
 
 _step = jax.jit(meta_step.meta_step, static_argnames="learner")
+_init = jax.jit(meta_step.init_state, static_argnames="learner")
 _compiled = {}
 
 
@@ -152,7 +155,7 @@ def compiled_step(learner, *arguments):
 def run_step(components, learner, batch, step, policy=None):
     # optax's Adam raises a float to an integer power, which strict promotion rejects
     with jax.numpy_dtype_promotion("standard"):
-        state = meta_step.init_state(jax.random.key(0), learner, components.model.params if policy is None else policy)
+        state = _init(jax.random.key(0), learner, components.model.params if policy is None else policy)
         state = state._replace(step=jnp.asarray(step, jnp.int32))
         arguments = state, {}, batch, jax.random.key(1)
         new, output = compiled_step(learner, *arguments)(*arguments)
@@ -160,7 +163,8 @@ def run_step(components, learner, batch, step, policy=None):
 
 
 def moved(before, after):
-    return any(bool((a != b).any()) for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+    leaves = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+    return any((np.asarray(a) != np.asarray(b)).any() for a, b in leaves)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -172,7 +176,7 @@ def test_meta_step_warmup_trains_scorer_only(components, learner, batch, trainin
 
 
 def test_meta_step_skips_non_finite_weights(components, learner, batch):
-    broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), components.model.params)
+    broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), components.model.params)
     before, after, output = run_step(components, learner("gold"), batch, learner("gold").warmup_steps, broken)
     assert int(output.metrics["tasks_not_finite"]) == len(output.rewards_NM)
     assert int(after.policy_opt_state.notfinite_count) == 1
@@ -181,7 +185,8 @@ def test_meta_step_skips_non_finite_weights(components, learner, batch):
 
 @pytest.mark.parametrize("outer", ["gold", "verifier"])
 def test_meta_step_isolates_non_finite_problem(components, learner, batch, outer):
-    adapters = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), batch.adapters)
+    bad_N = np.arange(len(batch.right_NJ)) == 0
+    adapters = jax.tree.map(lambda leaf: np.where(bad_N[:, None, None, None], np.float32(np.nan), leaf), batch.adapters)
     # Samples of a non-finite model have no log-probabilities either.
     logprobs = np.array(batch.solutions.logprobs_BT)
     logprobs[0] = np.nan
@@ -191,7 +196,7 @@ def test_meta_step_isolates_non_finite_problem(components, learner, batch, outer
     assert int(output.metrics["tasks_not_finite"]) == 1
     assert (output.rewards_NM[0] == 0).all()
     assert (output.rewards_NM[1:, :3] != 0).all()
-    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((after.policy, after.scorer)))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((after.policy, after.scorer)))
 
 
 def test_solutions_of_non_finite_problems_are_masked():
@@ -247,7 +252,7 @@ def test_last_block_adapters_with_generator_adapter_equal_merged_weights(x64, co
     """Meta-gradients of the last block over a generator adapter equal those over merged weights, up to rounding."""
     weights, scores_NM, batch = wide
     over_adapter, batch = last_block(components, learner, batch, "lora")
-    own = lora.init(jax.random.key(2), over_adapter.solver.config, 2, dtype=jnp.float64)
+    own = lora.init(jax.random.key(2), over_adapter.solver.config, 2, components.config.lora_targets, jnp.float64)
     own = jax.tree.map(lambda leaf: leaf + 0.02, own)
     found = gradients(over_adapter, Weights(weights.policy, own.leaves), scores_NM, batch)
     merged, _ = last_block(components, learner, batch, "full")
@@ -277,7 +282,7 @@ def test_path_rewards_sum_to_gain(x64, learner, wide):
     with jax.disable_jit():  # runs the loop over the points in Python, so that the gradient is not compiled once more
         sums_N = rewards.Path(8)(loss, scores_NM, scores_NM, scores_NM > 0).sum(-1)
     np.testing.assert_allclose(sums_N, gains_N, atol=1e-6)
-    assert (jnp.abs(gains_N) > 1e-3).all()
+    assert (jnp.abs(gains_N) > 1e-4).all()
 
 
 def moments(opt_state):
@@ -287,13 +292,13 @@ def moments(opt_state):
 
 def close(found, expected):
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max()) + 1e-12)
+        np.testing.assert_allclose(a, b, atol=1e-5 * float(np.abs(b).max()) + 1e-12)
 
 
 def test_meta_step_one_task_at_a_time_trains_alike_in_memory_of_one(components, learner, batch):
     """Eighteen problems, six copies of three, have the mean gradients of three, and take the memory of one."""
     gold, mapped = learner("gold"), learner_of(components, tasks_at_a_time=1)
-    copies, key = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * 6), batch), jax.random.key(1)
+    copies, key = jax.tree.map(lambda leaf: np.concatenate([leaf] * 6), batch), jax.random.key(1)
     before, *_ = run_step(components, gold, batch, step=gold.warmup_steps)
     with jax.numpy_dtype_promotion("standard"):
         step, mapped_step = compiled_step(gold, before, {}, batch, key), compiled_step(mapped, before, {}, copies, key)

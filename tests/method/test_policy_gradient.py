@@ -117,6 +117,7 @@ def test_importance_ratios_correct_the_sampler(x64, level):
     policy, sampler = jax.nn.log_softmax(logits), jax.nn.log_softmax(other)
     advantages, target = jax.random.normal(jax.random.key(4), (6,)), jnp.ones((6, 1))
 
+    @jax.jit
     def gradient(probability, weights):
         def loss(logits):
             logprobs = jax.nn.log_softmax(logits)[:, None]

@@ -14,6 +14,7 @@ from mass_jax.method.models import Solver
 from mass_jax.method.text import Text
 from tests.rollouts import random_rollout
 from tests.small_models import DIVISIBLE_LLAMA as CONFIG
+from tests.small_models import llama_params
 
 TASKS, EXAMPLES, TOKENS, NEW = 8, 8, 6, 4
 
@@ -21,7 +22,7 @@ TASKS, EXAMPLES, TOKENS, NEW = 8, 8, 6, 4
 @functools.cache
 def learner(adjoint="weighted", generator="full"):
     solver = Solver(Llama(CONFIG), generator)
-    loop = adapt.LoraLoop(solver, optax.sgd(0.3), 2, 2, 1.0, ("q_proj", "v_proj", "down_proj"), make_adjoint(adjoint))
+    loop = adapt.LoraLoop(solver, optax.sgd(0.3), 2, 2, 1.0, ("q_proj", "down_proj"), make_adjoint(adjoint))
     surrogate = objective.Surrogate(solver, 0.2, 0.01, "sequence")
     return meta_step.Learner(
         loop=loop,
@@ -44,14 +45,14 @@ def rows(seed, count):
 def problem(dtype):
     """Returns state and batch; the scorer's head is not zero, so that its trunk has gradients."""
     made = learner()
-    params = made.solver.model.init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+    params = llama_params(CONFIG)
     adapters = made.loop.init_adapters(jax.random.split(jax.random.key(1), TASKS))
     slots = {"prompt": TOKENS - NEW, "new": NEW, "vocabulary": CONFIG.vocab_size}
     generated, attempts = (random_rollout(seed, (TASKS, EXAMPLES), **slots) for seed in (3, 4))
     right = np.asarray(np.random.default_rng(5).random((TASKS, EXAMPLES)) < 0.5, np.float32)
     batch = meta_step.TaskBatch(rows(1, EXAMPLES), rows(2, EXAMPLES), generated, attempts, right, adapters)
     with jax.numpy_dtype_promotion("standard"):
-        state = meta_step.init_state(jax.random.key(2), made, params)
+        state = jax.jit(meta_step.init_state, static_argnums=1)(jax.random.key(2), made, params)
     state.scorer["head"]["kernel"] = jnp.linspace(-1.0, 1.0, 16)
     return jax.tree.map(lambda leaf: _cast(leaf, dtype), (state, batch))
 

@@ -16,7 +16,8 @@ from mass_jax.training import check, learners, train
 from tests.small_models import components
 
 SIZES = {"steps": 2, "tasks_per_step": 4, "num_examples": 4}
-SIGN_LIKE = {"inner_optimizer": "adam", "inner_lr": 0.03, "inner_eps_root": "1e-8", "lora_targets": ("q_proj",)}
+SIGN_LIKE = {"inner_optimizer": "adam", "inner_lr": 0.03, "inner_eps_root": "1e-8"}
+SIGN_LIKE |= {"lora_targets": ("q_proj",), "inner_steps": 1}
 
 
 def training(**changes):

@@ -14,14 +14,14 @@ import pytest
 from experiments import settings
 from experiments.launch import free_port
 from mass_jax import runtime
-from mass_jax.config import Config
 from mass_jax.tasks.base import Verdict
 from mass_jax.training import train
-from mass_jax.training.components import assemble
 from mass_jax.training.dynamic_sampling import redraws, replacements
+from tests import small_models
 from tests.training import redraw_child
 
-STEPS, TASKS, EXAMPLES, ATTEMPTS = 2, 4, 2, 2
+STEPS, TASKS = small_models.QUICK["steps"], small_models.QUICK["tasks_per_step"]
+EXAMPLES, ATTEMPTS = small_models.RUN["num_examples"], small_models.RUN["num_attempts"]
 CHILD = pathlib.Path(redraw_child.__file__)
 SAMPLES = TASKS * (EXAMPLES + ATTEMPTS)
 
@@ -46,11 +46,7 @@ class _Judging:
 
 @pytest.fixture(scope="module")
 def components():
-    sizes = {"steps": STEPS, "warmup_steps": 1, "tasks_per_step": TASKS, "num_examples": EXAMPLES}
-    sizes |= {"num_test_examples": 2, "num_attempts": ATTEMPTS, "num_train_problems": 24, "num_eval_problems": 2}
-    # Their programs are smaller; what is sampled does not depend on them.
-    sizes |= {"lora_targets": ("q_proj",), "adjoint": "first_order"}
-    return assemble(Config(**sizes, dynamic_sampling=2))
+    return small_models.components(num_train_problems=24, dynamic_sampling=2, **small_models.QUICK)
 
 
 @pytest.fixture

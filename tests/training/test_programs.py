@@ -16,6 +16,7 @@ from tests.small_models import components
 
 # No other test has texts of these lengths, whose programs would not be lowered again.
 SMALL = {"max_answer_tokens": 5, "max_example_tokens": 13, "inner_steps": 1, "adjoint": "first_order", "drift_every": 0}
+SMALL |= {"lora_targets": ("q_proj",)}
 STEPS = ("meta_step_jit", "grpo_step_jit")
 JITTED = (*STEPS, "adapt", "sample", "scores")
 

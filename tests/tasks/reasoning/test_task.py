@@ -127,7 +127,9 @@ def test_open_task_draws_seen_and_unseen_columns():
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_open_task_reports_unusable_settings(settings, message):
+def test_open_task_reports_unusable_settings(settings, message, monkeypatch):
+    monkeypatch.setattr("mass_jax.tasks.reasoning.bank._ROUNDS", 2)  # each round starts a process
+    monkeypatch.setattr("mass_jax.tasks.reasoning.opening._WIDENINGS", 1)
     with pytest.raises(ValueError) as caught:
         open_task(Config(**(SETTINGS | settings)), pathlib.Path(), None).problems(0)
     assert message in str(caught.value)
