@@ -84,7 +84,7 @@ def plain_loop(loss, build, outer, params, meta, batch, per_step, constant_steps
     return outer(params)
 
 
-@pytest.mark.parametrize("configuration", configurations(6), ids=str)
+@pytest.mark.parametrize("configuration", configurations(9), ids=str)
 def test_adjoints_equal_python_loop(configuration, x64, fast):
     loss_name, optimizer, per_step, has_aux = configuration
     loss = inner_loss(loss_name)
