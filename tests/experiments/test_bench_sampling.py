@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="the benchmark's peers need torch")
 from experiments import bench_sampling
 
 MODEL = pathlib.Path(str(importlib.resources.files("mass_jax") / "data" / "tiny"))
-SIZES = {"repeats": 2, "new": 4, "samples": 2, "rank": 2}
+SIZES = {"repeats": 2, "new": 4, "samples": 2, "rank": 2, "bandwidth": 20e9}
 
 
 # peft uses a deprecated name of transformers.
@@ -24,6 +24,9 @@ def test_run_measures_every_case_once(tmp_path):
     assert all(len(values) == 2 for sides in kept["seconds"].values() for values in sides.values())
     text = (tmp_path / "sampling.md").read_text(encoding="utf-8")
     assert text.startswith("Machine: a machine; jax ")
+    assert "a memory bandwidth of 20.0 GB/s, as given" in text
+    sides = kept["bandwidth_shares"]["2 tasks"]
+    assert sides["own adapters"]["bytes_per_step"] > sides["shared adapter"]["bytes_per_step"]
     assert (tmp_path / "sampling.png").stat().st_size > 1000
     assert bench_sampling.run(MODEL, tmp_path, "a machine", **SIZES)["seconds"] == kept["seconds"]
     with pytest.raises(ValueError, match="was measured with machine a machine, not another"):
