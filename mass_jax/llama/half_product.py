@@ -117,7 +117,8 @@ def _transpose_left(
 ) -> jax.Array:
     other, swapped = _OF_LEFT[layout]
     operands = (w, cotangent) if swapped else (cotangent, w)
-    return _half_product.bind(*operands, layout=other, dtype=x.aval.dtype, split=split)
+    sums = x.aval.dtype if split else jnp.dtype(jnp.float32)
+    return _half_product.bind(*operands, layout=other, dtype=sums, split=split).astype(x.aval.dtype)
 
 
 def _transpose_right(
@@ -125,7 +126,8 @@ def _transpose_right(
 ) -> jax.Array:
     other, swapped = _OF_RIGHT[layout]
     operands = (cotangent, x) if swapped else (x, cotangent)
-    return _half_product.bind(*operands, layout=other, dtype=w.aval.dtype, split=split)
+    sums = w.aval.dtype if split else jnp.dtype(jnp.float32)
+    return _half_product.bind(*operands, layout=other, dtype=sums, split=split).astype(w.aval.dtype)
 
 
 def _vmap(args: Any, dims: Any, *, layout: str, dtype: jnp.dtype, split: bool) -> tuple[jax.Array, int]:
