@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging
 
 from experiments.benchmarks.sampling_report import save
-from experiments.benchmarks.speed import bandwidth_share, bytes_per_token, interleave
+from experiments.benchmarks.speed import bandwidth_share, bytes_per_step, interleave, read_bandwidth
 from mass_jax import runtime, sampling
 from mass_jax.llama import Llama, LlamaConfig, lora, losses, tokenizer, weights
 
@@ -35,6 +35,7 @@ def run(
     new: int,
     samples: int,
     rank: int,
+    bandwidth: float = 0,
     stop: runtime.Stop | None = None,
 ) -> dict[str, Any]:
     """Measures the cases that are missing from sampling.json.
@@ -47,10 +48,11 @@ def run(
         new: number of generated tokens.
         samples: batch size of the cases with several samples.
         rank: rank of the LoRA adapters.
+        bandwidth: memory bandwidth of the machine in bytes per second; 0 measures it.
         stop: polled after every case.
 
     Returns:
-        Contents of sampling.json with ratios and the share of the memory bandwidth.
+        Contents of sampling.json with ratios and shares of the memory bandwidth.
 
     Raises:
         ValueError: If `out` contains results of another measurement, or a damaged file.
@@ -83,9 +85,28 @@ def run(
         if stop is not None:
             stop.poll()
     result["ratios"] = _ratios(result["seconds"])
-    single = min(result["seconds"]["1 sample"]["ours"])
-    result["decode_share_of_bandwidth"] = bandwidth_share(single, bytes_per_token(config, params), new)
+    result["bandwidth"] = {"bytes_per_second": bandwidth or read_bandwidth(), "measured": not bandwidth}
+    result["bandwidth_shares"] = _shares(result, config, params, adapter)
     return result
+
+
+def _shares(result: dict[str, Any], config: LlamaConfig, params: Any, adapter: Any) -> dict[str, dict[str, Any]]:
+    """Returns the share of the memory bandwidth by case and side, for the cases that generate; prefill counts."""
+    new, samples = result["new_tokens"], result["samples"]
+    read = functools.partial(bytes_per_step, config, params, prompt_tokens=result["prompt_tokens"], new=new)
+    own = lora.stack([adapter] * samples)
+    read_bytes = {
+        ("1 sample", "ours"): read(None, prompts=1, samples=1),
+        (f"{samples} samples", "ours"): read(None, prompts=1, samples=samples),
+        (f"{samples} tasks", "shared adapter"): read(adapter, prompts=samples, samples=1),
+        (f"{samples} tasks", "own adapters"): read(own, prompts=samples, samples=1),
+    }
+    shares: dict[str, dict[str, Any]] = {}
+    for (name, side), count in read_bytes.items():
+        seconds = statistics.median(result["seconds"][name][side])
+        share = bandwidth_share(seconds, count, new, result["bandwidth"]["bytes_per_second"])
+        shares.setdefault(name, {})[side] = share | {"bytes_per_step": count}
+    return shares
 
 
 def _resume(file: pathlib.Path, header: dict[str, Any]) -> dict[str, Any]:

@@ -32,14 +32,25 @@ def write(result: dict[str, Any], out: pathlib.Path) -> None:
     lines += ["", "| case | ratio of medians | range |", "| --- | ---: | ---: |"]
     for name, ratio in result["ratios"].items():
         lines.append(f"| {name} | {ratio['median']:.2f} | {ratio['least']:.2f}-{ratio['most']:.2f} |")
-    share = result["decode_share_of_bandwidth"]
-    limit = share["read_bytes_per_second"] / 1e9
-    lines += [
-        "",
-        f"Decoding one sample reads weights at {share['share']:.0%} of this machine's bandwidth, {limit:.1f} GB/s.",
-    ]
+    lines += _bandwidth(result)
     (out / "sampling.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     draw(result, out / "sampling.png")
+
+
+def _bandwidth(result: dict[str, Any]) -> list[str]:
+    """Formats the rates of decoding next to their limit by the memory bandwidth."""
+    limit = result["bandwidth"]["bytes_per_second"]
+    kind = "measured by reading arrays" if result["bandwidth"]["measured"] else "as given"
+    lines = ["", "| decoding with mass_jax | read per step, MB | tokens/s | limit, tokens/s | share |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: |")
+    for name, sides in result["bandwidth_shares"].items():
+        for side, share in sides.items():
+            rate = _tokens(name, result) / statistics.median(result["seconds"][name][side])
+            label, part = name if side == "ours" else f"{name}, {side}", share["share"]
+            megabytes = share["bytes_per_step"] / 1e6
+            lines.append(f"| {label} | {megabytes:.0f} | {rate:.0f} | {rate / part:.0f} | {part:.0%} |")
+    bandwidth = f"{limit / 1e9:.1f} GB/s"
+    return [*lines, "", f"The limit is a memory bandwidth of {bandwidth}, {kind}; times include the prompts."]
 
 
 def save(result: dict[str, Any], out: pathlib.Path) -> None:

@@ -42,17 +42,52 @@ def bytes_per_token(config: LlamaConfig, params: Any) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(read))
 
 
-def bandwidth_share(seconds: float, read_bytes: int, new: int) -> dict[str, float]:
-    """Compares the rate at which decoding reads weights with the fastest plain read of an array.
+def bytes_per_step(
+    config: LlamaConfig, params: Any, adapter: Any, *, prompts: int, samples: int, prompt_tokens: int, new: int
+) -> int:
+    """Returns the bytes that an average step of decoding has to read: weights, adapters, keys and values.
 
     Args:
-        seconds: time to decode `new` tokens.
-        read_bytes: bytes of weights read per token.
-        new: number of tokens.
+        config: the model's configuration.
+        params: the weights; keys and values have the dtype of their norms.
+        adapter: adapters in use, shared or one per prompt; None if there are none.
+        prompts: number of prompts; the samples of a prompt share its keys and values.
+        samples: samples per prompt.
+        prompt_tokens: length of the prompts.
+        new: number of generated tokens; on average, half of them are in the cache.
+
+    >>> config = LlamaConfig(vocab_size=7, hidden_size=4, num_hidden_layers=2, num_attention_heads=1)
+    >>> norm = {"norm": {"weight": jnp.ones(4)}}  # 16 bytes
+    >>> bytes_per_step(config, norm, None, prompts=1, samples=2, prompt_tokens=3, new=8)  # and 11 tokens of 64 bytes
+    720
+    """
+    itemsize = params["norm"]["weight"].dtype.itemsize
+    token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * itemsize
+    cached = prompts * prompt_tokens + prompts * samples * new // 2
+    return bytes_per_token(config, params) + sum(leaf.nbytes for leaf in jax.tree.leaves(adapter)) + cached * token
+
+
+def bandwidth_share(seconds: float, read_bytes: int, new: int, bandwidth: float) -> dict[str, float]:
+    """Compares the rate at which decoding reads memory with the bandwidth.
+
+    Args:
+        seconds: time to decode `new` tokens per sample.
+        read_bytes: bytes read per step.
+        new: number of tokens per sample.
+        bandwidth: bytes per second.
 
     Returns:
-        Both rates in bytes per second, and their ratio.
+        The rate in bytes per second, and its share of the bandwidth.
+
+    >>> bandwidth_share(2.0, 50, 10, 1000.0)
+    {'bytes_per_second': 250.0, 'share': 0.25}
     """
+    rate = read_bytes * new / seconds
+    return {"bytes_per_second": rate, "share": rate / bandwidth}
+
+
+def read_bandwidth() -> float:
+    """Measures the fastest plain read of an array, in bytes per second."""
     import torch
 
     array = jnp.ones((2**13, 2**14), jnp.float32)
@@ -64,5 +99,4 @@ def bandwidth_share(seconds: float, read_bytes: int, new: int) -> dict[str, floa
         "torch sum": lambda: other.sum().item(),
     }
     times = [min(values) for values in interleave("reading", readers, repeats=8).values()]
-    limit, decode = array.nbytes / min(times), read_bytes * new / seconds
-    return {"decode_bytes_per_second": decode, "read_bytes_per_second": limit, "share": decode / limit}
+    return array.nbytes / min(times)

@@ -74,11 +74,13 @@ class AdjointSettings:
     )
     attention: str = setting(
         "full",
-        "Attention scores in memory: full for all pairs of tokens, or blockwise for --attention_block queries at a "
-        "time, recomputed in the backward pass.",
-        choices=("full", "blockwise"),
+        "Attention scores in memory: full for all pairs of tokens, blockwise for at most --attention_block queries at "
+        "a time, recomputed in the backward pass, or auto for blockwise where there are more than 1,024 queries.",
+        choices=("full", "blockwise", "auto"),
     )
-    attention_block: int = setting(512, "Number of queries per block for --attention=blockwise.", minimum=1)
+    attention_block: int = setting(
+        512, "Largest number of queries per block for --attention=blockwise or auto.", minimum=1
+    )
     base_dtype: str = setting(
         "float32",
         "Data type of the base weights; adapters and adjoints are always float32.",
@@ -174,7 +176,7 @@ class AdjointSettings:
                 f"states on the device; use auto, save_grads or step"
             )
         if self.attention == "full" and self.attention_block != AdjointSettings.attention_block:
-            raise ValueError(f"--attention_block={self.attention_block} needs --attention=blockwise")
+            raise ValueError(f"--attention_block={self.attention_block} needs --attention=blockwise or auto")
         if self.product_chunk and name not in ("weighted", "truncated"):
             raise ValueError(
                 f"--product_chunk={self.product_chunk} does not apply to --adjoint={self.adjoint}; use "

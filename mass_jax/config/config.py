@@ -86,6 +86,13 @@ class Config(RuntimeSettings, OuterSettings, SamplingSettings, AdjointSettings, 
             )
         if self.half_products and self.compute_dtype == "bfloat16":
             raise ValueError("--compute_dtype=bfloat16 contradicts --half_products, whose activations are float32")
+        of_base = "float32" if self.half_products else self.base_dtype
+        activations = of_base if self.compute_dtype == "auto" else self.compute_dtype
+        if self.adapter_product_dtype == "bfloat16" and activations == "float32":
+            raise ValueError(
+                "--adapter_product_dtype=bfloat16 needs activations in bfloat16, but they are float32; use "
+                "--compute_dtype=bfloat16 without --half_products"
+            )
         if self.generator_lora_blocks and self.generator != "lora":
             raise ValueError(
                 f"--generator_lora_blocks={self.generator_lora_blocks} needs --generator=lora, but --generator is "

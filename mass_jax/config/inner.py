@@ -56,6 +56,13 @@ class InnerSettings:
         "other devices.",
     )
 
+    adapter_product_dtype: str = setting(
+        "float32",
+        "Data type of the operands of products with adapters, in every mode of differentiation. bfloat16 splits each "
+        "adapter into two bfloat16 terms and needs activations in bfloat16; sums and adapters stay float32.",
+        choices=("float32", "bfloat16"),
+    )
+
     @property
     def given_eps_root(self) -> float | None:
         """The parsed value of `inner_eps_root`; None for auto.

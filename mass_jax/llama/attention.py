@@ -15,7 +15,9 @@ import jax.numpy as jnp
 from mass_jax.llama.config import LlamaConfig
 from mass_jax.llama.precision import wide
 
-SPANS = 8  # of blockwise attention; each is compiled separately
+SPANS = 4  # of blockwise attention; each is compiled separately
+LONG = 1024  # queries from which blockwise attention takes less time than holding all scores, measured on a CPU
+_LEAST = 128  # queries of the smallest block that blockwise attention chooses by itself
 
 
 def attend(query_BTKGH: jax.Array, key_BSKH: jax.Array, value_BSKH: jax.Array, visible_BTS: jax.Array) -> jax.Array:
@@ -84,6 +86,8 @@ def self_attend(
 ) -> jax.Array:
     """Computes causal attention of the last T positions to all S, implemented as `config.attention` says.
 
+    "blockwise" applies to more than `config.attention_block` queries, and "auto" chooses it for more than `LONG` ones.
+
     Args:
         config: its `attention` and `attention_block` are used.
         query_BTKGH: queries of the last T positions.
@@ -94,7 +98,8 @@ def self_attend(
     Returns:
         [B, T, K, G, H] in the queries' dtype.
     """
-    if config.attention == "blockwise" and query_BTKGH.shape[1] > config.attention_block:
+    least = max(LONG if config.attention == "auto" else 0, config.attention_block)
+    if config.attention != "xla" and query_BTKGH.shape[1] > least:
         return blockwise(query_BTKGH, key_BSKH, value_BSKH, mask_BS, block=config.attention_block)
     keys_S = jnp.arange(key_BSKH.shape[1])
     return attend(query_BTKGH, key_BSKH, value_BSKH, causal(keys_S[-query_BTKGH.shape[1] :], keys_S, mask_BS))
@@ -106,20 +111,23 @@ def blockwise(
     """Computes `self_attend` one block of queries at a time, recomputed in the backward pass.
 
     The scores of a block are [B, K, G, block, S], so memory is linear in T in every mode of differentiation. The blocks
-    are split into at most `SPANS` consecutive spans. A span reads the keys up to its own end, which with 8 spans takes
-    9/16 of the operations that all pairs of queries and keys take; causality requires half.
+    are split into at most `SPANS` consecutive spans. A span reads the keys up to its own end, which with 4 spans takes
+    5/8 of the operations that all pairs of queries and keys take. Causality requires half, but each further span has
+    to be compiled. A span loops over several blocks, for which blocks may be smaller than `block`: XLA inlines a loop
+    over one block, and then the scores of several spans are in memory at a time.
 
     Args:
         query_BTKGH: queries of the last T positions.
         key_BSKH: keys.
         value_BSKH: values.
         mask_BS: true at real tokens; None if all are real.
-        block: queries per block.
+        block: largest number of queries per block.
 
     Returns:
         [B, T, K, G, H] in the queries' dtype.
     """
     rows, length = query_BTKGH.shape[:2]
+    block = min(block, max(-(-length // (8 * SPANS)), _LEAST))
     blocks = -(-length // block)
     padding = [(0, 0), (0, blocks * block - length), *[(0, 0)] * 3]
     query_JBTKGH = jnp.moveaxis(
@@ -141,6 +149,7 @@ def blockwise(
 
         return jax.lax.map(one, (jnp.arange(start, stop), query_JBTKGH[start:stop]))
 
-    bounds = [blocks * n // min(SPANS, blocks) for n in range(min(SPANS, blocks) + 1)]
+    spans = min(SPANS, max(blocks // 2, 1))
+    bounds = [blocks * n // spans for n in range(spans + 1)]
     mixed_JBTKGH = jnp.concatenate([span(*pair) for pair in itertools.pairwise(bounds)])
     return jnp.moveaxis(mixed_JBTKGH, 0, 1).reshape(rows, blocks * block, *query_BTKGH.shape[2:])[:, :length]

@@ -10,7 +10,7 @@ from mass_jax.llama import config_file, families, jsonfile, values
 from mass_jax.llama.rope import Rope
 
 _REMAT = ("none", "dots", "block")
-_ATTENTION = ("xla", "blockwise")
+_ATTENTION = ("xla", "blockwise", "auto")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +52,11 @@ class LlamaConfig:
             `half_products`.
         half_products: whether products with weights and adapters round their operands to bfloat16, with sums in
             float32; see `half_product`.
+        half_adapters: whether products with adapters have bfloat16 operands; for bfloat16 activations.
         remat: activations that the backward pass recomputes: "none", "dots" (all except products with weights; takes a
             third of the memory, and less time if the gradient is memory-bound) or "block" (all except block inputs).
-        attention: "xla" (scores of all pairs at once) or "blockwise" (memory linear in the length).
+        attention: "xla" (scores of all pairs at once), "blockwise" (memory linear in the length), or "auto" (blockwise
+            for long texts); see `attention.self_attend`.
         attention_block: queries per block of blockwise attention.
         loss_chunk: positions of each row whose logits the cross-entropy holds at a time; 0 holds all.
         unroll: layers per iteration of the scan over layers; trades compile time for loop overhead.
@@ -92,6 +94,7 @@ class LlamaConfig:
 
     dtype: str | None = None
     half_products: bool = False
+    half_adapters: bool = False
     remat: str = "dots"
     attention: str = "xla"
     attention_block: int = 512

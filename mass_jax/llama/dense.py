@@ -17,19 +17,23 @@ ROWS = "rows"  # kernel of a projection as [out, in], in place of "kernel", in p
 class AdaptedDense(nn.Module):
     """Linear layer with an optional adapter: x W (+ bias) (+ x A B, if the "lora" collection has A and B here).
 
-    The low-rank path runs in the adapter's dtype, so a float32 adapter on bfloat16 weights has float32 gradients.
+    The low-rank path runs in the adapter's dtype, so a float32 adapter on bfloat16 weights has float32 gradients. With
+    `half_adapter`, its products have bfloat16 operands and float32 sums: bfloat16 activations are used as they are, and
+    the adapter is split into two bfloat16 terms. Gradients remain float32.
 
     Attributes:
         use_bias: whether to add a bias.
         init_range: standard deviation of the initial kernel.
         half: whether products round their operands to bfloat16; see `half_product`.
         features: output features.
+        half_adapter: whether products with the adapter have bfloat16 operands; for bfloat16 activations.
     """
 
     use_bias: bool
     init_range: float
     half: bool
     features: int
+    half_adapter: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -45,7 +49,13 @@ class AdaptedDense(nn.Module):
         if self.has_variable(LORA, "a"):
             a: jax.Array = self.get_variable(LORA, "a")
             b: jax.Array = self.get_variable(LORA, "b")
-            low = half_product(half_product(x, a), b) if self.half else times_b(x.astype(a.dtype) @ a, b)
+            half = self.half or self.half_adapter
+            if half:
+                sums = jnp.bfloat16 if y.dtype == jnp.bfloat16 else jnp.float32
+                split = not self.half
+                low = half_product(half_product(x, a, split=split), b, dtype=sums, split=split)
+            else:
+                low = times_b(x.astype(a.dtype) @ a, b)
             y += low.astype(y.dtype)
         return y
 

@@ -55,7 +55,9 @@ class Attention(nn.Module):
     def setup(self):
         """Creates submodules and parameters."""
         c = self.config
-        linear = functools.partial(AdaptedDense, init_range=c.initializer_range, half=c.half_products)
+        linear = functools.partial(
+            AdaptedDense, init_range=c.initializer_range, half=c.half_products, half_adapter=c.half_adapters
+        )
         self.q_proj = linear(c.has_bias("q_proj"), features=c.num_attention_heads * c.head_dim)
         self.k_proj = linear(c.has_bias("k_proj"), features=c.num_key_value_heads * c.head_dim)
         self.v_proj = linear(c.has_bias("v_proj"), features=c.num_key_value_heads * c.head_dim)
@@ -117,9 +119,11 @@ class MLP(nn.Module):
     def setup(self):
         """Creates submodules and parameters."""
         c = self.config
-        linear = functools.partial(AdaptedDense, c.mlp_bias, c.initializer_range, c.half_products)
-        self.gate_proj, self.up_proj = linear(c.intermediate_size), linear(c.intermediate_size)
-        self.down_proj = linear(c.hidden_size)
+        linear = functools.partial(
+            AdaptedDense, c.mlp_bias, c.initializer_range, c.half_products, half_adapter=c.half_adapters
+        )
+        self.gate_proj, self.up_proj = linear(features=c.intermediate_size), linear(features=c.intermediate_size)
+        self.down_proj = linear(features=c.hidden_size)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))

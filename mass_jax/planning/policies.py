@@ -95,9 +95,9 @@ def tightened(config: Config, step: Mapping[str, Any]) -> Config:
             new[name] = 0 if math.isinf(new[name]) else new[name]
     if "remat" in new:
         new["remat"] = max(config.remat, new["remat"], key=_REMATS.index)
-    if config.attention == "blockwise":
+    if config.attention != "full":
         new |= {
-            "attention": "blockwise",
+            "attention": "blockwise" if config.attention == "blockwise" else new.get("attention", "auto"),
             "attention_block": min(config.attention_block, new.get("attention_block", config.attention_block)),
         }
     return dataclasses.replace(config, **new)

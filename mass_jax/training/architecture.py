@@ -52,9 +52,10 @@ def execution(config: Config, llama_config: LlamaConfig) -> LlamaConfig:
         llama_config,
         remat=config.remat,
         loss_chunk=config.loss_chunk,
-        attention="blockwise" if config.attention == "blockwise" else "xla",
+        attention="xla" if config.attention == "full" else config.attention,
         attention_block=config.attention_block,
         half_products=config.half_products,
+        half_adapters=config.adapter_product_dtype == "bfloat16",
         dtype=None if config.compute_dtype == "auto" else config.compute_dtype,
     )
 

@@ -15,7 +15,7 @@ from experiments import bench_sampling
 from mass_jax.llama import LlamaConfig, weights
 
 MODEL = pathlib.Path(str(importlib.resources.files("mass_jax") / "data" / "tiny"))
-SIZES = {"repeats": 2, "new": 4, "samples": 2, "rank": 2}
+SIZES = {"repeats": 2, "new": 4, "samples": 2, "rank": 2, "bandwidth": 20e9}
 
 
 @pytest.fixture
@@ -39,6 +39,9 @@ def test_run_measures_every_case_once(model, tmp_path):
     assert all(len(values) == 2 for sides in kept["seconds"].values() for values in sides.values())
     text = (tmp_path / "sampling.md").read_text(encoding="utf-8")
     assert text.startswith("Machine: a machine; jax ")
+    assert "a memory bandwidth of 20.0 GB/s, as given" in text
+    sides = kept["bandwidth_shares"]["2 tasks"]
+    assert sides["own adapters"]["bytes_per_step"] > sides["shared adapter"]["bytes_per_step"]
     assert (tmp_path / "sampling.png").stat().st_size > 1000
     assert bench_sampling.run(model, tmp_path, "a machine", **SIZES)["seconds"] == kept["seconds"]
     with pytest.raises(ValueError, match="was measured with machine a machine, not another"):

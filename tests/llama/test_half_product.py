@@ -116,3 +116,38 @@ def test_checkpoint_policy_saves_unbatched_products():
 
     assert products((0, None)) == 2  # one forward and one backward
     assert products((0, 0)) == 3  # the forward product is computed again
+
+
+def test_half_product_derivatives_have_operand_dtype():
+    x, w = jnp.ones((2, 4), jnp.bfloat16), jnp.ones((4, 3))
+
+    def loss(x, w):
+        product = half_product(x, w, dtype=jnp.bfloat16)
+        assert product.dtype == jnp.bfloat16
+        return (product.astype(jnp.float32) ** 2).sum()
+
+    grad = jax.grad(loss, (0, 1))
+    text = str(jax.make_jaxpr(lambda x, w: jax.jvp(grad, (x, w), (x, w)))(x, w))
+    dots = [line for line in text.splitlines() if "half_product[" in line]
+    assert len(dots) == 9  # a product and two gradients, each with two tangents
+    found = jax.jvp(grad, (x, w), (x, w))
+    assert [leaf.dtype for leaf in jax.tree.leaves(found)] == [jnp.bfloat16, jnp.float32] * 2
+    np.testing.assert_array_equal(found[0][0].astype(jnp.float32), jnp.full((2, 4), 24.0))
+
+
+def test_split_half_product_is_nearly_exact():
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, a, b = (jax.random.normal(key, shape) for key, shape in zip(keys, ((3, 5, 8), (8, 2), (2, 6)), strict=True))
+    x = x.astype(jnp.bfloat16)
+
+    def exact(x, w):
+        return jnp.matmul(x.astype(jnp.float32), w)
+
+    def gradients(product):
+        return jax.jit(jax.grad(lambda x, a, b: jnp.sin(product(product(x, a), b)).sum(), (1, 2)))(x, a, b)
+
+    def error(**settings):
+        pairs = zip(gradients(lambda x, w: half_product(x, w, **settings)), gradients(exact), strict=True)
+        return max(float(jnp.linalg.norm(one - other) / jnp.linalg.norm(other)) for one, other in pairs)
+
+    assert error(split=True) < 2e-5 < 1e-3 < error()
