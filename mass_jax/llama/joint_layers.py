@@ -13,6 +13,7 @@ from mass_jax import projections
 from mass_jax.llama.dense import LORA, ROWS
 from mass_jax.llama.joint_projection import JointProjection
 from mass_jax.llama.model import Llama
+from mass_jax.llama.target import gpus
 from mass_jax.types import Params
 
 MOST_COLUMNS = 1024  # tasks times rank; with more, products with mostly zeros take longer than one product per task
@@ -29,9 +30,7 @@ def suits(model: Llama, params: Params, adapters: list[Any]) -> bool:
         params: parameters.
         adapters: adapters by layer, from `decode.unstack_adapter`.
     """
-    mesh: Any = jax.sharding.get_abstract_mesh()
-    platform = jax.default_backend() if mesh.empty else mesh.abstract_device.platform
-    if platform not in ("gpu", "cuda", "rocm") or mesh.size > 1:
+    if gpus() != 1:
         return False
     config, leaves = model.config, jax.tree.leaves(params["layers"])
     if config.half_products or config.dtype not in (None, "bfloat16"):

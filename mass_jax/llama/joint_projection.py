@@ -10,10 +10,14 @@ this product (by projection, task and rank), E output features of the product, F
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+_PARTS = 8  # of a narrow product
+_FEW = 512  # up to this many tokens
 
 
 @functools.partial(
@@ -54,13 +58,9 @@ class JointProjection:
 
     def __call__(self, x_NMD: jax.Array) -> jax.Array:
         """Returns the outputs [N, M, F], in the inputs' dtype."""
-        y_NME = jnp.moveaxis(jax.lax.dot_general(self.rows_ED, x_NMD, (((1,), (2,)), ((), ()))), 0, -1)
+        y_NME = jax.lax.dot_general(x_NMD, self.rows_ED, (((2,), (1,)), ((), ())))
         if self.b_CE is not None:
-            if self.a_DA is None:
-                hidden_NMA = y_NME[..., -len(self.b_CE) :]
-            else:
-                wide = jnp.promote_types(x_NMD.dtype, jnp.float32)
-                hidden_NMA = jnp.matmul(x_NMD, self.a_DA, preferred_element_type=wide)
+            hidden_NMA = y_NME[..., -len(self.b_CE) :] if self.a_DA is None else _split_product(x_NMD, self.a_DA)
             y_NME += self._own(hidden_NMA).astype(x_NMD.dtype) @ self.b_CE
         return y_NME[..., slice(*self.outputs)]
 
@@ -72,3 +72,16 @@ class JointProjection:
             own_NC = np.arange(self.tasks)[:, None] == task_C
             hidden_NMC = jnp.where(own_NC[:, None], hidden_NMC, 0)
         return hidden_NMC
+
+
+def _split_product(x_NMD: jax.Array, a_DA: jax.Array) -> jax.Array:
+    """Multiplies by a narrow matrix; for few tokens, in parts of its rows at the same time, which are then added.
+
+    In one part, a few blocks of threads walk through all rows: 30 us for 72 tokens and [14336, 96] on an H100.
+    """
+    parts = _PARTS if math.prod(x_NMD.shape[:-1]) <= _FEW and len(a_DA) % _PARTS == 0 else 1
+    x_NMPD = x_NMD.reshape(*x_NMD.shape[:-1], parts, -1)
+    a_PDA = a_DA.reshape(parts, -1, a_DA.shape[1])
+    wide = jnp.promote_types(x_NMD.dtype, jnp.float32)
+    products_PNMA = jnp.einsum("NMPD,PDA->PNMA", x_NMPD, a_PDA, preferred_element_type=wide)
+    return jnp.sum(products_PNMA, axis=0)

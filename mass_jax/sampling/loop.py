@@ -10,8 +10,11 @@ import jax.numpy as jnp
 
 from mass_jax.llama import Llama, decode, joint_layers
 from mass_jax.llama.decode import unstack
+from mass_jax.llama.target import gpus
 from mass_jax.sampling.choose import Settings, choose
 from mass_jax.types import Adapter, Params
+
+_STEPS = 4  # on a GPU, between checks for the end: the host waits for each check, and the GPU then waits for the host
 
 
 class Samples(NamedTuple):
@@ -164,7 +167,16 @@ def advance(
         samples = _append(state.samples, logits_NMV, state.keys_N, state.drawn, request)
         return state._replace(samples=samples, drawn=state.drawn + 1, caches=caches)
 
-    return jax.lax.while_loop(running, body, state)
+    def bounded(_: int, state: DecodeState) -> DecodeState:
+        """Draws no token after the last; the keys and values that it writes then are those of the next step."""
+        after, wanted = body(state), state.drawn < until
+        samples = jax.tree.map(lambda new, old: jnp.where(wanted, new, old), after.samples, state.samples)
+        return after._replace(samples=samples, drawn=state.drawn + wanted.astype(jnp.int32))
+
+    def several(state: DecodeState) -> DecodeState:
+        return jax.lax.fori_loop(0, _STEPS, bounded, state)
+
+    return jax.lax.while_loop(running, several if gpus() else body, state)
 
 
 def _prepared(model: Llama, params: Params, adapters: Adapter | None) -> tuple[Params, list[Any]]:

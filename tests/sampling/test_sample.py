@@ -10,6 +10,7 @@ import pytest
 
 from mass_jax import sampling
 from mass_jax.llama import Llama, lora, losses
+from mass_jax.sampling import loop
 from tests.small_models import LLAMA, llama_params
 
 _CONFIG = dataclasses.replace(LLAMA, vocab_size=50, pad_token_id=49)
@@ -135,6 +136,26 @@ def test_same_shapes_do_not_recompile(params, batch):
 def test_unstacked_parameters_match_stacked(params, batch):
     stacked, unstacked = _sampler()(params, *batch), _sampler()(sampling.unstack(params), *batch)
     np.testing.assert_array_equal(stacked.tokens_NMT, unstacked.tokens_NMT)
+
+
+def test_several_steps_between_checks_draw_the_same_samples(params, batch, monkeypatch):
+    """As on a GPU, where calls also end between two checks, and then continue."""
+    wanted = _sampler()(params, *batch)
+    monkeypatch.setattr(loop, "gpus", lambda: 1)
+    request = loop.Request(_SAMPLES, _NEW, sampling.Settings(), _STOP, 49)
+    layers = sampling.unstack(params)
+
+    @jax.jit
+    def advance(state, until):
+        return loop.advance(_MODEL, layers, state, request, None, until)
+
+    state = jax.jit(functools.partial(loop.start, _MODEL, request=request, adapters=None))(layers, *batch)
+    for until in (3, 4, _NEW):
+        state = advance(state, until)
+        assert state.drawn == until
+    for found, expected in zip(state.samples, wanted, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert not np.all(wanted.finished_NM)
 
 
 def test_sample_runs_in_float64(x64, params, batch):
