@@ -33,6 +33,8 @@ from mass_jax.metagrad.benchmark_runs import Budget
 
 FLAGS = flags.FLAGS
 # Options of XLA under which the library chooses the kernels of products by timing them.
+# XLA computes a product twice that it fuses with the write of its result into a stack of layers.
+_UNFUSED: dict[str, Any] = {"xla_gpu_enable_dynamic_slice_fusion": False}
 _AUTOTUNED = {"xla_gpu_autotune_level": 4, "xla_gpu_enable_triton_gemm": True}
 
 
@@ -45,7 +47,7 @@ def groups(preset: Preset, rows: Rows) -> list[Group]:
     """
     models = Models()
     large = Bilevel(preset, "8B", preset.large, preset.examples, models)
-    half = dataclasses.replace(large, adapter_dtype="bfloat16")
+    half = dataclasses.replace(large, half_adapters=True)
     medium = Bilevel(preset, "1B", preset.medium, preset.examples, models)
     few = dataclasses.replace(medium, examples=preset.few_examples)
 
@@ -61,30 +63,34 @@ def groups(preset: Preset, rows: Rows) -> list[Group]:
     exact, biased, reverse = "WeightedMixedMode", "FirstOrder", "ReverseUnroll(step)"
     long = functools.partial(accelerator_cases.long, preset, adjoint="WeightedMixedMode(recursive)")
     iteration = _iteration(preset, rows)
+    pair = {"first order": biased, "exact": exact}
+    saved = f"{INNER}, products saved, no chunks"
     result = [
         large.group({INNER: large.inner("block")}),
-        large.group({"first order": large.case(biased), "exact": large.case(exact)}),
+        half.group({saved: half.inner("dots", chunks=False)}, options=_UNFUSED),
+        half.group({name: half.case(adjoint) for name, adjoint in pair.items()}),
         *iteration[:1],
         decoding("8B", first).group(),
-        large.group({f"{INNER}, products saved": large.inner("dots")}),
         long(half=True, remat="block", chunk=preset.long_chunk),
-        half.group({INNER: half.inner("block")}),
+        half.group(
+            {f"{name}, no chunks": half.case(adjoint, "block", chunks=False) for name, adjoint in pair.items()},
+            options=_UNFUSED,
+        ),
+        large.group({name: large.case(adjoint) for name, adjoint in pair.items()}),
+        *iteration[1:2],
         decoding("8B", first, "none").group(),
         medium.group({INNER: medium.inner("block")}),
-        medium.group({"first order": medium.case(biased), "exact": medium.case(exact)}),
-        *iteration[1:2],
-        decoding("8B", first, "shared").group(),
+        medium.group({name: medium.case(adjoint) for name, adjoint in pair.items()}),
         *(decoding("8B", tasks).group() for tasks in others),
-        few.group({"first order": few.case(biased), "exact": few.case(exact)}),
-        long(half=False, remat="block", chunk=preset.long_chunk),
+        decoding("8B", first, "shared").group(),
+        half.group({f"{INNER}, no chunks": half.inner("block", chunks=False)}, options=_UNFUSED),
+        few.group({name: few.case(adjoint) for name, adjoint in pair.items()}),
+        long(half=True, remat="dots", chunk=None),
         decoding("1B", first).group(),
         medium.group({"reverse, all recomputed": medium.case(reverse)}),
         few.group({"reverse, all recomputed": few.case(reverse)}),
-        long(half=True, remat="dots", chunk=None),
+        long(half=False, remat="block", chunk=preset.long_chunk),
         from_training_weights(decoding("8B", first)),
-        large.group({f"{INNER}, nothing recomputed": large.inner("none")}),
-        large.group({"exact, no chunks": large.case(exact, "block", chunks=False)}),
-        decoding("1B", first, "shared").group(),
         *iteration[2:],
     ]
     if jax.default_backend() == "gpu":

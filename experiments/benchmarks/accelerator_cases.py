@@ -100,7 +100,7 @@ class Bilevel:
         config: its architecture.
         examples: examples m.
         models: holds the parameters.
-        adapter_dtype: data type of the adapter.
+        half_adapters: whether products with the adapter have operands in bfloat16; the adapter is float32.
     """
 
     preset: Preset
@@ -108,7 +108,7 @@ class Bilevel:
     config: LlamaConfig
     examples: int
     models: Models
-    adapter_dtype: str = "float32"
+    half_adapters: bool = False
 
     @property
     def size(self) -> problem.Size:
@@ -126,7 +126,7 @@ class Bilevel:
             p.tokens,
             p.outer_rows,
             c.tie_word_embeddings,
-            c,
+            dataclasses.replace(c, half_adapters=self.half_adapters),
         )
 
     def arrays(self) -> problem.Data:
@@ -135,7 +135,7 @@ class Bilevel:
         vocabulary = self.config.vocab_size
         return problem.Data(
             base={},
-            params=lora.init(keys[0], self.config, p.rank, dtype=self.adapter_dtype).leaves,
+            params=lora.init(keys[0], self.config, p.rank, dtype=jnp.float32).leaves,
             weights_M=jax.random.uniform(keys[1], (self.examples,), jnp.float32) / self.examples,
             tokens_MT=jax.random.randint(keys[2], (self.examples, p.tokens), 0, vocabulary),
             outer_BT=jax.random.randint(keys[3], (p.outer_rows, p.tokens), 0, vocabulary),
@@ -148,8 +148,8 @@ class Bilevel:
     def label(self, name: str) -> str:
         """Returns the label of a case."""
         few = "" if self.examples == self.preset.examples else f", m={self.examples}"
-        dtype = "" if self.adapter_dtype == "float32" else f", adapter in {self.adapter_dtype}"
-        return f"{self.model}: {name}{few}{dtype}"
+        half = ", adapter products in bfloat16" if self.half_adapters else ""
+        return f"{self.model}: {name}{few}{half}"
 
     def inner_gradient(self, remat: str, chunk: int | None, data: problem.Data) -> Any:
         """Computes one inner step: the gradient with respect to the adapter, and the update of SGD."""
@@ -173,7 +173,7 @@ class Bilevel:
         calls = {label: functools.partial(program, data) for label, program in programs.items()}
         rows = timed(calls, REPEATS, self.preset.profiled(programs))
         operations = 4.0 * flops.matmul_weights(self.config) * self.examples * self.preset.tokens
-        first = rows.get(self.label("first order"), {}).get("seconds")
+        first = next((row.get("seconds") for label, row in rows.items() if "first order" in label), None)
         for label, row in rows.items():
             if "seconds" in row and INNER in label:
                 rate = operations / row["seconds"] / 1e12
