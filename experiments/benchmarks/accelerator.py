@@ -71,7 +71,7 @@ def groups(preset: Preset, rows: Rows) -> list[Group]:
         half.group({name: half.case(adjoint) for name, adjoint in pair.items()}),
         *iteration[:1],
         decoding("8B", first).group(),
-        long(half=True, remat="block", chunk=preset.long_chunk),
+        long(arithmetic="bfloat16", remat="block", chunk=preset.long_chunk),
         half.group(
             {f"{name}, no chunks": half.case(adjoint, "block", chunks=False) for name, adjoint in pair.items()},
             options=_UNFUSED,
@@ -85,11 +85,11 @@ def groups(preset: Preset, rows: Rows) -> list[Group]:
         decoding("8B", first, "shared").group(),
         half.group({f"{INNER}, no chunks": half.inner("block", chunks=False)}, options=_UNFUSED),
         few.group({name: few.case(adjoint) for name, adjoint in pair.items()}),
-        long(half=True, remat="dots", chunk=None),
+        long(arithmetic="bfloat16", remat="dots", chunk=None),
+        long(arithmetic="bfloat16 products", remat="block", chunk=preset.long_chunk),
         decoding("1B", first).group(),
         medium.group({"reverse, all recomputed": medium.case(reverse)}),
         few.group({"reverse, all recomputed": few.case(reverse)}),
-        long(half=False, remat="block", chunk=preset.long_chunk),
         from_training_weights(decoding("8B", first)),
         *iteration[2:],
     ]

@@ -194,12 +194,22 @@ class Bilevel:
         return functools.partial(self.inner_gradient, remat, self.preset.chunk if chunks else None)
 
 
-def long(preset: Preset, *, half: bool, adjoint: str, remat: str, chunk: int | None) -> Group:
-    """Returns the group of a meta-gradient in all parameters with Adam; `half` rounds products to bfloat16."""
+def long(preset: Preset, *, arithmetic: str, adjoint: str, remat: str, chunk: int | None) -> Group:
+    """Returns the group of a meta-gradient in all parameters with Adam.
+
+    Args:
+        preset: the shapes.
+        arithmetic: "float32"; "bfloat16 products", which round operands; or "bfloat16" activations.
+        adjoint: the adjoint method.
+        remat: rematerialization of blocks.
+        chunk: examples per chunk of gradients; None means all.
+    """
     size = preset.long
-    size = dataclasses.replace(size, architecture=dataclasses.replace(size.config(), half_products=half))
-    label = f"GPT-2 shape: {adjoint}, {remat} remat, {chunk or size.examples} at a time, "
-    label += "bfloat16 products" if half else "float32"
+    settings: dict[str, Any] = {"half_products": arithmetic == "bfloat16 products"}
+    if arithmetic == "bfloat16":
+        settings["dtype"] = arithmetic
+    size = dataclasses.replace(size, architecture=dataclasses.replace(size.config(), **settings))
+    label = f"GPT-2 shape: {adjoint}, {remat} remat, {chunk or size.examples} at a time, {arithmetic}"
     case = metagrad_cases.Case(adjoint, "adam", remat, 32, chunk, None, preset.long_steps)
     draw = functools.partial(problem.draw, size=size)
     function = metagrad_programs.function_of(case, size)
