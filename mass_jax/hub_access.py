@@ -37,23 +37,25 @@ def reason(error: BaseException, hub_id: str, kind: str = "model") -> str:
     from huggingface_hub import constants, errors
 
     page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{hub_id}"
+    noun = {"dataset": "data set"}.get(kind, kind)
     causes = _causes(error)
     if any(isinstance(cause, errors.GatedRepoError) for cause in causes):
         return f"{hub_id} is gated; accept its license at {page} and set HF_TOKEN to a token of that account"
     if any(isinstance(cause, errors.RepositoryNotFoundError) for cause in causes):
         return (
-            f"the hub has no {kind} {hub_id}, or it is private or gated; check the id, or, if it exists, accept its "
-            f"license at {page} and set HF_TOKEN to a token that may read it"
+            f"the hub has no {noun} {hub_id}, or it is private; check the id, or, if it exists, accept its license at "
+            f"{page} and set HF_TOKEN to a token that may read it"
         )
     if any(isinstance(cause, errors.RevisionNotFoundError) for cause in causes):
         return f"{hub_id} has no such revision; give a branch, tag or commit listed at {page}/tree/main"
     status = next((c.response.status_code for c in causes if isinstance(c, errors.HfHubHTTPError)), None)
     if status in (401, 403):
         return f"the hub refuses access ({status}); set HF_TOKEN to a valid token that may read {page}"
-    # Errors about the headers of a request quote the token.
+    # Errors about the headers of a request quote the token, or a part of it.
+    if isinstance(error, UnicodeError) or "Bearer" in str(error):
+        return "HF_TOKEN has characters that a request cannot contain; set it again"
     text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    text = text.partition("Bearer ")[0].strip() + (" HF_TOKEN" if "Bearer " in text else "")
-    return f"{text}; check the connection and the id, or give a local path"
+    return f"{text.removesuffix('.')}; check the connection and the id, or give a local path"
 
 
 def _causes(error: BaseException) -> list[BaseException]:

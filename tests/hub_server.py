@@ -14,8 +14,13 @@ import threading
 import urllib.parse
 from collections.abc import Iterator
 
+import datasets
+import pytest
+from huggingface_hub import constants
+
 ACCEPTED, INVALID = "hf_accepted", "hf_invalid"
 """Token of an account that accepted all licenses, and a token that does not exist."""
+URL_TEMPLATE = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
 
 
 def commit_of(revision: str) -> str:
@@ -117,3 +122,28 @@ def serve(root: pathlib.Path) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextlib.contextmanager
+def local_hub(directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
+    """Makes the hub clients of this process load from a local hub, with an empty cache.
+
+    Args:
+        directory: directory for the repositories and the cache.
+        monkeypatch: restores the settings of the clients.
+
+    Yields:
+        Directory of the repositories.
+    """
+    root, cache = directory / "served", directory / "cache"
+    root.mkdir()
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache / "datasets")
+    with serve(root) as endpoint:
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + URL_TEMPLATE)
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", endpoint)
+        yield root

@@ -85,37 +85,59 @@ def hub_rows(
     Raises:
         UserError: If the data set or its split does not exist, access is refused, or the hub cannot be reached.
     """
-    import datasets
-
     hub_id = known.hub_id if known else name
     if known is None and name.count("/") != 1:
         raise UserError(f"{name!r} is neither a file nor a hub id; known names: {', '.join(SOURCES)}")
     try:
-        parts = [
-            datasets.load_dataset(hub_id, config, split=split, revision=revision)
-            for config in (known.configs if known else (None,))
-        ]
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        commit = _commit(hub_id, revision) if revision else None
+        parts = [_part(hub_id, config, split, commit) for config in (known.configs if known else (None,))]
+    except UserError:
+        raise
+    except Exception as error:  # the hub client has no common base class
         shown = f"{hub_id}@{revision}" if revision else hub_id
-        raise UserError(f"{shown!r} ({split}) cannot be loaded: {_hub_reason(error, hub_id, revision)}") from None
+        raise UserError(f"{shown!r} ({split}) cannot be loaded: {_hub_reason(error, hub_id)}") from None
     return [row for part in parts for row in _rows(part, more)]
 
 
-def _hub_reason(error: Exception, hub_id: str, revision: str | None) -> str:
+def _commit(hub_id: str, revision: str) -> str:
+    """Returns the commit of a revision, for which the hub is asked unless the revision is a full commit."""
+    import huggingface_hub
+
+    if len(revision) == 40 and set(revision) <= set("0123456789abcdef"):
+        return revision
+    return str(huggingface_hub.HfApi().dataset_info(hub_id, revision=revision).sha)
+
+
+def _part(hub_id: str, config: str | None, split: str, commit: str | None) -> Any:
+    """Loads one configuration of a data set.
+
+    Raises:
+        UserError: If `datasets` cannot reach the hub and its newest cached version is not `commit`.
+    """
+    import datasets
+
+    part = datasets.load_dataset(hub_id, config, split=split, revision=commit, keep_in_memory=False)
+    if commit and not all(commit in pathlib.Path(file["filename"]).parts for file in part.cache_files):
+        raise UserError(
+            f"{f'{hub_id}@{commit}'!r} ({split}) cannot be loaded: the hub refused or was not reached, and the newest "
+            f"cached version is another one; check the connection and HF_TOKEN, or give a local copy"
+        )
+    return part
+
+
+def _hub_reason(error: Exception, hub_id: str) -> str:
     """Explains why a data set cannot be loaded; `datasets` drops the hub's refusal, so the hub is asked again."""
     import datasets
     import huggingface_hub
 
     if isinstance(error, datasets.exceptions.DatasetNotFoundError):
         try:
-            api = huggingface_hub.HfApi()
-            api.auth_check(hub_id, repo_type="dataset")
-            api.dataset_info(hub_id, revision=revision)
+            huggingface_hub.HfApi().auth_check(hub_id, repo_type="dataset")
         except Exception as refusal:  # the hub client has no common base class
             return hub_access.reason(refusal, hub_id, "dataset")
-    invalid_id = isinstance(error, huggingface_hub.errors.HFValidationError)
+    invalid_id = isinstance(error, (huggingface_hub.errors.HFValidationError, UnicodeError))
     if isinstance(error, ValueError) and not invalid_id:  # an unknown split or configuration
-        return f"{_first_line(error)}; save the rows as Parquet and give the file"
+        return f"{_first_line(error).removesuffix('.')}; save the rows as Parquet and give the file"
     return hub_access.reason(error, hub_id, "dataset")
 
 
