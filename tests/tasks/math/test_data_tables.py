@@ -1,5 +1,8 @@
 """Tests of problem sets from the hub and from directories in its format, with a local hub."""
 
+import pathlib
+
+import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -45,15 +48,15 @@ def test_load_reads_hub_revisions(served, monkeypatch):
         answers(f"org/sums@{commit_of('main')}")
 
 
-def test_load_reads_copy_of_repository(served):
+def test_load_reads_copy_of_repository(served, tmp_path):
     write_repository(served, main=2)
-    copy = served / "datasets" / "org" / "sums" / "main"
+    copy = pathlib.Path(huggingface_hub.snapshot_download("org/sums", repo_type="dataset", local_dir=tmp_path / "copy"))
     assert [answers(str(copy), split) for split in ("train", "test")] == [[("train?", "2")], [("test?", "2")]]
-    with pytest.raises(UserError, match=r"no split 'dev' in .*main; it has train, test; save the rows under that name"):
+    with pytest.raises(UserError, match=r"no split 'dev' in .*copy; it has train, test; save the rows under that name"):
         answers(str(copy), "dev")
-    (copy.parent / "empty").mkdir()
+    (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"cannot be read \(.*\); give a file, a directory saved by"):
-        answers(str(copy.parent / "empty"))
+        answers(str(tmp_path / "empty"))
 
 
 GATED = r"org/gated is gated; accept its license at http://\S+/datasets/org/gated and set HF_TOKEN to a token"
