@@ -16,8 +16,8 @@ class TaskSettings:
 
     model: str = setting(
         "tiny",
-        "Model to adapt: 'tiny' (embedded, offline), or a directory or hub id with the Hugging Face files of a Llama, "
-        "Mistral, Qwen2, Qwen3 or SmolLM3 (for --task=testbed also a domain.json).",
+        "Model to adapt: 'tiny' (embedded, offline), or a directory or hub id, optionally with @revision, with the "
+        "Hugging Face files of a Llama, Mistral, Qwen2, Qwen3 or SmolLM3 (for --task=testbed also a domain.json).",
         path=True,
     )
     random_weights: bool = setting(
@@ -33,16 +33,19 @@ class TaskSettings:
         "mass_jax.tasks.registry.Chosen.",
     )
     train_data: str = setting(
-        "math", "Training problems of --task=math: a named data set, a hub id or a local file.", path=True
+        "math",
+        "Training problems of --task=math: a named data set or a hub id, optionally with @revision, a local file "
+        "(CSV, JSONL, Parquet) or a directory (saved by datasets, or a copy of a repository on the hub).",
+        path=True,
     )
     eval_data: str = setting(
-        "math500", "Evaluation problems of --task=math: a named data set, a hub id or a local file.", path=True
+        "math500", "Evaluation problems of --task=math, in the same forms as --train_data.", path=True
     )
     columns: tuple[str, ...] = setting(
         ("none",),
-        "Columns to rename in the local files (CSV, JSONL, Parquet) of --train_data and --eval_data, as NAME:COLUMN "
-        f"separated by commas, such as problem:question,answer:label, or none. NAME is one of {', '.join(COLUMNS)}; "
-        "several names may share a column.",
+        "Columns to rename in --train_data and --eval_data, as NAME:COLUMN separated by commas, such as "
+        f"problem:question,answer:label, or none. NAME is one of {', '.join(COLUMNS)}; several names may share a "
+        "column. Named data sets keep theirs.",
     )
     bad_rows: str = setting(
         "skip",

@@ -2,6 +2,8 @@
 
 import pathlib
 
+from mass_jax import hub_access
+
 FILES = ("*.json", "*.safetensors", "*.jinja")
 
 
@@ -9,14 +11,16 @@ def model_directory(model: str | pathlib.Path) -> pathlib.Path:
     """Returns the directory of a model's files; a hub id is downloaded once, then read from the hub's cache.
 
     Args:
-        model: a local directory, or a hub id such as "org/name". Hub downloads respect HF_TOKEN, HF_HOME and
-            HF_HUB_OFFLINE.
+        model: a local directory, or a hub id such as "org/name" or "org/name@revision". Hub downloads respect HF_TOKEN,
+            HF_HOME and HF_HUB_OFFLINE.
 
     Returns:
         A directory for `LlamaConfig.from_directory`, `weights.load` and `tokenizer.load`.
 
     Raises:
-        FileNotFoundError: the directory does not exist, and the hub has no such id or cannot be reached.
+        FileNotFoundError: the directory does not exist, and the hub has no such id, refuses access or cannot be
+            reached; the message is one line with the fix.
+        UserError: the revision is empty.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as path:
@@ -27,10 +31,11 @@ def model_directory(model: str | pathlib.Path) -> pathlib.Path:
         return pathlib.Path(model)
     import huggingface_hub  # imported here because local files do not need it
 
+    hub_id, revision = hub_access.split_revision(str(model))
     try:
-        return pathlib.Path(huggingface_hub.snapshot_download(str(model), allow_patterns=list(FILES)))
+        return pathlib.Path(huggingface_hub.snapshot_download(hub_id, revision=revision, allow_patterns=list(FILES)))
     except Exception as error:  # the hub client has no common base class for bad names, refusals and network errors
-        reason = str(error).splitlines()[0]
         raise FileNotFoundError(
-            f"model {str(model)!r} is not a directory, and cannot be downloaded from the hub ({reason})"
+            f"model {str(model)!r} is not a directory, and cannot be downloaded from the hub: "
+            f"{hub_access.reason(error, hub_id)}"
         ) from None

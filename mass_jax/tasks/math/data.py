@@ -6,14 +6,14 @@ import random
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
+from mass_jax import hub_access
 from mass_jax.errors import UserError
 from mass_jax.runtime import jsonl
 from mass_jax.tasks.base import Problem
-from mass_jax.tasks.math import data_columns, data_csv
-from mass_jax.tasks.math.sources import OWN, SOURCES, BadRow, Source, fields_of, source_of, to_problem
+from mass_jax.tasks.math import data_columns, data_csv, data_tables
+from mass_jax.tasks.math.sources import SOURCES, BadRow, Source, source_of, to_problem
 
 _OWN_FIELDS = ("answer", "problem", "solution")
-_FIELDS = frozenset().union(*map(fields_of, (OWN, *SOURCES.values())))
 _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 _CSV_SUFFIX = ".csv"
 _NO_COLUMNS: Mapping[str, str] = {}
@@ -39,12 +39,14 @@ def load(
     """Loads a problem set.
 
     Args:
-        source: A name ("math", "math500", "gsm8k", "svamp"), a hub id, or a local path: JSON Lines or a JSON array
-            (.jsonl, .ndjson, .json) or CSV with a header (.csv), each optionally with .gz, Parquet, or a directory
-            saved by `datasets`. An existing path takes precedence over a name.
-        split: Split of a hub data set or a saved `DatasetDict`; ignored for plain files.
+        source: A name ("math", "math500", "gsm8k", "svamp") or a hub id, each optionally with "@" and a revision, or a
+            local path: JSON Lines or a JSON array (.jsonl, .ndjson, .json) or CSV with a header (.csv), each optionally
+            with .gz, Parquet, a directory saved by `datasets`, or a copy of a repository on the hub. An existing path
+            takes precedence over a name.
+        split: Split of a hub data set, a copy of one or a saved `DatasetDict`; ignored for plain files.
         strict: Whether to raise on the first bad row instead of skipping it.
-        columns: Column of a local file for each name of a field, such as {"problem": "question", "answer": "label"}.
+        columns: Column of the data for each name of a field, such as {"problem": "question", "answer": "label"};
+            ignored for the named data sets, whose fields are known.
 
     Returns:
         The problems, with counts of the skipped rows.
@@ -53,13 +55,14 @@ def load(
         ValueError: If the source or split is unknown, a file is unreadable or lacks one of `columns`, a row is bad and
             `strict` is set, or no row is usable.
     """
-    path = pathlib.Path(source)
+    path, more = pathlib.Path(source), {*columns.values()}
     if path.exists():
-        rows, known, prefix = _local_rows(path, split, {*columns.values()}), None, path.stem
-        rows = data_columns.renamed(rows, columns, source) if columns else rows
+        rows, known, prefix = _local_rows(path, split, more), None, path.stem
     else:
-        known = SOURCES.get(source) or next((s for s in SOURCES.values() if s.hub_id == source), None)
-        rows, prefix = _numbered(_hub_rows(source, known, split)), f"{source}/{split}"
+        name, revision = hub_access.split_revision(source)
+        known = SOURCES.get(name) or next((s for s in SOURCES.values() if s.hub_id == name), None)
+        rows, prefix = _numbered(data_tables.hub_rows(name, known, split, revision, more)), f"{source}/{split}"
+    rows = data_columns.renamed(rows, columns, source) if columns and known is None else rows
     return _problems(rows, prefix, source, known, strict)
 
 
@@ -165,73 +168,14 @@ def sample(problems: Sequence[Problem], count: int, seed: int) -> list[Problem]:
 def _local_rows(path: pathlib.Path, split: str, more: Set[str] = frozenset()) -> list[tuple[str, Any]]:
     """Returns (place, row) pairs; tables are read with the known fields and `more`."""
     plain = path.name.lower().removesuffix(".gz")
+    if path.is_dir():
+        return _numbered(data_tables.directory_rows(path, split, more))
     if plain.endswith(_CSV_SUFFIX):
         return data_csv.rows(path)
     if plain.endswith(_JSON_SUFFIXES):
         rows = jsonl.scan(path, exact=True)
         return [(f"line {row.line}", row.value if isinstance(row, jsonl.Line) else row) for row in rows]
-    # Imported here, since they take seconds to load and verifier workers do not need them.
-    import datasets
-    import pyarrow.parquet
-
-    try:
-        if path.is_dir():
-            saved = datasets.load_from_disk(str(path))
-            chosen = _pick_split(saved, split, path) if isinstance(saved, datasets.DatasetDict) else saved
-            return _numbered(_table_rows(chosen.with_format("arrow")[:], more))
-        if path.suffix.lower() == ".parquet":
-            return _numbered(_table_rows(pyarrow.parquet.read_table(path, partitioning=None), more))
-    except UserError:
-        raise
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: cannot be read ({reason})") from None
+    if path.suffix.lower() == ".parquet":
+        return _numbered(data_tables.parquet_rows(path, more))
     kinds = f"{', '.join(_JSON_SUFFIXES)}, {_CSV_SUFFIX}, .parquet or a directory saved by datasets"
     raise UserError(f"{path}: unknown file type; use {kinds}")
-
-
-def _table_rows(table: Any, more: Set[str] = frozenset()) -> list[dict[str, Any]]:
-    """Returns the rows of an Arrow table with their stored values; unused columns are None."""
-    names = [name for name in table.column_names if name in _FIELDS or name in more]
-    columns = [_values(table.column(name)) for name in names]
-    empty = dict.fromkeys(table.column_names)
-    return [empty | dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] if names else [empty]
-
-
-def _values(column: Any) -> list[Any]:
-    """Returns the values of an Arrow column; narrow floats keep their type, so that 0.1 does not become 0.100000001."""
-    import numpy as np
-    import pyarrow
-
-    kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
-    narrow = {"float": np.float32, "halffloat": np.float16}.get(str(kind))
-    values = map(_value, column)
-    return [narrow(v) if narrow and isinstance(v, float) else v for v in values]
-
-
-def _value(scalar: Any) -> Any:
-    """Returns the Python value of an Arrow scalar, or the scalar itself, which no field accepts, if there is none."""
-    try:
-        return scalar.as_py()
-    except (ValueError, OverflowError):
-        return scalar
-
-
-def _hub_rows(name: str, known: Source | None, split: str) -> Iterable[Any]:
-    import datasets
-
-    hub_id = known.hub_id if known else name
-    if known is None and name.count("/") != 1:
-        raise UserError(f"{name!r} is neither a file nor a hub id; known names: {', '.join(SOURCES)}")
-    try:
-        parts = [datasets.load_dataset(hub_id, config, split=split) for config in (known.configs if known else (None,))]
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{hub_id!r} ({split}) cannot be loaded: {reason}; use a local path instead") from None
-    return [row for part in parts for row in _table_rows(part.with_format("arrow")[:])]
-
-
-def _pick_split(saved: Any, split: str, path: pathlib.Path) -> Any:
-    if split not in saved:
-        raise UserError(f"no split {split!r} in {path}; it has {', '.join(saved)}")
-    return saved[split]
