@@ -154,6 +154,9 @@ PRESETS = {
         product=256,
         copied_bytes=2**22,
         peak_tflops=None,
-        profiles=("8B: inner gradient, products saved", "8B: 4 samples, one adapter"),
+        profiles=(
+            "8B: inner gradient, products saved, no chunks, adapter products in bfloat16",
+            "8B: 4 samples, one adapter",
+        ),
     ),
 }

@@ -56,12 +56,13 @@ def test_runner_without_time_names_cases_not_reached(tmp_path):
 
 
 def test_measured_cases_have_rates(tmp_path):
-    accelerator.measure(
-        SMALLEST, tmp_path, Budget(), 1, only=("product", "products saved", "8B: 4 samples, one adapter")
-    )
+    accelerator.measure(SMALLEST, tmp_path, Budget(), 1, only=("copy", "products saved", "8B: 4 samples, one adapter"))
     found = {row["case"]: row for row in lines_of(tmp_path)}
     assert not [row for row in found.values() if "error" in row]
-    inner, decoding = found["8B: inner gradient, products saved"], found["8B: 4 samples, one adapter"]
+    inner, decoding = (
+        found["8B: inner gradient, products saved, no chunks, adapter products in bfloat16"],
+        found["8B: 4 samples, one adapter"],
+    )
     assert inner["tflops"] > 0
     assert math.isclose(decoding["decoded_tokens_per_second"], 4 / decoding["step_seconds"])
     assert 0 < decoding["share_of_bandwidth_limit"] < 1
