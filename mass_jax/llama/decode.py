@@ -1,8 +1,9 @@
 """Incremental decoding with cached keys and values; the continuations of a prompt share its cache.
 
-Layers are unrolled, each with its own parameters: a scan over layers would copy each layer's weights at every token,
-which takes five times as long as reading them. Kernels are stored [out, in], as in Hugging Face files, so that products
-can take the weights as the left operand: for a dozen tokens at a time, this takes two thirds of the time on CPU.
+In steps, layers are unrolled, each with its own parameters: a scan over layers would copy each layer's weights at every
+token, which takes five times as long as reading them. Kernels are stored [out, in], as in Hugging Face files, so that
+products can take the weights as the left operand: for a dozen tokens at a time, this takes two thirds of the time on
+CPU.
 
 Shape suffixes: N prompts, M continuations per prompt, B = N M rows, P prompt slots, S continuation slots, K key-value
 heads, G queries per key-value head, H features per head, D hidden size, V vocabulary, L layers.
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mass_jax.llama import attention, lora
+from mass_jax.llama import attention, joint_layers, lora
 from mass_jax.llama.dense import LORA, ROWS
 from mass_jax.llama.model import Block, Llama
 from mass_jax.llama.precision import wide
@@ -107,23 +108,75 @@ def prefill(
     Returns:
         Logits [N, V] after each prompt's last token, and a cache per layer with S empty slots.
     """
-    config, length = model.config, prompts_NP.shape[1]
-    positions_NP = jnp.arange(length)[None]
     x_NPD: Any = model.apply({"params": params}, prompts_NP, method="embed")
+    kept = []
+    for layer, adapter, rope in zip(params["layers"], adapters, model.config.rope_layers, strict=True):
+        x_NPD, keys_and_values = _encode(model, {"params": layer, **adapter}, x_NPD, slots, rope)
+        kept.append(keys_and_values)
+    return _last_logits(model, params, x_NPD, lengths_N), _caches(kept, samples, slots)
+
+
+def scanned_prefill(
+    model: Llama,
+    params: Params,
+    adapter: Adapter | None,
+    prompts_NP: jax.Array,
+    lengths_N: jax.Array,
+    samples: int,
+    slots: int,
+) -> tuple[jax.Array, list[LayerCache]]:
+    """Does the same as `prefill` with stacked parameters, in a scan over layers, which compiles a single one.
+
+    Args:
+        model: the model.
+        params: parameters as in training.
+        adapter: None, a shared adapter for all prompts, or a batched one with an adapter per prompt.
+        prompts_NP, lengths_N, samples, slots: see `prefill`.
+
+    Returns:
+        Logits [N, V] after each prompt's last token, and a cache per layer with S empty slots.
+    """
+    count, ropes = model.config.num_hidden_layers, model.config.rope_layers
+    adapters = jax.tree.map(lambda *leaves: jnp.stack(leaves), *unstack_adapter(adapter, count))
+
+    def body(x_NPD: jax.Array, layer: Any) -> Any:
+        tree, adapter, rope = layer
+        one, adapters = {"layers": (_rows(tree),)}, [adapter]
+        if joint_layers.suits(model, one, adapters):
+            one, adapters = joint_layers.join(one, adapters)
+        variables = {"params": one["layers"][0], **adapters[0]}
+        return _encode(model, variables, x_NPD, slots, True if all(ropes) else rope)
+
+    x_NPD: Any = model.apply({"params": params}, prompts_NP, method="embed")
+    x_NPD, stacked = jax.lax.scan(body, x_NPD, (params["layers"], adapters, jnp.array(ropes)))
+    kept = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(count)]
+    return _last_logits(model, params, x_NPD, lengths_N), _caches(kept, samples, slots)
+
+
+def _encode(model: Llama, variables: Any, x_NPD: jax.Array, slots: int, rope: Any) -> tuple[jax.Array, Any]:
+    """Applies a block to the prompts; returns its output, keys [N, K, P, H] and values."""
+    config, length = model.config, x_NPD.shape[1]
 
     def attend(query, key, value):
         return attention.self_attend(config, query, key, value, None), (key, value)
 
-    caches = []
-    for layer, adapter, rope in zip(params["layers"], adapters, config.rope_layers, strict=True):
-        variables = {"params": layer, **adapter}
-        kept: Any
-        x_NPD, kept = Block(config).apply(variables, x_NPD, positions_NP, attend, length + slots, rope)
-        key_NKPH, value_NKPH = (jnp.swapaxes(x, 1, 2) for x in kept)
-        empty = jnp.zeros((len(prompts_NP) * samples, config.num_key_value_heads, slots, config.head_dim), x_NPD.dtype)
-        caches.append(LayerCache(key_NKPH, value_NKPH, empty, empty))
+    positions_NP = jnp.arange(length)[None]
+    x: Any
+    kept: Any
+    x, kept = Block(config).apply(variables, x_NPD, positions_NP, attend, length + slots, rope)
+    return x, tuple(jnp.swapaxes(part, 1, 2) for part in kept)
+
+
+def _caches(kept: list[Any], samples: int, slots: int) -> list[LayerCache]:
+    """Returns the caches of all layers from the prompts' keys and values."""
+    n, k, _, h = kept[0][0].shape
+    return [LayerCache(key, value, *[jnp.zeros((n * samples, k, slots, h), key.dtype)] * 2) for key, value in kept]
+
+
+def _last_logits(model: Llama, params: Params, x_NPD: jax.Array, lengths_N: jax.Array) -> jax.Array:
+    """Returns the logits [N, V] after each prompt's last token."""
     last_ND = jnp.take_along_axis(x_NPD, (lengths_N - 1)[:, None, None], axis=1)[:, 0]
-    return logits(model, params, last_ND), caches
+    return logits(model, params, last_ND)
 
 
 def step(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mass_jax.llama import Llama, decode, lora
+from mass_jax.llama.target import gpus
 from mass_jax.sampling.adapters import Adapters, batch
 from mass_jax.sampling.choose import Settings
 from mass_jax.sampling.loop import DecodeState, Request, Samples, advance, start
@@ -83,8 +84,8 @@ class Engine:
         request = Request(num_samples, bucket(max_new_tokens, _LEAST), settings, tuple(stop_tokens), 0)
         prompts_NP, lengths_N, keys_N, adapters = _pad(prompts, keys_N, adapters)
         self._check_rope(prompts_NP.shape[1] + request.max_new_tokens)
-        params = decode.unstack(params)
-        state = _start(self.model, params, prompts_NP, lengths_N, keys_N, request, adapters)
+        given, params = params, decode.unstack(params)
+        state = _start(self.model, given if gpus() == 1 else params, prompts_NP, lengths_N, keys_N, request, adapters)
         state = _finish(state, np.arange(len(lengths_N))[:, None] >= len(prompts))  # rows that pad the bucket
         every = self.check_every if stop_strings else max_new_tokens
         for until in (*range(every, max_new_tokens, every), max_new_tokens):

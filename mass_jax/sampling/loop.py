@@ -116,9 +116,9 @@ def sample(
     """
     pad = model.config.pad_token_id
     request = Request(num_samples, max_new_tokens, settings, tuple(stop_tokens), 0 if pad is None else pad)
-    params = unstack(params)
-    state = start(model, params, prompts_NP, lengths_N, keys_N, request, adapters)
-    return advance(model, params, state, request, adapters, max_new_tokens).samples
+    unstacked = unstack(params)
+    state = start(model, params if gpus() == 1 else unstacked, prompts_NP, lengths_N, keys_N, request, adapters)
+    return advance(model, unstacked, state, request, adapters, max_new_tokens).samples
 
 
 def start(
@@ -130,10 +130,17 @@ def start(
     request: Request,
     adapters: Adapter | None,
 ) -> DecodeState:
-    """Encodes the prompts and draws the first token of each sample; takes unstacked parameters."""
+    """Encodes the prompts and draws the first token of each sample.
+
+    With stacked parameters, this compiles a scan over layers; with those of `unstack`, each layer.
+    """
     rows, length = prompts_NP.shape[0], request.max_new_tokens
-    params, layers = _prepared(model, params, adapters)
-    logits_NV, caches = decode.prefill(model, params, layers, prompts_NP, lengths_N, request.num_samples, length)
+    size = (request.num_samples, length)
+    if isinstance(params["layers"], tuple):
+        params, layers = _prepared(model, params, adapters)
+        logits_NV, caches = decode.prefill(model, params, layers, prompts_NP, lengths_N, *size)
+    else:
+        logits_NV, caches = decode.scanned_prefill(model, params, adapters, prompts_NP, lengths_N, *size)
     shape = (rows, request.num_samples)
     empty = Samples(
         jnp.full((*shape, length), request.pad_token, jnp.int32),

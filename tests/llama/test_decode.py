@@ -12,7 +12,7 @@ from mass_jax.llama.rope import Rope
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_cached_logits_match_full_forward_pass(tied, config, make_params, make_adapter, tokens_BT):
+def test_cached_logits_match_full_forward_pass(tied, config, make_params, make_adapter, tokens_BT, assert_close):
     """Ragged prompts, two continuations per prompt, one adapter per prompt, and positions that RoPE scaling affects."""
     scaling = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 4}
     config = dataclasses.replace(config, rope=Rope("llama3", **scaling), tie_word_embeddings=tied)
@@ -33,6 +33,13 @@ def test_cached_logits_match_full_forward_pass(tied, config, make_params, make_a
             found.append(logits_NMV)
         return jnp.stack(found, axis=2)
 
+    @jax.jit
+    def scanned():
+        adapter = lora.stack(each)
+        return decode.scanned_prefill(model, params, adapter, tokens_BT[:, :9], lengths_N, 2, slots)
+
+    unrolled = jax.jit(lambda: decode.prefill(model, layers, adapters, tokens_BT[:, :9], lengths_N, 2, slots))()
+    assert_close(scanned(), unrolled, 1e-5)
     found_NMSV, full = np.asarray(decoded()), jax.jit(model.apply)
     for n, m in np.ndindex(3, 2):
         length = lengths_N[n]

@@ -26,8 +26,8 @@ def _has_plugin() -> bool:
 
 
 @pytest.fixture
-def flags(monkeypatch):
-    """Keeps the flags that compiling for a GPU adds out of other tests."""
+def flags(monkeypatch, no_compilation_cache):
+    """Keeps the flags that compiling for a GPU adds out of other tests; its programs cannot be read from a cache."""
     monkeypatch.setenv("XLA_FLAGS", "")
 
 
@@ -46,7 +46,7 @@ def test_missing_plugin_is_named(flags):
 
 @pytest.mark.skipif(not _has_plugin(), reason="JAX's CUDA plugin is not installed")
 def test_decoding_on_a_gpu_takes_one_product_for_all_tasks(flags):
-    """Compiled for an H100: no product of a step has an axis of tasks, except those of attention."""
+    """Compiled for an H100: no product has an axis of tasks, except those of attention."""
     mesh = make_mesh("data:1", chips.devices_of("h100:1"))
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
@@ -61,10 +61,8 @@ def test_decoding_on_a_gpu_takes_one_product_for_all_tasks(flags):
     draw = jax.jit(functools.partial(sample, model, num_samples=2, max_new_tokens=4))
     with use_mesh(mesh), jax.numpy_dtype_promotion("standard"):
         text = draw.lower(params, *map(abstract, batch), adapters=adapters).compile().as_text()
-    body = re.search(r"while\(.*body=%([\w.\-]+)", text)[1]
-    (step,) = (part for part in re.split(r"\n(?=%|ENTRY)", text) if part.startswith(f"%{body} "))
-    products = re.findall(r"= \(?\w+\[([\d,]+)\]\S* (?:custom-call|fusion|dot)\(.*(?:matmul|dot)", step)
-    assert products
+    products = re.findall(r"= \(?\w+\[([\d,]+)\]\S* .*(?:custom-call|fusion|dot)\(.*(?:matmul|dot)", text)
+    assert len(products) > 2 * LLAMA.num_hidden_layers * len(lora.TARGETS)
     assert not [shape for shape in products if shape.startswith(f"{TASKS},")]
 
 

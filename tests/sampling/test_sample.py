@@ -139,7 +139,7 @@ def test_unstacked_parameters_match_stacked(params, batch):
 
 
 def test_several_steps_between_checks_draw_the_same_samples(params, batch, monkeypatch):
-    """As on a GPU, where calls also end between two checks, and then continue."""
+    """As on a GPU, where prefill scans stacked layers, and calls end between two checks and then continue."""
     wanted = _sampler()(params, *batch)
     monkeypatch.setattr(loop, "gpus", lambda: 1)
     request = loop.Request(_SAMPLES, _NEW, sampling.Settings(), _STOP, 49)
@@ -149,7 +149,7 @@ def test_several_steps_between_checks_draw_the_same_samples(params, batch, monke
     def advance(state, until):
         return loop.advance(_MODEL, layers, state, request, None, until)
 
-    state = jax.jit(functools.partial(loop.start, _MODEL, request=request, adapters=None))(layers, *batch)
+    state = jax.jit(functools.partial(loop.start, _MODEL, request=request, adapters=None))(params, *batch)
     for until in (3, 4, _NEW):
         state = advance(state, until)
         assert state.drawn == until
