@@ -32,9 +32,9 @@ from mass_jax.errors import UserError
 from mass_jax.metagrad.benchmark_runs import Budget
 
 FLAGS = flags.FLAGS
-# Options of XLA under which the library chooses the kernels of products by timing them.
 # XLA computes a product twice that it fuses with the write of its result into a stack of layers.
 _UNFUSED: dict[str, Any] = {"xla_gpu_enable_dynamic_slice_fusion": False}
+# Options of XLA under which the library chooses the kernels of products by timing them.
 _AUTOTUNED = {"xla_gpu_autotune_level": 4, "xla_gpu_enable_triton_gemm": True}
 
 

@@ -67,6 +67,8 @@ def measure(preset: Preset, out: pathlib.Path, budget: Budget) -> None:
 def timed(call: Callable[[], Any], device: str) -> Row:
     """Returns the median and all times of a call after a warm-up, and the peak of allocated memory on a GPU."""
     times = []
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     for _ in range(REPEATS + 1):
         began = time.perf_counter()
         call()

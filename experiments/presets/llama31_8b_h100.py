@@ -2,7 +2,7 @@
 
 Command:  python -m experiments.train --preset=llama31_8b_h100 --workdir=DIR
           with --random_weights to time it without the gated files
-Plan:     python -m experiments.plan --preset=llama31_8b_h100 --topology=local --out=DIR, on the GPU itself
+Plan:     python -m experiments.plan --preset=llama31_8b_h100 --topology=h100:1 --out=DIR; see docs/results/plan_h100
 Cost:     not run. The meta-step compiled for an H100 (jax 0.11.2, no autotuning) takes 38.3 GiB of temporaries and 55.9
           GiB in total, with 15.1 GiB of weights; with --attention=blockwise, 18.5 and 36.1 GiB.
 Result:   unknown: not run; llama31_8b_verifier names the paper's.

@@ -1,7 +1,7 @@
 """MASS_gold on SmolLM2-135M-Instruct: meta-training teaches a pretrained model to write correct examples.
 
 Command:  python -m experiments.tools.fetch_smollm2 --out=models/smollm2
-          python -m experiments.train --preset=smollm2_gold --workdir=runs/smollm2_gold
+          python -m experiments.train --preset=smollm2_gold --on_weak_signal=ignore --workdir=runs/smollm2_gold
 Cost:     1.6 minutes of meta-training per seed, compilation included, and 0.02 seconds per question with adaptation, on
           an NVIDIA H100 that three seeds shared. On a Xeon about 18 CPU seconds per task and step, which extrapolates
           to 5 CPU hours per seed.

@@ -37,7 +37,11 @@ def suits(model: Llama, params: Params, adapters: list[Any]) -> bool:
         return False
     if any(leaf.dtype != jnp.bfloat16 for leaf in leaves):
         return False
-    return all(pair["b"].size // pair["b"].shape[-1] <= MOST_COLUMNS for pair in _pairs(adapters[0]).values())
+    return all(
+        pair["b"].size // pair["b"].shape[-1] <= MOST_COLUMNS
+        for adapter in adapters
+        for pair in _pairs(adapter).values()
+    )
 
 
 def join(params: Params, adapters: list[Any]) -> tuple[Params, list[Any]]:

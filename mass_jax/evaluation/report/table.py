@@ -54,11 +54,11 @@ LIMITS: Mapping[str, tuple[Note, ...]] = {
     ),
     "families": (
         Note(
-            "One-step arithmetic in seven families, in short forms, with a limit on answer tokens; nothing is claimed "
+            "One-step arithmetic in short forms, with a limit on answer tokens; nothing is claimed "
             "about longer reasoning."
         ),
         Note(
-            "Every family occurs in meta-training; only the operands of the evaluated problems are new.",
+            "Operands of the evaluated problems are new; families are new only in a column named unseen.",
             ("solver_grpo", "mass", "mass_gold"),
         ),
         Note(

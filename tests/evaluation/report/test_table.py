@@ -146,9 +146,8 @@ GOLDEN = {
 - Seconds are the median over batches, measured on the machine of this run.
 """,
     ("families", "base solver_grpo"): """\
-- One-step arithmetic in seven families, in short forms, with a limit on answer tokens; nothing is claimed about \
-longer reasoning.
-- Every family occurs in meta-training; only the operands of the evaluated problems are new.
+- One-step arithmetic in short forms, with a limit on answer tokens; nothing is claimed about longer reasoning.
+- Operands of the evaluated problems are new; families are new only in a column named unseen.
 - Seconds are the median over batches, measured on the machine of this run.
 """,
     ("math", "base quest"): """\
