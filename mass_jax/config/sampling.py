@@ -39,8 +39,16 @@ class SamplingSettings:
     )
     sampler: str = setting(
         "native",
-        "Sampler of all completions: native, or module:class or file.py:class of an implementation of "
-        "mass_jax.sampling.Sampler.",
+        "Sampler of all completions: native; vllm, a server that holds the weights of --model; or module:class or "
+        "file.py:class of an implementation of mass_jax.sampling.Sampler.",
+    )
+    sampler_url: str = setting("http://127.0.0.1:8000/v1", "Address of the server's API for --sampler=vllm.")
+    sampler_timeout: float = setting(600.0, "Seconds that a request of --sampler=vllm may take.", minimum=0.001)
+    sampler_tolerance: float = setting(
+        0.1,
+        "Largest mean difference between the log-probabilities of the server and of the model for --sampler=vllm, in "
+        "nats per token; compared before the first sample.",
+        minimum=0,
     )
     sampler_ratio_cap: float = setting(
         2.0,

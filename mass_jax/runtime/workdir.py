@@ -15,8 +15,9 @@ from mass_jax.runtime.paths import check_checkpoint_path
 CONFIG_NAME = "config.json"
 EPS_ROOT_NAME = "inner_eps_root.json"  # the value of --inner_eps_root=auto
 _SETTINGS = ((CONFIG_NAME,), (EPS_ROOT_NAME,))
-MONITORING = ("drift_every", "on_weak_signal", "signal_every", "tracker")
-"""Settings that change what a run measures and logs, but not its results; they may differ in every workdir."""
+MONITORING = ("drift_every", "on_weak_signal", "sampler_timeout", "sampler_url", "signal_every", "tracker")
+"""Settings that change what a run measures and logs, or where its server is, but not its results; they may differ in
+every workdir."""
 
 
 def workdir_path(given: str) -> pathlib.Path:

@@ -18,6 +18,7 @@ from mass_jax.llama.published import PUBLISHED
 from mass_jax.method import adapt
 from mass_jax.method.generate import Dialogue
 from mass_jax.method.models import Weights
+from mass_jax.sampling.remote.vllm import Server
 from mass_jax.tasks.base import Problems
 from mass_jax.tasks.registry import Chosen, open_task
 from mass_jax.training import samplers
@@ -140,7 +141,8 @@ def assemble(
         config.max_target_tokens or None,
     )
     loop, scorer = models(config, architecture.with_stop_tokens([end_token, *eos]), inner_optimizer)
-    sampler = samplers.make(config.sampler, loop.solver.model, encoder)
+    server = Server(config.sampler_url, config.sampler_timeout, config.sampler_tolerance)
+    sampler = samplers.make(config.sampler, loop.solver.model, encoder, server)
     rollouts = Rollouts(loop, dialogue, runtime.Feed(mesh), config.temperature, sampler)
     return with_eps_root(Components(config, model, chosen, rollouts, scorer))
 

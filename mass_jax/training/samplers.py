@@ -20,10 +20,11 @@ from mass_jax.method.models import Solver, Weights
 from mass_jax.runtime import distributed
 from mass_jax.sampling.conversion import to_samples
 from mass_jax.sampling.loop import Request
+from mass_jax.sampling.remote import vllm
 from mass_jax.sampling.sampler import check_protocol
 from mass_jax.types import Adapter, Params, PyTree, Tokenizer
 
-NATIVE = "native"
+NATIVE, VLLM = "native", "vllm"
 
 MakeSampler: TypeAlias = Callable[[Llama, Tokenizer], sampling.Sampler]
 """Builds a sampler from the model and its tokenizer, like the class `mass_jax.sampling.Engine`."""
@@ -171,19 +172,25 @@ def _adapter(solver: Solver, weights: Weights, inner: PyTree) -> Adapter | None:
     return solver.adapter(weights, inner)
 
 
-def make(name: str | MakeSampler, model: Llama, tokenizer: Tokenizer) -> RolloutSampler:
+def make(
+    name: str | MakeSampler, model: Llama, tokenizer: Tokenizer, server: vllm.Server | None = None
+) -> RolloutSampler:
     """Builds the sampler of a run.
 
     Args:
-        name: "native", "module:class", "file.py:class", or the class itself; see `MakeSampler`.
+        name: "native", "vllm", "module:class", "file.py:class", or the class itself; see `MakeSampler`.
         model: the model.
         tokenizer: its tokenizer; `tokenizer.name_or_path` is the directory of the model's files.
+        server: settings of the server for "vllm"; None uses the defaults.
 
     Raises:
-        UserError: the class cannot be found or called, or its objects do not implement `sampling.Sampler`.
+        UserError: the server's address is invalid, the class cannot be found or called, or its objects do not implement
+            `sampling.Sampler`.
     """
     if name == NATIVE:
         return Native()
+    if name == VLLM:
+        return External(vllm.Vllm(model, tokenizer, server), VLLM)
     if isinstance(name, str):
         found, label = own_code.find(name, "--sampler"), name
     else:

@@ -164,7 +164,7 @@ def test_sampler_gets_prompts_adapters_and_new_weights():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("vllm", "--sampler=vllm does not name an object"),
+        ("engine", "--sampler=engine does not name an object"),
         ("mass_jax.sampling:Engin", "has no 'Engin'; did you mean 'Engine'"),
         ("mass_jax.sampling:__doc__", "str cannot be called; name a class or function of"),
         ("mass_jax.sampling:Continuation", "missing a required argument: 'text'; name a class or function of"),
