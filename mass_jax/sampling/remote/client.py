@@ -95,8 +95,8 @@ class Client:
         connection = kind(parts.hostname or "", parts.port, timeout=self.timeout)
         try:
             connection.request(method, f"{parts.path.rstrip('/')}/{path}", body, headers)
-            response = connection.getresponse()
-            answer = self._read(response, limit, deadline)
+            with connection.getresponse() as response:
+                answer = self._read(response, limit, deadline)
         except TimeoutError:
             raise UserError(
                 f"--sampler_url={self.url} did not answer within {self.timeout:g} s; raise --sampler_timeout, or "
