@@ -15,6 +15,7 @@ from mass_jax.method.objective import Surrogate
 from mass_jax.runtime import distributed
 from mass_jax.training import samplers
 from mass_jax.training.train import train_mass
+from tests.sampling.remote.stub import Stub, serving
 from tests.small_models import components
 
 # Training and evaluation draw completions of one shape.
@@ -102,6 +103,25 @@ def test_engine_trains_and_evaluates_with_native_tokens(trained):
     assert [record["id"] for record in records] == [problem.id for problem in batch]
     sampler = made.rollouts.sampler  # two steps, the examples, and the answers after adaptation
     assert (sampler.greedy, sampler.adapted) == ([False] * 3 + [True], [False] * 3 + [True])
+
+
+def test_server_trains_with_log_probabilities_of_the_model(trained, tmp_path):
+    loaded = trained[0].model
+    with serving(Stub(trained[0].rollouts.solver.model, loaded.params)) as url:
+        made = components(**SMALL, sampler="vllm", sampler_url=url, sampler_tolerance=1e-3)
+        with jax.numpy_dtype_promotion("standard"):
+            study.train_run(made, "solver_grpo", made.problems(0), 0, tmp_path, runtime.Stop())
+        rows = metrics_in(tmp_path)
+        assert [row.keys() for row in rows] == [row.keys() for row in trained[2]]
+        for row in rows:
+            assert np.isfinite([value for value in row.values() if isinstance(value, float)]).all()
+            assert row["attempts_sampler_ratio"] == pytest.approx(1, abs=1e-4)
+            assert row["attempts_sampler_kl"] == pytest.approx(0, abs=1e-5)
+        tasks, keys_N = made.problems(0).train[:2], jax.random.split(jax.random.key(0), 2)
+        inner = made.rollouts.loop.init_adapters(keys_N)
+        inner = inner.many(jax.tree.map(lambda leaf: leaf + np.float32(0.05), inner.leaves))
+        attempts = made.rollouts.attempt(trained[1], inner, tasks, keys_N, 2, 1.0)
+    np.testing.assert_allclose(attempts.rollout.log_ratio_BT, 0, atol=1e-4)
 
 
 @pytest.mark.slow
