@@ -22,6 +22,7 @@ from mass_jax.errors import UserError
 from mass_jax.evaluation import study
 from mass_jax.own_function import CodeNotNamed
 from mass_jax.planning import policies
+from mass_jax.training import samplers
 from mass_jax.training.components import assemble
 
 settings.define()
@@ -69,11 +70,15 @@ def evaluate_and_report(stop: runtime.Stop) -> None:
 
 
 def refuse_stored_code(config: Config, workdir: pathlib.Path) -> None:
-    """Raises a ValueError if the settings of a work directory name code that the command line does not name."""
+    """Raises a ValueError if the settings of a work directory name code or a server that the command line does not."""
     for name in ("sampler", "task"):
         value = getattr(config, name)
         if names_code(value) and not flags.FLAGS[name].present:
             raise ValueError(f"the settings in {workdir} name code to run; pass --{name}={value} if you trust it")
+    if config.sampler == samplers.VLLM and not flags.FLAGS["sampler_url"].present:
+        raise ValueError(
+            f"the settings in {workdir} name a server; pass --sampler_url={config.sampler_url} if you trust it"
+        )
 
 
 def read_config(workdir: pathlib.Path) -> Config:

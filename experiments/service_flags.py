@@ -27,7 +27,8 @@ def define() -> None:
     flags.DEFINE_string("log_text", "full", "'full', or 'hash' to keep texts out of the log.")
     DEFINE_path("suite", None, "JSONL file of the regression suite, on which an update must not be worse.")
     DEFINE_path("real", None, "JSONL file of real examples ('problem', 'solution') for calibration and mixing in.")
-    flags.DEFINE_string("sampler", "native", "Sampler of all completions: native, module:class or file.py:class.")
+    flags.DEFINE_string("sampler", "native", "Sampler of all completions: native, vllm, module:class or file.py:class.")
+    flags.DEFINE_string("sampler_url", None, "Address of the API for --sampler=vllm; default: this host.")
     flags.DEFINE_string("task", None, "Own task of the workdir, named again: module:function or file.py:function.")
     flags.DEFINE_integer("seed", 0, "Random seed.")
 
@@ -61,6 +62,7 @@ def open_service(adapt: bool = True) -> loading.AdaptationService:
         adapt=adapt,
         sampler=FLAGS.sampler,
         own_task=FLAGS.task,
+        sampler_url=FLAGS.sampler_url,
     )
 
 

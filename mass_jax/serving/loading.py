@@ -51,6 +51,7 @@ def load(
     adapt: bool = True,
     sampler: str = samplers.NATIVE,
     own_task: str | None = None,
+    sampler_url: str | None = None,
 ) -> AdaptationService:
     """Loads a service that answers questions by adapting to each of them.
 
@@ -70,15 +71,16 @@ def load(
         more_gates: gates in addition to the policy's.
         writer: writes the synthetic examples.
         adapt: False answers without adaptation, policy or log.
-        sampler: sampler of all completions: "native", "module:class" or "file.py:class".
+        sampler: sampler of all completions: "native", "vllm", "module:class" or "file.py:class".
         own_task: the model's own task, if it is code of yours; see `serving.source.load_model`.
+        sampler_url: address of the server for "vllm"; None is the default of --sampler_url.
 
     Raises:
         UserError: an argument or file is missing, invalid or contradicts another.
         audit.chain.Broken: the log fails verification.
     """
     permitted = policy.Policy(gates={}) if not adapt else _policy(model, policy_file)
-    found = source.load_model(model, run, train_seed, sampler, own_task=own_task)
+    found = source.load_model(model, run, train_seed, sampler, own_task=own_task, sampler_url=sampler_url)
     if real is None and task is None:
         problems = found.chosen.problems(found.config.seeds[0]).train[: stages.REAL_EXAMPLES]
         real = [Example(problem.problem, problem.solution) for problem in problems]

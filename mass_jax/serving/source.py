@@ -54,6 +54,7 @@ def load_model(
     sampler: str = samplers.NATIVE,
     inner_optimizer: optax.GradientTransformation | None = None,
     own_task: str | None = None,
+    sampler_url: str | None = None,
 ) -> LoadedModel:
     """Loads a workdir's trained generator, or a pretrained model.
 
@@ -67,24 +68,28 @@ def load_model(
         inner_optimizer: optimizer of the inner loop, for a workdir that was trained with one of your own code.
         own_task: the model's own task, module:function or file.py:function. A workdir whose settings name one needs it
             again, because settings run no code; the default of other models is that of their settings.
+        sampler_url: address of the server for "vllm"; None is the default of --sampler_url, not that of a workdir's
+            settings, which may be somebody else's.
 
     Raises:
         UserError: the workdir lacks the requested run, its checkpoints cannot be read, there is no such sampler or
             task, or the settings name an optimizer or a task of somebody's own code, and `own_task` is missing.
     """
     own_task = None if own_task is None else Config(task=own_task).located().task
+    url = Config.sampler_url if sampler_url is None else sampler_url
     workdir = pathlib.Path(model)
     if not (workdir / "config.json").is_file() or (workdir / "tokenizer.json").is_file():
         if run not in (None, "pretrained"):
             raise UserError(f"--run={run} needs a workdir of experiments.train, which {model!r} is not")
-        config = Config(model=model, sampler=sampler)
+        config = Config(model=model, sampler=sampler, sampler_url=url)
         config = config if own_task is None else dataclasses.replace(config, task=own_task)
         return _loaded(_assemble(config), None, f"{model}, pretrained")
     check_checkpoint_path(workdir, saving=False)
     config = _read_config(workdir / "config.json", inner_optimizer is not None)
     if config.sampler != sampler:
         logging.info("sampling with --sampler=%s; the run was trained with --sampler=%s", sampler, config.sampler)
-    config = dataclasses.replace(config, sampler=sampler, task=_trusted_task(config.task, own_task, workdir))
+    task = _trusted_task(config.task, own_task, workdir)
+    config = dataclasses.replace(config, sampler=sampler, sampler_url=url, task=task)
     components = with_stored_eps_root(_assemble(config, inner_optimizer), workdir, store=False)
     seed = components.config.seeds[0] if seed is None else seed
     found = {name: _steps(workdir / f"seed{seed}" / name / "checkpoints") for name in RUNS}

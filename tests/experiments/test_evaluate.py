@@ -20,6 +20,15 @@ def test_evaluate_runs_no_code_that_settings_name(setting, tmp_path):
     )
 
 
+def test_evaluate_contacts_no_server_that_settings_name(tmp_path):
+    url = "http://192.0.2.1/v1"
+    (tmp_path / "config.json").write_text(Config(sampler="vllm", sampler_url=url).to_json())
+    done = in_process("evaluate", f"--workdir={tmp_path}", "--mesh=data:8")
+    assert done.returncode == 2
+    refused = f"error: the settings in {tmp_path} name a server; pass --sampler_url={url} if you trust it"
+    assert done.stderr.splitlines()[-1] == refused
+
+
 def test_evaluate_imports_no_optimizer_that_settings_name(tmp_path):
     code = tmp_path / "code.py"
     code.write_text("raise SystemExit('the code ran')\n")

@@ -110,6 +110,15 @@ def test_load_model_runs_no_code_that_settings_name(tmp_path):
         assert found.rollouts.sampler.is_native == (name == "native")
 
 
+def test_load_model_contacts_no_server_that_settings_name(tmp_path):
+    stored = Config(sampler="vllm", sampler_url="http://192.0.2.1/v1")
+    (tmp_path / "config.json").write_text(stored.to_json())
+    for given, url in ((None, Config().sampler_url), ("http://host/v1", "http://host/v1")):
+        found = source.load_model(str(tmp_path), sampler="vllm", sampler_url=given)
+        found.chosen.close()
+        assert found.rollouts.sampler.sampler.server.url == url
+
+
 def test_load_model_opens_own_task_only_if_named_again(tmp_path):
     code = tmp_path / "code.py"
     code.write_text("raise SystemExit('the code ran')\n")

@@ -107,7 +107,7 @@ def test_parameters_must_stay(loaded, sampler):
     _, vllm = sampler
     vllm.update(loaded.params, 1)
     vllm.update(jax.tree.map(np.copy, loaded.params), 2)
-    with pytest.raises(UserError, match="version 3 of the parameters differs .* use --generator=lora"):
+    with pytest.raises(UserError, match=r"version 3 of the parameters differs .* use --generator=lora"):
         vllm.update(jax.tree.map(lambda leaf: leaf * np.float32(1.001), loaded.params), 3)
 
 
