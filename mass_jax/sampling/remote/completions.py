@@ -32,7 +32,7 @@ class Asked(NamedTuple):
     Attributes:
         model: name of the base model or of an adapter.
         prompt: token ids.
-        count: M.
+        num_samples: M.
         max_new_tokens: largest number of tokens per sample.
         temperature: 0 is greedy.
         seed: random seed of the first sample; sample m has seed + m.
@@ -42,7 +42,7 @@ class Asked(NamedTuple):
 
     model: str
     prompt: Sequence[int]
-    count: int
+    num_samples: int
     max_new_tokens: int
     temperature: float
     seed: int
@@ -58,7 +58,7 @@ class Asked(NamedTuple):
         return scored | {
             "model": self.model,
             "prompt": list(self.prompt),
-            "n": self.count,
+            "n": self.num_samples,
             "max_tokens": self.max_new_tokens,
             "temperature": self.temperature,
             "top_p": 1.0,
@@ -89,16 +89,19 @@ def complete(client: Client, asked: Asked) -> tuple[list[Completion], np.ndarray
     Raises:
         UserError: the request fails, or its answer has another form; one line.
     """
-    tokens = asked.count * asked.max_new_tokens + len(asked.prompt)
+    tokens = asked.num_samples * asked.max_new_tokens + len(asked.prompt)
     try:
         answer = client.post("completions", asked.body(), _BASE + _PER_TOKEN * tokens)
     except Refused as error:
         raise UserError(f"{error}; check the server's --max-model-len, --max-logprobs and model") from None
     try:
         choices = answer["choices"]
-        _check(isinstance(choices, list) and len(choices) == asked.count, f"choices is not a list of {asked.count}")
+        _check(
+            isinstance(choices, list) and len(choices) == asked.num_samples,
+            f"choices is not a list of {asked.num_samples}",
+        )
         by_index = {choice["index"]: choice for choice in choices}
-        rows = [_completion(by_index[m], asked) for m in range(asked.count)]
+        rows = [_completion(by_index[m], asked) for m in range(asked.num_samples)]
         scores = _prompt_scores(by_index[0]["prompt_logprobs"], asked.prompt) if asked.scores_prompt else np.zeros(0)
     except UserError:
         raise
@@ -122,7 +125,8 @@ def _check(good: bool, fault: str) -> None:
 
 def _completion(choice: dict[str, Any], asked: Asked) -> Completion:
     """Reads one choice."""
-    tokens, logprobs = choice.get("token_ids"), choice["logprobs"]["token_logprobs"]
+    tokens: Any = choice.get("token_ids")
+    logprobs: Any = choice["logprobs"]["token_logprobs"]
     _check(isinstance(tokens, list), "it has no token_ids")
     _check(len(tokens) <= asked.max_new_tokens, f"{len(tokens)} tokens, not {asked.max_new_tokens} at most")
     _check(all(type(token) is int for token in tokens), "token_ids are not integers")

@@ -4,7 +4,7 @@ Shape suffixes: P prompt tokens, T all tokens.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -131,7 +131,7 @@ def _difference(one: np.ndarray, two: np.ndarray) -> float:
 @functools.partial(jax.jit, static_argnums=0)
 def _logprobs(model: Llama, params: Params, leaves: PyTree, temperature: jax.Array, tokens_1T: jax.Array) -> jax.Array:
     """Returns log-probabilities [T - 1] of the tokens after the first, under an adapter of scale 1."""
-    logits_1TV = model.apply({"params": params, "lora": leaves}, tokens_1T)
+    logits_1TV: Any = model.apply({"params": params, "lora": leaves}, tokens_1T)
     logits_1TV = logits_1TV.astype(wide(logits_1TV.dtype))
     logprobs_TV = jax.nn.log_softmax(logits_1TV[0, :-1] / temperature.astype(logits_1TV.dtype))
     return jnp.take_along_axis(logprobs_TV, tokens_1T[0, 1:, None], axis=1)[:, 0]
