@@ -27,4 +27,4 @@ __all__ = [
     "take_shots",
 ]
 
-lazy.require(__name__, "datasets", "math_verify", "sympy")
+lazy.require(__name__, "datasets", "huggingface_hub", "math_verify", "sympy")
