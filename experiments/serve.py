@@ -19,6 +19,7 @@ FLAGS = flags.FLAGS
 def define() -> None:
     """Defines the flags of this command."""
     service_flags.define()
+    flags.adopt_module_key_flags(service_flags)
     flags.DEFINE_integer("batch", 4, "Questions per batch; smaller batches are padded to it.", lower_bound=1)
     flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; others than this machine's own need --hosts.")
     flags.DEFINE_integer("port", 8000, "Port to listen on; 0 chooses a free one.", lower_bound=0, upper_bound=65535)
