@@ -40,6 +40,7 @@ PAGE_FILES = {
     "/page.js": ("page.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
 }
+CHECK_SECONDS = 1.0  # between checks whether a client that does not stream is still connected
 STATUS = {"full": 429, "duplicate": 409, "stopped": 503}
 
 
@@ -118,12 +119,14 @@ class AnswerApp:
             raise Refused(STATUS[error.kind], str(error), error.retry_after) from None
         if asked.stream:
             return StreamingResponse(stream(accepted, self._event_of), media_type="text/event-stream")
-        return await self._at_once(accepted)
+        return await self._at_once(request, accepted)
 
-    async def _at_once(self, accepted: Accepted) -> Response:
+    async def _at_once(self, request: Request, accepted: Accepted) -> Response:
         """Waits for the answer, for clients that do not stream."""
-        async with contextlib.aclosing(accepted.updates(60)) as updates:
+        async with contextlib.aclosing(accepted.updates(CHECK_SECONDS)) as updates:
             async for update in updates:
+                if update is None and await request.is_disconnected():
+                    return error_response("the client disconnected", 400)  # reaches nobody; the question is given up
                 if isinstance(update, Failed):
                     return error_response(update.reason, 503, 10)
                 if isinstance(update, Answer):

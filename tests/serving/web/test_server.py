@@ -157,16 +157,18 @@ def test_id_is_answered_once_at_a_time(serve, writer):
         assert client.answer(PROBLEM, "same")["recorded"]
 
 
-def test_disconnected_client_gives_up_waiting_question(serve, writer, records):
+@pytest.mark.parametrize("stream", [True, False])
+def test_disconnected_client_gives_up_waiting_question(serve, writer, records, stream):
     with serve() as client:
         with writer.paused():
             first = client.start("1 kabo 1")
             assert writer.entered.wait(60)
-            gone, last = client.start("2 kabo 2"), client.start("3 kabo 3")
-            client.disconnect(gone)
-            for _ in range(6):  # until the server notices
-                client.health()
-                time.sleep(0.05)
+            gone = client.connect()
+            gone.request("POST", "/v1/answers", json.dumps({"problem": "2 kabo 2", "stream": stream}), JSON)
+            client.wait_for(waiting=1)
+            last = client.start("3 kabo 3")
+            gone.close()
+            time.sleep(0.3 if stream else app.CHECK_SECONDS + 0.3)  # until the server notices
         for response in (first, last):
             assert b"event: answer" in response.read()
     assert [(record["problem"], record["reason"]) for record in records("unanswered")] == [
