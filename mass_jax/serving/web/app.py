@@ -51,7 +51,7 @@ class Limits:
     Attributes:
         queue: largest number of waiting questions.
         body: largest body of a request, in bytes.
-        body_seconds: time within which a body must arrive.
+        body_seconds: time within which a body must arrive, and before it the head of the request.
     """
 
     queue: int = 64
@@ -71,6 +71,7 @@ class AnswerApp:
 
     Attributes:
         queue: the queue; the server runs it.
+        limits: limits on requests.
         asgi: the ASGI application.
     """
 
@@ -78,7 +79,7 @@ class AnswerApp:
         if service.log_path is None:
             raise ValueError("the service has no log; load it with adapt=True")
         self.queue = AnswerQueue(service, limits.queue)
-        self._service, self._limits = service, limits
+        self.limits, self._service = limits, service
         self._index = EventIndex(service.log_path)
         # Its own tokenizer, because the queue's thread uses the service's at the same time.
         dialogue = service.setup.model.dialogue
@@ -105,7 +106,7 @@ class AnswerApp:
 
     async def _answer(self, request: Request) -> Response:
         """POST /v1/answers."""
-        asked = await read_question(request, self._limits.body, self._limits.body_seconds)
+        asked = await read_question(request, self.limits.body, self.limits.body_seconds)
         if fault := await self._in_files(stages.unfit, self._dialogue, asked.question.problem):
             raise Refused(422, fault)
         if asked.named and (record := await self._in_files(self._recorded, asked)) is not None:
@@ -152,7 +153,7 @@ class AnswerApp:
     async def _health(self, _: Request) -> Response:
         """GET /healthz."""
         queue = self.queue
-        row = {"status": queue.state, "waiting": queue.waiting, "limit": self._limits.queue, "answered": queue.answered}
+        row = {"status": queue.state, "waiting": queue.waiting, "limit": self.limits.queue, "answered": queue.answered}
         return json_response(row, 200 if queue.state == "ok" else 503)
 
 

@@ -105,7 +105,10 @@ def test_bad_requests_get_one_line(serve, records):
         ]
         with socket.create_connection(("127.0.0.1", client.port)) as raw:
             raw.sendall(b"\x00\xff\r\n\r\n")
-            assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
+            head, body = raw.makefile("rb").read().split(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 400 ")
+            assert b"x-content-type-options: nosniff" in head.lower()
+            assert json.loads(body) == {"error": "Invalid HTTP request received."}
         assert client.health() == (200, {"status": "ok", "waiting": 0, "limit": 8, "answered": 0})
     assert chunked[0] == 413
     assert statuses == [405, 404, 405]
@@ -175,6 +178,36 @@ def test_disconnected_client_gives_up_waiting_question(serve, writer, records, s
         ("2 kabo 2", "the client disconnected")
     ]
     assert [record["problem"] for record in records("adaptation")] == ["1 kabo 1", "3 kabo 3"]
+
+
+def test_connections_without_request_are_closed(serve):
+    with serve() as client, contextlib.ExitStack() as stack:
+
+        def connect(sent):
+            connection = socket.create_connection(("127.0.0.1", client.port), timeout=10)
+            connection.sendall(sent)
+            return stack.enter_context(connection)
+
+        kept = client.connect()
+        stack.enter_context(contextlib.closing(kept))
+        kept.request("GET", "/healthz")
+        assert kept.getresponse().read()
+        idle = [connect(b"" if i % 2 else b"GET /healthz HTTP/1.1\r\nHo") for i in range(31)]
+        with contextlib.closing(client.connect()) as refused:
+            refused.connect()
+            response = http.client.HTTPResponse(refused.sock)
+            response.begin()
+            assert (response.status, json.load(response)["error"]) == (503, "too many connections; try again later")
+            assert response.headers["x-frame-options"] == "DENY"
+        kept.sock.sendall(b"GET /healthz HTTP/1.1\r\n")
+        assert [connection.recv(1) for connection in idle] == [b""] * 31  # after 0.5 s
+        assert kept.sock.recv(1) == b""
+        assert client.health()[0] == 200
+        rest = connect(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
+        assert rest.recv(1000).startswith(b"HTTP/1.1 200 ")
+        rest.sendall(b"1")  # ends uvicorn's time between requests
+        while rest.recv(1000):
+            pass
 
 
 @pytest.mark.parametrize("grace", [0.0, 30.0])
