@@ -16,7 +16,7 @@ from mass_jax import runtime
 async def main():
     for _ in range(2):
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.sleep(1)
+        await asyncio.sleep(0)
 
 handle = serve.on_signal(runtime.Stop(), pathlib.Path("runs/events.jsonl"))
 signal.signal(signal.SIGTERM, lambda number, _: handle(number))
