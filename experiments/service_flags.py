@@ -16,8 +16,9 @@ FLAGS = flags.FLAGS
 
 
 def define() -> None:
-    """Defines the flags that `open_service` reads, except --batch."""
+    """Defines the flags that `open_service` reads, except --batch; a command adopts them to list them in its --help."""
     settings.define_compilation_cache()
+    flags.adopt_module_key_flags(settings)  # list it in --help
     DEFINE_path("workdir", None, "Directory of a run of experiments.train.")
     DEFINE_path("model", None, "Instead of a workdir: 'tiny', or a directory or hub id with model files.")
     flags.DEFINE_string("run", None, "mass, mass_gold or pretrained; defaults to the first one in the workdir.")

@@ -28,6 +28,7 @@ FLAGS = flags.FLAGS
 def define() -> None:
     """Defines the flags of this command."""
     service_flags.define()
+    flags.adopt_module_key_flags(service_flags)
     flags.DEFINE_string("problem", None, "A single question.")
     DEFINE_path("input", None, "JSONL file of questions.")
     DEFINE_path("out", None, "JSONL file to append answers to; by default they are printed.")

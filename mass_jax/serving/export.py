@@ -87,12 +87,17 @@ def new_directory(out: pathlib.Path) -> Iterator[pathlib.Path]:
         UserError: `out` exists, unless it is an empty directory, or it cannot be written.
     """
     check_new(out)
-    temporary = out.with_name(f"{out.name}.partial-{os.getpid()}")
+    target = pathlib.Path(os.path.realpath(out))  # "." has no name
+    temporary = target.with_name(f"{target.name}.partial-{os.getpid()}")
     try:
         temporary.mkdir(parents=True)
         try:
             yield temporary
-            temporary.replace(out)
+            if target == pathlib.Path.cwd():  # a rename would leave the user's shell in a removed directory
+                for path in temporary.iterdir():
+                    path.replace(target / path.name)
+            else:
+                temporary.replace(target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:

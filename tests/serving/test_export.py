@@ -1,6 +1,7 @@
 """Exports of generators and adapters: transformers and peft load them and compute our logits."""
 
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -110,6 +111,17 @@ def test_export_overwrites_nothing(tmp_path):
         (directory / "new").touch()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "kept", "link"]
     assert [path.name for path in (tmp_path / "empty").iterdir()] == ["new"]
+
+
+def test_export_fills_current_directory(tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    with export.new_directory(pathlib.Path()) as directory:
+        (directory / "new").touch()
+        (directory / "base").mkdir()
+    assert sorted(path.name for path in pathlib.Path().iterdir()) == ["base", "new"]
+    assert list(tmp_path.iterdir()) == [here]
 
 
 def test_copy_tokenizer_copies_present_files(tmp_path):

@@ -40,6 +40,7 @@ PAGE_FILES = {
     "/page.js": ("page.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
 }
+CHECK_SECONDS = 1.0  # between checks whether a client that does not stream is still connected
 STATUS = {"full": 429, "duplicate": 409, "stopped": 503}
 
 
@@ -50,7 +51,7 @@ class Limits:
     Attributes:
         queue: largest number of waiting questions.
         body: largest body of a request, in bytes.
-        body_seconds: time within which a body must arrive.
+        body_seconds: time within which a body must arrive, and before it the head of the request.
     """
 
     queue: int = 64
@@ -70,6 +71,7 @@ class AnswerApp:
 
     Attributes:
         queue: the queue; the server runs it.
+        limits: limits on requests.
         asgi: the ASGI application.
     """
 
@@ -77,7 +79,7 @@ class AnswerApp:
         if service.log_path is None:
             raise ValueError("the service has no log; load it with adapt=True")
         self.queue = AnswerQueue(service, limits.queue)
-        self._service, self._limits = service, limits
+        self.limits, self._service = limits, service
         self._index = EventIndex(service.log_path)
         # Its own tokenizer, because the queue's thread uses the service's at the same time.
         dialogue = service.setup.model.dialogue
@@ -104,7 +106,7 @@ class AnswerApp:
 
     async def _answer(self, request: Request) -> Response:
         """POST /v1/answers."""
-        asked = await read_question(request, self._limits.body, self._limits.body_seconds)
+        asked = await read_question(request, self.limits.body, self.limits.body_seconds)
         if fault := await self._in_files(stages.unfit, self._dialogue, asked.question.problem):
             raise Refused(422, fault)
         if asked.named and (record := await self._in_files(self._recorded, asked)) is not None:
@@ -118,12 +120,14 @@ class AnswerApp:
             raise Refused(STATUS[error.kind], str(error), error.retry_after) from None
         if asked.stream:
             return StreamingResponse(stream(accepted, self._event_of), media_type="text/event-stream")
-        return await self._at_once(accepted)
+        return await self._at_once(request, accepted)
 
-    async def _at_once(self, accepted: Accepted) -> Response:
+    async def _at_once(self, request: Request, accepted: Accepted) -> Response:
         """Waits for the answer, for clients that do not stream."""
-        async with contextlib.aclosing(accepted.updates(60)) as updates:
+        async with contextlib.aclosing(accepted.updates(CHECK_SECONDS)) as updates:
             async for update in updates:
+                if update is None and await request.is_disconnected():
+                    return error_response("the client disconnected", 400)  # reaches nobody; the question is given up
                 if isinstance(update, Failed):
                     return error_response(update.reason, 503, 10)
                 if isinstance(update, Answer):
@@ -149,7 +153,7 @@ class AnswerApp:
     async def _health(self, _: Request) -> Response:
         """GET /healthz."""
         queue = self.queue
-        row = {"status": queue.state, "waiting": queue.waiting, "limit": self._limits.queue, "answered": queue.answered}
+        row = {"status": queue.state, "waiting": queue.waiting, "limit": self.limits.queue, "answered": queue.answered}
         return json_response(row, 200 if queue.state == "ok" else 503)
 
 

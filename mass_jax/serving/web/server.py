@@ -12,6 +12,7 @@ from absl import logging
 
 from mass_jax.errors import UserError
 from mass_jax.serving.web.app import AnswerApp
+from mass_jax.serving.web.protocol import BoundedConfig
 
 BACKLOG = 128
 SPARE_CONNECTIONS = 64  # besides those of waiting questions
@@ -51,7 +52,7 @@ class AnswerServer:
     Args:
         app: the application, with its queue.
         listening: the socket to accept connections from; closed at the end.
-        connections: largest number of connections; more get a 503.
+        connections: largest number of connections; more get a 503 and are closed at once.
         grace: seconds after a stop within which accepted questions are answered; the others are then recorded as not
             answered. The batch that is being answered always ends.
         on_signal: called with the number of each signal that `on_signals` handles.
@@ -124,10 +125,11 @@ class _Server(uvicorn.Server):
     """uvicorn's server, which leaves signals to `AnswerServer`."""
 
     def __init__(self, owner: AnswerServer, app: AnswerApp, connections: int):
-        config = uvicorn.Config(
+        config = BoundedConfig(
             app.asgi,
+            connections,
+            app.limits.body_seconds,
             loop="asyncio",
-            http="h11",
             ws="none",
             lifespan="off",
             log_config=None,
@@ -135,7 +137,6 @@ class _Server(uvicorn.Server):
             access_log=False,  # ids of events are secrets of their clients
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=connections,
             timeout_keep_alive=5,
             timeout_graceful_shutdown=CLOSING_SECONDS,
             h11_max_incomplete_event_size=16384,

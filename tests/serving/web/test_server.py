@@ -105,7 +105,10 @@ def test_bad_requests_get_one_line(serve, records):
         ]
         with socket.create_connection(("127.0.0.1", client.port)) as raw:
             raw.sendall(b"\x00\xff\r\n\r\n")
-            assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
+            head, body = raw.makefile("rb").read().split(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 400 ")
+            assert b"x-content-type-options: nosniff" in head.lower()
+            assert json.loads(body) == {"error": "Invalid HTTP request received."}
         assert client.health() == (200, {"status": "ok", "waiting": 0, "limit": 8, "answered": 0})
     assert chunked[0] == 413
     assert statuses == [405, 404, 405]
@@ -157,22 +160,54 @@ def test_id_is_answered_once_at_a_time(serve, writer):
         assert client.answer(PROBLEM, "same")["recorded"]
 
 
-def test_disconnected_client_gives_up_waiting_question(serve, writer, records):
+@pytest.mark.parametrize("stream", [True, False])
+def test_disconnected_client_gives_up_waiting_question(serve, writer, records, stream):
     with serve() as client:
         with writer.paused():
             first = client.start("1 kabo 1")
             assert writer.entered.wait(60)
-            gone, last = client.start("2 kabo 2"), client.start("3 kabo 3")
-            client.disconnect(gone)
-            for _ in range(6):  # until the server notices
-                client.health()
-                time.sleep(0.05)
+            gone = client.connect()
+            gone.request("POST", "/v1/answers", json.dumps({"problem": "2 kabo 2", "stream": stream}), JSON)
+            client.wait_for(waiting=1)
+            last = client.start("3 kabo 3")
+            gone.close()
+            time.sleep(0.3 if stream else app.CHECK_SECONDS + 0.3)  # until the server notices
         for response in (first, last):
             assert b"event: answer" in response.read()
     assert [(record["problem"], record["reason"]) for record in records("unanswered")] == [
         ("2 kabo 2", "the client disconnected")
     ]
     assert [record["problem"] for record in records("adaptation")] == ["1 kabo 1", "3 kabo 3"]
+
+
+def test_connections_without_request_are_closed(serve):
+    with serve() as client, contextlib.ExitStack() as stack:
+
+        def connect(sent):
+            connection = socket.create_connection(("127.0.0.1", client.port), timeout=10)
+            connection.sendall(sent)
+            return stack.enter_context(connection)
+
+        kept = client.connect()
+        stack.enter_context(contextlib.closing(kept))
+        kept.request("GET", "/healthz")
+        assert kept.getresponse().read()
+        idle = [connect(b"" if i % 2 else b"GET /healthz HTTP/1.1\r\nHo") for i in range(31)]
+        with contextlib.closing(client.connect()) as refused:
+            refused.connect()
+            response = http.client.HTTPResponse(refused.sock)
+            response.begin()
+            assert (response.status, json.load(response)["error"]) == (503, "too many connections; try again later")
+            assert response.headers["x-frame-options"] == "DENY"
+        kept.sock.sendall(b"GET /healthz HTTP/1.1\r\n")
+        assert [connection.recv(1) for connection in idle] == [b""] * 31  # after 0.5 s
+        assert kept.sock.recv(1) == b""
+        assert client.health()[0] == 200
+        rest = connect(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
+        assert rest.recv(1000).startswith(b"HTTP/1.1 200 ")
+        rest.sendall(b"1")  # ends uvicorn's time between requests
+        while rest.recv(1000):
+            pass
 
 
 @pytest.mark.parametrize("grace", [0.0, 30.0])
