@@ -29,7 +29,7 @@ def gradients_of(components):
         )
         loop, scorer = models(config, execution(config, components.model.architecture))
         learner = mass_learner(config, loop, scorer, "gold")
-        own = lora.init(jax.random.key(3), loop.solver.config, rank=2)
+        own = lora.init(jax.random.key(3), loop.solver.config, 2, config.lora_targets)
         own = jax.tree.map(lambda leaf: 0.1 * jax.random.normal(jax.random.key(4), leaf.shape), own)
 
         @jax.jit
