@@ -51,6 +51,7 @@ DEPENDENCIES = (
     ("tensorboard>=2.21", "event files for TensorBoard, without TensorFlow, and their viewer", "tensorboard"),
     ("wandb>=0.31", "runs in Weights & Biases", "wandb"),
     ("trackio>=0.43", "runs in Trackio; it requires pillow<13", "trackio"),
+    ("h11>=0.14", "HTTP parser of that server, which uvicorn brings", "serve"),
     ("starlette>=1.0", "HTTP routes of experiments.serve", "serve"),
     ("uvicorn>=0.40", "HTTP server of experiments.serve", "serve"),
     ("jax[tpu]", "TPU runtime", "tpu"),

@@ -29,6 +29,7 @@ OPTIONAL = {
     "tensorboard": ("tensorboard", "tensorboard"),
     "wandb": ("wandb", "wandb"),
     "trackio": ("trackio", "trackio"),
+    "h11": ("h11", "serve"),
     "starlette": ("starlette", "serve"),
     "uvicorn": ("uvicorn", "serve"),
     "reasoning_gym": ("reasoning-gym", "reasoning-gym"),

@@ -2,4 +2,4 @@
 
 from mass_jax import lazy
 
-lazy.require(__name__, "starlette", "uvicorn")
+lazy.require(__name__, "h11", "starlette", "uvicorn")
