@@ -13,8 +13,9 @@ from mass_jax.config.adjoint import ADJOINT_REMATS, AdjointSettings
 from mass_jax.config.fields import nearest
 from mass_jax.errors import UserError
 from mass_jax.llama import LlamaConfig
+from mass_jax.llama.published import PUBLISHED
 from mass_jax.method.groups import divisor
-from mass_jax.planning.shapes import PUBLISHED, shape_of
+from mass_jax.planning.shapes import shape_of
 from third_party.peers import problem
 
 LIMITS = {"example_chunk": "chunk", "product_chunk": "product_chunk", "loss_chunk": "loss_chunk"}

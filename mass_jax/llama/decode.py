@@ -75,14 +75,17 @@ def unstack_adapter(adapter: Adapter | None, layers: int) -> list[dict[str, Any]
     Returns:
         For each layer, the "lora" collection to pass to its block; empty without an adapter.
     """
+    stacked = _stacked_adapter(adapter)
+    return [_layer(stacked, i) for i in range(layers)]
+
+
+def _stacked_adapter(adapter: Adapter | None) -> dict[str, Any]:
+    """Returns the "lora" collections of all layers along a leading axis L; empty without an adapter."""
     if adapter is None:
-        return [{}] * layers
+        return {}
     whole = lora.folded(lora.checked(adapter))
-
-    def part(i: int) -> PyTree:
-        return jax.tree.map(lambda leaf: leaf[:, i] if whole.batched else leaf[i], whole.leaves["layers"])
-
-    return [{LORA: part(i)} for i in range(layers)]
+    layers: PyTree = whole.leaves["layers"]
+    return {LORA: jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), layers) if whole.batched else layers}
 
 
 def prefill(
@@ -137,7 +140,6 @@ def scanned_prefill(
         Logits [N, V] after each prompt's last token, and a cache per layer with S empty slots.
     """
     count, ropes = model.config.num_hidden_layers, model.config.rope_layers
-    adapters = jax.tree.map(lambda *leaves: jnp.stack(leaves), *unstack_adapter(adapter, count))
 
     def body(x_NPD: jax.Array, layer: Any) -> Any:
         tree, adapter, rope = layer
@@ -148,8 +150,8 @@ def scanned_prefill(
         return _encode(model, variables, x_NPD, slots, True if all(ropes) else rope)
 
     x_NPD: Any = model.apply({"params": params}, prompts_NP, method="embed")
-    x_NPD, stacked = jax.lax.scan(body, x_NPD, (params["layers"], adapters, jnp.array(ropes)))
-    kept = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(count)]
+    x_NPD, stacked = jax.lax.scan(body, x_NPD, (params["layers"], _stacked_adapter(adapter), jnp.array(ropes)))
+    kept = [_layer(stacked, i) for i in range(count)]
     return _last_logits(model, params, x_NPD, lengths_N), _caches(kept, samples, slots)
 
 

@@ -6,8 +6,6 @@ from mass_jax.llama import LlamaConfig
 from mass_jax.llama.published import PUBLISHED
 from mass_jax.training.components import model_directory
 
-__all__ = ["PUBLISHED", "shape_of"]
-
 
 def shape_of(model: str) -> LlamaConfig:
     """Returns the architecture of `--model`, from its local files or from `PUBLISHED`.
