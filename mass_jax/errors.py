@@ -1,4 +1,4 @@
-"""Errors caused by invalid user input."""
+"""Errors caused by invalid user input, and other errors in one line."""
 
 
 class UserError(ValueError):
@@ -19,3 +19,12 @@ def from_program(error: Exception) -> UserError | None:
     lines = [line.removeprefix("mass_jax.errors.") for line in str(error).splitlines()]
     found = [line.removeprefix("UserError: ") for line in lines if line.startswith("UserError: ")]
     return UserError(found[-1]) if found else None
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message that is not blank, or the error's type if it has none.
+
+    >>> first_line(ValueError("\\ntoo long\\nat line 3")), first_line(KeyError()), first_line(OSError(" "))
+    ('too long', 'KeyError', 'OSError')
+    """
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

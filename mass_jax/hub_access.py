@@ -1,6 +1,6 @@
 """Ids on the Hugging Face hub, with an optional revision, and reasons in one line why they cannot be loaded."""
 
-from mass_jax.errors import UserError
+from mass_jax.errors import UserError, first_line
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
@@ -54,8 +54,7 @@ def reason(error: BaseException, hub_id: str, kind: str = "model") -> str:
     # Errors about the headers of a request quote the token, or a part of it.
     if isinstance(error, UnicodeError) or "Bearer" in str(error):
         return "HF_TOKEN has characters that a request cannot contain; set it again"
-    text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return f"{text.removesuffix('.')}; check the connection and the id, or give a local path"
+    return f"{first_line(error).removesuffix('.')}; check the connection and the id, or give a local path"
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -5,7 +5,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from mass_jax.aliases import Tokenizer
-from mass_jax.errors import UserError
+from mass_jax.errors import UserError, first_line
 from mass_jax.llama import jsonfile
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def load(path: str | pathlib.Path) -> Tokenizer:
     try:
         return PreTrainedTokenizerFast.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises plain Exceptions
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise UserError(f"{directory / _FILE} and {_CONFIG} cannot be loaded ({reason}): download them again") from None
 
 

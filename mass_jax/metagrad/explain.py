@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.extend import core
 from jax.interpreters import ad
 
+from mass_jax.errors import first_line
+
 _INSTEAD = {
     "pallas_call": "use plain JAX in the inner loss, such as jax.nn.dot_product_attention(implementation='xla')",
     "pure_callback": "write the computation in JAX, or move it out of the differentiated function",
@@ -106,7 +108,7 @@ def _attempt(loss: Callable[..., Any], args: Any, shapes: Any) -> list[Blocker]:
     try:
         closed = jax.make_jaxpr(derivative)(leaves)
     except Exception as error:
-        return [Blocker("the gradient" if scalar else "the whole", _name(loss), str(error).splitlines()[0])]
+        return [Blocker("the gradient" if scalar else "the whole", _name(loss), first_line(error))]
     # This tangent waits for the backward pass of a custom_vjp function, which forward mode never runs.
     waits = any(equation.primitive.name == "custom_lin" for equation in _equations(closed.jaxpr))
     return [Blocker("custom_vjp_call", _name(loss), _INSTEAD["custom_vjp_call"])] if waits else []

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
+from mass_jax.errors import first_line
+
 MIB = 2**20
 
 
@@ -125,7 +127,7 @@ def topology_devices(topology: str, num_slices: int = 1) -> Sequence[Any]:
     try:
         return topologies.get_topology_desc(topology, platform="tpu", num_slices=num_slices).devices
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         fix = "is libtpu installed (`pip install libtpu`), and does it know that topology?"
         if "lockfile" in reason:  # libtpu advises removing a file that another process may hold
             reason, fix = "another process uses libtpu", "wait for it, or set ALLOW_MULTIPLE_LIBTPU_LOAD=1"

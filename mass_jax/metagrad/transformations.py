@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mass_jax.errors import UserError
+from mass_jax.errors import UserError, first_line
 from mass_jax.metagrad import inactive
 from mass_jax.metagrad.trees import PyTree
 
@@ -132,8 +132,9 @@ def _one_line(what: str, function: Callable[..., Any], *args: Any) -> Any:
                 f"the optimizer's {what} needs {missing[1]}, but an inner loop passes only the gradient, the state "
                 "and the parameters; use sgd, or adamw with eps_root=1e-8"
             ) from error
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"the optimizer's {what} failed: {reason}; use sgd, or adamw with eps_root=1e-8") from error
+        raise UserError(
+            f"the optimizer's {what} failed: {first_line(error)}; use sgd, or adamw with eps_root=1e-8"
+        ) from error
 
 
 def _check_same(name: str, old: Any, new: Any, dtype: bool) -> None:

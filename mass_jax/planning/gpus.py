@@ -5,6 +5,8 @@ from typing import Any
 
 from jax.experimental import topologies
 
+from mass_jax.errors import first_line
+
 # Properties of the card, as XLA reads them from an attached one. NVIDIA's "H100 Tensor Core GPU Architecture" has the
 # multiprocessors (132), the level-2 cache (50 MB) and the memory of the SXM5 card (80 GB HBM3, 3.35 TB/s); the CUDA C++
 # Programming Guide has the limits of compute capability 9.0 (threads, registers, shared memory).
@@ -67,6 +69,6 @@ def gpu_devices(topology: str) -> list[Any]:
         )
         return list(described.devices)
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         fix = 'is the CUDA plugin of this version of jax installed (`pip install "mass_jax[plan-cuda]"`)?'
         raise RuntimeError(f"cannot describe --topology={topology}: {reason}; {fix}") from None

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from absl import logging
 
+from mass_jax.errors import first_line
 from mass_jax.llama import flops
 from mass_jax.metagrad.report import compiled_report
 from mass_jax.planning.chips import Chip
@@ -56,7 +57,7 @@ def measure(phase: Phase, iteration: Iteration, chip: Chip | None) -> Row:
         needed = refused(str(error), held)
         if needed is None:
             raise
-        row |= needed | {"fits": False, "refused": str(error).splitlines()[0][:200]}
+        row |= needed | {"fits": False, "refused": first_line(error)[:200]}
     else:
         resident = held["weights"] + held["optimizer"] + held["scorer"] - bytes_on_chip(phase.held)
         total = report.total_bytes + resident

@@ -11,7 +11,7 @@ import jax
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
-from mass_jax.errors import UserError
+from mass_jax.errors import UserError, first_line
 from mass_jax.runtime.checksums import DamagedCheckpoint, verify, write_checksums
 from mass_jax.runtime.distributed import agreed_maximum, is_first
 from mass_jax.runtime.paths import check_checkpoint_path
@@ -54,7 +54,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         except Exception as error:
             if kind is None or issubclass(kind, Interrupted):  # the exception of the block takes precedence
                 raise
-            logging.error("the last save failed: %s", str(error).partition("\n")[0] or type(error).__name__)
+            logging.error("the last save failed: %s", first_line(error))
         finally:
             self._background.shutdown()
 
@@ -107,7 +107,7 @@ class Checkpoints(contextlib.AbstractContextManager):
                     with _alone():
                         state = self._checkpointer.load(step, abstract)
                 except Exception as error:  # orbax and tensorstore have no common error for damaged files
-                    failed = str(error).partition("\n")[0] or type(error).__name__
+                    failed = first_line(error)
                 if not agreed_maximum(bool(failed)):  # else processes would resume from different steps
                     for damaged in steps[:tried]:  # these steps will be redone and saved again
                         self._checkpointer.delete(damaged)

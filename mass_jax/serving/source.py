@@ -11,7 +11,7 @@ from orbax.checkpoint import v1 as ocp
 
 from mass_jax import strict_json
 from mass_jax.config import Config, names_code
-from mass_jax.errors import UserError
+from mass_jax.errors import UserError, first_line
 from mass_jax.method import learning, meta_step
 from mass_jax.method.models import Weights
 from mass_jax.own_function import CodeNotNamed
@@ -178,6 +178,6 @@ def _restore(components: Components, directory: pathlib.Path, steps: list[int]) 
             state = ocp.load(path, abstract, checkpointable_name="state")
             return step, learning.weights_of(start.base, state)
         except Exception as error:  # orbax and tensorstore have no common error for damaged files
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            reason = first_line(error)[:200]
             logging.warning("checkpoint %s cannot be used (%s)", path, reason)
     raise UserError(f"no checkpoint in {directory} can be read ({reason}); train again, or give --run=pretrained")

@@ -10,6 +10,8 @@ import jax
 import jax.monitoring
 from absl import logging
 
+from mass_jax.errors import first_line
+
 _COMPILED = "/jax/core/compile/backend_compile_duration"  # also after a program was read from the cache
 _CACHE_HIT = "/jax/compilation_cache/cache_hits"
 _SHORTEST = 0.1  # seconds of a compilation to report
@@ -88,7 +90,7 @@ def _compile(name: str, compile_one: Callable[[], object]) -> bool:
         with _timed(name):
             compile_one()
     except Exception as error:  # the compiler's errors have no common class
-        logging.info("could not compile %s ahead of time: %s", name, str(error).partition("\n")[0])
+        logging.info("could not compile %s ahead of time: %s", name, first_line(error))
         return False
     return True
 

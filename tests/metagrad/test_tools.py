@@ -34,6 +34,19 @@ def test_explain_finds_nested_custom_vjp(wrap):
     assert "jax.custom_jvp" in str(blocker)
 
 
+def test_explain_names_error_without_message():
+    @jax.custom_jvp
+    def silent(x):
+        return jnp.sin(x)
+
+    @silent.defjvp
+    def rule(primals, tangents):
+        raise NotImplementedError
+
+    (blocker,) = mg.explain_forward_mode(silent, SCALAR)
+    assert "NotImplementedError" in str(blocker)
+
+
 def test_explain_finds_callback_only():
     (blocker,) = mg.explain_forward_mode(called_back, SCALAR)
     assert blocker.primitive == "pure_callback"

@@ -5,7 +5,7 @@ from collections.abc import Set
 from typing import Any
 
 from mass_jax import hub_access
-from mass_jax.errors import UserError
+from mass_jax.errors import UserError, first_line
 from mass_jax.tasks.math.sources import OWN, SOURCES, Source, fields_of
 
 # `datasets` and `pyarrow` are imported in functions, since they take seconds to load and verifier workers do not need
@@ -33,7 +33,7 @@ def parquet_rows(path: pathlib.Path, more: Set[str] = frozenset()) -> list[dict[
         return _rows(pyarrow.parquet.read_table(path, partitioning=None), more)
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise UserError(
-            f"{path}: cannot be read ({_first_line(error)}); write the file again, or give another"
+            f"{path}: cannot be read ({first_line(error)}); write the file again, or give another"
         ) from None
 
 
@@ -64,7 +64,7 @@ def directory_rows(path: pathlib.Path, split: str, more: Set[str] = frozenset())
         raise
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError, pyarrow.ArrowException) as error:
         fix = "give a file, a directory saved by datasets, or a copy of a repository on the hub"
-        raise UserError(f"{path}: cannot be read ({_first_line(error)}); {fix}") from None
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); {fix}") from None
 
 
 def hub_rows(
@@ -137,7 +137,7 @@ def _hub_reason(error: Exception, hub_id: str) -> str:
             return hub_access.reason(refusal, hub_id, "dataset")
     invalid_id = isinstance(error, (huggingface_hub.errors.HFValidationError, UnicodeError))
     if isinstance(error, ValueError) and not invalid_id:  # an unknown split or configuration
-        return f"{_first_line(error).removesuffix('.')}; save the rows as Parquet and give the file"
+        return f"{first_line(error).removesuffix('.')}; save the rows as Parquet and give the file"
     return hub_access.reason(error, hub_id, "dataset")
 
 
@@ -146,10 +146,6 @@ def _split(saved: Any, split: str, path: pathlib.Path) -> Any:
         fix = "save the rows under that name, or give the Parquet file or directory of one split"
         raise UserError(f"no split {split!r} in {path}; it has {', '.join(map(str, saved))}; {fix}")
     return saved[split]
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _rows(data: Any, more: Set[str]) -> list[dict[str, Any]]:
