@@ -76,9 +76,9 @@ def norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 def rotate(x_BNTH: torch.Tensor) -> torch.Tensor:
     """Applies rotary position embeddings with theta 10000."""
     half = x_BNTH.shape[-1] // 2
-    like = {"dtype": torch.float32, "device": x_BNTH.device}
-    frequency = 1.0 / 10000.0 ** (torch.arange(half, **like) / half)
-    angles = torch.arange(x_BNTH.shape[-2], **like)[:, None] * frequency
+    device = x_BNTH.device
+    frequency = 1.0 / 10000.0 ** (torch.arange(half, dtype=torch.float32, device=device) / half)
+    angles = torch.arange(x_BNTH.shape[-2], dtype=torch.float32, device=device)[:, None] * frequency
     cosine, sine = angles.cos().to(x_BNTH.dtype), angles.sin().to(x_BNTH.dtype)
     first, second = x_BNTH[..., :half], x_BNTH[..., half:]
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
