@@ -22,10 +22,10 @@ from mass_jax.rows import CONTROLS, ROWS, TRAINING_RUNS
 from mass_jax.runtime import console, jsonl
 from mass_jax.runtime.metrics import read_metrics
 from mass_jax.runtime.trackers import check_installed
-from mass_jax.tasks.base import Problems
 from mass_jax.training import train
 from mass_jax.training.components import Components, assemble, with_stored_eps_root
 from mass_jax.training.programs import compiling_ahead
+from mass_jax.training.runs import train_run
 
 WORKED_PROBLEMS = 8
 MAY_DIFFER = ("methods",)  # settings in which an evaluation may differ from its workdir
@@ -194,28 +194,6 @@ def _votes(workdir: pathlib.Path) -> int:
     if runtime.is_first():
         votes = evaluate.votes_at_equal_compute(*(read_records(records_path(workdir, n)) for n in ("base", "tt_ss")))
     return runtime.agreed_maximum(votes)
-
-
-def train_run(
-    components: Components, run: str, problems: Problems, seed: int, workdir: pathlib.Path, stop: runtime.Stop
-) -> train.Trained:
-    """Trains one run, resuming from its last checkpoint.
-
-    Args:
-        components: the components of the run.
-        run: key of `mass_jax.rows.TRAINING_RUNS`.
-        problems: the problems of the seed.
-        seed: random seed.
-        workdir: directory of the run.
-        stop: polled between phases.
-    """
-    chosen = TRAINING_RUNS[run]
-    if chosen.outer is None:
-        weights = train.train_solver_grpo(components, problems.train, seed=seed, workdir=workdir, stop=stop)
-        return train.Trained(weights, None)
-    return train.train_mass(
-        components, problems.train, seed=seed, outer=chosen.outer, workdir=workdir, stop=stop, control=chosen.control
-    )
 
 
 def write_report(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
