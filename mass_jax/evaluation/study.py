@@ -70,7 +70,11 @@ def run(
 
 
 def run_study(
-    components: Components, workdir: pathlib.Path, stop: runtime.Stop, compile_threads: int = 0
+    components: Components,
+    workdir: pathlib.Path,
+    stop: runtime.Stop,
+    compile_threads: int = 0,
+    qualitative_examples: bool = True,
 ) -> dict[str, Any]:
     """Trains and evaluates the rows that are not finished, and writes the report.
 
@@ -81,6 +85,7 @@ def run_study(
         workdir: directory of the run.
         stop: polled between phases.
         compile_threads: number of programs to compile at once, ahead of time; 0 compiles each when it is called.
+        qualitative_examples: whether to write worked problems, whose programs no other row shares.
 
     Returns:
         The table, as in report/table1.json; empty on processes other than the first.
@@ -102,7 +107,9 @@ def run_study(
         with compiling_ahead(components, todo, compile_threads):
             for rows in groups:
                 for seed in config.seeds:
-                    run_seed(components, rows, seed, workdir / f"seed{seed}", stop)
+                    trained = evaluate_rows(components, rows, seed, workdir / f"seed{seed}", stop)
+                    if qualitative_examples:
+                        write_worked(components, trained, seed, workdir / f"seed{seed}")
         return write_report(config, workdir) if runtime.is_first() else {}
 
 
@@ -144,9 +151,10 @@ def is_trained(config: Config, name: str, workdir: pathlib.Path) -> bool:
     return run is None or (workdir / run / "checkpoints" / str(config.steps)).is_dir()
 
 
-def run_seed(components: Components, rows: Sequence[str], seed: int, workdir: pathlib.Path, stop: runtime.Stop) -> None:
-    """Trains and evaluates rows for one seed, and writes qualitative examples."""
-    trained = evaluate_rows(components, rows, seed, workdir, stop)
+def write_worked(
+    components: Components, trained: dict[str | None, train.Trained], seed: int, workdir: pathlib.Path
+) -> None:
+    """Writes qualitative examples of the first trained run of MASS, unless they exist."""
     path = workdir / "evaluation" / "worked.json"
     shown = next((name for name in _MASS_RUNS if name in trained), None)
     if shown is None or runtime.agreed_maximum(runtime.is_first() and path.exists()):
