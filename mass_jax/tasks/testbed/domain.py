@@ -10,7 +10,7 @@ import json
 import pathlib
 import random
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 RULES: Mapping[str, Callable[[int, int], int]] = {
     "sum": lambda x, y: x + y,
