@@ -10,9 +10,7 @@ _OF_THE_SHELL = frozenset(
 )
 
 
-def variables(
-    given: Iterable[str], env_file: str = "", environment: Mapping[str, str] | None = None
-) -> dict[str, str]:
+def variables(given: Iterable[str], env_file: str = "", environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """Returns the variables of `--env` and `--env_file`; those of `--env` take precedence.
 
     Args:

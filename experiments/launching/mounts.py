@@ -70,18 +70,26 @@ def mounts(given: Sequence[str], backend: str) -> list[Mount]:
     return found
 
 
-def check_workdir_mount(found: Sequence[Mount], workdir: str, backend: str) -> None:
-    """Checks that a workdir is not below a bucket that is mounted with gcsfuse.
+def check_workdir_mount(found: Sequence[Mount], workdir: str, backend: str, num_nodes: int = 1) -> None:
+    """Checks that a mounted bucket is suitable for a workdir.
 
-    The workdir needs appends (metrics, records), atomic renames (checkpoints, settings) and a lock, which gcsfuse does
-    not offer.
+    The workdir needs appends (metrics, records), atomic renames (checkpoints, settings) and a lock. A mount with
+    gcsfuse has no locks and no atomic renames of directories. SkyPilot's cached mounts have them on one node, and
+    upload later.
 
     Raises:
-        ValueError: If it is.
+        ValueError: If it is not.
     """
     for mount in found:
-        if mount.is_bucket and mount.holds(workdir) and backend != "skypilot":
+        if not (mount.is_bucket and mount.holds(workdir)):
+            continue
+        if backend != "skypilot":
             raise ValueError(
                 f"--workdir={workdir} is on the bucket {mount.source}, whose mount has no locks and no atomic renames "
                 f"of directories; put it on an NFS share, like --mount=/mnt/shared=10.0.0.2:/share"
+            )
+        if num_nodes > 1:
+            raise ValueError(
+                f"--workdir={workdir} is on the bucket {mount.source}, which each of --num_nodes={num_nodes} nodes "
+                f"caches; use one node, or a directory that all nodes share"
             )
