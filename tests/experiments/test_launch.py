@@ -1,5 +1,7 @@
 """Tests for experiments.launch: printed commands, validation, and real local processes."""
 
+import pathlib
+import re
 import shlex
 import sys
 
@@ -179,3 +181,27 @@ def test_launch_prints_by_default(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(f"-m experiments.train '--workdir={tmp_path}/a b' --coordinator=127.0.0.1:") == 2
     assert not list(tmp_path.iterdir())
+
+
+GUIDES = sorted((pathlib.Path(__file__).parents[2] / "docs/guides").glob("launch_*.md"))
+DOCUMENTED = [
+    shlex.split(block.replace("\\\n", " ").partition(" > ")[0])
+    for guide in GUIDES
+    for block in re.findall(
+        r"^python -m experiments\.launch (.*?)(?:\n```|\nbash )", guide.read_text("utf-8"), re.M | re.S
+    )
+]
+
+
+@pytest.mark.parametrize("arguments", DOCUMENTED, ids=lambda arguments: arguments[0])
+def test_documented_commands_are_accepted(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", "hf_")
+    done = in_process("launch", *arguments[: arguments.index("--")], "--dry_run", *arguments[arguments.index("--") :])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "experiments.train" in done.stdout
+
+
+def test_every_guide_has_a_command():
+    assert len(GUIDES) == 5
+    assert len(DOCUMENTED) >= 8
