@@ -73,9 +73,11 @@ def mounts(given: Sequence[str], backend: str) -> list[Mount]:
 def check_workdir_mount(found: Sequence[Mount], workdir: str, backend: str, num_nodes: int = 1) -> None:
     """Checks that a mounted bucket is suitable for a workdir.
 
-    The workdir needs appends (metrics, records), atomic renames (checkpoints, settings) and a lock. A mount with
-    gcsfuse has no locks and no atomic renames of directories. SkyPilot's cached mounts have them on one node, and
-    upload later.
+    The workdir needs durable appends (metrics, records), renames (checkpoints, settings) and a lock that other hosts
+    see at once. With gcsfuse, appended data is in the bucket only after the file was closed, and metadata is cached for
+    a minute. SkyPilot's cached mounts serve one node, and upload later.
+
+    Source: docs/semantics.md of GoogleCloudPlatform/gcsfuse, commit 007ca45.
 
     Raises:
         ValueError: If it is not.
@@ -85,8 +87,8 @@ def check_workdir_mount(found: Sequence[Mount], workdir: str, backend: str, num_
             continue
         if backend != "skypilot":
             raise ValueError(
-                f"--workdir={workdir} is on the bucket {mount.source}, whose mount has no locks and no atomic renames "
-                f"of directories; put it on an NFS share, like --mount=/mnt/shared=10.0.0.2:/share"
+                f"--workdir={workdir} is on the bucket {mount.source}, whose mount delays appends and what other hosts "
+                f"see; put it on an NFS share, like --mount=/mnt/shared=10.0.0.2:/share"
             )
         if num_nodes > 1:
             raise ValueError(

@@ -28,11 +28,29 @@ _RUNTIMES = {
 }
 
 
+_DEFAULTS: dict[str, Any] = {
+    "accelerators": "",
+    "infra": "",
+    "max_restarts": 10,
+    "mounts": (),
+    "num_nodes": 1,
+    "num_slices": 1,
+    "price_per_chip_hour": None,
+    "restart_on_preemption": False,
+    "spot": False,
+    "stage": "",
+    "storage": (),
+    "topology": "",
+    "variables": (),
+    "zone": "",
+}
+
+
 class _Raw(str):
     """Text that enters a recipe without quotes."""
 
 
-def _quoted(value: Any) -> str:
+def _quoted(value: Any) -> Any:
     return value if isinstance(value, _Raw | int | jinja2.Undefined) else shlex.quote(str(value))
 
 
@@ -63,9 +81,7 @@ def render(backend: str, module: str, arguments: Sequence[str], **given: Any) ->
     >>> "sbatch --job-name=mass --nodes=2" in render("slurm", "experiments.train", ["--preset=tiny"], **given)
     True
     """
-    given = {"mounts": (), "variables": (), "stage": "", "restart_on_preemption": False, "max_restarts": 10,
-             "price_per_chip_hour": None, "spot": False, "num_slices": 1, "storage": (),
-             "zone": "", "accelerators": "", "infra": "", "topology": "", "num_nodes": 1} | given  # fmt: skip
+    given = _DEFAULTS | given
     texts = [value for value in given.values() if isinstance(value, str)]
     _check_printable([module, *arguments, *texts, *given["storage"], *(part for m in given["mounts"] for part in m)])
     program = ["python", "-m", module, *arguments]
@@ -128,10 +144,11 @@ def _gcloud(program: list[str], given: dict[str, Any]) -> dict[str, Any]:
         "stage": hosts.stage(given["stage"], given["model"], "~/mass_jax/.venv/bin/hf"),
         "stage_worker": "0" if any(mount.holds(given["model"]) for mount in shared) else "all",
         "supervisor": f"{given['name']}-supervisor",
-        "start_supervisor": f"cd {directory} && chmod 600 * && setsid nohup bash -c "
-        f"'if [ -e environment ]; then . ./environment; fi; bash recipe.sh supervise' >>log 2>&1 </dev/null &",
+        "start_supervisor": f"cd {directory} && chmod 600 -- * && {{ setsid nohup bash -c "
+        f"'if [ -e environment ]; then . ./environment; fi; bash recipe.sh supervise' >>log 2>&1 </dev/null & }}",
         "cost": prices.tpu_cost(given["topology"], 1, given["price_per_chip_hour"], given["spot"])
-        + "; it costs money until you run the action delete",
+        + "; it costs money until you run the action delete"
+        + ("; restarts need the action supervise or supervisor" if given["restart_on_preemption"] else ""),
     }
 
 

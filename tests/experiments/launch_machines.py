@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 
 RECORD = 'printf "%s\\0" "$#" "${0##*/}" "$@" >>"$RECORD"\n'
-ON_HOST = 'cd "$HOST_HOME" && exec env -i HOME="$HOST_HOME" PATH="$HOST_PATH" RECORD="$RECORD" '
+ON_HOST = 'cd "$HOST_HOME" && exec env -i HOME="$HOST_HOME" PATH="$HOST_PATH" RECORD="$RECORD" MASS_POLL_SECONDS=0.05 '
 
 # Copies files, runs commands on the one host of the TPU, and keeps the state of the queued resource in a file.
 GCLOUD = f"""

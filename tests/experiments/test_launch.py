@@ -119,7 +119,7 @@ CASES = [
     (SKY, BIG, "needs one of --accelerators, such as H100:8, and --topology"),
     (f"{SKY} --accelerators=H100:8 --num_nodes=2 --mount=/mnt/shared=gs://b", BIG, "use one node"),
     (f"{SKY} --accelerators=H100:8 --mount=/mnt=10.0.0.2:/a", BIG, "write /mnt=gs://bucket"),
-    (f"{TPU} --mount=/mnt/shared=gs://b", BIG, "whose mount has no locks"),
+    (f"{TPU} --mount=/mnt/shared=gs://b", BIG, "whose mount delays appends"),
     (f"{TPU} --mount=/mnt/shared=10.0.0.2:/a --mount=/mnt/data=gs://b", BIG, ""),
     (f"{TPU} --mount=mnt=gs://b", BIG, "the path must be absolute"),
     (f"{TPU} --mount=/mnt/a=s3://b", BIG, "gcloud mounts buckets like gs://bucket"),

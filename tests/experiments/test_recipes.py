@@ -238,6 +238,31 @@ def test_supervisor_keeps_a_tpu_whose_state_is_unknown(machines):
     assert machines.run(f"{script.rpartition('case')[0]}queue_state", "") == "UNKNOWN\n"
 
 
+def test_supervisor_runs_detached_on_a_small_machine(machines):
+    machines.add("host", "gcloud", 'case "$*" in *describe*) echo SUSPENDED ;; esac\n')  # as the supervisor sees it
+    script = recipe("gcloud", restart_on_preemption=True, max_restarts=0, variables=["A"])
+    output = machines.run(script, "supervisor", {"A": SECRET})
+    directory = machines.home / "mass_launch/mass"
+    for _ in range(100):
+        if "gave up after 0 restarts" in (directory / "log").read_text():
+            break
+        time.sleep(0.05)
+    else:
+        raise AssertionError((directory / "log").read_text())
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir() if path.name != "log"} == {
+        "environment": 0o600,
+        "recipe.sh": 0o600,
+    }
+    assert "s3cret" not in output + machines.record.read_text()
+    created = next(call for call in machines.calls("gcloud") if call[:3] == ["compute", "instances", "create"])
+    assert created[3] == "mass-supervisor"
+    machines.add("bin", "gcloud")  # both machines exist now
+    machines.run(script, "delete")
+    deleted = [call[:4] for call in machines.calls("gcloud") if "delete" in call]
+    assert deleted[-2:] == [["compute", "instances", "delete", "mass-supervisor"],
+                            ["compute", "tpus", "queued-resources", "delete"]]  # fmt: skip
+
+
 def test_skypilot_shares_the_address_of_the_first_node(machines):
     keep_files(machines)
     machines.run(recipe("skypilot", num_nodes=2), "start")
