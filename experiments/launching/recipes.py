@@ -5,7 +5,6 @@ anything printable. Values of environment variables are not part of a recipe.
 """
 
 import json
-import re
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -237,8 +236,8 @@ def chips_per_node(accelerators: str) -> int:
 
 
 def _file_name(name: str) -> str:
-    """Returns a name of letters, digits, dots and hyphens for the files of a job."""
-    return re.sub(r"[^A-Za-z0-9-]", "_", name)
+    """Returns a name of ASCII letters, digits, hyphens and underscores for the files of a job."""
+    return "".join(letter if letter.isascii() and (letter.isalnum() or letter == "-") else "_" for letter in name)
 
 
 def _need(backend: str, given: dict[str, Any], *names: str) -> None:
