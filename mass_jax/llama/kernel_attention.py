@@ -3,7 +3,8 @@
 Fused attention is usually a `jax.custom_vjp` function, which `jax.jvp` refuses. Here each map is a JAX primitive whose
 derivative is the next one: the tangent of `forward` is `forward_tangent`, whose transpose is `backward`, whose tangent
 is `backward_tangent`. The last is the Hessian of the output's product with its cotangent and therefore symmetric, so
-that its transpose is itself and reverse mode over reverse mode works as well. Formulas are in `kernel_bodies`.
+that its transpose is itself and reverse mode over reverse mode works as well. Formulas are in `kernel_forward` and
+`kernel_backward`.
 
 The primitives are batched by merging the new axis into the rows. Shape suffixes as in `attention`.
 """
@@ -50,7 +51,7 @@ def attend(
         SecondTangentError: the result is differentiated twice in forward mode, or in reverse mode over forward mode.
 
     Source:
-        Dao et al. 2022 (FlashAttention), algorithms 1 and 4; the tangents are derived in `kernel_bodies`.
+        Dao et al. 2022 (FlashAttention), algorithms 1 and 4; tangents in `kernel_forward` and `kernel_backward`.
 
     >>> query, key = jnp.ones((1, 2, 1, 1, 4)), jnp.ones((1, 2, 1, 4))
     >>> attend(query, key, jnp.arange(8.0).reshape(1, 2, 1, 4), None)[0, :, 0, 0].tolist()
@@ -106,9 +107,7 @@ def _inner(a_BKGTH: jax.Array, b_BKGTH: jax.Array) -> jax.Array:
 def _of_keys(bars: Sequence[jax.Array], visible_BS: jax.Array, like: Sequence[jax.Array]) -> list[jax.Array]:
     """Sums over the heads of a group, and returns zeros at hidden keys."""
     seen = visible_BS[:, None, :, None] != 0
-    return [
-        jnp.where(seen, bar_BKGSH.sum(axis=2), 0).astype(x.dtype) for bar_BKGSH, x in zip(bars, like, strict=True)
-    ]
+    return [jnp.where(seen, bar_BKGSH.sum(axis=2), 0).astype(x.dtype) for bar_BKGSH, x in zip(bars, like, strict=True)]
 
 
 def _primitive(name: str, compute: Callable[..., Any], like: Callable[..., Sequence[Any]]) -> Primitive:

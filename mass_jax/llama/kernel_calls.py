@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from mass_jax.llama import kernel_bodies as bodies
+from mass_jax.llama import kernel_backward, kernel_forward
+from mass_jax.llama.kernel_tiles import Tiling
 from mass_jax.llama.precision import wide
 
 _LEAST = 16  # features of a head, which Triton needs for a product, and a power of two
@@ -60,7 +61,7 @@ class Kernel:
     """A kernel with the kinds of its operands and results.
 
     Attributes:
-        body: a function of `kernel_bodies`.
+        body: a function of `kernel_forward` or `kernel_backward`.
         over: whether a program computes a tile of queries or of keys.
         operands: kinds of the operands.
         results: kinds of the results; those with the kind of keys have an axis for the heads of the group.
@@ -72,7 +73,7 @@ class Kernel:
     results: tuple[str, ...]
 
     def __call__(self, *arrays: jax.Array, block: int = 0) -> Sequence[jax.Array]:
-        """Runs the kernel on the platform for which it is compiled, with tiles of that platform's size or of `block`."""
+        """Runs the kernel on the platform that the program is compiled for; `block` of 0 is that platform's."""
         calls = {
             name: functools.partial(_run, kernel=self, block=block or platform.block, options=platform.options)
             for name, platform in _PLATFORMS.items()
@@ -84,7 +85,7 @@ def _run(*arrays: jax.Array, kernel: Kernel, block: int, options: Callable[[], d
     query_BKGTH, key_BKSH = arrays[:2]
     rows, heads, group, queries, features = query_BKGTH.shape
     keys = key_BKSH.shape[2]
-    tiling = bodies.Tiling(features**-0.5, keys - queries, block, pl.cdiv(queries, block), pl.cdiv(keys, block))
+    tiling = Tiling(features**-0.5, keys - queries, block, pl.cdiv(queries, block), pl.cdiv(keys, block))
     lengths = {QUERY: tiling.query_tiles * block, KEY: tiling.key_tiles * block}
     lengths |= {STATISTIC: lengths[QUERY], VISIBLE: lengths[KEY]}
     width = max(pl.next_power_of_2(features), _LEAST)
@@ -138,15 +139,15 @@ _KEY_INPUTS = (QUERY, KEY, KEY)  # keys that are not visible get their results r
 _STATISTICS = (STATISTIC, STATISTIC, QUERY)  # log-normalizer, D, cotangent of the output
 _TANGENTS = (QUERY, KEY, KEY, *_STATISTICS)
 
-forward = Kernel(bodies.forward, QUERY, _INPUTS, (QUERY, STATISTIC))
+forward = Kernel(kernel_forward.forward, QUERY, _INPUTS, (QUERY, STATISTIC))
 forward_tangent = Kernel(
-    bodies.forward_tangent, QUERY, (*_INPUTS, QUERY, STATISTIC, QUERY, KEY, KEY), (QUERY, STATISTIC)
+    kernel_forward.forward_tangent, QUERY, (*_INPUTS, QUERY, STATISTIC, QUERY, KEY, KEY), (QUERY, STATISTIC)
 )
-backward_queries = Kernel(bodies.backward_queries, QUERY, (*_INPUTS, *_STATISTICS), (QUERY,))
-backward_keys = Kernel(bodies.backward_keys, KEY, (*_KEY_INPUTS, *_STATISTICS), (KEY, KEY))
+backward_queries = Kernel(kernel_backward.backward_queries, QUERY, (*_INPUTS, *_STATISTICS), (QUERY,))
+backward_keys = Kernel(kernel_backward.backward_keys, KEY, (*_KEY_INPUTS, *_STATISTICS), (KEY, KEY))
 backward_tangent_queries = Kernel(
-    bodies.backward_tangent_queries, QUERY, (*_INPUTS, *_STATISTICS, *_TANGENTS), (QUERY,)
+    kernel_backward.backward_tangent_queries, QUERY, (*_INPUTS, *_STATISTICS, *_TANGENTS), (QUERY,)
 )
 backward_tangent_keys = Kernel(
-    bodies.backward_tangent_keys, KEY, (*_KEY_INPUTS, *_STATISTICS, *_TANGENTS), (KEY, KEY)
+    kernel_backward.backward_tangent_keys, KEY, (*_KEY_INPUTS, *_STATISTICS, *_TANGENTS), (KEY, KEY)
 )
