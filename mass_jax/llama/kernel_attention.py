@@ -150,7 +150,7 @@ def _forward_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, block: int)
 
 
 def _forward_tangent_transpose(bars: Sequence[Any], *operands: Any, block: int) -> Any:
-    """Returns cotangents of the inputs' tangents; that of the normalizer, which is no output of `attend`, is zero."""
+    """Returns cotangents of the inputs' tangents. `attend` does not return the normalizer, so its cotangent is zero."""
     residuals, dots = operands[:6], operands[6:]
     if isinstance(bars[0], ad.Zero):
         return [None] * len(operands)
