@@ -39,7 +39,7 @@ class _Platform:
 def _tpu() -> dict[str, Any]:
     from jax.experimental.pallas import tpu
 
-    semantics = ("parallel",) * 4
+    semantics: Any = ("parallel",) * 4
     return {"compiler_params": tpu.CompilerParams(dimension_semantics=semantics, vmem_limit_bytes=_VMEM)}
 
 

@@ -1,6 +1,7 @@
 """Kernel attention, interpreted on a CPU: equal to plain attention in every derivative."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +31,8 @@ def _losses(mask_BS, queries: int, keys: int):
         return compute
 
     return (
-        loss(lambda *qkv: kernel_attention.attend(*qkv, mask_BS, block=BLOCK)),
-        loss(lambda *qkv: attention.attend(*qkv, visible_BTS)),
+        loss(lambda q, k, v: kernel_attention.attend(q, k, v, mask_BS, block=BLOCK)),
+        loss(lambda q, k, v: attention.attend(q, k, v, visible_BTS)),
     )
 
 
@@ -70,9 +71,9 @@ def test_kernel_matches_every_derivative(x64, assert_close, derivative, queries,
 
 
 def test_query_without_visible_keys_gives_zeros(x64):
-    inputs = _inputs(3, 3)
+    query, key, value = _inputs(3, 3)
     mask_BS = jnp.array([[False, True, True], [True, True, True]])
-    out = kernel_attention.attend(*inputs, mask_BS, block=BLOCK)
+    out = kernel_attention.attend(query, key, value, mask_BS, block=BLOCK)
     np.testing.assert_array_equal(out[0, 0], 0)
     assert jnp.all(out[1, 0] != 0)
 
@@ -100,7 +101,7 @@ def test_model_with_kernels_matches_under_scan_remat_and_vmap(x64, assert_close,
         model = Llama(dataclasses.replace(config, attention=kind, remat=remat))
 
         def loss(params, tokens_BT):
-            logits = model.apply({"params": params}, tokens_BT, mask_BT)
+            logits: Any = model.apply({"params": params}, tokens_BT, mask_BT)
             return jnp.sum(jnp.where(mask_BT[..., None], jnp.sin(logits), 0))
 
         def one(tokens_BT):
@@ -114,8 +115,8 @@ def test_model_with_kernels_matches_under_scan_remat_and_vmap(x64, assert_close,
 def _second_order_program():
     shapes = [jax.ShapeDtypeStruct(x.shape, jnp.bfloat16) for x in _inputs(200, 200, dtype=np.float32)]
 
-    def loss(*qkv):
-        return jnp.sum(jnp.square(kernel_attention.attend(*qkv, None).astype(jnp.float32)))
+    def loss(query, key, value):
+        return jnp.sum(jnp.square(kernel_attention.attend(query, key, value, None).astype(jnp.float32)))
 
     return jax.jit(lambda *qkv: _forward_over_reverse(loss, *qkv)).trace(*shapes)
 
