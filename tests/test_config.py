@@ -38,6 +38,7 @@ from mass_jax.rows import METHODS
         ({"adjoint_store": "disk", "adjoint_remat": "recursive"}, "does not apply to --adjoint_remat=recursive"),
         ({"adjoint": "mixed", "product_chunk": 2}, "--product_chunk=2 does not apply to --adjoint=mixed"),
         ({"attention_block": 64}, "--attention_block=64 needs --attention=blockwise or auto"),
+        ({"attention_block": 64, "attention": "kernel"}, "--attention_block=64 needs --attention=blockwise or auto"),
         ({"half_products": True, "compute_dtype": "bfloat16"}, "contradicts --half_products"),
         ({"adapter_product_dtype": "bfloat16"}, "needs activations in bfloat16, but they are float32"),
         ({"tracker": ("wandb", "none")}, "--tracker=wandb,none combines 'none' with others; remove 'none'"),

@@ -75,8 +75,9 @@ class AdjointSettings:
     attention: str = setting(
         "full",
         "Attention scores in memory: full for all pairs of tokens, blockwise for at most --attention_block queries at "
-        "a time, recomputed in the backward pass, or auto for blockwise where there are more than 1,024 queries.",
-        choices=("full", "blockwise", "auto"),
+        "a time, recomputed in the backward pass, auto for blockwise where there are more than 1,024 queries, or "
+        "kernel for Pallas kernels on one GPU or TPU, which were compiled for both but never run on either.",
+        choices=("full", "blockwise", "auto", "kernel"),
     )
     attention_block: int = setting(
         512, "Largest number of queries per block for --attention=blockwise or auto.", minimum=1
@@ -175,7 +176,7 @@ class AdjointSettings:
                 f"--adjoint_store={self.adjoint_store} does not apply to --adjoint_remat=recursive, which keeps its "
                 f"states on the device; use auto, save_grads or step"
             )
-        if self.attention == "full" and self.attention_block != AdjointSettings.attention_block:
+        if self.attention in ("full", "kernel") and self.attention_block != AdjointSettings.attention_block:
             raise ValueError(f"--attention_block={self.attention_block} needs --attention=blockwise or auto")
         if self.product_chunk and name not in ("weighted", "truncated"):
             raise ValueError(

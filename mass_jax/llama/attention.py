@@ -12,6 +12,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 
+from mass_jax.llama import kernel_attention
 from mass_jax.llama.config import LlamaConfig
 from mass_jax.llama.precision import wide
 
@@ -87,6 +88,7 @@ def self_attend(
     """Computes causal attention of the last T positions to all S, implemented as `config.attention` says.
 
     "blockwise" applies to more than `config.attention_block` queries, and "auto" chooses it for more than `LONG` ones.
+    "kernel" is `kernel_attention.attend`.
 
     Args:
         config: its `attention` and `attention_block` are used.
@@ -98,6 +100,8 @@ def self_attend(
     Returns:
         [B, T, K, G, H] in the queries' dtype.
     """
+    if config.attention == "kernel":
+        return kernel_attention.attend(query_BTKGH, key_BSKH, value_BSKH, mask_BS)
     least = max(LONG if config.attention == "auto" else 0, config.attention_block)
     if config.attention != "xla" and query_BTKGH.shape[1] > least:
         return blockwise(query_BTKGH, key_BSKH, value_BSKH, mask_BS, block=config.attention_block)

@@ -10,7 +10,7 @@ from mass_jax.llama import config_file, families, jsonfile, values
 from mass_jax.llama.rope import Rope
 
 _REMAT = ("none", "dots", "block")
-_ATTENTION = ("xla", "blockwise", "auto")
+_ATTENTION = ("xla", "blockwise", "auto", "kernel")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +55,8 @@ class LlamaConfig:
         half_adapters: whether products with adapters have bfloat16 operands; for bfloat16 activations.
         remat: activations that the backward pass recomputes: "none", "dots" (all except products with weights; takes a
             third of the memory, and less time if the gradient is memory-bound) or "block" (all except block inputs).
-        attention: "xla" (scores of all pairs at once), "blockwise" (memory linear in the length), or "auto" (blockwise
-            for long texts); see `attention.self_attend`.
+        attention: "xla" (scores of all pairs at once), "blockwise" (memory linear in the length), "auto" (blockwise for
+            long texts) or "kernel" (Pallas, for GPUs and TPUs; interpreted on CPUs); see `attention.self_attend`.
         attention_block: queries per block of blockwise attention.
         loss_chunk: positions of each row whose logits the cross-entropy holds at a time; 0 holds all.
         unroll: layers per iteration of the scan over layers; trades compile time for loop overhead.

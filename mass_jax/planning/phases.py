@@ -22,7 +22,7 @@ from mass_jax.runtime import rules
 from mass_jax.sampling.choose import Settings
 from mass_jax.sampling.loop import Request, start
 from mass_jax.training import train
-from mass_jax.training.architecture import execution, models
+from mass_jax.training.architecture import check_attention, execution, models
 from mass_jax.training.learners import mass_learner
 from mass_jax.training.programs import Shapes
 from mass_jax.training.rollout import adapt_jit
@@ -74,7 +74,12 @@ class Iteration:
         return mass_learner(config, loop, scorer, "gold" if config.outer == "gold" else "verifier")
 
     def abstract(self) -> Shapes:
-        """Returns the abstract arguments of training."""
+        """Returns the abstract arguments of training.
+
+        Raises:
+            ValueError: --attention=kernel does not run on these devices.
+        """
+        check_attention(self.config, self.mesh)
         return Shapes(self.config, *models(self.config, execution(self.config, self.shape)), runtime.Feed(self.mesh))
 
     def state(self) -> tuple[meta_step.MetaState, Any]:

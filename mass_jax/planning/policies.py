@@ -87,6 +87,8 @@ def tightened(config: Config, step: Mapping[str, Any]) -> Config:
     >>> changed = tightened(Config(remat="block", loss_chunk=64), {"remat": "dots", "loss_chunk": 128})
     >>> changed.remat, changed.loss_chunk
     ('block', 64)
+    >>> tightened(Config(attention="kernel"), {"attention": "blockwise", "attention_block": 128}).attention
+    'kernel'
     """
     new = dict(step)
     for name in LIMITS:
@@ -95,7 +97,9 @@ def tightened(config: Config, step: Mapping[str, Any]) -> Config:
             new[name] = 0 if math.isinf(new[name]) else new[name]
     if "remat" in new:
         new["remat"] = max(config.remat, new["remat"], key=_REMATS.index)
-    if config.attention != "full":
+    if config.attention == "kernel":
+        new |= {"attention": "kernel", "attention_block": config.attention_block}
+    elif config.attention != "full":
         new |= {
             "attention": "blockwise" if config.attention == "blockwise" else new.get("attention", "auto"),
             "attention_block": min(config.attention_block, new.get("attention_block", config.attention_block)),

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import optax
 
 from mass_jax.config import Config
@@ -58,6 +59,21 @@ def execution(config: Config, llama_config: LlamaConfig) -> LlamaConfig:
         half_adapters=config.adapter_product_dtype == "bfloat16",
         dtype=None if config.compute_dtype == "auto" else config.compute_dtype,
     )
+
+
+def check_attention(config: Config, mesh: jax.sharding.Mesh) -> None:
+    """Raises a ValueError if --attention=kernel does not run on the devices of a mesh.
+
+    >>> check_attention(Config(attention="kernel"), jax.make_mesh((1,), ("x",), devices=jax.devices("cpu")[:1]))
+    Traceback (most recent call last):
+    ValueError: --attention=kernel needs a GPU or a TPU, and this is a CPU; use --attention=auto
+    """
+    if config.attention != "kernel":
+        return
+    if mesh.devices.flat[0].platform == "cpu":
+        raise ValueError("--attention=kernel needs a GPU or a TPU, and this is a CPU; use --attention=auto")
+    if mesh.size > 1:
+        raise ValueError(f"--attention=kernel runs on 1 device, and --mesh has {mesh.size}; use --attention=auto")
 
 
 def _last_blocks(flag: str, requested: int, llama_config: LlamaConfig) -> int:

@@ -22,7 +22,7 @@ from mass_jax.sampling.remote.vllm import Server
 from mass_jax.tasks.base import Problems
 from mass_jax.tasks.registry import Chosen, open_task
 from mass_jax.training import samplers
-from mass_jax.training.architecture import execution, models
+from mass_jax.training.architecture import check_attention, execution, models
 from mass_jax.training.eps_root import auto_eps_root
 from mass_jax.training.inner_optimizer import fixed_optimizer, learned_inner
 from mass_jax.training.learners import check_outer_optimizers
@@ -121,6 +121,7 @@ def assemble(
     if inner_optimizer is not None:
         config = dataclasses.replace(config, inner_optimizer=CUSTOM)
     mesh = runtime.make_mesh("auto", jax.devices()[:1]) if mesh is None else mesh
+    check_attention(config, mesh)
     if inner_optimizer is None:
         fixed_optimizer(config, adapt.DEFAULT_EPS_ROOT)
         learned_inner(config, adapt.DEFAULT_EPS_ROOT)  # names errors before the model is loaded
