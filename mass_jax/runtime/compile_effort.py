@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import os
+from typing import Any
 
 from absl import logging
 
@@ -49,7 +50,8 @@ def _runs_on_cpu() -> bool:
     """Returns whether JAX will run on a CPU; starts no backend."""
     import jax  # the launcher reads the settings without JAX
 
-    platforms = jax.config.jax_platforms
+    config: Any = jax.config  # its annotations lack the options
+    platforms = config.jax_platforms
     if platforms:
         return platforms == "cpu"
     return not any(importlib.util.find_spec(name) for name in _ACCELERATORS)
