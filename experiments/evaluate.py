@@ -28,6 +28,7 @@ from mass_jax.training.components import assemble
 settings.define()
 settings.define_machines()
 settings.define_compilation_cache()
+settings.define_compile_effort()
 flags.adopt_module_key_flags(settings)
 _WORKDIR = DEFINE_path("workdir", None, "Directory of a run or of a new evaluation; pass it again to resume.")
 _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Build the report from the existing records.")

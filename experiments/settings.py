@@ -20,7 +20,7 @@ from mass_jax.config import Config, nearest
 from mass_jax.config.config import OPTIMIZERS
 from mass_jax.errors import UserError, from_program
 from mass_jax.own_function import located
-from mass_jax.runtime import console
+from mass_jax.runtime import compile_effort, console
 
 FLAGS = flags.FLAGS
 
@@ -56,6 +56,18 @@ def define_compilation_cache() -> None:
         "auto",
         "Directory that keeps compiled programs for later runs; auto is in the user's cache directory, off keeps none. "
         "The environment variable JAX_COMPILATION_CACHE_DIR takes precedence.",
+    )
+
+
+def define_compile_effort() -> None:
+    """Defines --compile_effort, which `run` applies."""
+    flags.DEFINE_enum(
+        "compile_effort",
+        compile_effort.FULL,
+        compile_effort.EFFORTS,
+        "Effort of the compiler on a CPU. fast compiles in less time, and its results differ from those of full by "
+        "rounding; fastest also slows down decoding. "
+        "XLA_FLAGS with xla_backend_optimization_level takes precedence.",
     )
 
 
@@ -248,6 +260,8 @@ def run(main: Any, parser: Callable[[Sequence[str]], list[str]] = parse) -> None
     logging.get_absl_handler().addFilter(console.drop_library_chatter)
 
     def command(arguments: list[str]) -> None:
+        if "compile_effort" in FLAGS:
+            runtime.use_compile_effort(FLAGS.compile_effort)
         if "compilation_cache" in FLAGS:
             runtime.use_compilation_cache(FLAGS.compilation_cache)
         try:

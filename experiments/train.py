@@ -21,6 +21,7 @@ from mass_jax.training.components import assemble
 settings.define()
 settings.define_machines()
 settings.define_compilation_cache()
+settings.define_compile_effort()
 flags.adopt_module_key_flags(settings)
 _WORKDIR = DEFINE_path("workdir", None, "Directory of this run; pass it again to resume.")
 _COMPILE_THREADS = flags.DEFINE_integer(

@@ -180,6 +180,7 @@ def define() -> None:
     """Defines this command's flags; not on import, since commands share flag names."""
     settings.define()
     settings.define_topology()
+    settings.define_compile_effort()
     flags.DEFINE_enum(
         "meta_gradients", None, sorted(metagrad_cases.PRESETS), "Preset of bench_metagrad to compile in place of a run."
     )

@@ -10,6 +10,7 @@ from mass_jax import lazy
 if TYPE_CHECKING:
     from mass_jax.runtime.checkpoints import Checkpoints
     from mass_jax.runtime.compilation_cache import use_compilation_cache
+    from mass_jax.runtime.compile_effort import use_compile_effort
     from mass_jax.runtime.distributed import agreed_maximum, gather_rows, is_first, join, mine
     from mass_jax.runtime.feed import Feed
     from mass_jax.runtime.lock import lock_workdir
@@ -52,6 +53,7 @@ __all__ = [
     "shardings",
     "stop_on_signals",
     "use_compilation_cache",
+    "use_compile_effort",
     "use_mesh",
     "workdir_path",
     "write_atomically",
@@ -83,6 +85,7 @@ __getattr__, __dir__, _ = lazy.attach(
         "shardings": "rules",
         "stop_on_signals": "signals",
         "use_compilation_cache": "compilation_cache",
+        "use_compile_effort": "compile_effort",
         "use_mesh": "rules",
         "workdir_path": "workdir",
         "write_atomically": "workdir",
