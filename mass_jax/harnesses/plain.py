@@ -56,13 +56,11 @@ class PlainModel:
         for i, (request, (_, count)) in enumerate(zip(requests, prompts, strict=True)):
             groups[count, request.stops, request.settings].append(i)
         found: dict[int, Completion] = {}
-        for members in groups.values():
+        for (count, *_), members in groups.items():
             members.sort(key=lambda i: -len(prompts[i][0]))
             for start in range(0, len(members), self.batch):
                 chosen = members[start : start + self.batch]
-                drawn = self._draw(
-                    [requests[i] for i in chosen], [prompts[i][0] for i in chosen], prompts[chosen[0]][1]
-                )
+                drawn = self._draw([requests[i] for i in chosen], [prompts[i][0] for i in chosen], count)
                 found |= dict(zip(chosen, drawn, strict=True))
         return [found[i] for i in range(len(requests))]
 

@@ -3,8 +3,8 @@
 Adapting means for a request of
 
 - an answer: the service adapts to the question under its policy, and answers;
-- a log-likelihood: the service adapts to the context as the question; the continuation is then scored after the solver's
-  prompt for that question, by the adapted model if its answer was released, else by the unadapted one.
+- a log-likelihood: the service adapts to the context as the question; the continuation is then scored after the
+  solver's prompt for that question, by the adapted model if its answer was released, else by the unadapted one.
 """
 
 import collections
@@ -137,9 +137,8 @@ class QuestionModel:
         """Returns an answer, cut as the request asks."""
         text, count = self._limited(answer.text or "", request.max_tokens)
         prompt = 0 if answer.text is None else answer.tokens["answer"] - self._tokens(answer.before or "") - 1
-        full = count >= self._dialogue.max_answer_tokens or (
-            request.max_tokens is not None and count >= request.max_tokens
-        )
+        most = self._dialogue.max_answer_tokens
+        full = count >= (most if request.max_tokens is None else min(most, request.max_tokens))
         return Completion(cut(text, request.stops), prompt, count, "length" if full else "stop", self._details(answer))
 
     def _limited(self, text: str, limit: int | None) -> tuple[str, int]:

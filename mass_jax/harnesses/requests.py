@@ -6,6 +6,8 @@ from typing import Any, Literal, NamedTuple
 
 from mass_jax.sampling.choose import Settings
 
+GREEDY = Settings(temperature=0.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
@@ -13,7 +15,8 @@ class Request:
 
     Attributes:
         text: the prompt, or the question.
-        max_tokens: largest number of generated tokens; None is half of the model's positions, or what the prompt leaves.
+        max_tokens: largest number of generated tokens; None is half of the model's positions, or fewer if
+            the prompt leaves fewer.
         stops: strings before which the result ends.
         settings: sampling settings; greedy by default.
         name: name of the request, which seeds its random numbers if it is sampled.
@@ -22,7 +25,7 @@ class Request:
     text: str
     max_tokens: int | None = None
     stops: tuple[str, ...] = ()
-    settings: Settings = Settings(temperature=0.0)
+    settings: Settings = GREEDY
     name: str = ""
 
 

@@ -26,8 +26,9 @@ from mass_jax.harnesses.worker import Worker
 from mass_jax.sampling.choose import Settings
 from mass_jax.tasks import chat
 
-_UNSUPPORTED = ("best_of", "frequency_penalty", "presence_penalty", "logit_bias", "num_choices", "logprobs")
-_UNSUPPORTED += ("top_logprobs", "prompt_logprobs", "response_schema")
+# Settings that are not supported, with the value that has no effect.
+_UNSUPPORTED = {"best_of": 1, "num_choices": 1, "frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {}}
+_UNSUPPORTED |= {"logprobs": False, "top_logprobs": 0, "prompt_logprobs": 0, "response_schema": None}
 
 
 class MassJaxAPI(ModelAPI):
@@ -86,8 +87,8 @@ class MassJaxAPI(ModelAPI):
         """
         if tools:
             raise UserError(f"tools are not supported, such as {tools[0].name}: use a task without tools")
-        for name in _UNSUPPORTED:
-            if getattr(config, name) not in (None, False, 1):
+        for name, neutral in _UNSUPPORTED.items():
+            if getattr(config, name) not in (None, neutral):
                 raise UserError(f"generation setting {name!r} is not supported; leave it out")
         done = await asyncio.wrap_future(self._worker.submit(self._request(self._text(input), config)))
         message = ChatMessageAssistant(content=done.text, model=self.model_name, source="generate")
