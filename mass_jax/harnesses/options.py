@@ -123,6 +123,8 @@ def _converted(name: str, value: Any, kind: str) -> Any:
         if isinstance(value, bool) or not str(value).isascii() or not str(value).isdigit() or int(value) < least:
             raise UserError(f"{name}={value!r} is not an integer of at least {least}")
         return int(value)
+    if name in ("run", "policy", "log"):
+        return str(pathlib.Path(str(value)).expanduser().absolute())  # Inspect changes the working directory
     return str(value)
 
 

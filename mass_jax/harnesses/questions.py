@@ -11,7 +11,7 @@ import collections
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from mass_jax.errors import UserError
 from mass_jax.harnesses.plain import PlainModel, positions
@@ -139,7 +139,9 @@ class QuestionModel:
         prompt = 0 if answer.text is None else answer.tokens["answer"] - self._tokens(answer.before or "") - 1
         most = self._dialogue.max_answer_tokens
         full = count >= (most if request.max_tokens is None else min(most, request.max_tokens))
-        return Completion(cut(text, request.stops), prompt, count, "length" if full else "stop", self._details(answer))
+        finish: Literal["stop", "length"] = "length" if full else "stop"
+        new_tokens = count + (finish == "stop")  # the end token
+        return Completion(cut(text, request.stops), prompt, new_tokens, finish, self._details(answer))
 
     def _limited(self, text: str, limit: int | None) -> tuple[str, int]:
         """Returns the first tokens of a text, and their number."""

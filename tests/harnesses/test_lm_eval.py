@@ -19,7 +19,7 @@ from tests.harnesses.settings import BATCH, SEED  # noqa: E402
 from tests.small_models import components  # noqa: E402
 
 # Of lm_eval and the libraries that it imports.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 PAIRS = [
     ("solve 4 kabo 3 =", " 1 2"),
@@ -129,7 +129,8 @@ def test_adapting_task_gives_the_results_of_the_service(adapting, policy_file, e
 
 def test_model_runs_by_name(random_model):
     found = lm_eval.api.registry.get_model("mass_jax").create_from_arg_string(
-        f"pretrained={random_model},max_length=32,seed=1", {"batch_size": "2", "max_batch_size": None, "device": None}
+        f"pretrained={random_model},max_length=32,seed=1",
+        {"batch_size": "2", "max_batch_size": None, "device": "cuda:0"},
     )
     assert (found.max_length, found.options.batch_size, found.options.seed) == (32, 2, 1)
     assert found.tokenizer_name == str(random_model).replace("/", "__")
@@ -138,7 +139,6 @@ def test_model_runs_by_name(random_model):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda lm: MassJaxLM(pretrained="tiny", device="cuda"), "device=cuda has no effect"),
         (lambda lm: MassJaxLM(pretrained="tiny", lora=3), "there is no argument 'lora' of mass_jax"),
         (lambda lm: lm.apply_chat_template([{"role": "user", "content": "1"}]), "has no chat template"),
         (lambda lm: lm.generate_until(instances("generate_until", [("1", {"beams": 2})])), "'beams' is not supported"),

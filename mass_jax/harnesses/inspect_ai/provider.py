@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.model import (
     ChatCompletionChoice,
     ChatMessage,
@@ -17,7 +18,7 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from mass_jax.errors import UserError
+from mass_jax.errors import UserError, first_line
 from mass_jax.harnesses.opening import open_model
 from mass_jax.harnesses.options import is_workdir, parse
 from mass_jax.harnesses.questions import QuestionModel, name_of
@@ -44,7 +45,7 @@ class MassJaxAPI(ModelAPI):
         **model_args: see `options.Options`, without `pretrained` and `run`.
 
     Raises:
-        UserError: an argument is unknown or invalid.
+        PrerequisiteError: an argument is unknown or invalid; Inspect prints the message in one line.
     """
 
     def __init__(
@@ -56,10 +57,13 @@ class MassJaxAPI(ModelAPI):
         **model_args: Any,
     ) -> None:
         super().__init__(model_name, base_url, api_key, config=config)
-        if base_url is not None:
-            raise UserError(f"base_url={base_url} has no effect: the model runs in this process; leave it out")
         kind = "run" if is_workdir(pathlib.Path(model_name)) else "pretrained"
-        self._model = open_model(parse({kind: model_name, **model_args}))
+        try:
+            if base_url is not None:
+                raise UserError(f"base_url={base_url} has no effect: the model runs in this process; leave it out")
+            self._model = open_model(parse({kind: model_name, **model_args}))
+        except UserError as error:
+            raise PrerequisiteError(first_line(error)) from error
         self._calls: collections.Counter[str] = collections.Counter()
         self._worker: Worker[Request, Completion] = Worker(self._model.generate, self._model.batch)
 

@@ -30,7 +30,7 @@ class MassJaxLM(TemplateLM):
     Args:
         batch_size: texts per batch, or "auto".
         max_batch_size: ignored, since batches have one size.
-        device: must be None, since JAX chooses it.
+        device: ignored, since JAX chooses it; lm_eval passes "cuda:0" by default.
         **arguments: see `options.Options`.
 
     Raises:
@@ -41,8 +41,6 @@ class MassJaxLM(TemplateLM):
         self, batch_size: Any = None, max_batch_size: Any = None, device: str | None = None, **arguments: Any
     ) -> None:
         super().__init__()
-        if device is not None:
-            raise UserError(f"device={device} has no effect: JAX chooses the device; set JAX_PLATFORMS, such as cpu")
         self.options = parse({**arguments, "batch_size": batch_size})
         self.model = open_model(self.options)
         self.tokenizer = self.model.tokenizer
