@@ -104,7 +104,7 @@ def parse(arguments: Mapping[str, Any]) -> Options:
     given: dict[str, Any] = {}
     for name, value in arguments.items():
         if name not in kinds:
-            raise UserError(f"there is no argument {name!r} of mass_jax; {nearest(name, kinds)}")
+            raise UserError(f"mass_jax has no argument {name!r}; {nearest(name, kinds)}")
         if value is not None:
             given[name] = _converted(name, value, str(kinds[name]))
     return Options(**given)

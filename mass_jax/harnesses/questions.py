@@ -170,6 +170,6 @@ def name_of(question: str) -> str:
     """Returns the id of a question, a hash of its text.
 
     >>> name_of("4 kabo 3")
-    ''
+    '43c3072d8f32632b'
     """
     return hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()[:16]

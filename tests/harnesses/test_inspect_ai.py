@@ -138,7 +138,7 @@ def test_unsupported_calls_are_refused(plain, messages, settings, message):
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("mass_jax/tiny", {"adpat": True}, "there is no argument 'adpat' of mass_jax; did you mean 'adapt'"),
+        ("mass_jax/tiny", {"adpat": True}, "mass_jax has no argument 'adpat'; did you mean 'adapt'"),
         ("mass_jax/tiny", {"base_url": "http://localhost"}, "has no effect: the model runs in this process"),
         ("mass_jax//nowhere", {}, "nowhere"),
     ],

@@ -1,7 +1,11 @@
 """Arguments of the models: types, and errors of one line with the fix."""
 
+import importlib
+import sys
+
 import pytest
 
+from mass_jax import lazy
 from mass_jax.errors import UserError
 from mass_jax.harnesses import opening, options
 
@@ -25,7 +29,7 @@ def test_values_may_be_strings():
     [
         ({}, "give either pretrained=MODEL, such as tiny, or run=WORKDIR of experiments.train"),
         ({"pretrained": "tiny", "run": "{workdir}"}, "give either pretrained=MODEL"),
-        ({"pretraned": "tiny"}, "there is no argument 'pretraned' of mass_jax; did you mean 'pretrained'?"),
+        ({"pretraned": "tiny"}, "mass_jax has no argument 'pretraned'; did you mean 'pretrained'?"),
         ({"pretrained": "tiny", "adapt": "yes"}, "adapt='yes' is neither true nor false"),
         ({"pretrained": "tiny", "batch_size": 0}, "batch_size=0 is not an integer of at least 1"),
         ({"pretrained": "tiny", "seed": "1.5"}, "seed='1.5' is not an integer of at least 0"),
@@ -67,3 +71,11 @@ def test_files_that_cannot_be_opened_are_user_errors(workdir, arguments, message
     }
     with pytest.raises(UserError, match=message):
         opening.open_model(options.parse(filled))
+
+
+@pytest.mark.parametrize(("package", "extra"), [("lm_eval", "lm-eval"), ("inspect_ai", "inspect")])
+def test_missing_harness_names_its_extra(monkeypatch, package, extra):
+    monkeypatch.delitem(sys.modules, f"mass_jax.harnesses.{package}", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(lazy.MissingExtraError, match=rf'not installed; run: pip install "mass_jax\[{extra}\]"'):
+        importlib.import_module(f"mass_jax.harnesses.{package}")

@@ -12,7 +12,6 @@ from mass_jax.evaluation import evaluate
 from mass_jax.harnesses import opening, options
 from mass_jax.harnesses.requests import Request
 from mass_jax.llama import lora
-from mass_jax.sampling import Settings
 from mass_jax.tasks.base import Verdict
 from tests.small_models import components
 
@@ -42,21 +41,18 @@ def test_answers_are_those_of_evaluation(plain):
     assert [completion.new_tokens for completion in completions] == [record["tokens_written"] for record in records]
 
 
-def test_requests_keep_their_order_and_settings(plain):
+def test_requests_keep_their_order_and_stops(plain):
     prompts = ["solve 4 kabo 3 =", "solve", "solve 9 lepa 2 = 1 ; solve 3 kabo 1 ="]
     greedy = [completion.text for completion in plain.generate([Request(text, 3) for text in prompts])]
     mixed = [
         Request(prompts[2], 3),
         Request(prompts[0], 3, stops=(greedy[0][-1],)),
         Request(prompts[1], 3),
-        Request(prompts[0], 2, settings=Settings(temperature=1.0), name="a"),
-        Request(prompts[0], 2, settings=Settings(temperature=1.0), name="a"),
     ]
     found = plain.generate(mixed)
     assert [found[0].text, found[2].text] == [greedy[2], greedy[1]]
     assert found[1].text == greedy[0].partition(greedy[0][-1])[0]
     assert found[1].finish == "stop"
-    assert found[3] == found[4]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -64,13 +60,11 @@ def logits(model, variables, tokens_BT):
     return model.apply(variables, tokens_BT)
 
 
-@pytest.mark.parametrize("adapted", [False, True])
-def test_scores_are_sums_of_log_probabilities(plain, adapted):
+def test_scores_are_sums_of_log_probabilities(plain):
     rng = np.random.default_rng(0)
-    if adapted:
-        shapes = jax.eval_shape(lambda: lora.init(jax.random.key(0), plain.model.config, 2))
-        drawn = jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.standard_normal(leaf.shape), leaf.dtype), shapes)
-        plain = plain.with_adapter(drawn)
+    shapes = jax.eval_shape(lambda: lora.init(jax.random.key(0), plain.model.config, 2))
+    drawn = jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.standard_normal(leaf.shape), leaf.dtype), shapes)
+    plain = plain.with_adapter(drawn)
     rows = [(rng.integers(3, 60, n).tolist(), rng.integers(3, 60, m).tolist()) for n, m in ((3, 2), (9, 1), (1, 7))]
     variables = lora.variables(plain.params, plain.adapter)
     greedy = []

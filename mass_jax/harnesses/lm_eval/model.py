@@ -77,7 +77,7 @@ class MassJaxLM(TemplateLM):
         """Renders a conversation by the tokenizer's chat template, within limits on time and length.
 
         Raises:
-            UserError: there is no template or it is unusable, texts are questions, or the reply is given in part.
+            UserError: the template is missing or unusable, texts are questions, or the reply is given in part.
         """
         if isinstance(self.model, QuestionModel):
             raise UserError("the task of the model renders questions: leave out --apply_chat_template")
