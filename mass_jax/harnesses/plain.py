@@ -64,6 +64,10 @@ class PlainModel:
                 found |= dict(zip(chosen, drawn, strict=True))
         return [found[i] for i in range(len(requests))]
 
+    def check(self, request: Request) -> None:
+        """Checks that a request can be answered; raises a UserError as `generate` does."""
+        self._prompt(request)
+
     def score(self, rows: Sequence[Row]) -> list[Score]:
         """Scores continuations, as tokens; see `scoring.scores`."""
         return scores(self.model, lora.variables(self.params, self.adapter), rows, self.batch, self.max_length)

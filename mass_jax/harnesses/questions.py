@@ -76,26 +76,31 @@ class QuestionModel:
         """Closes the service and its log."""
         self.service.__exit__(None, None, None)
 
-    def generate(self, requests: Sequence[Request], resume: bool = True) -> list[Completion]:
-        """Answers the question of each request.
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Answers the question of each request, or returns the answer that the log holds for it and the settings.
 
         Args:
             requests: greedy requests; equal questions are answered once.
-            resume: return answers that the log already holds for the same question and settings.
 
         Raises:
             UserError: a request is not greedy.
         """
         for request in requests:
-            if request.settings.temperature:
-                raise UserError("answers to questions are greedy: give temperature 0, or questions=false")
-        asked = {request.text: Problem(name_of(request.text), request.text, "", "") for request in requests}
+            self.check(request)
+        texts = dict.fromkeys(request.text for request in requests if len(request.text) <= stages.MOST_CHARS)
         answers: dict[str, Answer] = {}
-        for answer in self.service.stream(list(asked.values()), resume=resume and self.service.log_path is not None):
+        asked = [Problem(name_of(text), text, "", "") for text in texts]
+        for answer in self.service.stream(asked, resume=True, pad=True):
             self._adapters.clear()
             self._count(answer)
             answers[answer.problem] = answer
-        return [self._completion(request, answers[request.text]) for request in requests]
+        return [self._completion(request, answers.get(request.text)) for request in requests]
+
+    @staticmethod
+    def check(request: Request) -> None:
+        """Checks that a request can be answered; raises a UserError as `generate` does."""
+        if request.settings.temperature:
+            raise UserError("answers to questions are greedy: give temperature 0, or questions=false")
 
     def score(self, requests: Sequence[tuple[str, str]], split: Split) -> Iterator[tuple[int, Score]]:
         """Adapts to the question of each request, and scores the continuation.
@@ -133,8 +138,11 @@ class QuestionModel:
         if answer.text is None:
             _log.warning("a question was not answered: %s", answer.reason)
 
-    def _completion(self, request: Request, answer: Answer) -> Completion:
-        """Returns an answer, cut as the request asks."""
+    def _completion(self, request: Request, answer: Answer | None) -> Completion:
+        """Returns an answer, cut as the request asks; None stands for a question that was too long to be posed."""
+        if answer is None:
+            reason = f"the problem has more than {stages.MOST_CHARS} characters"
+            return Completion("", 0, 0, "stop", {"decision": "refused", "reason": reason})
         text, count = self._limited(answer.text or "", request.max_tokens)
         prompt = 0 if answer.text is None else answer.tokens["answer"] - self._tokens(answer.before or "") - 1
         most = self._dialogue.max_answer_tokens

@@ -121,6 +121,7 @@ def test_messages_become_a_prompt(plain):
     ("messages", "settings", "message"),
     [
         ([ChatMessageUser(content="1")], {"num_choices": 2}, "'num_choices' is not supported"),
+        ([ChatMessageUser(content="1")], {"max_tokens": 64}, "at most 64 tokens were requested; give 1 to 63"),
         ([ChatMessageUser(content="1")], {"logprobs": True}, "'logprobs' is not supported"),
         ([ChatMessageUser(content=[ContentImage(image="data:image/png;base64,AA==")])], {}, "only messages with text"),
         (
@@ -154,4 +155,6 @@ def test_adapting_model_takes_one_question(adapting, policy_file, tmp_path):
     model = get_model("mass_jax/tiny", memoize=False, adapt=True, **arguments)
     with pytest.raises(UserError, match="give one user message and no system message"):
         generate(model, [ChatMessageSystem(content="one"), ChatMessageUser(content="two")])
+    with pytest.raises(UserError, match="answers to questions are greedy"):
+        generate(model, [ChatMessageUser(content="4 kabo 3")], temperature=0.7)
     model.api.close()

@@ -79,7 +79,9 @@ def test_scores_are_those_of_merged_weights(adapting, method):
         assert np.abs(np.subtract(unadapted, [one.logprob for one in merged])).max() > 1e-2
 
 
-@pytest.mark.parametrize("text", ["\ud800 hostile", "4 kabo 3 " * 400], ids=["no Unicode", "too long"])
+@pytest.mark.parametrize(
+    "text", ["\ud800 hostile", "4 kabo 3 " * 400, "x" * 100_001], ids=["no Unicode", "long", "longest"]
+)
 def test_questions_that_cannot_be_posed_are_wrong(adapting, text):
     completion = adapting.generate([Request(text, LIMIT)])[0]
     assert (completion.text, completion.details["decision"]) == ("", "refused")

@@ -94,7 +94,9 @@ class MassJaxAPI(ModelAPI):
         for name, neutral in _UNSUPPORTED.items():
             if getattr(config, name) not in (None, neutral):
                 raise UserError(f"generation setting {name!r} is not supported; leave it out")
-        done = await asyncio.wrap_future(self._worker.submit(self._request(self._text(input), config)))
+        request = self._request(self._text(input), config)
+        self._model.check(request)  # here, because an error in the thread ends all requests of the batch
+        done = await asyncio.wrap_future(self._worker.submit(request))
         message = ChatMessageAssistant(content=done.text, model=self.model_name, source="generate")
         choice = ChatCompletionChoice(message=message, stop_reason="stop" if done.finish == "stop" else "max_tokens")
         usage = ModelUsage(
