@@ -24,6 +24,9 @@ from mass_jax.types import Adapter, Tokenizer
 Split = Callable[[str, str], Row]
 """Function that encodes a prompt and its continuation to the tokens of both."""
 
+UNPOSED = Score(float("-inf"), False)
+"""Score of continuations of a question that cannot be posed."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -116,7 +119,9 @@ class QuestionModel:
         by_question = collections.defaultdict(list)
         for i, (question, _) in enumerate(requests):
             by_question[question].append(i)
-        questions = list(by_question)
+        questions = [text for text in by_question if len(text) <= stages.MOST_CHARS]
+        for text in by_question.keys() - set(questions):
+            yield from ((i, UNPOSED) for i in by_question[text])
         for start in range(0, len(questions), self.batch):
             chunk = questions[start : start + self.batch]
             self._adapters.clear()
@@ -124,7 +129,7 @@ class QuestionModel:
                 self._count(answer)
                 members = by_question[answer.problem]
                 if answer.text is None:
-                    yield from ((i, Score(float("-inf"), False)) for i in members)
+                    yield from ((i, UNPOSED) for i in members)
                     continue
                 prompt = self.service.task.solver_prompt(answer.problem)
                 rows = [split(prompt, requests[i][1]) for i in members]
