@@ -92,9 +92,9 @@ class MassJaxLM(TemplateLM):
         if isinstance(self.model, PlainModel):
             return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
         pairs = [request.args for request in requests]
-        found = {}
+        found: dict[int, tuple[float, bool]] = {}
         for i, score in self.model.score(pairs, self._split):
-            found[i] = tuple(score)
+            found[i] = (score.logprob, score.greedy)
             self.cache_hook.add_partial("loglikelihood", pairs[i], found[i])
         return [found[i] for i in range(len(pairs))]
 
@@ -134,9 +134,10 @@ class MassJaxLM(TemplateLM):
 
     def _loglikelihood_tokens(self, requests: Sequence[Any], **kwargs: Any) -> list[tuple[float, bool]]:
         scores = self._plain.score([(context, continuation) for _, context, continuation in requests])
-        for (pair, *_), score in zip(requests, scores, strict=True):
-            self.cache_hook.add_partial("loglikelihood", pair, tuple(score))
-        return [tuple(score) for score in scores]
+        found = [(score.logprob, score.greedy) for score in scores]
+        for (pair, *_), one in zip(requests, found, strict=True):
+            self.cache_hook.add_partial("loglikelihood", pair, one)
+        return found
 
     def _split(self, prompt: str, continuation: str) -> tuple[list[int], list[int]]:
         return self._encode_pair(prompt, continuation)
