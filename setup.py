@@ -54,6 +54,8 @@ DEPENDENCIES = (
     ("h11>=0.14", "HTTP parser of that server, which uvicorn brings", "serve"),
     ("starlette>=1.0", "HTTP routes of experiments.serve", "serve"),
     ("uvicorn>=0.40", "HTTP server of experiments.serve", "serve"),
+    ("lm-eval>=0.4.13", "tasks of lm-evaluation-harness", "lm-eval"),
+    ("inspect-ai>=0.3.285", "tasks of Inspect", "inspect"),
     ("jax[tpu]", "TPU runtime", "tpu"),
     ("jax[cuda12]", "NVIDIA runtime, CUDA 12", "cuda12"),
     ("jax[cuda13]", "NVIDIA runtime, CUDA 13", "cuda13"),
@@ -71,6 +73,8 @@ INCLUDES = {
     "wandb": ("train",),
     "trackio": ("train",),
     "serve": ("train",),
+    "lm-eval": ("train",),
+    "inspect": ("train",),
 }
 
 
@@ -99,6 +103,8 @@ if __name__ == "__main__":
         python_requires=">=3.11",
         packages=find_packages(include=["mass_jax", "mass_jax.*"]),
         package_data={"mass_jax": ["py.typed", "data/**/*", "**/*.jinja", "**/*.mplstyle", "**/static/*"]},
+        # Inspect loads the module when it looks for a provider; lm-evaluation-harness has no such group.
+        entry_points={"inspect_ai": ["mass_jax = mass_jax.harnesses.inspect_ai.registry"]},
         install_requires=requirements("core"),
         extras_require={
             extra: requirements(extra, *INCLUDES.get(extra, ()))

@@ -32,6 +32,8 @@ OPTIONAL = {
     "h11": ("h11", "serve"),
     "starlette": ("starlette", "serve"),
     "uvicorn": ("uvicorn", "serve"),
+    "lm_eval": ("lm-eval", "lm-eval"),
+    "inspect_ai": ("inspect-ai", "inspect"),
     "reasoning_gym": ("reasoning-gym", "reasoning-gym"),
 }
 

@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # From top to bottom; a room may import rooms below it, and modules of its own.
 ROOMS = (
     "experiments",
+    "harnesses",
     "serving",
     "serving.guards",
     "evaluation",

@@ -19,9 +19,11 @@ from mass_jax.serving.guards.policy import Policy
 from mass_jax.tasks.base import Problem
 from mass_jax.tasks.registry import Chosen
 from mass_jax.training.rollout import filled
+from mass_jax.types import Adapter
 
 Writer = Callable[[stages.Model, Sequence[Problem], jax.Array], list[list[str]]]
 Report = Callable[[str], None]
+OnAdapter = Callable[[str, Adapter], None]
 PHASES = ("answer", "examples", "gates", "update", "second_answer")
 
 
@@ -46,6 +48,7 @@ class Setup:
         task_name: name of the task.
         seed: random seed.
         writer: writes the synthetic examples; `stages.write` uses the model itself.
+        on_adapter: called with a question's id and the adapter of its answer, before an adapted answer is recorded.
     """
 
     model: stages.Model
@@ -60,6 +63,7 @@ class Setup:
     task_name: str
     seed: int
     writer: Writer
+    on_adapter: OnAdapter | None = None
 
     @property
     def suite_tokens(self) -> int:
@@ -215,6 +219,9 @@ def _concluded(setup: Setup, outcome: Outcome, checked: CheckedExamples, changed
         *(float(np.mean(rows)) for rows in (before.right[0], after.right[n], before.nll[0], after.nll[n]))
     )
     decision, reason = decide(changed.made.judged_N[n], compared, setup.policy.regression)
+    adapters = changed.made.adapters
+    if decision == "adapted" and setup.on_adapter is not None:
+        setup.on_adapter(outcome.name, adapters.one(adaptation.take(adapters.leaves, n)))
     return dataclasses.replace(
         outcome,
         decision=decision,
@@ -222,7 +229,7 @@ def _concluded(setup: Setup, outcome: Outcome, checked: CheckedExamples, changed
         losses=list(changed.made.losses_NK[n]),
         norms={name: norm[n] for name, norm in changed.made.norms.items()},
         factor=changed.made.judged_N[n].factor,
-        adapter=adaptation.tree_sha256(adaptation.take(changed.made.adapters.leaves, n)),
+        adapter=adaptation.tree_sha256(adaptation.take(adapters.leaves, n)),
         regression=compared._asdict(),
         after=changed.answers[n],
     )

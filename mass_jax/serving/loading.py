@@ -23,7 +23,7 @@ from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.method.models import Weights
 from mass_jax.serving import adaptation, candidates, identity, source, stages
-from mass_jax.serving.batch import Setup, Writer
+from mass_jax.serving.batch import OnAdapter, Setup, Writer
 from mass_jax.serving.guards import gates, policy, policy_file, regression
 from mass_jax.serving.service import AdaptationService, Answer, Question, WeightsChanged, as_questions
 from mass_jax.tasks.base import Example, Task
@@ -52,6 +52,7 @@ def load(
     sampler: str = samplers.NATIVE,
     own_task: str | None = None,
     sampler_url: str | None = None,
+    on_adapter: OnAdapter | None = None,
 ) -> AdaptationService:
     """Loads a service that answers questions by adapting to each of them.
 
@@ -74,6 +75,7 @@ def load(
         sampler: sampler of all completions: "native", "vllm", "module:class" or "file.py:class".
         own_task: the model's own task, if it is code of yours; see `serving.source.load_model`.
         sampler_url: address of the server for "vllm"; None is the default of --sampler_url.
+        on_adapter: called with the id and the adapter of each question whose answer is that of the adapted model.
 
     Raises:
         UserError: an argument or file is missing, invalid or contradicts another.
@@ -104,6 +106,7 @@ def load(
         task_name=found.config.task if task is None else type(task).__name__,
         seed=seed,
         writer=writer,
+        on_adapter=on_adapter,
     )
     ledger = policy.Ledger()
     if not adapt:

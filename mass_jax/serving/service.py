@@ -111,7 +111,11 @@ class AdaptationService(contextlib.AbstractContextManager):
         return list(self.stream(problems))
 
     def stream(
-        self, problems: Sequence[Question], stop: runtime.Stop | None = None, resume: bool = False
+        self,
+        problems: Sequence[Question],
+        stop: runtime.Stop | None = None,
+        resume: bool = False,
+        pad: bool = False,
     ) -> Iterator[Answer]:
         """Yields answers batch by batch; the event of each answer is on disk before it is yielded.
 
@@ -119,10 +123,11 @@ class AdaptationService(contextlib.AbstractContextManager):
             problems: as for a call.
             stop: polled between batches.
             resume: return answers that the log already holds for the same question and settings.
+            pad: pad every batch to `batch` rows, as `answer_batch` does, so that all calls share compiled programs.
         """
         questions = as_questions(problems)
         recorded = self._recorded(questions) if resume else {}
-        size = min(self.batch, bucket(max(len(questions), 1)))
+        size = self.batch if pad else min(self.batch, bucket(max(len(questions), 1)))
         for start in range(0, len(questions), size):
             if stop is not None:
                 stop.poll()
