@@ -5,6 +5,7 @@ import gc
 import importlib.metadata
 import os
 import shutil
+import sys
 import tempfile
 
 # Most test time is compilation, so these flags trade the speed of the compiled code for that of the compiler.
@@ -18,6 +19,9 @@ os.environ.setdefault(
 )
 # Source lines in compiled programs serve profiles, which no test reads; collecting them takes a twelfth of the time.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+# Many tests start commands or worker processes, which would parse the package again each time without bytecode.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 import jax
 import pytest
