@@ -39,8 +39,8 @@ jax.config.update("jax_num_cpu_devices", 8)  # for the sharding tests; the other
 SMOKE_DOCTESTS = ("mass_jax/metagrad/", "mass_jax/config/", "mass_jax/lazy.py", "mass_jax/__init__.py")
 
 
-def _programs_of_commands(kept: pathlib.Path | None) -> str:
-    """Returns a directory of this run for the programs of commands, with links to those that earlier runs kept."""
+def _programs_of_run(kept: pathlib.Path | None) -> str:
+    """Returns a directory for the programs of this run, with links to those that earlier runs kept."""
     directory = pathlib.Path(tempfile.mkdtemp(prefix="mass_jax_compiled_"))
     atexit.register(_keep_programs, directory, kept)
     for entry in kept.glob("*-cache") if kept else ():
@@ -49,7 +49,7 @@ def _programs_of_commands(kept: pathlib.Path | None) -> str:
 
 
 def _keep_programs(directory: pathlib.Path, kept: pathlib.Path | None) -> None:
-    """Moves new whole entries, which an interrupted write does not leave, from the directory of this run."""
+    """Keeps the new programs of this run that are whole; a killed command leaves others."""
     for entry in directory.glob("*-cache") if kept else ():
         if not entry.is_symlink():
             with contextlib.suppress(OSError, zlib.error):
@@ -82,24 +82,23 @@ def _kept_programs(name: str) -> pathlib.Path | None:
 def _cache_compiled_programs() -> None:
     """Keeps programs in the user's cache directory, so that a repeated run compiles less.
 
-    The commands that tests start share a directory of this run, which workers of pytest-xdist inherit: tests kill
-    commands, and a damaged entry warns, which is an error within a test.
+    Every process reads and writes a directory of its own: JAX warns of a damaged entry, which is an error within a
+    test, and writes entries in place. The commands that tests start share one, which workers of pytest-xdist inherit.
     """
+    commands, tests = _kept_programs("commands"), _kept_programs("tests")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        kept = _kept_programs("commands")
-        if kept:
-            _limit_size(kept, 2**28)
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs_of_commands(kept)
+        for kept in (commands, tests):
+            if kept:
+                _limit_size(kept, 2**29)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs_of_run(commands)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    directory = _kept_programs("tests")
-    if directory is None:
+    if tests is None:
         jax.config.update("jax_enable_compilation_cache", False)
         return
-    jax.config.update("jax_compilation_cache_dir", str(directory))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_compilation_cache_dir", _programs_of_run(tests))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
-    jax.config.update("jax_compilation_cache_max_size", 2**30)
 
 
 _cache_compiled_programs()
