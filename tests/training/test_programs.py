@@ -75,7 +75,7 @@ def test_training_calls_programs_with_arguments_of_these_shapes(run, changes, tm
     assert [name for name in called if name != "log-probabilities before training"] == [each.name for each in known]
 
 
-def test_evaluation_calls_programs_that_a_thread_compiled(tmp_path, caplog, no_compilation_cache):
+def test_evaluation_calls_programs_that_a_thread_compiled(tmp_path, caplog):
     made = components(**SMALL)
     with (
         caplog.at_level(logging.INFO, "absl"),
