@@ -92,6 +92,7 @@ def _cache_compiled_programs() -> None:
                 _limit_size(kept, 2**29)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs_of_run(commands)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")  # they put the directory into the keys
     if tests is None:
         jax.config.update("jax_enable_compilation_cache", False)
         return
