@@ -1,11 +1,15 @@
 """Settings shared by all tests: compiler flags, strict dtype promotion, float64 on request, and the smoke tier."""
 
 import atexit
+import contextlib
 import gc
 import importlib.metadata
 import os
+import pathlib
 import shutil
+import sys
 import tempfile
+import zlib
 
 # Most test time is compilation, so these flags trade the speed of the compiled code for that of the compiler.
 # Subprocesses inherit them. An XLA that does not know a flag aborts the process; jaxlib 0.12 dropped the last one.
@@ -18,6 +22,8 @@ os.environ.setdefault(
 )
 # Source lines in compiled programs serve profiles, which no test reads; collecting them takes a twelfth of the time.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+# Many tests start commands or worker processes, which would parse the package again each time without bytecode.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import jax
 import pytest
@@ -25,6 +31,7 @@ from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 from mass_jax.runtime import compilation_cache
 
+sys.dont_write_bytecode = False  # of the tests either, whose assertions pytest rewrites
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_num_cpu_devices", 8)  # for the sharding tests; the others use the first device
 
@@ -32,34 +39,67 @@ jax.config.update("jax_num_cpu_devices", 8)  # for the sharding tests; the other
 SMOKE_DOCTESTS = ("mass_jax/metagrad/", "mass_jax/config/", "mass_jax/lazy.py", "mass_jax/__init__.py")
 
 
-def _temporary_directory() -> str:
-    """Returns a new directory that is removed when this process exits."""
-    directory = tempfile.mkdtemp(prefix="mass_jax_compiled_")
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+def _programs_of_run(kept: pathlib.Path | None) -> str:
+    """Returns a directory for the programs of this run, with links to those that earlier runs kept."""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="mass_jax_compiled_"))
+    atexit.register(_keep_programs, directory, kept)
+    for entry in kept.glob("*-cache") if kept else ():
+        (directory / entry.name).symlink_to(entry)
+    return str(directory)
+
+
+def _keep_programs(directory: pathlib.Path, kept: pathlib.Path | None) -> None:
+    """Keeps the new programs of this run that are whole; a killed command leaves others."""
+    for entry in directory.glob("*-cache") if kept else ():
+        if not entry.is_symlink():
+            with contextlib.suppress(OSError, zlib.error):
+                zlib.decompress(entry.read_bytes())
+                part = shutil.copy(entry, kept / f"{entry.name}.{os.getpid()}")
+                os.replace(part, kept / entry.name)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _limit_size(directory: pathlib.Path, limit: int) -> None:
+    """Removes the oldest files of a directory beyond a size in bytes."""
+    files = [(path.stat().st_mtime, path.stat().st_size, path) for path in directory.iterdir()]
+    for _, size, path in sorted(files, reverse=True):
+        limit -= size
+        if limit < 0:
+            path.unlink(missing_ok=True)
+
+
+def _kept_programs(name: str) -> pathlib.Path | None:
+    """Returns a writable directory in the user's cache directory, or None."""
+    try:
+        directory = compilation_cache.default_directory() / name
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
+    except (OSError, RuntimeError):  # no home directory, or one that cannot be written
+        return None
     return directory
 
 
 def _cache_compiled_programs() -> None:
-    """Keeps programs that take long to compile in the user's cache directory, so that a repeated run compiles less.
+    """Keeps programs in the user's cache directory, so that a repeated run compiles less.
 
-    The commands that tests start share a directory of this run, which workers of pytest-xdist inherit: tests kill
-    commands, and a damaged entry warns, which is an error within a test.
+    Every process reads and writes a directory of its own: JAX warns of a damaged entry, which is an error within a
+    test, and writes entries in place. The commands that tests start share one, which workers of pytest-xdist inherit.
     """
+    commands, tests = _kept_programs("commands"), _kept_programs("tests")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = _temporary_directory()
+        for kept in (commands, tests):
+            if kept:
+                _limit_size(kept, 2**29)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs_of_run(commands)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    try:
-        directory = compilation_cache.default_directory() / "tests"
-        directory.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=directory).close()
-    except (OSError, RuntimeError):  # no home directory, or one that cannot be written
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")  # they put the directory into the keys
+    if tests is None:
         jax.config.update("jax_enable_compilation_cache", False)
         return
-    jax.config.update("jax_compilation_cache_dir", str(directory))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_compilation_cache_dir", _programs_of_run(tests))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
-    jax.config.update("jax_compilation_cache_max_size", 2**30)
 
 
 _cache_compiled_programs()
