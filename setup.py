@@ -17,6 +17,7 @@ DEPENDENCIES = (
     ("absl-py>=2.1", "command-line flags and logging", "train"),
     ("filelock>=4.3", "work directory locks", "train"),
     ("flax>=0.12.8", "the Llama module (Linen)", "train"),
+    ("fsspec>=2025.3", "workdirs in buckets; huggingface_hub requires it as well", "train"),
     ("google-re2>=1.1", "linear-time regular expressions for model output", "train"),
     ("huggingface_hub>=1.0", "models by hub id", "train"),
     ("jinja2>=3.1.6", "HTML pages and chat templates; transformers does not require it", "train"),
@@ -51,6 +52,8 @@ DEPENDENCIES = (
     ("tensorboard>=2.21", "event files for TensorBoard, without TensorFlow, and their viewer", "tensorboard"),
     ("wandb>=0.31", "runs in Weights & Biases", "wandb"),
     ("trackio>=0.43", "runs in Trackio; it requires pillow<13", "trackio"),
+    ("gcsfs>=2025.3", "workdirs at gs://", "gcs"),
+    ("s3fs>=2025.3", "workdirs at s3://", "s3"),
     ("h11>=0.14", "HTTP parser of that server, which uvicorn brings", "serve"),
     ("starlette>=1.0", "HTTP routes of experiments.serve", "serve"),
     ("uvicorn>=0.40", "HTTP server of experiments.serve", "serve"),
@@ -70,6 +73,8 @@ INCLUDES = {
     "tensorboard": ("train",),
     "wandb": ("train",),
     "trackio": ("train",),
+    "gcs": ("train",),
+    "s3": ("train",),
     "serve": ("train",),
 }
 

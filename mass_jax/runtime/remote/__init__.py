@@ -1,0 +1,1 @@
+"""Workdirs in buckets: a run works in a local directory, whose files are copied to gs:// or s3:// in the background."""
