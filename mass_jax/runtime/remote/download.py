@@ -52,7 +52,7 @@ def download(store: Store, local: pathlib.Path) -> None:
     Raises:
         StoreError: If the bucket cannot be read.
     """
-    began, listed = time.monotonic(), store.list()
+    began, listed = time.monotonic(), store.sizes()
     remote = {path: size for path, size in listed.items() if contents.is_copied(path)}
     checkpoints = contents.complete(remote)
     unfinished = {contents.checkpoint_of(path) for path in remote} - checkpoints.keys() - {""}

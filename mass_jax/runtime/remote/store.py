@@ -77,7 +77,7 @@ class Store:
         self._fs: Any = fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=scheme != "memory")
         self._root = str(self._fs._strip_protocol(url))
 
-    def list(self, under: str = "") -> dict[str, int]:
+    def sizes(self, under: str = "") -> dict[str, int]:
         """Returns the sizes of all objects below a directory, by path relative to the URL, in order of their paths."""
         with self._named("read"):
             try:

@@ -23,8 +23,8 @@ _WORKERS = 4
 class Uploader:
     """Copies what has changed in a local directory to a bucket, pass by pass.
 
-    A local workdir can be resumed after a kill at any time, because files are replaced atomically or appended to. A pass
-    keeps this property in the bucket: it lists the checkpoints first, then uploads settings, metrics and other files,
+    A local workdir can be resumed after a kill at any time, because files are replaced atomically or appended to. A
+    pass keeps this property in the bucket: it lists the checkpoints first, then uploads settings, metrics and other files,
     then the listed checkpoints, each with its checksums last, then records and reports that are not newer than the
     list. Checkpoints that the run has deleted are deleted from the bucket once a newer one is complete there; nothing
     else is deleted.
@@ -85,7 +85,7 @@ class Uploader:
                 with concurrent.futures.ThreadPoolExecutor(_WORKERS) as workers:
                     for _ in workers.map(self._send_part, parts):
                         pass
-                self._store.delete(path for path in self._store.list(checkpoint) if path not in parts)
+                self._store.delete(path for path in self._store.sizes(checkpoint) if path not in parts)
                 self._lease.check()
                 self._store.write(checksums, summed)
                 logging.info("uploaded %s/%s", self._store.url, checkpoint)
@@ -108,7 +108,7 @@ class Uploader:
 
     def _has(self, checkpoint: str, files: Sequence[str], summed: bytes) -> bool:
         """Returns whether the bucket has the same checkpoint, from before this process started."""
-        if self._store.list(checkpoint).keys() != set(files):
+        if self._store.sizes(checkpoint).keys() != set(files):
             return False
         try:
             return self._store.read(f"{checkpoint}/{CHECKSUMS}") == summed
@@ -119,7 +119,7 @@ class Uploader:
         """Deletes checkpoints from the bucket that are older than this one and no longer exist locally."""
         directory, _, newest = checkpoint.rpartition("/")
         gone: dict[str, list[str]] = {}
-        for path in self._store.list(directory):
+        for path in self._store.sizes(directory):
             older = contents.checkpoint_of(path)
             if older and int(older.rpartition("/")[2]) < int(newest) and not (self._local / older).exists():
                 gone.setdefault(older, []).append(path)

@@ -50,6 +50,11 @@ def write_run(workdir: pathlib.Path, *steps: int) -> None:
     (workdir / "seed0" / "evaluation" / "base.jsonl").write_text(f'{{"id": "{steps[-1]}"}}\n')
 
 
+def open_and_close(local: pathlib.Path) -> None:
+    with open_workdir(URL, str(local)):
+        pass
+
+
 def drop(workdir: pathlib.Path, step: int) -> None:
     """Deletes a checkpoint as orbax does."""
     directory = workdir / "seed0" / "mass" / "checkpoints" / str(step)
@@ -79,17 +84,17 @@ def test_run_resumes_on_another_machine(tmp_path):
     Store(URL).write("seed0/notes.txt", b"somebody else's")
     with open_workdir(URL, str(tmp_path / "a")) as again:  # a stale directory becomes equal to the bucket
         assert files(again) == files(resumed) | {"seed0/notes.txt": b"somebody else's"}
-    assert [path for path in Store(URL).list() if "checkpoints/2" in path] == []
+    assert [path for path in Store(URL).sizes() if "checkpoints/2" in path] == []
 
 
 @pytest.mark.usefixtures("_fast")
 def test_second_run_is_refused(tmp_path):
-    with open_workdir(URL, str(tmp_path / "a")):
-        with pytest.raises(
-            UserError, match=r"--workdir=memory://bucket/runs/tiny is in use by process \d+ on .*; wait"
-        ):
-            with open_workdir(URL, str(tmp_path / "b")):
-                pass
+    with (
+        open_workdir(URL, str(tmp_path / "a")),
+        pytest.raises(UserError, match=r"--workdir=memory://bucket/runs/tiny is in use by process \d+ on .*; wait"),
+        open_workdir(URL, str(tmp_path / "b")),
+    ):
+        pass
     with open_workdir(URL, str(tmp_path / "b")):  # released, so at once
         pass
 
@@ -97,19 +102,20 @@ def test_second_run_is_refused(tmp_path):
 @pytest.mark.usefixtures("_fast")
 def test_lease_without_heartbeat_is_taken_over(tmp_path):
     stop = Stop()
-    with pytest.raises(UserError, match="was taken over by process"):
-        with open_workdir(URL, str(tmp_path / "a"), stop) as workdir:
-            write_run(workdir, 2)
-            number, contents = lease.current(Store(URL))
-            with lease.Lease(Store(URL), json.loads(contents)["token"]):  # as if it were the same directory
-                write_run(workdir, 4)
-                deadline = time.monotonic() + 20
-                with contextlib.suppress(StoreError):
-                    while time.monotonic() < deadline:
-                        stop.poll()
-                        time.sleep(0.05)
+    with contextlib.ExitStack() as held:
+        workdir = held.enter_context(open_workdir(URL, str(tmp_path / "a"), stop))
+        write_run(workdir, 2)
+        number, contents = lease.current(Store(URL))
+        held.enter_context(lease.Lease(Store(URL), json.loads(contents)["token"]))  # as if from the same directory
+        deadline = time.monotonic() + 20
+        with pytest.raises(UserError, match="was taken over by process"):
+            while time.monotonic() < deadline:
+                stop.poll()
+                time.sleep(0.05)
+        with pytest.raises(lease.LeaseLost):
+            held.close()
     assert lease.numbers(Store(URL)) == [number + 1]
-    assert Store(URL).list("seed0") == {}  # the run that lost the lease uploads nothing
+    assert Store(URL).sizes("seed0") == {}  # the run that lost the lease uploads nothing
     store = Store(URL)
     store.write(f".lease-{number + 1:08d}.json", b'{"host": "vm", "pid": 1, "time": "then"}')
     with open_workdir(URL, str(tmp_path / "b")):
@@ -122,7 +128,7 @@ def test_killed_run_keeps_newer_local_files(tmp_path):
     write_run(workdir, 2, 4)  # not uploaded
     with open_workdir(URL, str(tmp_path)):
         pass
-    assert any("checkpoints/4/" in path for path in Store(URL).list())
+    assert any("checkpoints/4/" in path for path in Store(URL).sizes())
     with open_workdir(URL, str(tmp_path / "other" / "b")) as elsewhere:
         write_run(elsewhere, 2, 4, 6)
     write_run(workdir, 2, 4, 5)
@@ -189,7 +195,7 @@ def test_every_interrupted_upload_is_resumable(tmp_path):
         cut += 1
         if finished:
             break
-    assert seen == {(2, 4), (2, 4, 6), (4, 6), (4,)} - {(4,)}
+    assert seen == {(2, 4), (2, 4, 6), (4, 6)}
     assert cut > 8
 
 
@@ -199,11 +205,13 @@ def test_failed_uploads_stop_the_run(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text("{}")
     held = lease.Lease(Store(URL), "token")
     background = upload.Background(upload.Uploader(FailingStore(URL, 0), tmp_path, held))
-    with pytest.raises(StoreError, match="injected"), background:
-        deadline = time.monotonic() + 20
-        while not background.failure() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert background.failure() == "injected"
+    background.__enter__()
+    deadline = time.monotonic() + 20
+    while not background.failure() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert background.failure() == "injected"
+    with pytest.raises(StoreError, match="injected"):
+        background.__exit__(None)
     held.end(release=True)
 
 
@@ -212,21 +220,19 @@ def test_read_workdir_writes_nothing_to_bucket(tmp_path):
         read_workdir(URL, str(tmp_path / "none"))
     with open_workdir(URL, str(tmp_path / "a")) as workdir:
         write_run(workdir, 2)
-    before = dict(Store(URL).list())
+    before = dict(Store(URL).sizes())
     assert files(read_workdir(URL, str(tmp_path / "b"))) == files(workdir)
-    assert Store(URL).list() == before
+    assert Store(URL).sizes() == before
 
 
 def test_foreign_files_are_neither_downloaded_nor_removed(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(UserError, match=r"holds other files than those of memory://.*; give another directory"):
-        with open_workdir(URL, str(tmp_path)):
-            pass
+        open_and_close(tmp_path)
     assert (tmp_path / "thesis.tex").exists()
     Store(URL).write("data/large.bin", b"")
     with pytest.raises(UserError, match=r"holds 'data' but no config\.json, so it is not a workdir"):
-        with open_workdir(URL, str(tmp_path / "b")):
-            pass
+        open_and_close(tmp_path / "b")
     Store(URL).delete(["data/large.bin"])
     for name in ("config.json", "../evil", "a/../../evil", "a/.hidden"):
         Store(URL).write(name, b"{}")
