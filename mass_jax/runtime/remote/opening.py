@@ -106,7 +106,7 @@ def default_local(url: str) -> pathlib.Path:
     """Returns the local directory of a URL: WORKDIRS/HASH/NAME in the user's cache directory.
 
     >>> default_local("gs://bucket/runs/tiny").parts[-3:]
-    ('workdirs', '0e49b62154b6', 'tiny')
+    ('workdirs', '9c1944acc038', 'tiny')
     """
     digest = hashlib.sha256(url.encode()).hexdigest()[:12]
     return user_cache() / "workdirs" / digest / url.rpartition("/")[2]

@@ -24,8 +24,8 @@ class Uploader:
     """Copies what has changed in a local directory to a bucket, pass by pass.
 
     A local workdir can be resumed after a kill at any time, because files are replaced atomically or appended to. A
-    pass keeps this property in the bucket: it lists the checkpoints first, then uploads settings, metrics and other files,
-    then the listed checkpoints, each with its checksums last, then records and reports that are not newer than the
+    pass keeps this property in the bucket: it lists the checkpoints first, then uploads settings, metrics and other
+    files, then the listed checkpoints, each with its checksums last, then records and reports that are not newer than the
     list. Checkpoints that the run has deleted are deleted from the bucket once a newer one is complete there; nothing
     else is deleted.
 
@@ -54,9 +54,13 @@ class Uploader:
         for path in changed:
             if contents.order(path) < 2:
                 self._send(path)
+        newest: dict[str, int] = {}
         for checkpoint, files in contents.complete(found).items():
-            if self._sent.get(files[-1]) != found[files[-1]]:
-                self._send_checkpoint(checkpoint, files, found)
+            if self._sent.get(files[-1]) != found[files[-1]] and self._send_checkpoint(checkpoint, files, found):
+                directory, _, step = checkpoint.rpartition("/")
+                newest[directory] = max(int(step), newest.get(directory, 0))
+        for directory, step in newest.items():
+            self._prune(directory, step)
         for path in changed:
             if contents.order(path) > 2:
                 self._send(path, found[path])
@@ -75,8 +79,8 @@ class Uploader:
         self._store.write(path, data)
         self._sent[path] = before
 
-    def _send_checkpoint(self, checkpoint: str, files: Sequence[str], found: dict[str, contents.State]) -> None:
-        """Uploads a checkpoint and deletes older ones that the run has deleted; stops if it is deleted meanwhile."""
+    def _send_checkpoint(self, checkpoint: str, files: Sequence[str], found: dict[str, contents.State]) -> bool:
+        """Uploads a checkpoint; returns False if the run deletes it meanwhile."""
         *parts, checksums = files
         try:
             summed = (self._local / checksums).read_bytes()
@@ -92,9 +96,9 @@ class Uploader:
         except FileNotFoundError:
             if (self._local / checksums).exists():
                 raise
-            return
+            return False
         self._sent |= {path: found[path] for path in files}
-        self._prune(checkpoint)
+        return True
 
     def _send_part(self, path: str) -> None:
         self._lease.check()
@@ -115,13 +119,12 @@ class Uploader:
         except FileNotFoundError:
             return False
 
-    def _prune(self, checkpoint: str) -> None:
-        """Deletes checkpoints from the bucket that are older than this one and no longer exist locally."""
-        directory, _, newest = checkpoint.rpartition("/")
+    def _prune(self, directory: str, newest: int) -> None:
+        """Deletes checkpoints from the bucket that are older than the newest one and no longer exist locally."""
         gone: dict[str, list[str]] = {}
         for path in self._store.sizes(directory):
             older = contents.checkpoint_of(path)
-            if older and int(older.rpartition("/")[2]) < int(newest) and not (self._local / older).exists():
+            if older and int(older.rpartition("/")[2]) < newest and not (self._local / older).exists():
                 gone.setdefault(older, []).append(path)
         for older, files in gone.items():
             self._lease.check()
