@@ -25,8 +25,8 @@ class Uploader:
 
     A local workdir can be resumed after a kill at any time, because files are replaced atomically or appended to. A
     pass keeps this property in the bucket: it lists the checkpoints first, then uploads settings, metrics and other
-    files, then the listed checkpoints, each with its checksums last, then records and reports that are not newer than the
-    list. Checkpoints that the run has deleted are deleted from the bucket once a newer one is complete there; nothing
+    files, then the listed checkpoints, each with its checksums last, then records and reports that are not newer than
+    the list. Checkpoints that the run has deleted are deleted from the bucket once a newer one is complete there; nothing
     else is deleted.
 
     Args:
