@@ -26,8 +26,8 @@ class Uploader:
     A local workdir can be resumed after a kill at any time, because files are replaced atomically or appended to. A
     pass keeps this property in the bucket: it lists the checkpoints first, then uploads settings, metrics and other
     files, then the listed checkpoints, each with its checksums last, then records and reports that are not newer than
-    the list. Checkpoints that the run has deleted are deleted from the bucket once a newer one is complete there; nothing
-    else is deleted.
+    the list. Checkpoints that the run has deleted are deleted from the bucket once a newer one is complete there;
+    nothing else is deleted.
 
     Args:
         store: the workdir in the bucket.
@@ -183,4 +183,4 @@ class Background:
                     self._failure = str(error)
                     return
                 wait = min(2 * wait, MOST_SECONDS)
-                logging.warning("an upload failed and is repeated in %d s: %s", wait, error)
+                logging.warning("an upload failed and is repeated in %.0f s: %s", wait, error)

@@ -20,7 +20,7 @@ from tests.runtime.remote.test_opening import files, write_run
 SMALL = (
     "--preset=tiny --steps=8 --warmup_steps=1 --tasks_per_step=4 --num_examples=2 --num_test_examples=2 --eval_batch=4 "
     "--inner_steps=1 --num_attempts=2 --num_train_problems=8 --num_eval_problems=4 --checkpoint_every=2 "
-    "--methods=base,mass --lora_targets=q_proj"
+    "--methods=mass --lora_targets=q_proj"
 ).split()
 # The command with short intervals.
 CHILD = (
@@ -103,7 +103,7 @@ def test_killed_training_resumes_from_bucket(s3, tmp_path):
     """SIGKILL after the first checkpoint, then a fresh local directory: the results are those of a local run."""
     from tests.e2e.test_train import table_of, without_times
 
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", CHILD, *SMALL]
     url = f"{s3}/runs/tiny"
 
@@ -116,7 +116,7 @@ def test_killed_training_resumes_from_bucket(s3, tmp_path):
         killed = subprocess.Popen(
             [*command, f"--workdir={url}", f"--local_workdir={tmp_path / 'a'}"], env=environment, stderr=log
         )
-        store, deadline = Store(url), time.monotonic() + 300
+        store, deadline = Store(url), time.monotonic() + 600
         while not any(path.endswith("checksums.json") for path in store.sizes()):
             assert killed.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()  # noqa: PT018
             time.sleep(0.05)
