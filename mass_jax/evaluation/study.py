@@ -66,10 +66,9 @@ def run(
     if log:
         console.log_to_stderr()
     stop = runtime.Stop()
-    with (
-        runtime.open_workdir(str(workdir), stop=stop) as local,
-        contextlib.closing(assemble(config, inner_optimizer=inner_optimizer)) as components,
-    ):
+    with contextlib.ExitStack() as held:
+        local = held.enter_context(runtime.open_workdir(str(workdir), stop=stop))
+        components = held.enter_context(contextlib.closing(assemble(config, inner_optimizer=inner_optimizer)))
         return run_study(components, local, stop)
 
 

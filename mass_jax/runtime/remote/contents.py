@@ -2,14 +2,12 @@
 
 import os
 import pathlib
-import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from mass_jax.runtime.checksums import CHECKSUMS
 from mass_jax.runtime.workdir import CONFIG_NAME, EPS_ROOT_NAME
 
-_STEP = re.compile(r"((?:[^/]+/)*checkpoints)/([0-9]+)/")
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
 
@@ -45,8 +43,11 @@ def checkpoint_of(path: str) -> str:
     >>> checkpoint_of("seed0/mass/metrics.jsonl")
     ''
     """
-    found = _STEP.match(path)
-    return found[0].rstrip("/") if found else ""
+    parts = path.split("/")
+    for i in range(len(parts) - 2):
+        if parts[i] == "checkpoints" and parts[i + 1].isascii() and parts[i + 1].isdigit():
+            return "/".join(parts[: i + 2])
+    return ""
 
 
 def complete(paths: Iterable[str]) -> dict[str, list[str]]:

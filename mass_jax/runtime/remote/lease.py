@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import socket
 import threading
 import time
@@ -16,7 +15,7 @@ from mass_jax.runtime.remote.store import Store, StoreError
 LEASE_SECONDS = 90.0  # after this long without a heartbeat, an owner counts as dead
 HEARTBEAT_SECONDS = 15.0
 POLL_SECONDS = 3.0
-_NAME = re.compile(r"\.lease-([0-9]{8})\.json")
+_BEFORE, _AFTER = ".lease-", ".json"
 
 
 class LeaseLost(UserError):
@@ -106,7 +105,7 @@ class Lease:
         while not self._lost and not self._ended.wait(HEARTBEAT_SECONDS):
             try:
                 self._renew()
-            except (StoreError, OSError) as error:  # a failed heartbeat alone is no loss
+            except (StoreError, OSError) as error:  # others may still respect the lease
                 logging.warning("no heartbeat: %s", error)
 
     def _contents(self, released: bool = False) -> bytes:
@@ -144,7 +143,9 @@ class Lease:
 
 def numbers(store: Store) -> list[int]:
     """Returns the numbers of all leases of a workdir."""
-    return [int(found[1]) for name in store.top() if (found := _NAME.fullmatch(name))]
+    leases = [name for name in store.top() if name.startswith(_BEFORE) and name.endswith(_AFTER)]
+    found = [name.removeprefix(_BEFORE).removesuffix(_AFTER) for name in leases]
+    return [int(number) for number in found if number.isascii() and number.isdigit()]
 
 
 def current(store: Store) -> tuple[int, bytes] | None:
@@ -185,4 +186,4 @@ def _is_free(contents: bytes, token: str) -> bool:
 
 
 def _name(number: int) -> str:
-    return f".lease-{number:08d}.json"
+    return f"{_BEFORE}{number:08d}{_AFTER}"

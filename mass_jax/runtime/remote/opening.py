@@ -30,7 +30,7 @@ _BOOT = pathlib.Path("/proc/sys/kernel/random/boot_id")
 def open_workdir(given: str, local: str | None = None, stop: Stop | None = None) -> Iterator[pathlib.Path]:
     """Opens a workdir for a run. All processes must call this.
 
-    A local directory is returned as it is. For a URL, a local directory is locked and filled with the files in the
+    A local directory is returned unchanged. For a URL, a local directory is locked and filled with the files in the
     bucket. What the run writes there is uploaded in the background and at the end, by process 0, and a lease in the
     bucket keeps other runs out. If the last run that wrote to the bucket used the same local directory, whose files are
     at least as new, they are kept.
@@ -85,7 +85,7 @@ def read_workdir(given: str, local: str | None = None) -> pathlib.Path:
         local: value of --local_workdir, for a URL; None is `default_local(given)` with the suffix "-copy".
 
     Raises:
-        UserError: If there is no workdir, or it cannot be read.
+        UserError: If the URL has no run, or cannot be read.
     """
     if not is_url(given):
         _refuse_local(given, local)

@@ -2,7 +2,6 @@
 
 import contextlib
 import pathlib
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,7 +11,6 @@ from mass_jax.errors import UserError, first_line
 # Package of each scheme; memory:// is fsspec's own and lives in one process, for tests.
 PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "memory": "fsspec"}
 _SPECIAL = "\\*?[]#%"
-_QUERY = re.compile(r"\?\S+")  # query strings of requests may grant access
 
 
 class StoreError(UserError):
@@ -172,4 +170,5 @@ def _is_refusal(error: BaseException) -> bool:
 
 def _reason(error: BaseException) -> str:
     """Returns the start of an error's message, without query strings."""
-    return _QUERY.sub("?...", first_line(error))[:200]
+    words = [word.partition("?")[0] + "?" * ("?" in word) for word in first_line(error).split()]
+    return " ".join(words)[:200]  # query strings of requests may grant access
