@@ -13,13 +13,16 @@ class TrainingRun:
 
     Attributes:
         name: directory of the run in the workdir of a seed.
-        outer: outer loss of MASS, "gold" or "verifier"; None trains Solver GRPO.
+        outer: outer loss of MASS, "gold" or "verifier"; None in runs that train the solver alone.
         control: None, "shuffled" or "unrewarded"; see `mass_jax.training.learners.mass_learner`.
+        learner: "mass"; "solver_grpo", direct attempts with binary rewards; or "solver_sft", MASS's loss on gold
+            solutions alone.
     """
 
     name: str
     outer: Literal["gold", "verifier"] | None
     control: Literal["shuffled", "unrewarded"] | None = None
+    learner: Literal["mass", "solver_grpo", "solver_sft"] = "mass"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +61,8 @@ class Row:
         return self.answers in ("majority", "best")
 
 
-_GRPO = TrainingRun("solver_grpo", None)
+_GRPO = TrainingRun("solver_grpo", None, learner="solver_grpo")
+_SFT = TrainingRun("solver_sft", None, learner="solver_sft")
 _MASS = TrainingRun("mass", "verifier")
 _GOLD = TrainingRun("mass_gold", "gold")
 _SHUFFLED = TrainingRun("mass_shuffled", "verifier", "shuffled")
@@ -74,6 +78,8 @@ ROWS: dict[str, Row] = {
     "tt_ss": Row("TT-SS", "paper", None, "self"),
     "quest": Row("QueST-style self-synthesis", "baseline", None, "self", prompt="instructed"),
     "solver_grpo": Row("Solver GRPO", "paper", _GRPO, "none"),
+    "solver_sft": Row("Solver SFT on gold solutions", "baseline", _SFT, "none"),
+    "solver_sft_tt_ss": Row("Solver SFT, then TT-SS", "baseline", _SFT, "self"),
     "mass": Row("MASS", "paper", _MASS, "self"),
     "mass_gold": Row("MASS_gold", "paper", _GOLD, "self"),
     "mass_unadapted": Row("MASS weights, no adaptation", "reference", _MASS, "none"),

@@ -1,1 +1,1 @@
-"""Launcher support: validation of launches and TPU topologies."""
+"""Launcher support: recipes for clouds and clusters, validation of launches, TPU topologies and prices."""

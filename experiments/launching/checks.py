@@ -1,16 +1,18 @@
 """Validation of the launcher's flags and of the command that it launches."""
 
 import importlib
-import itertools
 import math
 import pkgutil
-import string
 from collections.abc import Sequence
 
 from absl import flags
 
 import experiments
 from experiments import settings
+from experiments.launching import hosts
+from experiments.launching.mounts import check_workdir_mount, mounts
+from experiments.launching.names import check_name
+from experiments.launching.recipes import REMOTE, SUPERVISE, chips_per_node
 from experiments.launching.topologies import topology_shape
 from mass_jax import runtime
 from mass_jax.config import Config, nearest
@@ -19,18 +21,26 @@ from mass_jax.runtime import mesh
 BACKENDS_OF = {
     "num_processes": ("local",),
     "port": ("local",),
-    "num_nodes": ("slurm",),
+    "num_nodes": ("slurm", "skypilot"),
     "gpus_per_node": ("slurm",),
-    "name": ("gcloud", "xpk", "slurm"),
-    "zone": ("gcloud",),
-    "topology": ("gcloud", "xpk"),
+    "name": REMOTE,
+    "zone": ("gcloud", "xpk"),
+    "topology": ("gcloud", "xpk", "skypilot"),
     "num_slices": ("gcloud", "xpk"),
     "cluster": ("xpk",),
     "image": ("xpk",),
-    "spot": ("gcloud",),
+    "spot": ("gcloud", "skypilot"),
     "repository": ("gcloud",),
+    "storage": ("xpk",),
+    "accelerators": ("skypilot",),
+    "infra": ("skypilot",),
+    "mount": ("gcloud", "skypilot"),
+    "stage": REMOTE,
+    "restart_on_preemption": REMOTE,
+    "max_restarts": ("gcloud", "xpk"),
+    "price_per_chip_hour": REMOTE,
+    "action": REMOTE,
 }
-LONGEST_NAME = 40
 
 
 def check_own(values: flags.FlagValues) -> None:
@@ -45,17 +55,9 @@ def check_own(values: flags.FlagValues) -> None:
             raise ValueError(
                 f"--{name}={values[name].value} is for --backend={'|'.join(backends)}, not {backend}; leave it out"
             )
-    name = values.name
-    if name and backend in ("gcloud", "xpk") and not _is_resource_name(name):
-        raise ValueError(
-            f"--name={name!r}: {backend} takes names of at most {LONGEST_NAME} lowercase letters, digits and hyphens "
-            f"that start with a letter; choose another"
-        )
-
-
-def _is_resource_name(name: str) -> bool:
-    letters = string.ascii_lowercase + string.digits + "-"
-    return len(name) <= LONGEST_NAME and name[0].isalpha() and not name.endswith("-") and set(name) <= set(letters)
+    check_name(backend, values.name)
+    if values.action in SUPERVISE and not (backend == "gcloud" and values.restart_on_preemption):
+        raise ValueError(f"--action={values.action} needs --backend=gcloud --restart_on_preemption; add them")
 
 
 def check_forwarded(own: flags.FlagValues, arguments: Sequence[str], program: Sequence[str]) -> None:
@@ -92,6 +94,9 @@ def check_forwarded(own: flags.FlagValues, arguments: Sequence[str], program: Se
         _check_mesh(own, math.prod(mesh.parse(values.mesh)))
     if "workdir" in values:
         _check_workdir(backend, arguments, values.workdir, config)
+        check_workdir_mount(mounts(own.mount, backend), values.workdir, backend, own.num_nodes)
+    if own.stage and not ("model" in values and str(values.model).startswith("/")):
+        raise ValueError(f"--stage={own.stage} copies a model to --model; add --model=/mnt/shared/model after --")
 
 
 def _define_flags_of(module: str) -> None:
@@ -110,13 +115,16 @@ def _define_flags_of(module: str) -> None:
 
 def _check_mesh(own: flags.FlagValues, devices: int) -> None:
     """Checks that a mesh matches the requested number of chips, if that is known."""
-    if own.backend in ("gcloud", "xpk"):
+    if own.backend in ("gcloud", "xpk") or (own.backend == "skypilot" and own.topology):
         count = math.prod(topology_shape(own.topology)[1]) * own.num_slices
         count *= 2 if own.topology.startswith("tpu7x") else 1  # JAX counts a TPU7x chip as two devices
         said = f"--topology={own.topology} x {own.num_slices}"
     elif own.backend == "slurm" and own.gpus_per_node:
         count = own.num_nodes * own.gpus_per_node
         said = f"--num_nodes={own.num_nodes} --gpus_per_node={own.gpus_per_node}"
+    elif own.backend == "skypilot":
+        count = own.num_nodes * chips_per_node(own.accelerators)
+        said = f"--num_nodes={own.num_nodes} --accelerators={own.accelerators}"
     else:
         return
     if devices != count:
@@ -132,7 +140,7 @@ def _check_workdir(backend: str, arguments: Sequence[str], workdir: str | None, 
     if backend == "local":
         if config is not None:
             runtime.check_workdir(path, config.to_json(), replace=True)
-    elif backend in ("gcloud", "xpk") and (not path.is_absolute() or _is_home(arguments)):
+    elif backend in ("gcloud", "xpk", "skypilot") and (not path.is_absolute() or _is_home(arguments)):
         raise ValueError(
             f"--workdir={workdir}: each host of {backend} would write to its own directory; give an absolute path on a "
             f"disk that all hosts share, like /mnt/shared/mass"
@@ -141,6 +149,4 @@ def _check_workdir(backend: str, arguments: Sequence[str], workdir: str | None, 
 
 def _is_home(arguments: Sequence[str]) -> bool:
     """Returns whether the workdir was given with `~`, which differs between hosts."""
-    values = [after for flag, after in itertools.pairwise([*arguments, ""]) if flag.lstrip("-") == "workdir"]
-    values += [argument.partition("=")[2] for argument in arguments if argument.lstrip("-").startswith("workdir=")]
-    return any(value.startswith("~") for value in values)
+    return hosts.argument(arguments, "workdir").startswith("~")

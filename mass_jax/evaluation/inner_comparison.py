@@ -100,7 +100,7 @@ def _run(
     logging.info("%s, seed %d", text, config.seeds[0])
     with contextlib.closing(assemble(config, mesh)) as components:
         report = _signal(components)
-        table = study.run_study(components, directory, stop)
+        table = study.run_study(components, directory, stop, qualitative_examples=False)
         label = InnerSetting.of(config, components.rollouts.loop).label
     automatic = adapt.measures_eps_root(config.inner_optimizer, config.given_eps_root)
     metrics = read_metrics(directory / f"seed{config.seeds[0]}" / "mass" / "metrics.jsonl", config.steps)

@@ -35,11 +35,10 @@ def check_lengths(components: Components, rows: Sequence[str], seed: int, traini
     draws = train.task_order(len(problems.train), config.tasks_per_step, seed)
     numbers = sorted({number for step in range(config.steps) for number in draws(step)})
     drawn = problems.train if config.dynamic_sampling else [problems.train[number] for number in numbers]
-    outers = {run.outer for run in runs}
-    if outers - {None}:
+    if any(run.learner == "mass" for run in runs):
         check_inner_optimizer(config, components.rollouts.loop)
         dialogue.generator_prompts(drawn)
-    if "gold" in outers:
+    if any(run.outer == "gold" or run.learner == "solver_sft" for run in runs):
         dialogue.gold(drawn)
-    if outers & {"verifier", None}:
+    if any(run.outer == "verifier" or run.learner == "solver_grpo" for run in runs):
         dialogue.solver_prompts(drawn)

@@ -27,7 +27,7 @@ from mass_jax.method.models import Weights
 from mass_jax.method.text import Text
 from mass_jax.tasks.base import Example, Problem, Verdict
 from mass_jax.tasks.wrong_answers import wrong_answers
-from mass_jax.training import rollout, train
+from mass_jax.training import rollout, train_solver
 from mass_jax.training.components import Components
 from mass_jax.types import Adapter
 
@@ -167,7 +167,7 @@ def _screen_family(
         others = list(pool[plan.problems : plan.problems * (1 + _GRPO_SHARE)])
         if not others:
             raise UserError("Solver GRPO needs training problems besides the screened ones; raise --num_train_problems")
-        trained = train.train_solver_grpo(components, others, seed=plan.seed, workdir=workdir, stop=stop)
+        trained = train_solver.train_solver_grpo(components, others, seed=plan.seed, workdir=workdir, stop=stop)
         cells["solver_grpo"] = _answer(components, trained, None, asked, None)
     return _summary(cells, plan, time.monotonic() - began)
 

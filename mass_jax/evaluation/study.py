@@ -22,10 +22,10 @@ from mass_jax.rows import CONTROLS, ROWS, TRAINING_RUNS
 from mass_jax.runtime import console, jsonl
 from mass_jax.runtime.metrics import read_metrics
 from mass_jax.runtime.trackers import check_installed
-from mass_jax.tasks.base import Problems
 from mass_jax.training import train
 from mass_jax.training.components import Components, assemble, with_stored_eps_root
 from mass_jax.training.programs import compiling_ahead
+from mass_jax.training.runs import train_run
 
 WORKED_PROBLEMS = 8
 MAY_DIFFER = ("methods",)  # settings in which an evaluation may differ from its workdir
@@ -73,7 +73,11 @@ def run(
 
 
 def run_study(
-    components: Components, workdir: pathlib.Path, stop: runtime.Stop, compile_threads: int = 0
+    components: Components,
+    workdir: pathlib.Path,
+    stop: runtime.Stop,
+    compile_threads: int = 0,
+    qualitative_examples: bool = True,
 ) -> dict[str, Any]:
     """Trains and evaluates the rows that are not finished, and writes the report.
 
@@ -84,6 +88,7 @@ def run_study(
         workdir: directory of the run.
         stop: polled between phases.
         compile_threads: number of programs to compile at once, ahead of time; 0 compiles each when it is called.
+        qualitative_examples: whether to write worked problems, whose programs no other row shares.
 
     Returns:
         The table, as in report/table1.json; empty on processes other than the first.
@@ -105,7 +110,9 @@ def run_study(
         with compiling_ahead(components, todo, compile_threads):
             for rows in groups:
                 for seed in config.seeds:
-                    run_seed(components, rows, seed, workdir / f"seed{seed}", stop)
+                    trained = evaluate_rows(components, rows, seed, workdir / f"seed{seed}", stop)
+                    if qualitative_examples:
+                        write_worked(components, trained, seed, workdir / f"seed{seed}")
         return write_report(config, workdir) if runtime.is_first() else {}
 
 
@@ -147,9 +154,10 @@ def is_trained(config: Config, name: str, workdir: pathlib.Path) -> bool:
     return run is None or (workdir / run / "checkpoints" / str(config.steps)).is_dir()
 
 
-def run_seed(components: Components, rows: Sequence[str], seed: int, workdir: pathlib.Path, stop: runtime.Stop) -> None:
-    """Trains and evaluates rows for one seed, and writes qualitative examples."""
-    trained = evaluate_rows(components, rows, seed, workdir, stop)
+def write_worked(
+    components: Components, trained: dict[str | None, train.Trained], seed: int, workdir: pathlib.Path
+) -> None:
+    """Writes qualitative examples of the first trained run of MASS, unless they exist."""
     path = workdir / "evaluation" / "worked.json"
     shown = next((name for name in _MASS_RUNS if name in trained), None)
     if shown is None or runtime.agreed_maximum(runtime.is_first() and path.exists()):
@@ -197,28 +205,6 @@ def _votes(workdir: pathlib.Path) -> int:
     if runtime.is_first():
         votes = evaluate.votes_at_equal_compute(*(read_records(records_path(workdir, n)) for n in ("base", "tt_ss")))
     return runtime.agreed_maximum(votes)
-
-
-def train_run(
-    components: Components, run: str, problems: Problems, seed: int, workdir: pathlib.Path, stop: runtime.Stop
-) -> train.Trained:
-    """Trains one run, resuming from its last checkpoint.
-
-    Args:
-        components: the components of the run.
-        run: key of `mass_jax.rows.TRAINING_RUNS`.
-        problems: the problems of the seed.
-        seed: random seed.
-        workdir: directory of the run.
-        stop: polled between phases.
-    """
-    chosen = TRAINING_RUNS[run]
-    if chosen.outer is None:
-        weights = train.train_solver_grpo(components, problems.train, seed=seed, workdir=workdir, stop=stop)
-        return train.Trained(weights, None)
-    return train.train_mass(
-        components, problems.train, seed=seed, outer=chosen.outer, workdir=workdir, stop=stop, control=chosen.control
-    )
 
 
 def write_report(config: Config, workdir: pathlib.Path) -> dict[str, Any]:

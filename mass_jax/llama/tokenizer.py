@@ -2,6 +2,7 @@
 
 import itertools
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mass_jax.aliases import Tokenizer
@@ -67,8 +68,26 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     >>> encode(tokenizer, "solve 1") == encode(tokenizer, "<s> solve 1")
     True
     """
-    encoded = tokenizer(text, return_special_tokens_mask=True)
-    ids, added = list(encoded["input_ids"]), list(encoded["special_tokens_mask"])
+    return encode_all(tokenizer, [text])[0]
+
+
+def encode_all(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Encodes texts as `encode` does, in one call of the tokenizer, which is several times faster."""
+    if not texts:
+        return []
+    encoded = tokenizer(list(texts), return_special_tokens_mask=True)
+    rows = zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
+    return [_without_end(tokenizer, list(ids), list(added)) for ids, added in rows]
+
+
+def _without_end(tokenizer: Tokenizer, ids: list[int], added: list[int]) -> list[int]:
+    """Removes the tokens that the tokenizer appended, and a second bos token.
+
+    Args:
+        tokenizer: from `load`.
+        ids: token ids.
+        added: 1 for special tokens that the tokenizer added.
+    """
     front = len(list(itertools.takewhile(bool, added)))
     if front == len(ids):  # an empty text: keep a leading bos only
         return ids[: front and int(ids[0] == tokenizer.bos_token_id)]

@@ -4,18 +4,16 @@ Shape suffixes: N problems, M attempts per problem, T tokens.
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from mass_jax.method import outer_optimizer
 from mass_jax.method.models import Weights
 from mass_jax.method.objective import Surrogate
+from mass_jax.method.policy_state import PolicyState, updated
 from mass_jax.method.signal import signal_metrics
 from mass_jax.method.text import Rollout
-from mass_jax.types import Params, PyTree
+from mass_jax.types import Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,28 +31,9 @@ class SolverGrpo:
     optimizer: optax.GradientTransformation
 
 
-class GrpoState(NamedTuple):
-    """State of training.
-
-    Attributes:
-        step: number of finished steps, int32.
-        policy: the trained parameters.
-        policy_opt_state: state of the optimizer.
-    """
-
-    step: jax.Array
-    policy: Params
-    policy_opt_state: PyTree
-
-
-def init_state(learner: SolverGrpo, policy_params: Params) -> GrpoState:
-    """Returns the state before the first step."""
-    return GrpoState(jnp.zeros((), jnp.int32), policy_params, learner.optimizer.init(policy_params))
-
-
 def grpo_step(
-    learner: SolverGrpo, state: GrpoState, base: Params, attempts: Rollout, right_NM: jax.Array
-) -> tuple[GrpoState, dict[str, jax.Array]]:
+    learner: SolverGrpo, state: PolicyState, base: Params, attempts: Rollout, right_NM: jax.Array
+) -> tuple[PolicyState, dict[str, jax.Array]]:
     """Runs one policy-gradient step with binary rewards.
 
     Args:
@@ -74,7 +53,6 @@ def grpo_step(
         return learner.surrogate(Weights(base, policy_params), attempts, right_NM, learner.answer_tokens)
 
     (value, clipped), grads = jax.value_and_grad(loss, has_aux=True)(state.policy)
-    policy, opt_state = outer_optimizer.update(learner.optimizer, grads, state.policy, state.policy_opt_state)
     metrics = signal_metrics(right_NM) | {
         "loss": value,
         "reward": right_NM.mean(),
@@ -82,4 +60,4 @@ def grpo_step(
         "clip_ratio": clipped,
         "grad_norm": optax.tree.norm(grads),
     }
-    return GrpoState(state.step + 1, policy, opt_state), metrics
+    return updated(learner.optimizer, state, grads), metrics

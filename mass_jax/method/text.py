@@ -10,7 +10,7 @@ import numpy as np
 
 from mass_jax.aliases import Tokenizer
 from mass_jax.errors import UserError
-from mass_jax.llama.tokenizer import encode
+from mass_jax.llama.tokenizer import encode_all
 
 
 class Text(NamedTuple):
@@ -64,7 +64,7 @@ def encode_prompts(
         TooLong: a prompt has more than `length` tokens; prompts are never truncated.
         UserError: a prompt has no tokens.
     """
-    rows = [encode(tokenizer, prompt) for prompt in prompts]
+    rows = encode_all(tokenizer, prompts)
     for prompt, row in zip(prompts, rows, strict=True):
         if not row:
             raise UserError(
@@ -107,11 +107,10 @@ def encode_pairs(
     mask_BT = np.zeros((len(pairs), length), bool)
     target_BT = np.zeros((len(pairs), length), np.float32)
     too_long = 0
-    for i, pair in enumerate(pairs):
-        if pair is None:
-            continue
-        prompt = encode(tokenizer, pair[0])
-        completion = encode_completion(tokenizer, pair[1], end_token)
+    present = [(i, pair) for i, pair in enumerate(pairs) if pair is not None]
+    prompts = encode_all(tokenizer, [prompt for _, (prompt, _) in present])
+    completions = encode_completions(tokenizer, [completion for _, (_, completion) in present], end_token)
+    for (i, _), prompt, completion in zip(present, prompts, completions, strict=True):
         row = prompt + completion
         if len(row) > length or (max_targets is not None and len(completion) > max_targets):
             too_long += 1
@@ -133,14 +132,23 @@ def encode_completion(tokenizer: Tokenizer, text: str, end_token: int | None = N
     Raises:
         UserError: neither `end_token` nor the tokenizer provides an end token.
     """
+    return encode_completions(tokenizer, [text], end_token)[0]
+
+
+def encode_completions(tokenizer: Tokenizer, texts: Sequence[str], end_token: int | None = None) -> list[list[int]]:
+    """Encodes completions as `encode_completion` does, in one call of the tokenizer."""
+    if not texts:
+        return []
     eos = tokenizer.eos_token_id
     end_token = eos if end_token is None else end_token
     if end_token is None:
         raise UserError("the tokenizer has no eos token: set 'eos_token' in tokenizer_config.json, or pass end_token")
-    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    while ids and ids[-1] in (end_token, eos):
-        del ids[-1]
-    return [*ids, end_token]
+    rows = [list(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+    for ids in rows:
+        while ids and ids[-1] in (end_token, eos):
+            del ids[-1]
+        ids.append(end_token)
+    return rows
 
 
 def join_rollout(

@@ -1,13 +1,15 @@
-"""Builds the learners of meta-training and of the Solver GRPO baseline from a `Config`."""
+"""Builds the learners of meta-training and of the baselines that train the solver from a `Config`."""
 
 import optax
 
 from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.llama import Llama
-from mass_jax.method import meta_step, objective, outer_optimizer, policy_gradient, rejected, rewards, solver_grpo
+from mass_jax.method import meta_step, objective, outer_optimizer, policy_gradient, rejected, rewards
 from mass_jax.method.adapt import LoraLoop
 from mass_jax.method.models import Solver
+from mass_jax.method.solver_grpo import SolverGrpo
+from mass_jax.method.solver_sft import SolverSft
 
 LEARN_RATE = 0.01  # where --learn_optimizer gives no learning rate
 
@@ -47,10 +49,15 @@ def mass_learner(
     )
 
 
-def grpo_learner(config: Config, solver: Solver) -> solver_grpo.SolverGrpo:
+def grpo_learner(config: Config, solver: Solver) -> SolverGrpo:
     """Returns the learner of the Solver GRPO baseline, whose learning rate is constant because that works better."""
     optimizer = _optimizer(config, "solver_grpo_optimizer")
-    return solver_grpo.SolverGrpo(surrogate(config, solver), config.max_answer_tokens, optimizer)
+    return SolverGrpo(surrogate(config, solver), config.max_answer_tokens, optimizer)
+
+
+def sft_learner(config: Config, solver: Solver) -> SolverSft:
+    """Returns the learner of the Solver SFT baseline, with the optimizer that MASS trains the generator with."""
+    return SolverSft(surrogate(config, solver), config.gamma, _optimizer(config, "policy_optimizer"))
 
 
 def outer_settings(config: Config, name: str) -> tuple[str, float, int | None]:

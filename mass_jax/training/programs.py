@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mass_jax import runtime
@@ -21,13 +22,14 @@ from mass_jax.config import Config
 from mass_jax.config.config import OPTIMIZERS
 from mass_jax.expression import CUSTOM
 from mass_jax.llama import Llama
-from mass_jax.method import generate, learning, meta_step, solver_grpo
+from mass_jax.method import generate, learning, meta_step
 from mass_jax.method.adapt import LoraLoop
 from mass_jax.method.models import Weights
+from mass_jax.method.policy_state import init_state
 from mass_jax.method.text import Rollout, Text
 from mass_jax.own_function import own_code
 from mass_jax.rows import ROWS, TrainingRun
-from mass_jax.training import compiling, learners, rollout, train
+from mass_jax.training import compiling, learners, rollout, train, train_solver
 from mass_jax.training.components import Components
 from mass_jax.types import Adapter, PyTree
 
@@ -107,6 +109,12 @@ class Shapes:
         with jax.numpy_dtype_promotion("standard"):  # some optimizers of optax mix counts and floats
             return self.placed(jax.eval_shape(init, _key(), self.pretrained().policy))
 
+    def policy_state(self, optimizer: optax.GradientTransformation) -> Any:
+        """Returns the state of a baseline that trains the solver alone."""
+        policy = self.pretrained().policy
+        with jax.numpy_dtype_promotion("standard"):
+            return self.placed(jax.eval_shape(lambda params: init_state(optimizer, params), policy))
+
     def adapters(self, count: int) -> Adapter:
         """Returns the inner adapters of N problems."""
         return jax.eval_shape(self.loop.init_adapters, _keys(count))
@@ -158,9 +166,7 @@ def evaluation_programs(shapes: Shapes, rows: Sequence[str]) -> list[Program]:
     c, weights = shapes.config, shapes.pretrained()
     size, count, answer = c.eval_batch, c.num_test_examples, (c.max_prompt_tokens, c.max_answer_tokens)
     examples = {ROWS[name].examples for name in rows if ROWS[name].answers == "greedy"}
-    found = []
-    if "none" in examples:
-        found.append(shapes.sampling(weights, size, 1, answer, 0.0, adapted=False))
+    found = [shapes.sampling(weights, size, 1, answer, 0.0, adapted=False)] if "none" in examples else []
     if "self" in examples:
         lengths = c.max_generator_prompt_tokens, c.max_example_tokens
         found.append(shapes.sampling(weights, size, count, lengths, c.temperature, adapted=False))
@@ -175,7 +181,9 @@ def evaluation_programs(shapes: Shapes, rows: Sequence[str]) -> list[Program]:
 
 def training_programs(shapes: Shapes, run: TrainingRun) -> list[Program]:
     """Returns the programs of a training run in the order of their first calls."""
-    return _grpo_programs(shapes) if run.outer is None else _mass_programs(shapes, run.outer, run.control)
+    if run.outer is not None:
+        return _mass_programs(shapes, run.outer, run.control)
+    return {"solver_grpo": _grpo_programs, "solver_sft": _sft_programs}[run.learner](shapes)
 
 
 def _mass_programs(shapes: Shapes, outer: str, control: str | None) -> list[Program]:
@@ -201,14 +209,21 @@ def _grpo_programs(shapes: Shapes) -> list[Program]:
     c, size, count = shapes.config, shapes.config.tasks_per_step, shapes.config.num_solver_attempts
     learner = learners.grpo_learner(c, shapes.loop.solver)
     start = shapes.pretrained()
-    with jax.numpy_dtype_promotion("standard"):
-        state = shapes.placed(jax.eval_shape(lambda policy: solver_grpo.init_state(learner, policy), start.policy))
+    state = shapes.policy_state(learner.optimizer)
     answer = c.max_prompt_tokens, c.max_answer_tokens
     rows: Any = (_rollout((size, count, sum(answer))), _array((size, count), jnp.float32))
     args = (learner, state, start.base, *shapes.put(rows, size))
     weights = Weights(start.base, state.policy)
     sampling = shapes.sampling(weights, size, count, answer, c.temperature, adapted=False)
-    return [sampling, Program(train.GRPO_STEP, train.grpo_step_jit, args)]
+    return [sampling, Program(train_solver.GRPO_STEP, train_solver.grpo_step_jit, args)]
+
+
+def _sft_programs(shapes: Shapes) -> list[Program]:
+    c, size = shapes.config, shapes.config.tasks_per_step
+    learner = learners.sft_learner(c, shapes.loop.solver)
+    text = shapes.put(_text((size, 1, c.max_prompt_tokens + c.max_answer_tokens)), size)
+    args = (learner, shapes.policy_state(learner.optimizer), shapes.pretrained().base, text)
+    return [Program(train_solver.SFT_STEP, train_solver.sft_step_jit, args)]
 
 
 def run_programs(shapes: Shapes, rows: Sequence[str]) -> list[Program]:

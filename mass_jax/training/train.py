@@ -1,4 +1,4 @@
-"""Meta-training: sample, score, adapt, differentiate and update; also trains the Solver GRPO baseline.
+"""Meta-training: sample, score, adapt, differentiate and update.
 
 Shape suffixes: N problems per step, M examples per problem.
 """
@@ -16,11 +16,10 @@ import jax
 
 from mass_jax import runtime
 from mass_jax.config import Config
-from mass_jax.method import drift, learning, meta_step, solver_grpo
+from mass_jax.method import drift, learning, meta_step
 from mass_jax.method.finite import check_finite
 from mass_jax.method.models import Weights
 from mass_jax.method.signal import SignalWatch
-from mass_jax.method.text import Rollout
 from mass_jax.runtime.metrics import read_metrics
 from mass_jax.runtime.trackers import Trackers, open_trackers
 from mass_jax.tasks.base import Problem
@@ -34,7 +33,6 @@ from mass_jax.training.dynamic_sampling import collect_with_signal, redraws
 from mass_jax.training.example_metrics import cut_off_shares, example_metrics, sampler_metrics
 from mass_jax.types import Params, PyTree
 
-GRPO_STEP = "the step of solver_grpo"
 OneStep = Callable[[int, Any], tuple[Any, dict[str, float]]]
 """Takes the step number and the state; returns the next state and the metrics."""
 
@@ -46,19 +44,6 @@ def meta_step_jit(
     """Runs `meta_step` and keeps the state on its shards; the old state's buffers are donated."""
     state, output = meta_step.meta_step(learner, state, base, batch, key)
     return runtime.constrain(state), output
-
-
-@functools.partial(jax.jit, static_argnames="learner", donate_argnames="state")
-def grpo_step_jit(
-    learner: solver_grpo.SolverGrpo,
-    state: solver_grpo.GrpoState,
-    base: Params,
-    attempts: Rollout,
-    right_NM: jax.Array,
-) -> tuple[solver_grpo.GrpoState, dict[str, jax.Array]]:
-    """Runs `grpo_step` and keeps the state on its shards."""
-    state, metrics = solver_grpo.grpo_step(learner, state, base, attempts, right_NM)
-    return runtime.constrain(state), metrics
 
 
 class Trained(NamedTuple):
@@ -168,48 +153,6 @@ def _measure_drift(
         started_NMT = drift.start_logprobs(solver, params, text, length, config.tasks_at_a_time)
     metrics = {"kl_to_start": drift.kl_to_start(batch.generated, started_NMT)}
     return batch._replace(start_logprobs_NMT=started_NMT) if config.kl_coef else batch, metrics
-
-
-def train_solver_grpo(
-    components: Components, problems: Sequence[Problem], *, seed: int, workdir: pathlib.Path, stop: runtime.Stop
-) -> Weights:
-    """Trains the Solver GRPO baseline on as many problems, steps and samples as MASS; resumes from the workdir.
-
-    Args:
-        components: the components of the run.
-        problems: training problems.
-        seed: random seed.
-        workdir: directory of the checkpoints and of metrics.jsonl.
-        stop: polled between phases.
-
-    Raises:
-        runtime.Interrupted: a stop was requested; the state is saved.
-        NotFinite: too many updates in a row were not finite.
-    """
-    config, rollouts, key = components.config, components.rollouts, jax.random.key(seed)
-    learner = learners.grpo_learner(config, rollouts.solver)
-    start = components.fresh_weights(jax.random.fold_in(key, 1))
-    state = solver_grpo.init_state(learner, start.policy)
-    draws = task_order(len(problems), config.tasks_per_step, seed)
-
-    def one_step(i: int, state: solver_grpo.GrpoState) -> tuple[solver_grpo.GrpoState, dict[str, float]]:
-        tasks = [problems[j] for j in draws(i)]
-        keys_N = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 3), i), len(tasks))
-        weights = Weights(start.base, state.policy)
-        own = rollouts.feed.mine(tasks)
-        attempts, right_NM, _ = rollouts.attempt(
-            weights, None, own, keys_N, config.num_solver_attempts, config.temperature
-        )
-        mismatch = sampler_metrics(config, {"attempts": attempts})
-        attempts, right_NM = rollouts.feed.put((attempts, right_NM), len(tasks))
-        stop.poll()
-        with announced(GRPO_STEP):
-            state, metrics = grpo_step_jit(learner, state, start.base, attempts, right_NM)
-        check_finite(state.policy_opt_state, limit=config.max_skipped_steps)
-        return state, to_floats(metrics) | mismatch | {"samples": float(len(tasks) * config.num_solver_attempts)}
-
-    state = run_steps("solver_grpo", workdir, rollouts.feed.place(state), one_step, config, stop)
-    return Weights(start.base, state.policy)
 
 
 def run_steps(

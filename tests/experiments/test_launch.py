@@ -1,42 +1,37 @@
 """Tests for experiments.launch: printed commands, validation, and real local processes."""
 
+import pathlib
+import re
 import shlex
 import sys
 
 import pytest
 
-from experiments.launch import accelerator, commands, run_together
-from experiments.launching.topologies import topology_shape
+from experiments.launch import local_commands, run_together
+from experiments.launching.recipes import render
+from experiments.launching.topologies import accelerator, topology_shape
 from experiments.presets import tiny
 from tests.commands import in_process
 
-GIVEN = {"name": "mass", "zone": "z", "topology": "v5e:4x4", "num_slices": 2, "cluster": "c", "image": "i",
-         "spot": True, "repository": "URL", "num_processes": 2, "num_nodes": 2, "gpus_per_node": 8,
-         "port": 9}  # fmt: skip
+GIVEN = {"name": "mass", "zone": "z", "topology": "v5e:4x4", "num_slices": 1, "cluster": "c", "image": "i",
+         "repository": "URL", "num_nodes": 2, "gpus_per_node": 8}  # fmt: skip
 ARGUMENTS = ["--preset=tiny", "--workdir=with space"]
 
 
-def test_commands_connect_local_processes():
-    first, second = commands("local", "experiments.train", ARGUMENTS, **GIVEN)
+def test_local_commands_connect_processes():
+    first, second = local_commands("experiments.train", ARGUMENTS, 2, 9)
     assert first[1:] == ["-m", "experiments.train", *ARGUMENTS, "--coordinator=127.0.0.1:9", "--num_processes=2",
                          "--process_id=0"]  # fmt: skip
     assert second[-1] == "--process_id=1"
-    assert commands("local", "m", [], **GIVEN | {"num_processes": 1})[0][1:] == ["-m", "m"]
-
-
-@pytest.mark.parametrize("backend", ["gcloud", "xpk", "slurm"])
-def test_commands_quote_remote_program_once(backend):
-    last = commands(backend, "experiments.train", ARGUMENTS, **GIVEN | {"num_slices": 1})[-1]
-    inner = last[-1].partition("=")[2]
-    assert shlex.split(inner)[-3:] == [*ARGUMENTS, "--coordinator=auto"]
+    assert local_commands("m", [], 1, 9)[0][1:] == ["-m", "m"]
 
 
 def test_slurm_starts_one_process_per_gpu():
-    (submit,) = commands("slurm", "m", [], **GIVEN)
-    assert {"--nodes=2", "--gpus-per-node=8", "--ntasks-per-node=8", "--signal=TERM@120"} <= {*submit}
-    (submit,) = commands("slurm", "m", [], **GIVEN | {"gpus_per_node": 0})
-    assert "--ntasks-per-node=1" in submit
-    assert not any("gpus" in option for option in submit)
+    recipe = render("slurm", "m", [], **GIVEN)
+    options = "--nodes=2 --ntasks-per-node=8 --gpus-per-node=8 --exclusive --mem=0 --signal=TERM@120 --requeue"
+    assert options in recipe
+    recipe = render("slurm", "m", [], **GIVEN | {"gpus_per_node": 0})
+    assert "--ntasks-per-node=1 --exclusive" in recipe
 
 
 def test_accelerator_names_topology():
@@ -52,25 +47,20 @@ def test_accelerator_names_topology():
             accelerator(mistyped)
 
 
-def test_gcloud_quotes_install_commands():
-    _, install, run = commands("gcloud", "m", [], **GIVEN | {"num_slices": 1, "repository": "https://a/b; rm -rf /"})
-    lines = install[-1].removeprefix("--command=").split(" && ")
-    assert shlex.split(lines[1]) == ["git", "clone", "https://a/b; rm -rf /", "mass_jax"]
-    assert "--python=3.12" in lines[2]
-    assert ".venv/bin/python -m m --coordinator=auto" in run[-1]
-
-
-def test_gcloud_refuses_multiple_slices():
+def test_gcloud_refuses_what_needs_xpk():
     with pytest.raises(ValueError, match="--num_slices=2: gcloud starts one slice; use --backend=xpk"):
-        commands("gcloud", "m", [], **GIVEN)
+        render("gcloud", "m", [], **GIVEN | {"num_slices": 2})
+    with pytest.raises(ValueError, match="gcloud has no TPU VM of tpu7x; use --backend=xpk"):
+        render("gcloud", "m", [], **GIVEN | {"topology": "tpu7x:2x2x1"})
 
 
 @pytest.mark.parametrize(
-    ("backend", "name"), [("gcloud", "zone"), ("gcloud", "repository"), ("xpk", "cluster"), ("slurm", "name")]
+    ("backend", "name"),
+    [("gcloud", "zone"), ("gcloud", "repository"), ("xpk", "cluster"), ("slurm", "name"), ("skypilot", "name")],
 )
-def test_commands_name_missing_flag(backend, name):
+def test_render_names_missing_flag(backend, name):
     with pytest.raises(ValueError, match=f"--backend={backend} needs --{name}"):
-        commands(backend, "m", [], **GIVEN | {name: ""})
+        render(backend, "m", [], **GIVEN | {name: ""})
 
 
 def program(code):
@@ -86,6 +76,7 @@ def test_run_together_stops_all_on_failure():
 # (launcher's flags, launched command line, part of the message or "" if valid)
 TPU = "--backend=gcloud --topology=v5e:4x4 --name=mass --zone=z --repository=URL"
 XPK = "--backend=xpk --topology=v5e:4x4 --name=mass --cluster=c --image=i"
+SKY = "--backend=skypilot --name=mass"
 SLURM = "--backend=slurm --num_nodes=2 --gpus_per_node=8 --name=mass"
 BIG = "--preset=llama31_8b_verifier --workdir=/mnt/shared/mass"
 CASES = [
@@ -104,7 +95,7 @@ CASES = [
     ("", "--workdir runs/two --process_id=1", "--process_id=1 is set by the launcher"),
     ("", "--workdir=TAKEN --gamma=0.7", "was started with gamma=0.1, now it is 0.7"),
     ("", "--workdir=TAKEN", ""),
-    ("--zone=z", "--workdir=runs/two", "--zone=z is for --backend=gcloud, not local; leave it out"),
+    ("--zone=z", "--workdir=runs/two", "--zone=z is for --backend=gcloud|xpk, not local; leave it out"),
     ("--module=experiments.trian", "--workdir=x", "cannot be imported"),
     ("--module=experiments.trian", "--workdir=x", "did you mean 'experiments.train'?"),
     (TPU, BIG, ""),
@@ -117,11 +108,27 @@ CASES = [
     (f"{TPU} --name=My_Run", BIG, "--name='My_Run': gcloud takes names of at most 40 lowercase letters"),
     (XPK, BIG, ""),
     (f"{XPK} --num_slices=2", f"{BIG} --mesh=data:2,fsdp:4,tensor:4", ""),
-    (f"{XPK} --spot", BIG, "--spot=True is for --backend=gcloud, not xpk"),
+    (f"{XPK} --spot", BIG, "--spot=True is for --backend=gcloud|skypilot, not xpk"),
     (f"{XPK} --topology=v5e:4x5", BIG, "v5e has no such shape; did you mean '4x"),
     (SLURM, "--preset=llama31_8b_verifier --workdir=runs/big", ""),
     (SLURM, f"{BIG} --mesh=fsdp:8", "takes 8 devices, but --num_nodes=2 --gpus_per_node=8 has 16"),
-    (f"{SLURM} --topology=v5e:4x4", BIG, "--topology=v5e:4x4 is for --backend=gcloud|xpk, not slurm"),
+    (f"{SLURM} --topology=v5e:4x4", BIG, "--topology=v5e:4x4 is for --backend=gcloud|xpk|skypilot, not slurm"),
+    (f"{SKY} --accelerators=H100:8", f"{BIG} --mesh=fsdp:8", ""),
+    (f"{SKY} --topology=v5e:4x4", f"{BIG} --mesh=fsdp:16", ""),
+    (f"{SKY} --accelerators=H100:8", f"{BIG} --mesh=fsdp:4", "but --num_nodes=1 --accelerators=H100:8 has 8"),
+    (SKY, BIG, "needs one of --accelerators, such as H100:8, and --topology"),
+    (f"{SKY} --accelerators=H100:8 --num_nodes=2 --mount=/mnt/shared=gs://b", BIG, "use one node"),
+    (f"{SKY} --accelerators=H100:8 --mount=/mnt=10.0.0.2:/a", BIG, "write /mnt=gs://bucket"),
+    (f"{TPU} --mount=/mnt/shared=gs://b", BIG, "whose mount delays appends"),
+    (f"{TPU} --mount=/mnt/shared=10.0.0.2:/a --mount=/mnt/data=gs://b", BIG, ""),
+    (f"{TPU} --mount=mnt=gs://b", BIG, "the path must be absolute"),
+    (f"{TPU} --mount=/mnt/a=s3://b", BIG, "gcloud mounts buckets like gs://bucket"),
+    (f"{TPU} --stage=org/name", BIG, "add --model=/mnt/shared/model after --"),
+    (f"{TPU} --stage=org/name", f"{BIG} --model=/mnt/shared/m", ""),
+    (f"{XPK} --stage=gs://a/b", f"{BIG} --model=/mnt/shared/m", "xpk storage attach"),
+    (f"{TPU} --action=supervise", BIG, "needs --backend=gcloud --restart_on_preemption"),
+    (f"{TPU} --env=NO_SUCH_VARIABLE", BIG, "NO_SUCH_VARIABLE is not set in this environment"),
+    ("--env_file=missing", "--workdir=runs/two", "--env_file=missing cannot be read: No such file"),
 ]
 
 
@@ -174,3 +181,27 @@ def test_launch_prints_by_default(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(f"-m experiments.train '--workdir={tmp_path}/a b' --coordinator=127.0.0.1:") == 2
     assert not list(tmp_path.iterdir())
+
+
+GUIDES = sorted((pathlib.Path(__file__).parents[2] / "docs/guides").glob("launch_*.md"))
+DOCUMENTED = [
+    shlex.split(block.replace("\\\n", " ").partition(" > ")[0])
+    for guide in GUIDES
+    for block in re.findall(
+        r"^python -m experiments\.launch (.*?)(?:\n```|\nbash )", guide.read_text("utf-8"), re.M | re.S
+    )
+]
+
+
+@pytest.mark.parametrize("arguments", DOCUMENTED, ids=lambda arguments: arguments[0])
+def test_documented_commands_are_accepted(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", "hf_")
+    done = in_process("launch", *arguments[: arguments.index("--")], "--dry_run", *arguments[arguments.index("--") :])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "experiments.train" in done.stdout
+
+
+def test_every_guide_has_a_command():
+    assert len(GUIDES) == 5
+    assert len(DOCUMENTED) >= 8

@@ -57,6 +57,14 @@ def test_encode_of_empty_text_is_bos(make, front, back, added):
     assert tokenizer.encode(make(front, back), "") == added
 
 
+@pytest.mark.parametrize(("front", "back", "added"), FRAMES)
+def test_encode_all_equals_encode_of_each(make, front, back, added):
+    encoder = make(front, back)
+    texts = ["solve 1 2", "", "<s> 1 </s>", "3"]
+    assert tokenizer.encode_all(encoder, texts) == [tokenizer.encode(encoder, text) for text in texts]
+    assert tokenizer.encode_all(encoder, []) == []
+
+
 @pytest.mark.parametrize("back", [(), ("</s>",)])
 def test_encode_adds_bos_once(make, back):
     encoder = make(("<s>",), back)

@@ -13,7 +13,7 @@ from mass_jax import runtime
 from mass_jax.method import signal
 from mass_jax.method.signal import SignalWatch, has_signal, signal_metrics
 from mass_jax.tasks.base import Rejected, Verdict
-from mass_jax.training import train
+from mass_jax.training import train, train_solver
 from tests import small_models
 
 STEPS, TASKS = small_models.QUICK["steps"], small_models.QUICK["tasks_per_step"]
@@ -61,7 +61,7 @@ def warnings_of(caplog):
         problems = components.problems(0).train
         with caplog.at_level(logging.WARNING, "absl"), jax.numpy_dtype_promotion("standard"):
             if outer == "grpo":
-                train.train_solver_grpo(components, problems, seed=0, workdir=workdir, stop=runtime.Stop())
+                train_solver.train_solver_grpo(components, problems, seed=0, workdir=workdir, stop=runtime.Stop())
             else:
                 train.train_mass(components, problems, seed=0, outer=outer, workdir=workdir, stop=runtime.Stop())
         lines = (workdir / "metrics.jsonl").read_text().splitlines()

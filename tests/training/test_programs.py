@@ -11,13 +11,13 @@ import pytest
 from mass_jax import runtime
 from mass_jax.evaluation import study
 from mass_jax.rows import TRAINING_RUNS
-from mass_jax.training import compiling, programs, samplers, train
+from mass_jax.training import compiling, programs, samplers, train, train_solver
 from tests.small_models import components
 
 # No other test has texts of these lengths, whose programs would not be lowered again.
 SMALL = {"max_answer_tokens": 5, "max_example_tokens": 13, "inner_steps": 1, "adjoint": "first_order", "drift_every": 0}
 SMALL |= {"lora_targets": ("q_proj",)}
-STEPS = ("meta_step_jit", "grpo_step_jit")
+STEPS = {"meta_step_jit": train, "grpo_step_jit": train_solver, "sft_step_jit": train_solver}
 JITTED = (*STEPS, "adapt", "sample", "scores")
 
 
@@ -47,6 +47,7 @@ def lowered(caplog):
     [
         ("mass", {"generator": "lora", "learn": "inner_lr", "kl_coef": 0.1, "tasks_at_a_time": 1}),
         ("solver_grpo", {}),
+        ("solver_sft", {}),
     ],
 )
 def test_training_calls_programs_with_arguments_of_these_shapes(run, changes, tmp_path, monkeypatch, caplog):
@@ -61,8 +62,8 @@ def test_training_calls_programs_with_arguments_of_these_shapes(run, changes, tm
 
         return lower
 
-    for name in STEPS:
-        monkeypatch.setattr(train, name, lower_only(getattr(train, name)))
+    for name, module in STEPS.items():
+        monkeypatch.setattr(module, name, lower_only(getattr(module, name)))
     with runtime.use_mesh(made.rollouts.feed.mesh), jax.numpy_dtype_promotion("standard"), jax.log_compiles():
         for program in known:
             program.trace().lower()

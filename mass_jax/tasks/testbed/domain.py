@@ -10,7 +10,7 @@ import json
 import pathlib
 import random
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 RULES: Mapping[str, Callable[[int, int], int]] = {
     "sum": lambda x, y: x + y,
@@ -80,9 +80,15 @@ class Domain:
         """Returns whether a cell is excluded from all training text, by a hash of the cell."""
         return zlib.crc32(f"{self.seed} {operator} {x} {y}".encode()) % HELD_OUT_SHARE == 0
 
-    def cells(self, held_out: bool) -> list[Cell]:
-        """Returns all cells that are held out, or all that are not, in a fixed order."""
-        grid = [(name, x, y) for name in self.operators for x in DIGITS for y in DIGITS]
+    def cells(self, held_out: bool, operators: Iterable[str] | None = None) -> list[Cell]:
+        """Returns the cells that are held out, or those that are not, in a fixed order.
+
+        Args:
+            held_out: which of them.
+            operators: names of operators; None is all.
+        """
+        names = self.operators if operators is None else operators
+        grid = [(name, x, y) for name in names for x in DIGITS for y in DIGITS]
         return [cell for cell in grid if self.is_held_out(*cell) == held_out]
 
     def save(self, path: str | pathlib.Path) -> None:

@@ -76,7 +76,7 @@ def oracle_examples(domain: Domain, problem: Problem, count: int, seed: int) -> 
         UserError: If the operator has fewer training cells.
     """
     rng = random.Random(f"mass oracle {seed} {problem.id}")
-    cells = [cell for cell in domain.cells(held_out=False) if cell[0] == problem.cluster]
+    cells = domain.cells(held_out=False, operators=[problem.cluster])
     if count > len(cells):
         raise UserError(f"{count} correct examples requested, but operator {problem.cluster!r} has {len(cells)}")
     return [Example(expression(*c), digits(domain.value(*c))) for c in rng.sample(cells, count)]

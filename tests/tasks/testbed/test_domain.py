@@ -93,3 +93,10 @@ def test_oracle_examples_match_operator(domain):
         assert operator == problem.cluster
         assert int(example.solution.replace(" ", "")) == domain.value(operator, int(x), int(y))
         assert not domain.is_held_out(operator, int(x), int(y))
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_cells_of_operators_are_those_of_all(domain, held_out):
+    name = list(domain.operators)[3]
+    of_all = [cell for cell in domain.cells(held_out) if cell[0] == name]
+    assert domain.cells(held_out, [name]) == of_all != []

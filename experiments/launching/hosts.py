@@ -1,0 +1,61 @@
+"""Commands that a recipe runs on hosts, with every value quoted."""
+
+import itertools
+import shlex
+from collections.abc import Sequence
+
+
+def stage(source: str, model: str, hf: str = "hf") -> str:
+    """Returns the command that copies a model to the directory of --model; it resumes a partial copy.
+
+    Args:
+        source: id on the Hugging Face hub, with an optional @revision, or a bucket; "" for none.
+        model: directory.
+        hf: path of the Hugging Face command line.
+
+    >>> stage("org/name@v1", "/mnt/model")
+    'hf download --revision=v1 --local-dir=/mnt/model -- org/name'
+    """
+    if not source:
+        return ""
+    if "://" in source:
+        return shlex.join(["gcloud", "storage", "rsync", "--recursive", source, model])
+    name, _, revision = source.partition("@")
+    given = [f"--revision={revision}"] if revision else []
+    # The path of the command may begin with ~, which the shell expands.
+    return f"{hf} {shlex.join(['download', *given, f'--local-dir={model}', '--', name])}"
+
+
+def argument(program: Sequence[str], name: str) -> str:
+    """Returns the last value of a flag on a command line, or "".
+
+    >>> argument(["--workdir", "/a", "--workdir=/b"], "workdir")
+    '/b'
+    """
+    found = ""
+    for part, after in itertools.pairwise([*program, ""]):
+        flag, separator, value = part.lstrip("-").partition("=")
+        if part.startswith("-") and flag == name:
+            found = value if separator else after
+    return found
+
+
+def setup(extra: str, staged: str) -> str:
+    """Returns the setup of a SkyPilot task, which runs in the checkout on each node."""
+    steps = [
+        "pip install -q uv",
+        "{ [ -x .venv/bin/python ] || uv venv -q --python=3.12 .venv; }",
+        f"uv pip install -q --python=.venv '.[{extra},math]'",
+    ]
+    return " && ".join([*steps, *([staged] if staged else [])])
+
+
+def sky_run(program: str, tpu: bool) -> str:
+    """Returns the command of a SkyPilot task; nodes with GPUs find each other by SkyPilot's variables."""
+    if tpu:
+        return f"exec {program} --coordinator=auto"
+    joined = (
+        '--coordinator="$(echo "$SKYPILOT_NODE_IPS" | head -n 1):8476" '
+        '--num_processes="$SKYPILOT_NUM_NODES" --process_id="$SKYPILOT_NODE_RANK"'
+    )
+    return f'if [ "$SKYPILOT_NUM_NODES" -eq 1 ]; then exec {program}; else exec {program} {joined}; fi'

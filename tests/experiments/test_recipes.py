@@ -1,0 +1,291 @@
+"""Tests for recipes: scripts that bash runs against programs that record their calls."""
+
+import json
+import re
+import stat
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from experiments.launching.mounts import Mount
+from experiments.launching.recipes import REMOTE, render
+from tests.commands import in_process
+from tests.experiments.launch_machines import RECORD, Machines, bash
+
+GIVEN = {"name": "mass", "zone": "z", "cluster": "c", "image": "i", "repository": "URL", "gpus_per_node": 2}
+OF = {
+    "gcloud": {"topology": "v5e:4x4"},
+    "xpk": {"topology": "v5e:4x4"},
+    "slurm": {},
+    "skypilot": {"accelerators": "H100:8"},
+}
+SECRET = "hf_s3cret'\" $(touch pwned)"
+HOSTILE = [
+    "--workdir=/mnt/a b",
+    "--x='\"",
+    "--y=$(touch pwned)`touch pwned`$HOME$$",
+    "--z=\\;&|>#*?~",
+    "--emoji=é☃",
+    "",
+]
+
+
+@pytest.fixture
+def machines(tmp_path):
+    return Machines(tmp_path)
+
+
+def recipe(backend, arguments=(), **more):
+    return render(backend, "experiments.train", arguments, **GIVEN | OF[backend] | more)
+
+
+def started(machines, backend, script, **variables):
+    """Runs the action `start`, and then what the backend would run; returns the program's arguments and output."""
+    output = machines.run(script, "start", variables)
+    if backend == "gcloud":
+        wait_for(machines, "finished", script, variables)
+        (call,) = machines.calls("python")
+    elif backend == "slurm":
+        (job,) = machines.checkout.glob("job")
+        output += bash(job.read_text(), machines, machines.checkout, SLURM_JOB_ID="7").stderr
+        (call,) = machines.calls("srun")
+    elif backend == "xpk":
+        (call,) = machines.calls("xpk")
+        command = next(part for part in call if part.startswith("--command=")).removeprefix("--command=")
+        # As Kubernetes and xpk do: $$ becomes $, and the command runs in a subshell.
+        command = re.sub(r"\$\$|\$\((\w+)\)", lambda found: "$" if found[0] == "$$" else "EXPANDED", command)
+        output += bash(f"({command}) & wait $!", machines, machines.checkout).stderr
+        (call,) = machines.calls("python")
+    else:
+        task = json.loads((machines.root / "task.yaml").read_text())
+        output += bash(task["run"], machines, machines.checkout, SKYPILOT_NUM_NODES="1").stderr
+        (call,) = machines.calls("python")
+    return call, output
+
+
+def wait_for(machines, state, script, variables=None):
+    for _ in range(100):
+        if machines.run(script, "status", variables).strip().endswith(state):
+            return
+        time.sleep(0.05)
+    raise AssertionError(machines.run(script, "status", variables))
+
+
+def keep_files(machines):
+    """Lets sbatch and sky keep the file that they were given."""
+    machines.add("bin", "sbatch", "cat >job\n")
+    machines.add("bin", "sky", f'cp "${{@: -1}}" {machines.root}/task.yaml\n')
+
+
+def program_of(call):
+    return call[call.index("experiments.train") + 1 :]
+
+
+@pytest.mark.parametrize("backend", REMOTE)
+def test_hostile_arguments_reach_the_program_unchanged(machines, backend):
+    keep_files(machines)
+    script = recipe(backend, HOSTILE)
+    if backend == "gcloud":
+        machines.run(script, "create")
+    call, _ = started(machines, backend, script)
+    expected = HOSTILE if backend == "skypilot" else [*HOSTILE, "--coordinator=auto"]
+    assert program_of(call) == expected
+    assert not list(machines.root.rglob("pwned"))
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    text=st.text(st.characters(codec="utf-8").filter(str.isprintable), min_size=1, max_size=20),
+    backend=st.sampled_from(REMOTE),
+)
+def test_any_printable_value_is_one_word(tmp_path_factory, text, backend):
+    machines = Machines(tmp_path_factory.mktemp("machines"))
+    keep_files(machines)
+    script = recipe(backend, [f"--workdir={text}"], repository=text, image=text, infra=text)
+    if backend == "gcloud":
+        (machines.home / "mass_jax").rename(machines.home / "cloned")
+        machines.add("host", "git", 'cp -r "$HOME/cloned" "$HOME/mass_jax"\n')
+        machines.run(script, "create")
+        (clone,) = machines.calls("git")
+        assert clone[:3] == ["clone", "--", text]
+    call, _ = started(machines, backend, script)
+    assert program_of(call)[0] == f"--workdir={text}"
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\0b", "a\x85b", "a\u2028b", "\x1b[31m"])
+def test_unprintable_values_are_refused(text):
+    for more in ({"repository": text}, {"mounts": [Mount("/mnt", text)]}, {"storage": [text]}):
+        with pytest.raises(ValueError, match="not printable"):
+            recipe("gcloud", **more)
+    with pytest.raises(ValueError, match="not printable"):
+        recipe("slurm", [text])
+
+
+@pytest.mark.parametrize("backend", REMOTE)
+def test_secrets_stay_in_files_of_mode_600(machines, backend):
+    keep_files(machines)
+    script = recipe(backend, ["--workdir=/w"], variables=["HF_TOKEN"])
+    assert SECRET not in script
+    variables = {"HF_TOKEN": SECRET}
+    machines.add("bin", "kubectl", '[ "$1 $2" != "create secret" ] || cp -p "${5#*=}"/* "${RECORD%/*}/home"\n')
+    output = machines.run(script, "create", variables)
+    for directory in (machines.home / "mass_jax", machines.checkout):
+        machines.write(directory / ".venv/bin/python", RECORD + 'printf %s "$HF_TOKEN" >"${RECORD%/*}/seen"\n')
+    machines.add("bin", "srun", 'printf %s "$HF_TOKEN" >"${RECORD%/*}/seen"\n')
+    _, more = started(machines, backend, script, **variables)
+    recorded = machines.record.read_text()
+    assert "s3cret" not in recorded + output + more
+    files = [path for path in machines.root.rglob("*") if path.is_file() and "s3cret" in path.read_text()]
+    files = [path for path in files if path.name != "seen"]
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in files), files
+    if backend in ("gcloud", "slurm"):
+        assert (machines.root / "seen").read_text() == SECRET
+        assert [path.name for path in files] == ["environment"]
+    elif backend == "xpk":
+        assert [path.read_text() for path in files] == [SECRET]  # kubectl got a file named as the variable
+        assert [path.name for path in files] == ["HF_TOKEN"]
+        assert "experiments.launching.kubernetes_secret" in recorded
+    else:
+        assert files == []
+        assert "--secret=HF_TOKEN" in machines.calls("sky")[0]
+    action = "create" if backend == "xpk" else "start"
+    assert "HF_TOKEN is not set; export it first" in machines.run(script, action, status=1)
+
+
+def test_launcher_passes_values_in_the_environment(machines, monkeypatch):
+    keep_files(machines)
+    for name, value in machines.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(machines.checkout)
+    (machines.checkout / "env").write_text("# tokens\nexport A='x y'\n\nB=2\n")
+    flags = ["--backend=slurm", "--name=a/../b", "--env_file=env", "--env=B=3", "--restart_on_preemption"]
+    flags += ["--gpus_per_node=4", "--num_nodes=2", "--price_per_chip_hour=2.5"]
+    done = in_process("launch", *flags, "--nodry_run", "--", "--preset=tiny", "--workdir=runs/two")
+    assert (done.returncode, done.stderr) == (0, "")
+    (environment,) = (machines.checkout / ".mass_jax").glob("*/environment")
+    assert environment.read_text() == "export A=x\\ y\nexport B=3\n"
+    job = (machines.checkout / "job").read_text()
+    machines.add("bin", "srun", "exit 143\n")  # stopped by SIGTERM before the time limit
+    assert bash(job, machines, machines.checkout, SLURM_JOB_ID="7").returncode == 143
+    assert machines.calls("scontrol") == [["requeue", "7"]]
+    machines.run(recipe("slurm", name="a/../b"), "stop")
+    bash(job, machines, machines.checkout, SLURM_JOB_ID="7")
+    assert len(machines.calls("scontrol")) == 1  # a stopped job is not requeued
+    machines.run(recipe("slurm", name="a/../b"), "delete")
+    assert not list((machines.checkout / ".mass_jax").iterdir())
+
+
+def test_gcloud_run_survives_the_connection_and_saves_on_stop(machines):
+    script = recipe("gcloud", mounts=[Mount("/mnt/a b", "10.0.0.2:/s"), Mount("/mnt/c", "gs://d")])
+    machines.run(script, "create")
+    assert ["mount", "-t", "nfs", "--", "10.0.0.2:/s", "/mnt/a b"] in machines.calls("sudo")
+    assert machines.calls("gcsfuse") == [["--implicit-dirs", "--", "d", "/mnt/c"]]
+    saves = "trap 'echo saved; exit 143' TERM\necho began\nfor _ in {1..600}; do sleep 0.05; done\n"
+    machines.write(machines.home / "mass_jax/.venv/bin/python", RECORD + saves)
+    assert "absent" in machines.run(script, "status")
+    machines.run(script, "start")
+    wait_for(machines, "running", script)
+    assert "already running" in machines.run(script, "start")
+    machines.run(script, "stop")
+    assert "stopped" in machines.run(script, "status")
+    directory = machines.home / "mass_launch/mass"
+    assert (directory / "result").read_text() == "143\n"
+    log = (directory / "log").read_text().splitlines()
+    assert (log[0], log[-1]) == ("began", "saved")
+    machines.run(script, "delete")
+    assert ["compute", "tpus", "tpu-vm", "delete", "mass", "--zone=z", "--quiet"] in machines.calls("gcloud")
+
+
+def test_supervisor_recreates_a_preempted_tpu(machines):
+    script = recipe("gcloud", restart_on_preemption=True, spot=True, stage="org/name@v1", variables=["A"])
+    # The first run loses its TPU, the second one is interrupted, the third one finishes.
+    program = (
+        'runs=$(cat "$HOME/runs" 2>/dev/null || echo 0)\necho $((runs + 1)) >"$HOME/runs"\n'
+        f'case "$runs" in 0) echo SUSPENDED >{machines.state}; exit 143 ;; 1) exit 143 ;; esac\n'
+    )
+    machines.write(machines.home / "mass_jax/.venv/bin/python", RECORD + program)
+    output = machines.run(script, "supervise", {"A": "1"})
+    assert "the TPU is ABSENT; creating it" in output
+    assert "the TPU is SUSPENDED; creating it" in output
+    assert "finished; deleting the TPU" in output
+    queued = [" ".join(call) for call in machines.calls("gcloud") if "queued-resources" in call]
+    assert [call.split()[3] for call in queued if "describe" not in call] == ["create", "delete", "create", "delete"]
+    assert all("--spot" in call.split() for call in queued if "create" in call.split())
+    assert len(machines.calls("python")) == 3
+    assert machines.calls("hf")[0] == ["download", "--revision=v1", "--local-dir=", "--", "org/name"]
+    assert not machines.state.exists()
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [("exit 1", "the command failed; see the action logs"), ("exit 143", "gave up after 2 restarts")],
+)
+def test_supervisor_gives_up(machines, program, message):
+    script = recipe("gcloud", restart_on_preemption=True, max_restarts=2)
+    machines.write(machines.home / "mass_jax/.venv/bin/python", RECORD + program)
+    assert message in machines.run(script, "supervise", status=1)
+    assert machines.state.exists()  # the TPU, whose logs may be needed
+
+
+def test_supervisor_keeps_a_tpu_whose_state_is_unknown(machines):
+    script = recipe("gcloud", restart_on_preemption=True)
+    machines.add("bin", "gcloud", 'case "$*" in *describe*) [ -e "$STATE" ] || { touch "$STATE"; exit 1; } ;; esac\n')
+    machines.run(f"{script.rpartition('case')[0]}queue_state", "")
+    assert machines.run(f"{script.rpartition('case')[0]}queue_state", "") == "\n"
+    machines.state.unlink()
+    assert machines.run(f"{script.rpartition('case')[0]}queue_state", "") == "UNKNOWN\n"
+
+
+def test_supervisor_runs_detached_on_a_small_machine(machines):
+    machines.add("host", "gcloud", 'case "$*" in *describe*) echo SUSPENDED ;; esac\n')  # as the supervisor sees it
+    script = recipe("gcloud", restart_on_preemption=True, max_restarts=0, variables=["A"])
+    output = machines.run(script, "supervisor", {"A": SECRET})
+    directory = machines.home / "mass_launch/mass"
+    for _ in range(100):
+        if "gave up after 0 restarts" in (directory / "log").read_text():
+            break
+        time.sleep(0.05)
+    else:
+        raise AssertionError((directory / "log").read_text())
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir() if path.name != "log"} == {
+        "environment": 0o600,
+        "recipe.sh": 0o600,
+    }
+    assert "s3cret" not in output + machines.record.read_text()
+    created = next(call for call in machines.calls("gcloud") if call[:3] == ["compute", "instances", "create"])
+    assert created[3] == "mass-supervisor"
+    machines.add("bin", "gcloud")  # both machines exist now
+    machines.run(script, "delete")
+    deleted = [call[:4] for call in machines.calls("gcloud") if "delete" in call]
+    assert deleted[-2:] == [["compute", "instances", "delete", "mass-supervisor"],
+                            ["compute", "tpus", "queued-resources", "delete"]]  # fmt: skip
+
+
+def test_skypilot_shares_the_address_of_the_first_node(machines):
+    keep_files(machines)
+    machines.run(recipe("skypilot", num_nodes=2), "start")
+    task = json.loads((machines.root / "task.yaml").read_text())
+    nodes = {"SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2", "SKYPILOT_NODE_RANK": "1"}
+    bash(task["run"], machines, machines.checkout, **nodes)
+    (call,) = machines.calls("python")
+    assert call[-3:] == ["--coordinator=10.0.0.1:8476", "--num_processes=2", "--process_id=1"]
+
+
+@pytest.mark.parametrize("backend", REMOTE)
+def test_recipe_prints_cost_and_usage(machines, backend):
+    script = recipe(backend, price_per_chip_hour=0.5, num_nodes=2)
+    chips = {"gcloud": 16, "xpk": 16, "slurm": 4, "skypilot": 16}[backend]
+    assert machines.run(script, "cost").startswith(f"{chips} chips x $0.50 = ${chips / 2:.2f} per hour")
+    assert machines.run(script, "launhc", status=2).startswith("usage: bash RECIPE launch|create|")
+    assert machines.run(script, "", status=2)
+    assert machines.record.read_text() == ""
+
+
+def test_price_table_is_dated(machines):
+    said = machines.run(recipe("gcloud"), "cost")
+    assert said.startswith("16 chips x $1.20 = $19.20 per hour (on demand")
+    assert re.search(r"read on 2026-\d\d-\d\d", said)
+    assert "give --price_per_chip_hour" in machines.run(recipe("xpk", topology="tpu7x:2x2x1"), "cost")
+    assert machines.run(recipe("slurm"), "cost").startswith("2 chips, whose price is unknown")
