@@ -59,8 +59,8 @@ class Uploader:
             if self._sent.get(files[-1]) != found[files[-1]] and self._send_checkpoint(checkpoint, files, found):
                 directory, _, step = checkpoint.rpartition("/")
                 newest[directory] = max(int(step), newest.get(directory, 0))
-        for directory, step in newest.items():
-            self._prune(directory, step)
+        for directory, number in newest.items():
+            self._prune(directory, number)
         for path in changed:
             if contents.order(path) > 2:
                 self._send(path, found[path])
