@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from experiments import settings
+from experiments import settings, workdirs
 from experiments.path_flags import DEFINE_path
 from mass_jax.audit import log
 from mass_jax.audit.chain import Broken
@@ -29,7 +29,7 @@ FLAGS = flags.FLAGS
 
 def define() -> None:
     """Defines the flags of this command."""
-    DEFINE_path("workdir", None, "Directory of a run of experiments.train.")
+    workdirs.define("Directory of a run of experiments.train.")
     DEFINE_path("model", None, "Instead of a workdir: the model given to experiments.solve.")
     DEFINE_path("log", None, "Event log; defaults to WORKDIR/audit/events.jsonl.")
     flags.DEFINE_string("expect", None, "verify: NUMBER:HASH of a record, noted earlier.")
@@ -51,6 +51,7 @@ def main(argv: Sequence[str]) -> None:
         most = int(name in OF_AN_EVENT)
         if len(rest) > most:
             raise UserError(f"unexpected argument {rest[most]!r}; {name} takes {'one EVENT' if most else 'none'}")
+        workdirs.use_copy()
         COMMANDS[name](*rest)
     except UserError as error:
         settings.fail(str(error))

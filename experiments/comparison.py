@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 
 from absl import flags
 
-from experiments import settings
-from experiments.path_flags import DEFINE_path
+from experiments import settings, workdirs
 from mass_jax import runtime
 from mass_jax.errors import UserError
 
@@ -20,7 +19,7 @@ def define() -> None:
     settings.define()
     settings.define_mesh()
     settings.define_compilation_cache()
-    DEFINE_path("workdir", None, "Directory for the results; rerun with the same directory to resume.")
+    workdirs.define("Directory for the results; rerun with the same directory to resume.")
     flags.DEFINE_string(
         "settings", "", "Inner optimizers to compare, separated by semicolons: OPTIMIZER:RATE[:EPS_ROOT[:STEPS]]."
     )

@@ -14,8 +14,7 @@ import pathlib
 
 from absl import flags, logging
 
-from experiments import settings
-from experiments.path_flags import DEFINE_path
+from experiments import settings, workdirs
 from mass_jax import runtime
 from mass_jax.config import Config, names_code
 from mass_jax.errors import UserError
@@ -30,7 +29,8 @@ settings.define_machines()
 settings.define_compilation_cache()
 settings.define_compile_effort()
 flags.adopt_module_key_flags(settings)
-_WORKDIR = DEFINE_path("workdir", None, "Directory of a run or of a new evaluation; pass it again to resume.")
+workdirs.define("Directory of a run or of a new evaluation; pass it again to resume.")
+flags.adopt_module_key_flags(workdirs)
 _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Build the report from the existing records.")
 
 
@@ -44,11 +44,15 @@ def evaluate_and_report(stop: runtime.Stop) -> None:
     with contextlib.ExitStack() as held:
         components = None
         try:
-            if _WORKDIR.value is None:
+            if flags.FLAGS.workdir is None:
                 raise ValueError("--workdir is missing; pass the directory of a run, such as --workdir=runs/tiny")
-            workdir = runtime.workdir_path(_WORKDIR.value)
             if not _REPORT_ONLY.value:
                 settings.join_machines()
+            if _REPORT_ONLY.value or flags.FLAGS.print_config:
+                workdirs.use_copy()
+                workdir = runtime.workdir_path(flags.FLAGS.workdir)
+            else:
+                workdir = workdirs.opened(held, stop)
             config = read_config(workdir)
             if flags.FLAGS.print_config:
                 print(settings.explicit(config).to_json())

@@ -12,7 +12,7 @@ import pathlib
 
 from absl import flags, logging
 
-from experiments import audit, settings
+from experiments import audit, settings, workdirs
 from experiments.path_flags import DEFINE_path
 from mass_jax import runtime
 from mass_jax.errors import UserError
@@ -24,7 +24,8 @@ FORMATS = ("merged", "peft")
 def define() -> None:
     """Defines the flags of this command."""
     settings.define_compilation_cache()
-    DEFINE_path("workdir", None, "Directory of a run of experiments.train.")
+    flags.adopt_module_key_flags(workdirs)
+    workdirs.define("Directory of a run of experiments.train.")
     DEFINE_path("model", None, "Instead of a workdir: 'tiny', or a directory or hub id with model files.")
     flags.DEFINE_string("run", None, "mass, mass_gold or pretrained; defaults to the first one in the workdir.")
     flags.DEFINE_integer("train_seed", None, "Meta-training seed of the workdir; defaults to its first.")
@@ -51,6 +52,7 @@ def run(_: runtime.Stop) -> None:
         raise UserError("give either --workdir=DIR of a training run, or --model=NAME")
     out = pathlib.Path(FLAGS.out)
     export.check_new(out)
+    workdirs.use_copy()
     if FLAGS.event is None:
         found = source.load_model(FLAGS.workdir or FLAGS.model, FLAGS.run, FLAGS.train_seed, own_task=FLAGS.task)
         solver, values, directory, inner = found.rollouts.solver, found.weights, found.directory, None

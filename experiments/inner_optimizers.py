@@ -13,8 +13,7 @@ import contextlib
 
 from absl import flags
 
-from experiments import settings
-from experiments.path_flags import DEFINE_path
+from experiments import settings, workdirs
 from mass_jax import runtime
 from mass_jax.errors import UserError
 from mass_jax.evaluation import inner_comparison
@@ -30,7 +29,8 @@ settings.define_mesh()
 settings.define_compilation_cache()
 flags.adopt_module_key_flags(settings)
 _SETTINGS = flags.DEFINE_string("settings", SETTINGS, "Inner optimizers, separated by semicolons.")
-DEFINE_path("workdir", None, "Directory of the comparison; pass it again to resume.")
+workdirs.define("Directory of the comparison; pass it again to resume.")
+flags.adopt_module_key_flags(workdirs)
 
 
 def main(_: list[str]) -> None:

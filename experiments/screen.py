@@ -13,8 +13,7 @@ import contextlib
 
 from absl import flags, logging
 
-from experiments import settings
-from experiments.path_flags import DEFINE_path
+from experiments import settings, workdirs
 from mass_jax import runtime
 from mass_jax.errors import UserError
 from mass_jax.evaluation.screen import Plan, screen
@@ -24,7 +23,8 @@ settings.define()
 settings.define_mesh()
 settings.define_compilation_cache()
 flags.adopt_module_key_flags(settings)
-DEFINE_path("workdir", None, "Directory of the screen; pass it again to resume.")
+workdirs.define("Directory of the screen; pass it again to resume.")
+flags.adopt_module_key_flags(workdirs)
 _PROBLEMS = flags.DEFINE_integer("screen_problems", 32, "Number of problems per cell.", lower_bound=2)
 _GROUPS = flags.DEFINE_integer("screen_groups", 4, "Number of draws of correct examples per cell.", lower_bound=2)
 _STEPS = flags.DEFINE_list("screen_steps", ["2", "4", "8"], "Numbers of inner steps K.")

@@ -4,8 +4,9 @@ import pathlib
 
 from absl import flags
 
-from experiments import settings
+from experiments import settings, workdirs
 from experiments.path_flags import DEFINE_path
+from mass_jax import runtime
 from mass_jax.errors import UserError
 from mass_jax.runtime import jsonl
 from mass_jax.serving import loading
@@ -19,7 +20,8 @@ def define() -> None:
     """Defines the flags that `open_service` reads, except --batch; a command adopts them to list them in its --help."""
     settings.define_compilation_cache()
     flags.adopt_module_key_flags(settings)  # list it in --help
-    DEFINE_path("workdir", None, "Directory of a run of experiments.train.")
+    flags.adopt_module_key_flags(workdirs)
+    workdirs.define("Directory of a run of experiments.train.")
     DEFINE_path("model", None, "Instead of a workdir: 'tiny', or a directory or hub id with model files.")
     flags.DEFINE_string("run", None, "mass, mass_gold or pretrained; defaults to the first one in the workdir.")
     flags.DEFINE_integer("train_seed", None, "Meta-training seed of the workdir; defaults to its first.")
@@ -45,6 +47,13 @@ def open_service(adapt: bool = True) -> loading.AdaptationService:
     """
     if (FLAGS.workdir is None) == (FLAGS.model is None):
         raise UserError("give either --workdir=DIR of a training run, or --model=NAME")
+    if FLAGS.workdir is not None:
+        if adapt and FLAGS.log is None and runtime.is_url(FLAGS.workdir):
+            raise UserError(
+                f"--workdir={FLAGS.workdir} is only read, and an answer is released once its event is on a disk; give "
+                f"--log=FILE on a disk of this machine"
+            )
+        workdirs.use_copy()
     if FLAGS.workdir is not None and not (pathlib.Path(FLAGS.workdir) / "config.json").is_file():
         raise UserError(
             f"--workdir={FLAGS.workdir} holds no run; make one with experiments.train, or give --model=tiny"

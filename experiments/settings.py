@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from experiments import presets, streams
+from experiments import presets, streams, workdirs
 from experiments.path_flags import DEFINE_path
 from mass_jax import lazy, runtime
 from mass_jax.config import Config, nearest
@@ -106,10 +106,10 @@ def open_workdir(
     """
     if FLAGS.workdir is None:
         raise ValueError(f"--workdir is missing; pass a directory, such as --workdir={example}")
-    workdir = runtime.workdir_path(FLAGS.workdir)
     if FLAGS.print_config:
         print(explicit(config).to_json())
         return None
+    workdir = workdirs.opened(held, stop)
     held.enter_context(runtime.lock_workdir(workdir, stop))
     mesh = runtime.make_mesh(FLAGS.mesh, devices)
     held.enter_context(runtime.use_mesh(mesh))

@@ -10,8 +10,7 @@ import contextlib
 
 from absl import flags, logging
 
-from experiments import settings
-from experiments.path_flags import DEFINE_path
+from experiments import settings, workdirs
 from mass_jax import runtime
 from mass_jax.errors import UserError
 from mass_jax.evaluation import study
@@ -23,7 +22,8 @@ settings.define_machines()
 settings.define_compilation_cache()
 settings.define_compile_effort()
 flags.adopt_module_key_flags(settings)
-_WORKDIR = DEFINE_path("workdir", None, "Directory of this run; pass it again to resume.")
+workdirs.define("Directory of this run; pass it again to resume.")
+flags.adopt_module_key_flags(workdirs)
 _COMPILE_THREADS = flags.DEFINE_integer(
     "compile_threads",
     2,
@@ -46,10 +46,10 @@ def train_and_report(stop: runtime.Stop) -> None:
             if flags.FLAGS.print_config:
                 print(explicit.to_json())
                 return
-            if _WORKDIR.value is None:
+            if flags.FLAGS.workdir is None:
                 raise ValueError("--workdir is missing; pass a directory for this run, such as --workdir=runs/tiny")
-            workdir = runtime.workdir_path(_WORKDIR.value)
             settings.join_machines()
+            workdir = workdirs.opened(held, stop)
             mesh = runtime.make_mesh(flags.FLAGS.mesh)
             config = policies.stored(config, runtime.read_settings(workdir / "config.json"))
             runtime.check_workdir(workdir, config.to_json(), replace=True)

@@ -104,11 +104,21 @@ def read_config() -> Config:
         if FLAGS.train_seed is not None:
             raise ValueError(f"--train_seed={FLAGS.train_seed} needs --trained, the workdir of a training run")
         return settings.read()
-    path = pathlib.Path(FLAGS.trained) / "config.json"
+    path = trained() / "config.json"
     try:
         return Config.from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"--trained={FLAGS.trained} is not a workdir of experiments.train ({error})") from None
+
+
+@functools.cache
+def _copy_of(given: str) -> pathlib.Path:
+    return runtime.read_workdir(given)
+
+
+def trained() -> pathlib.Path:
+    """Returns the local directory of --trained, which may be a URL."""
+    return _copy_of(FLAGS.trained)
 
 
 def own_task() -> str | None:
@@ -124,7 +134,9 @@ def load(held: contextlib.ExitStack, config: Config, mesh: Any) -> source.Loaded
             config, parts.model.directory, parts.chosen, parts.rollouts, parts.pretrained(), "pretrained"
         )
     else:
-        model = source.load_model(FLAGS.trained, FLAGS.run, FLAGS.train_seed, own_task=own_task())
+        model = source.load_model(str(trained()), FLAGS.run, FLAGS.train_seed, own_task=own_task())
+        # A rerun compares the label, which must not depend on where a URL's files are.
+        model = model._replace(label=model.label.replace(str(trained()), FLAGS.trained, 1))
     held.enter_context(contextlib.closing(model.chosen))
     if FLAGS.trained is not None and FLAGS.run != "pretrained" and is_pretrained(model):
         seed = config.seeds[0] if FLAGS.train_seed is None else FLAGS.train_seed
@@ -146,7 +158,7 @@ def auto_of(model: source.LoadedModel, config: Config) -> float:
         return model.rollouts.loop.eps_root  # measured when the model was loaded, or stored by the training run
     with contextlib.ExitStack() as held:
         if not is_pretrained(model):
-            model = source.load_model(FLAGS.trained, "pretrained", own_task=own_task())
+            model = source.load_model(str(trained()), "pretrained", own_task=own_task())
             held.enter_context(contextlib.closing(model.chosen))
         problems = model.chosen.problems(config.seeds[0]).train
         return auto_eps_root(model.rollouts, model.weights, problems, config.num_test_examples)

@@ -9,6 +9,7 @@ from typing import Any
 OPTIONAL = {
     "absl": ("absl-py", "train"),
     "filelock": ("filelock", "train"),
+    "fsspec": ("fsspec", "train"),
     "flax": ("flax", "train"),
     "huggingface_hub": ("huggingface_hub", "train"),
     "jinja2": ("jinja2", "train"),
@@ -29,6 +30,8 @@ OPTIONAL = {
     "tensorboard": ("tensorboard", "tensorboard"),
     "wandb": ("wandb", "wandb"),
     "trackio": ("trackio", "trackio"),
+    "gcsfs": ("gcsfs", "gcs"),
+    "s3fs": ("s3fs", "s3"),
     "h11": ("h11", "serve"),
     "starlette": ("starlette", "serve"),
     "uvicorn": ("uvicorn", "serve"),

@@ -53,7 +53,7 @@ def run(
 
     Args:
         config: the settings; those of a preset are `experiments.presets.NAME.config()`.
-        workdir: directory of the run; give it again to resume.
+        workdir: directory of the run, or a URL of a bucket; give it again to resume.
         inner_optimizer: optimizer of the inner loop, instead of `config.inner_optimizer`.
         log: whether to log progress to stderr, as the commands do.
 
@@ -65,8 +65,11 @@ def run(
     """
     if log:
         console.log_to_stderr()
-    with contextlib.closing(assemble(config, inner_optimizer=inner_optimizer)) as components:
-        return run_study(components, runtime.workdir_path(str(workdir)), runtime.Stop())
+    stop = runtime.Stop()
+    with contextlib.ExitStack() as held:
+        local = held.enter_context(runtime.open_workdir(str(workdir), stop=stop))
+        components = held.enter_context(contextlib.closing(assemble(config, inner_optimizer=inner_optimizer)))
+        return run_study(components, local, stop)
 
 
 def run_study(

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mass_jax.runtime.lock import lock_workdir
     from mass_jax.runtime.mesh import make_mesh
     from mass_jax.runtime.metrics import MetricsLog, progress
+    from mass_jax.runtime.remote.opening import open_workdir, read_workdir
+    from mass_jax.runtime.remote.store import is_url
     from mass_jax.runtime.rules import check_divides, check_layout, constrain, shardings, use_mesh
     from mass_jax.runtime.signals import Interrupted, Stop, stop_on_signals
     from mass_jax.runtime.workdir import (
@@ -44,12 +46,15 @@ __all__ = [
     "gather_rows",
     "holds_results",
     "is_first",
+    "is_url",
     "join",
     "lock_workdir",
     "make_mesh",
     "mine",
+    "open_workdir",
     "progress",
     "read_settings",
+    "read_workdir",
     "shardings",
     "stop_on_signals",
     "use_compilation_cache",
@@ -76,12 +81,15 @@ __getattr__, __dir__, _ = lazy.attach(
         "gather_rows": "distributed",
         "holds_results": "workdir",
         "is_first": "distributed",
+        "is_url": "remote.store",
         "join": "distributed",
         "lock_workdir": "lock",
         "make_mesh": "mesh",
         "mine": "distributed",
+        "open_workdir": "remote.opening",
         "progress": "metrics",
         "read_settings": "workdir",
+        "read_workdir": "remote.opening",
         "shardings": "rules",
         "stop_on_signals": "signals",
         "use_compilation_cache": "compilation_cache",

@@ -12,6 +12,8 @@ from typing import Any
 import jax
 from absl import logging
 
+from mass_jax.runtime.paths import user_cache
+
 OFF = "off"
 AUTO = "auto"
 MAX_BYTES = 4 * 2**30
@@ -70,9 +72,7 @@ def _log_first_error(path: pathlib.Path) -> None:
 
 def default_directory() -> pathlib.Path:
     """Returns the user's directory for this kind of CPU, since different machines may share a home directory."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    base = pathlib.Path(given) if os.path.isabs(given) else pathlib.Path.home() / ".cache"
-    return base / "mass_jax" / "compiled" / _cpu()
+    return user_cache() / "compiled" / _cpu()
 
 
 def _cpu() -> str:

@@ -1,4 +1,4 @@
-"""Checks for paths under which orbax cannot save checkpoints or read them back."""
+"""The user's cache directory, and checks for paths under which orbax cannot save checkpoints or read them back."""
 
 import os
 import pathlib
@@ -9,6 +9,17 @@ from mass_jax.errors import UserError
 # backslashes and parses ":/" as the scheme of a URL.
 _SAVING = ("[", "*", "?")
 _ALWAYS = ("\\", ":/")
+
+
+def user_cache() -> pathlib.Path:
+    """Returns the directory of this package in the user's cache directory.
+
+    Raises:
+        RuntimeError: If the user has no home directory.
+    """
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    base = pathlib.Path(given) if os.path.isabs(given) else pathlib.Path.home() / ".cache"
+    return base / "mass_jax"
 
 
 def check_checkpoint_path(directory: str | pathlib.Path, *, saving: bool = True) -> None:

@@ -1,0 +1,223 @@
+"""Opens a workdir that is a local directory or a URL of a bucket."""
+
+import contextlib
+import hashlib
+import json
+import pathlib
+import time
+import uuid
+from collections.abc import Iterator
+
+from absl import logging
+
+from mass_jax.errors import UserError
+from mass_jax.runtime.distributed import agreed_maximum, gather_rows, is_first, num_processes
+from mass_jax.runtime.lock import lock_workdir
+from mass_jax.runtime.paths import check_checkpoint_path, user_cache
+from mass_jax.runtime.remote import contents
+from mass_jax.runtime.remote.download import check_origin, download
+from mass_jax.runtime.remote.lease import Lease, current, holder
+from mass_jax.runtime.remote.store import Store, check_url, is_url
+from mass_jax.runtime.remote.upload import Background, Uploader
+from mass_jax.runtime.signals import Stop
+from mass_jax.runtime.workdir import workdir_path, write_atomically
+
+MARKER = ".remote.json"
+_BOOT = pathlib.Path("/proc/sys/kernel/random/boot_id")
+
+
+@contextlib.contextmanager
+def open_workdir(given: str, local: str | None = None, stop: Stop | None = None) -> Iterator[pathlib.Path]:
+    """Opens a workdir for a run. All processes must call this.
+
+    A local directory is returned unchanged. For a URL, a local directory is locked and filled with the files in the
+    bucket. What the run writes there is uploaded in the background and at the end, by process 0, and a lease in the
+    bucket keeps other runs out. If the last run that wrote to the bucket used the same local directory, whose files are
+    at least as new, they are kept.
+
+    Args:
+        given: value of --workdir: a path, or gs://BUCKET/PATH or s3://BUCKET/PATH.
+        local: value of --local_workdir, for a URL; None is `default_local(given)`. Several processes need one
+            directory, because orbax writes and reads a checkpoint in one directory of all processes.
+        stop: if given, its polls raise a `UserError` once the lease is lost or uploads have failed for ten minutes.
+
+    Yields:
+        The local directory.
+
+    Raises:
+        UserError: If the values are invalid, another run uses the workdir, the bucket cannot be read or written, or the
+            processes do not share the local directory.
+
+    >>> with open_workdir("runs/tiny") as workdir:
+    ...     workdir.name
+    'tiny'
+    """
+    if not is_url(given):
+        _refuse_local(given, local)
+        yield workdir_path(given)
+        return
+    url = check_url(given)
+    path = local_path(url, local)
+    with contextlib.ExitStack() as held:
+        held.enter_context(lock_workdir(path, stop))
+        failure = ""
+        if is_first():
+            try:
+                held.enter_context(_mirrored(Store(url), path, stop))
+            except UserError as error:
+                failure = str(error)
+            except OSError as error:
+                failure = f"--local_workdir={path} cannot be written ({error.strerror or error}); choose another"
+        if agreed_maximum(bool(failure)):
+            raise UserError(failure or f"process 0 cannot use --workdir={url}; see its error")
+        _check_shared(path)
+        yield path
+
+
+def read_workdir(given: str, local: str | None = None) -> pathlib.Path:
+    """Returns a local directory with the files of a workdir that is only read.
+
+    The files of a URL are downloaded into a directory of their own; nothing is written to the bucket, and a run may
+    write to it meanwhile.
+
+    Args:
+        given: value of --workdir: a path, or a URL.
+        local: value of --local_workdir, for a URL; None is `default_local(given)` with the suffix "-copy".
+
+    Raises:
+        UserError: If the URL has no run, or cannot be read.
+    """
+    if not is_url(given):
+        _refuse_local(given, local)
+        return workdir_path(given)
+    url = check_url(given)
+    path = local_path(url, local, "-copy")
+    store = Store(url)
+    with lock_workdir(path):
+        _check_own(path, url)
+        if not check_origin(store):
+            raise UserError(f"--workdir={url} holds no run; check the URL")
+        _mark(path, url, "")
+        download(store, path)
+    return path
+
+
+def default_local(url: str) -> pathlib.Path:
+    """Returns the local directory of a URL: WORKDIRS/HASH/NAME in the user's cache directory.
+
+    >>> default_local("gs://bucket/runs/tiny").parts[-3:]
+    ('workdirs', '9c1944acc038', 'tiny')
+    """
+    digest = hashlib.sha256(url.encode()).hexdigest()[:12]
+    return user_cache() / "workdirs" / digest / url.rpartition("/")[2]
+
+
+def local_path(url: str, local: str | None, suffix: str = "") -> pathlib.Path:
+    """Returns the local directory of a URL, after the checks of `workdir_path`; accesses no files."""
+    if local is not None and is_url(local):
+        raise UserError(f"--local_workdir={local} is a URL; give a directory of this machine")
+    chosen = default_local(url) if local is None else pathlib.Path(local)
+    path = chosen.with_name(chosen.name + suffix) if local is None else chosen
+    check_checkpoint_path(path)
+    return path.absolute()
+
+
+def _refuse_local(given: str, local: str | None) -> None:
+    if local is not None:
+        raise UserError(f"--local_workdir={local} needs a URL as --workdir, which {given} is not; omit it")
+
+
+@contextlib.contextmanager
+def _mirrored(store: Store, path: pathlib.Path, stop: Stop | None) -> Iterator[None]:
+    """Holds the lease, fills the local directory, and uploads its changes until the end."""
+    before = _check_own(path, store.url)
+    check_origin(store)
+    token = _token(before) or uuid.uuid4().hex
+    last = current(store)
+    ours = last is not None and bool(_token(before)) and holder(last[1]).get("token") == token
+    lease = Lease(store, token)
+    release = True
+    try:
+        if ours:
+            logging.info("%s has the newest files of %s", path, store.url)
+        else:
+            _mark(path, store.url, "")  # until the download is complete
+            download(store, path)
+            _mark(path, store.url, token)
+        sent = {} if ours else contents.scan(path)
+        with contextlib.ExitStack() as held:
+            uploading = Background(Uploader(store, path, lease, sent))
+            if stop is not None:
+                held.enter_context(stop.watch(lambda: lease.loss() or uploading.failure()))
+            held.enter_context(uploading)
+            yield
+        logging.info("the files of this run are in %s", store.url)
+    except BaseException as error:
+        release = isinstance(error, Exception)
+        raise
+    finally:
+        lease.end(release)
+
+
+def _check_own(path: pathlib.Path, url: str) -> dict[str, str]:
+    """Returns the marker of a local directory, or {} for a new one.
+
+    Raises:
+        UserError: If the directory contains other files, which a download would remove.
+    """
+    try:
+        found = json.loads((path / MARKER).read_text(encoding="utf-8"))
+        if found["url"] == url:
+            return found
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        found = None
+    names = [child.name for child in path.iterdir() if not child.name.startswith(".")] if path.exists() else []
+    if names or found:
+        raise UserError(f"--local_workdir={path} holds other files than those of {url}; give another directory")
+    return {}
+
+
+def _mark(path: pathlib.Path, url: str, token: str) -> None:
+    """Records that a local directory belongs to a URL; with a token, also that its download is complete."""
+    write_atomically(path / MARKER, json.dumps({"url": url, "token": token, "boot": _boot()}) + "\n")
+
+
+def _token(marker: dict[str, str]) -> str:
+    """Returns the token of a complete directory, or "": after a crash of the machine, files may be incomplete."""
+    return str(marker.get("token", "")) if marker.get("boot") == _boot() else ""
+
+
+def _boot() -> str:
+    """Returns an identifier of this start of the machine; "" where there is none."""
+    try:
+        return _BOOT.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _check_shared(path: pathlib.Path, patience: float = 30.0) -> None:
+    """Checks that all processes see one local directory.
+
+    Raises:
+        UserError: If they do not.
+    """
+    if num_processes() == 1:
+        return
+    import jax
+
+    expected = gather_rows({jax.process_index(): _seen(path)})[0]
+    deadline = time.monotonic() + patience
+    while _seen(path) != expected and time.monotonic() < deadline:  # network file systems may be slow
+        time.sleep(0.5)
+    if agreed_maximum(_seen(path) != expected):
+        raise UserError(
+            f"--local_workdir={path} is not one directory for all processes, which checkpoints need; give one on a "
+            f"disk that their hosts share"
+        )
+
+
+def _seen(path: pathlib.Path) -> str:
+    try:
+        return (path / MARKER).read_text(encoding="utf-8")
+    except OSError:
+        return ""
