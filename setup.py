@@ -54,6 +54,8 @@ DEPENDENCIES = (
     ("h11>=0.14", "HTTP parser of that server, which uvicorn brings", "serve"),
     ("starlette>=1.0", "HTTP routes of experiments.serve", "serve"),
     ("uvicorn>=0.40", "HTTP server of experiments.serve", "serve"),
+    ("higher>=0.2.1", "benchmark peer in PyTorch", "peers"),
+    ("torchopt>=0.7.3", "benchmark peer in PyTorch", "peers"),
     ("jax[tpu]", "TPU runtime", "tpu"),
     ("jax[cuda12]", "NVIDIA runtime, CUDA 12", "cuda12"),
     ("jax[cuda13]", "NVIDIA runtime, CUDA 13", "cuda13"),
@@ -71,6 +73,7 @@ INCLUDES = {
     "wandb": ("train",),
     "trackio": ("train",),
     "serve": ("train",),
+    "peers": ("train",),
 }
 
 

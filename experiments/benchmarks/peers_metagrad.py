@@ -46,8 +46,6 @@ OPTIMIZERS = {
 """Adam with eps_root=0 is what `higher` has. It adds eps before the bias correction, the others after it."""
 JAX_PEERS: dict[str, Callable[..., jax.Array]] = {
     "plain JAX": mlp.plain_jax,
-    "ReverseUnroll": functools.partial(mlp.mixed_mode, adjoint=mg.ReverseUnroll()),
-    "MixedMode": functools.partial(mlp.mixed_mode, adjoint=mg.MixedMode()),
     "WeightedMixedMode": functools.partial(mlp.mixed_mode, adjoint=mg.WeightedMixedMode()),
 }
 TORCH_PEERS = ("higher", "torchopt", "bergson")
@@ -109,21 +107,20 @@ def _peak_here(case: Case, shape: mlp.Shape) -> int:
     return metagrad_peak.peak_of(prepare(case, shape))
 
 
-def measure(shape: mlp.Shape, steps_K: list[int], repeats: int, peaks: bool = True) -> list[dict[str, Any]]:
-    """Measures all cases; every call runs once before the timed rounds, which are interleaved.
+def measure(shape: mlp.Shape, steps_K: list[int], repeats: int) -> list[dict[str, Any]]:
+    """Computes and times all cases; every call runs once before the timed rounds, which are interleaved.
 
     Args:
         shape: shapes of the problem.
         steps_K: numbers of inner steps.
         repeats: number of timed rounds.
-        peaks: whether to measure peak memory, with SGD.
 
     Returns:
-        One row per case: `peer`, `optimizer`, `steps`, `difference` (to plain JAX, relative), `seconds` (all rounds)
-        and `peak_bytes`, which is None where it was not measured.
+        One row per case: `peer`, `optimizer`, `steps`, `difference` (relative, to plain JAX), `seconds` of all rounds.
     """
     found = cases(steps_K)
     calls = {case: prepare(case, shape) for case in found}
+    logging.info("prepared %d cases", len(found))
     values = {case: call() for case, call in calls.items()}
     seconds: dict[Case, list[float]] = {case: [] for case in found}
     for turn, times in enumerate(interleaved({case.label: call for case, call in calls.items()}, repeats), 1):
@@ -134,9 +131,7 @@ def measure(shape: mlp.Shape, steps_K: list[int], repeats: int, peaks: bool = Tr
     for case in found:
         exact = values[dataclasses.replace(case, peer="plain JAX")]
         difference = float(np.linalg.norm(values[case] - exact) / np.linalg.norm(exact))
-        row = dataclasses.asdict(case) | {"difference": difference, "seconds": seconds[case]}
-        rows.append(row | {"peak_bytes": peak(case, shape) if peaks and case.optimizer == "sgd" else None})
-        logging.info("%s: difference %.1e, peak %s", case.label, difference, rows[-1]["peak_bytes"])
+        rows.append(dataclasses.asdict(case) | {"difference": difference, "seconds": seconds[case]})
     return rows
 
 
@@ -154,7 +149,7 @@ def table(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         times = [1000 * each for each in row["seconds"]]
         spread = f"{min(times):.1f} to {max(times):.1f}"
-        memory = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:.1f}"
+        memory = f"{row['peak_bytes'] / 2**20:.1f}" if row.get("peak_bytes") else ""
         lines.append(
             f"| {row['optimizer']} | {row['steps']} | {row['peer']} | {row['difference']:.0e} | "
             f"{statistics.median(times):.1f} | {spread} | {memory} |"
@@ -184,7 +179,7 @@ def command(stop: runtime.Stop) -> None:
         raise UserError(f"--steps={','.join(FLAGS.steps)} must be numbers of at least 1, like 4,16")
     shape = mlp.Shape(FLAGS.inputs, FLAGS.hidden, FLAGS.outputs, FLAGS.examples)
     with jax.enable_x64(True):
-        rows = measure(shape, steps_K, FLAGS.repeats, FLAGS.peaks)
+        rows = measure(shape, steps_K, FLAGS.repeats)
     result = {
         "machine": FLAGS.machine or f"{os.cpu_count()} CPU cores",
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES if importlib.util.find_spec(name)},
@@ -192,10 +187,20 @@ def command(stop: runtime.Stop) -> None:
         "rows": rows,
     }
     out = pathlib.Path(FLAGS.out)
+    write(result, out)
+    for row in rows if FLAGS.peaks else ():
+        if row["optimizer"] == "sgd":
+            stop.poll()
+            row["peak_bytes"] = peak(Case(row["peer"], row["optimizer"], row["steps"]), shape)
+            write(result, out)
+    print(table(result))
+
+
+def write(result: dict[str, Any], out: pathlib.Path) -> None:
+    """Writes the results; times come first, and peaks are added one by one."""
     out.mkdir(parents=True, exist_ok=True)
     runtime.write_atomically(out / "peers.json", json.dumps(result, indent=1) + "\n")
     runtime.write_atomically(out / "peers.md", table(result))
-    print(table(result))
 
 
 def define() -> None:
