@@ -205,8 +205,8 @@ def write(result: dict[str, Any], out: pathlib.Path) -> None:
 
 def define() -> None:
     """Defines this command's flags; not on import, since commands share flag names."""
-    for field in dataclasses.fields(mlp.Shape):
-        flags.DEFINE_integer(field.name, field.default, f"Number of {field.name}.", lower_bound=1)
+    for name, default in dataclasses.asdict(mlp.Shape()).items():
+        flags.DEFINE_integer(name, default, f"Number of {name}.", lower_bound=1)
     flags.DEFINE_list("steps", ["4", "16"], "Numbers of inner steps K.")
     flags.DEFINE_integer("repeats", 7, "Number of timed rounds.", lower_bound=1)
     flags.DEFINE_bool("peaks", True, "Measure the peak memory of each case with SGD in a process of its own.")
