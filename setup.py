@@ -59,6 +59,8 @@ DEPENDENCIES = (
     ("uvicorn>=0.40", "HTTP server of experiments.serve", "serve"),
     ("lm-eval>=0.4.13", "tasks of lm-evaluation-harness", "lm-eval"),
     ("inspect-ai>=0.3.285", "tasks of Inspect", "inspect"),
+    ("higher>=0.2.1", "benchmark peer in PyTorch", "peers"),
+    ("torchopt>=0.7.3", "benchmark peer in PyTorch", "peers"),
     ("jax[tpu]", "TPU runtime", "tpu"),
     ("jax[cuda12]", "NVIDIA runtime, CUDA 12", "cuda12"),
     ("jax[cuda13]", "NVIDIA runtime, CUDA 13", "cuda13"),
@@ -80,6 +82,7 @@ INCLUDES = {
     "serve": ("train",),
     "lm-eval": ("train",),
     "inspect": ("train",),
+    "peers": ("train",),
 }
 
 
