@@ -30,6 +30,7 @@ FLAGS = flags.FLAGS
 def define() -> None:
     """Defines the flags of this command."""
     workdirs.define("Directory of a run of experiments.train.")
+    flags.adopt_module_key_flags(workdirs)
     DEFINE_path("model", None, "Instead of a workdir: the model given to experiments.solve.")
     DEFINE_path("log", None, "Event log; defaults to WORKDIR/audit/events.jsonl.")
     flags.DEFINE_string("expect", None, "verify: NUMBER:HASH of a record, noted earlier.")

@@ -20,8 +20,8 @@ def define() -> None:
     """Defines the flags that `open_service` reads, except --batch; a command adopts them to list them in its --help."""
     settings.define_compilation_cache()
     flags.adopt_module_key_flags(settings)  # list it in --help
-    flags.adopt_module_key_flags(workdirs)
     workdirs.define("Directory of a run of experiments.train.")
+    flags.adopt_module_key_flags(workdirs)
     DEFINE_path("model", None, "Instead of a workdir: 'tiny', or a directory or hub id with model files.")
     flags.DEFINE_string("run", None, "mass, mass_gold or pretrained; defaults to the first one in the workdir.")
     flags.DEFINE_integer("train_seed", None, "Meta-training seed of the workdir; defaults to its first.")
