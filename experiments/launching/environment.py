@@ -10,7 +10,9 @@ _OF_THE_SHELL = frozenset(
 )
 
 
-def variables(given: Iterable[str], env_file: str = "", environment: Mapping[str, str] | None = None) -> dict[str, str]:
+def variables(
+    given: Iterable[str], env_file: str | None = None, environment: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Returns the variables of `--env` and `--env_file`; those of `--env` take precedence.
 
     Args:
@@ -41,7 +43,7 @@ def variables(given: Iterable[str], env_file: str = "", environment: Mapping[str
 
 def _lines(env_file: str) -> list[str]:
     try:
-        return pathlib.Path(env_file).expanduser().read_text(encoding="utf-8").splitlines()
+        return pathlib.Path(env_file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ValueError(f"--env_file={env_file} cannot be read: {reason}; give a file with NAME=VALUE lines") from None

@@ -3,6 +3,7 @@
 from absl import flags
 
 from experiments.launching import recipes
+from experiments.path_flags import DEFINE_path
 
 BACKENDS = ("local", *recipes.REMOTE)
 
@@ -91,7 +92,7 @@ def _define_run(values: flags.FlagValues) -> None:
         "Repeat for more.",
         flag_values=values,
     )
-    flags.DEFINE_string("env_file", "", "File with such lines, for variables to pass on.", flag_values=values)
+    DEFINE_path("env_file", None, "File with such lines, for variables to pass on.", flag_values=values)
     flags.DEFINE_bool(
         "restart_on_preemption",
         False,
