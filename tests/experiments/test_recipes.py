@@ -188,9 +188,11 @@ def test_gcloud_run_survives_the_connection_and_saves_on_stop(machines):
     machines.run(script, "start")
     wait_for(machines, "running", script)
     assert "already running" in machines.run(script, "start")
+    directory = machines.home / "mass_launch/mass"
+    while "began" not in (directory / "log").read_text():  # a stop before that leaves no result
+        time.sleep(0.02)
     machines.run(script, "stop")
     assert "stopped" in machines.run(script, "status")
-    directory = machines.home / "mass_launch/mass"
     assert (directory / "result").read_text() == "143\n"
     log = (directory / "log").read_text().splitlines()
     assert (log[0], log[-1]) == ("began", "saved")
