@@ -27,6 +27,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import jax
 import pytest
+from jax._src.compilation_cache import decompress_executable
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 from mass_jax.runtime import compilation_cache
@@ -52,8 +53,8 @@ def _keep_programs(directory: pathlib.Path, kept: pathlib.Path | None) -> None:
     """Keeps the new programs of this run that are whole; a killed command leaves others."""
     for entry in directory.glob("*-cache") if kept else ():
         if not entry.is_symlink():
-            with contextlib.suppress(OSError, zlib.error):
-                zlib.decompress(entry.read_bytes())
+            with contextlib.suppress(OSError, ValueError, zlib.error):
+                decompress_executable(entry.read_bytes())
                 part = shutil.copy(entry, kept / f"{entry.name}.{os.getpid()}")
                 os.replace(part, kept / entry.name)
     shutil.rmtree(directory, ignore_errors=True)
@@ -61,7 +62,10 @@ def _keep_programs(directory: pathlib.Path, kept: pathlib.Path | None) -> None:
 
 def _limit_size(directory: pathlib.Path, limit: int) -> None:
     """Removes the oldest files of a directory beyond a size in bytes."""
-    files = [(path.stat().st_mtime, path.stat().st_size, path) for path in directory.iterdir()]
+    files = []
+    for path in directory.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another run removed it
+            files.append((path.stat().st_mtime, path.stat().st_size, path))
     for _, size, path in sorted(files, reverse=True):
         limit -= size
         if limit < 0:
@@ -85,11 +89,12 @@ def _cache_compiled_programs() -> None:
     Every process reads and writes a directory of its own: JAX warns of a damaged entry, which is an error within a
     test, and writes entries in place. The commands that tests start share one, which workers of pytest-xdist inherit.
     """
-    commands, tests = _kept_programs("commands"), _kept_programs("tests")
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"  # which decides how JAX compresses programs
+    commands, tests = _kept_programs(f"commands-{version}"), _kept_programs(f"tests-{version}")
+    for kept in (commands, tests):
+        if kept:
+            _limit_size(kept, 2**29)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        for kept in (commands, tests):
-            if kept:
-                _limit_size(kept, 2**29)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs_of_run(commands)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")  # they put the directory into the keys

@@ -26,7 +26,7 @@ def open_model(options: Options) -> PlainModel | QuestionModel:
     try:
         if options.poses:
             return _questions(options)
-        return _pretrained(options) if options.run is None else _run(options)
+        return _pretrained(options) if options.workdir is None else _run(options)
     except OSError as error:
         raise UserError(str(error)) from error
 
@@ -36,7 +36,7 @@ def _questions(options: Options) -> QuestionModel:
     adapters: dict[str, Any] = {}
     service = load(
         options.source,
-        run=options.train_run,
+        run=options.run,
         train_seed=options.train_seed,
         policy_file=options.policy,
         log=options.log,
@@ -71,7 +71,7 @@ def _pretrained(options: Options) -> PlainModel:
 
 def _run(options: Options) -> PlainModel:
     """Loads the trained generator of a workdir, to continue texts with it."""
-    found = source.load_model(options.source, options.train_run, options.train_seed, own_task=options.task)
+    found = source.load_model(options.source, options.run, options.train_seed, own_task=options.task)
     found.chosen.close()
     solver = found.rollouts.solver
     return PlainModel(

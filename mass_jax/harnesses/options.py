@@ -18,15 +18,15 @@ class Options:
 
     Attributes:
         pretrained: "tiny", or a directory or hub id with Hugging Face files.
-        run: instead, a workdir of `experiments.train`, whose trained generator answers.
-        train_run: training run of the workdir: mass, mass_gold or pretrained; by default the first that exists.
+        workdir: instead, a workdir of `experiments.train`, whose trained generator answers.
+        run: training run of the workdir: mass, mass_gold or pretrained; by default the first that exists.
         train_seed: meta-training seed of the workdir; by default its first.
         task: task that poses questions to `pretrained`, testbed by default; or the workdir's own task, named again, as
             module:function or file.py:function.
         adapt: whether to adapt to each question.
         questions: whether texts are questions, which the task of the model poses; by default they are if `adapt`.
-        policy: policy file; the default is RUN/policy.json.
-        log: event log; the default is RUN/audit/events.jsonl.
+        policy: policy file; the default is WORKDIR/policy.json.
+        log: event log; the default is WORKDIR/audit/events.jsonl.
         dtype: dtype of the parameters of `pretrained`, such as bfloat16; float32 by default. A run has its own.
         max_length: positions of prompt and generated text; by default those of the model.
         batch_size: texts or questions per batch.
@@ -37,8 +37,8 @@ class Options:
     """
 
     pretrained: str | None = None
+    workdir: str | None = None
     run: str | None = None
-    train_run: str | None = None
     train_seed: int | None = None
     task: str | None = None
     adapt: bool = False
@@ -51,19 +51,19 @@ class Options:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if (self.pretrained is None) == (self.run is None):
-            raise UserError("give either pretrained=MODEL, such as tiny, or run=WORKDIR of experiments.train")
+        if (self.pretrained is None) == (self.workdir is None):
+            raise UserError("give either pretrained=MODEL, such as tiny, or workdir=WORKDIR of experiments.train")
         if self.adapt and self.questions is False:
             raise UserError("adapt=true adapts to questions: leave out questions=false")
         if self.pretrained is not None:
             self._check_pretrained(self.pretrained)
         else:
-            _check_run(pathlib.Path(str(self.run)), self.train_run)
+            _check_run(pathlib.Path(str(self.workdir)), self.run)
         if not self.adapt and (self.policy or self.log):
             raise UserError("policy and log are for adapt=true; leave them out, or add adapt=true")
         if self.poses and (self.dtype or self.max_length):
             raise UserError("dtype and max_length are for questions=false; leave them out")
-        if self.run is not None and self.dtype:
+        if self.workdir is not None and self.dtype:
             raise UserError("dtype is for pretrained=MODEL; a run has its own, so leave dtype out")
 
     @property
@@ -74,13 +74,13 @@ class Options:
     @property
     def source(self) -> str:
         """The model or the workdir."""
-        return str(self.run if self.pretrained is None else self.pretrained)
+        return str(self.workdir if self.pretrained is None else self.pretrained)
 
     def _check_pretrained(self, pretrained: str) -> None:
         if is_workdir(pathlib.Path(pretrained)):
-            raise UserError(f"pretrained={pretrained} is a workdir; give run={pretrained}")
-        if self.train_run is not None or self.train_seed is not None:
-            raise UserError("train_run and train_seed are for run=WORKDIR; leave them out")
+            raise UserError(f"pretrained={pretrained} is a workdir; give workdir={pretrained}")
+        if self.run is not None or self.train_seed is not None:
+            raise UserError("run and train_seed are for workdir=WORKDIR; leave them out")
         if self.adapt and not (self.policy and self.log):
             raise UserError(
                 "adapt=true with pretrained=MODEL needs policy=FILE and log=FILE; "
@@ -123,7 +123,7 @@ def _converted(name: str, value: Any, kind: str) -> Any:
         if isinstance(value, bool) or not str(value).isascii() or not str(value).isdigit() or int(value) < least:
             raise UserError(f"{name}={value!r} is not an integer of at least {least}")
         return int(value)
-    if name in ("run", "policy", "log"):
+    if name in ("workdir", "policy", "log"):
         return str(pathlib.Path(str(value)).expanduser().absolute())  # Inspect changes the working directory
     return str(value)
 
@@ -133,10 +133,10 @@ def is_workdir(path: pathlib.Path) -> bool:
     return (path / "config.json").is_file() and not (path / "tokenizer.json").is_file()
 
 
-def _check_run(workdir: pathlib.Path, train_run: str | None) -> None:
+def _check_run(workdir: pathlib.Path, run: str | None) -> None:
     if not is_workdir(workdir):
-        raise UserError(f"run={workdir} holds no run; make one with experiments.train, or give pretrained=MODEL")
-    if train_run is None and not any(
+        raise UserError(f"workdir={workdir} holds no run; make one with experiments.train, or give pretrained=MODEL")
+    if run is None and not any(
         step.name.isdigit() for name in RUNS for step in workdir.glob(f"seed*/{name}/checkpoints/*")
     ):
-        raise UserError(f"run={workdir} has no trained generator; train it, or give train_run=pretrained")
+        raise UserError(f"workdir={workdir} has no trained generator; train it, or give run=pretrained")

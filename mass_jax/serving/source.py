@@ -89,7 +89,7 @@ def load_model(
     if config.sampler != sampler:
         logging.info("sampling with --sampler=%s; the run was trained with --sampler=%s", sampler, config.sampler)
     task = _trusted_task(config.task, own_task, workdir)
-    config = dataclasses.replace(config, sampler=sampler, sampler_url=url, task=task)
+    config = _runnable(dataclasses.replace(config, sampler=sampler, sampler_url=url, task=task))
     components = with_stored_eps_root(_assemble(config, inner_optimizer), workdir, store=False)
     seed = components.config.seeds[0] if seed is None else seed
     found = {name: _steps(workdir / f"seed{seed}" / name / "checkpoints") for name in RUNS}
@@ -144,6 +144,14 @@ def _assemble(config: Config, inner_optimizer: optax.GradientTransformation | No
         return assemble(config, inner_optimizer=inner_optimizer)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
+
+
+def _runnable(config: Config) -> Config:
+    """Replaces attention kernels, which a CPU cannot run, by another implementation of the same attention."""
+    if config.attention != "kernel" or jax.default_backend() != "cpu":
+        return config
+    logging.info("computing attention with --attention=auto; the run was trained with --attention=kernel")
+    return dataclasses.replace(config, attention="auto")
 
 
 def _read_config(path: pathlib.Path, replaced: bool) -> Config:

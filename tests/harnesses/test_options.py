@@ -27,8 +27,8 @@ def test_values_may_be_strings():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "give either pretrained=MODEL, such as tiny, or run=WORKDIR of experiments.train"),
-        ({"pretrained": "tiny", "run": "{workdir}"}, "give either pretrained=MODEL"),
+        ({}, "give either pretrained=MODEL, such as tiny, or workdir=WORKDIR of experiments.train"),
+        ({"pretrained": "tiny", "workdir": "{workdir}"}, "give either pretrained=MODEL"),
         ({"pretraned": "tiny"}, "mass_jax has no argument 'pretraned'; did you mean 'pretrained'?"),
         ({"pretrained": "tiny", "adapt": "yes"}, "adapt='yes' is neither true nor false"),
         ({"pretrained": "tiny", "batch_size": 0}, "batch_size=0 is not an integer of at least 1"),
@@ -40,11 +40,11 @@ def test_values_may_be_strings():
             {"pretrained": "tiny", "questions": True, "dtype": "bfloat16"},
             "dtype and max_length are for questions=false",
         ),
-        ({"pretrained": "tiny", "train_run": "mass"}, "train_run and train_seed are for run=WORKDIR"),
-        ({"pretrained": "{workdir}"}, "is a workdir; give run="),
-        ({"run": "/nowhere"}, "run=/nowhere holds no run; make one with experiments.train"),
-        ({"run": "{workdir}", "adapt": True}, "has no trained generator; train it, or give train_run=pretrained"),
-        ({"run": "{workdir}", "train_run": "pretrained", "dtype": "bfloat16"}, "a run has its own"),
+        ({"pretrained": "tiny", "run": "mass"}, "run and train_seed are for workdir=WORKDIR"),
+        ({"pretrained": "{workdir}"}, "is a workdir; give workdir="),
+        ({"workdir": "/nowhere"}, "workdir=/nowhere holds no run; make one with experiments.train"),
+        ({"workdir": "{workdir}", "adapt": True}, "has no trained generator; train it, or give run=pretrained"),
+        ({"workdir": "{workdir}", "run": "pretrained", "dtype": "bfloat16"}, "a run has its own"),
     ],
 )
 def test_errors_name_the_fix(workdir, arguments, message):
@@ -62,7 +62,7 @@ def test_errors_name_the_fix(workdir, arguments, message):
     [
         ({"pretrained": "/nowhere/model"}, "/nowhere/model"),
         ({"pretrained": "tiny", "dtype": "float8"}, "dtype='float8' is unknown; give float32"),
-        ({"run": "{workdir}", "train_run": "pretrained", "adapt": True}, "policy.json"),
+        ({"workdir": "{workdir}", "run": "pretrained", "adapt": True}, "policy.json"),
     ],
 )
 def test_files_that_cannot_be_opened_are_user_errors(workdir, arguments, message):

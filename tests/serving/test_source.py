@@ -1,6 +1,7 @@
 """Loading models from workdirs with real checkpoints."""
 
 import contextlib
+import dataclasses
 import logging
 import pathlib
 import shutil
@@ -89,6 +90,16 @@ def test_load_model_skips_corrupt_checkpoint(workdir, caplog):
     flip_bits(checkpoints / "1")
     with pytest.raises(UserError, match=r"no checkpoint in .* can be read .*has changed since it was saved"):
         source.load_model(str(workdir))
+
+
+def test_load_model_replaces_attention_that_a_cpu_cannot_run(workdir, caplog):
+    path = workdir / "config.json"
+    path.write_text(dataclasses.replace(Config.from_json(path.read_text()), attention="kernel").to_json())
+    with caplog.at_level(logging.INFO, "absl"):
+        loaded = source.load_model(str(workdir))
+    loaded.chosen.close()
+    assert loaded.config.attention == "auto"
+    assert "the run was trained with --attention=kernel" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["[]", '"tiny"', "null", "[" * 100_000, '{"steps": "5"}', "\xff"])

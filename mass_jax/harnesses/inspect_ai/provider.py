@@ -57,7 +57,7 @@ class MassJaxAPI(ModelAPI):
         **model_args: Any,
     ) -> None:
         super().__init__(model_name, base_url, api_key, config=config)
-        kind = "run" if is_workdir(pathlib.Path(model_name)) else "pretrained"
+        kind = "workdir" if is_workdir(pathlib.Path(model_name)) else "pretrained"
         try:
             if base_url is not None:
                 raise UserError(f"base_url={base_url} has no effect: the model runs in this process; leave it out")
