@@ -11,7 +11,7 @@ import experiments
 from experiments import settings
 from experiments.launching import hosts
 from experiments.launching.mounts import check_workdir_mount, mounts
-from experiments.launching.names import check_name
+from experiments.launching.names import check_name, check_repository
 from experiments.launching.recipes import REMOTE, SUPERVISE, chips_per_node
 from experiments.launching.topologies import topology_shape
 from mass_jax import runtime
@@ -47,9 +47,11 @@ def check_own(values: flags.FlagValues) -> None:
     """Checks the flags of the launcher.
 
     Raises:
-        ValueError: If a flag belongs to another backend, or its value is invalid for the backend.
+        ValueError: If a flag belongs to another backend, or its value is invalid for the backend. The message never
+            contains a credential.
     """
     backend = values.backend
+    check_repository(values.repository)  # first, since other messages may show it
     for name, backends in BACKENDS_OF.items():
         if values[name].present and backend not in backends:
             raise ValueError(

@@ -1,5 +1,6 @@
 """Environment variables of a launched command; their values never enter a recipe."""
 
+import itertools
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -17,8 +18,8 @@ def variables(
 
     Args:
         given: NAME=VALUE, or NAME to take the value from the environment.
-        env_file: file with such lines; blank lines, comments and a leading `export` are skipped, and quotes around a
-            value are removed. Nothing is expanded.
+        env_file: file with such lines; blank lines, comments (also after a value), a leading `export`, and quotes
+            around a value are removed. Nothing is expanded.
         environment: environment of this process if None.
 
     Raises:
@@ -66,6 +67,14 @@ def _variable(text: str, known: Mapping[str, str], where: str) -> tuple[str, str
 
 
 def _unquoted(value: str) -> str:
+    """Returns a value of a file without its quotes, or without the comment that follows it."""
     stripped = value.strip()
-    quoted = len(stripped) >= 2 and stripped[0] == stripped[-1] and stripped[0] in "'\""
-    return stripped[1:-1] if quoted else stripped
+    quote = stripped[:1]
+    if quote in ("'", '"'):
+        inside, _, after = stripped[1:].partition(quote)
+        if after[:1].isspace() and after.lstrip().startswith("#"):
+            return inside
+        if len(stripped) >= 2 and stripped[-1] == quote:
+            return stripped[1:-1]
+    starts = (i for i, (before, sign) in enumerate(itertools.pairwise(value)) if sign == "#" and before.isspace())
+    return value[: next(starts, len(value))].strip()

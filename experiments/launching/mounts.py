@@ -1,4 +1,4 @@
-"""File systems that a recipe mounts, and models that it stages."""
+"""File systems that a recipe mounts."""
 
 import pathlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Names of launches."""
+"""Names of launches and of the repositories that they clone."""
 
 import string
 
@@ -16,6 +16,26 @@ def check_name(backend: str, name: str) -> None:
         raise ValueError(
             f"--name={name!r}: {backend} takes names of at most {LONGEST_NAME} lowercase letters, digits and hyphens "
             f"that start with a letter; choose another"
+        )
+
+
+def check_repository(url: str) -> None:
+    """Checks that the URL of a repository has no credentials, which would enter the recipe and stay on the hosts.
+
+    User names of ssh are not credentials. The message never contains the URL.
+
+    Raises:
+        ValueError: If it has.
+
+    >>> check_repository("git@github.com:owner/name"), check_repository("ssh://git@github.com/owner/name")
+    (None, None)
+    """
+    scheme, separator, rest = url.partition("://")
+    user, at, _ = rest.replace("?", "/").replace("#", "/").partition("/")[0].rpartition("@")
+    if separator and at and (scheme.lower() != "ssh" or ":" in user):
+        raise ValueError(
+            "--repository has credentials, which would be in the recipe and on the hosts; remove what precedes the @, "
+            "and give a URL that the hosts can read without them"
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 
 from experiments.launching import hosts, prices
-from experiments.launching.names import check_name
+from experiments.launching.names import check_name, check_repository
 from experiments.launching.topologies import accelerator
 
 REMOTE = ("gcloud", "xpk", "slurm", "skypilot")
@@ -81,6 +81,7 @@ def render(backend: str, module: str, arguments: Sequence[str], **given: Any) ->
     True
     """
     given = _DEFAULTS | given
+    check_repository(given.get("repository", ""))
     texts = [value for value in given.values() if isinstance(value, str)]
     _check_printable([module, *arguments, *texts, *given["storage"], *(part for m in given["mounts"] for part in m)])
     program = ["python", "-m", module, *arguments]
@@ -143,8 +144,11 @@ def _gcloud(program: list[str], given: dict[str, Any]) -> dict[str, Any]:
         "stage": hosts.stage(given["stage"], given["model"], "~/mass_jax/.venv/bin/hf"),
         "stage_worker": "0" if any(mount.holds(given["model"]) for mount in shared) else "all",
         "supervisor": f"{given['name']}-supervisor",
-        "start_supervisor": f"cd {directory} && chmod 600 -- * && {{ setsid nohup bash -c "
-        f"'if [ -e environment ]; then . ./environment; fi; bash recipe.sh supervise' >>log 2>&1 </dev/null & }}",
+        # The lock lasts as long as supervise.
+        "start_supervisor": f"umask 077; cd {directory} && chmod 600 -- * && "
+        "if flock -n lock true; then setsid nohup flock -n lock bash -c "
+        "'if [ -e environment ]; then . ./environment; fi; bash recipe.sh supervise' >>log 2>&1 </dev/null & "
+        "else echo already running; fi",
         "cost": prices.tpu_cost(given["topology"], 1, given["price_per_chip_hour"], given["spot"])
         + "; it costs money until you run the action delete"
         + ("; restarts need the action supervise or supervisor" if given["restart_on_preemption"] else ""),

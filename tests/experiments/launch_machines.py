@@ -8,7 +8,7 @@ from collections.abc import Mapping
 RECORD = 'printf "%s\\0" "$#" "${0##*/}" "$@" >>"$RECORD"\n'
 ON_HOST = 'cd "$HOST_HOME" && exec env -i HOME="$HOST_HOME" PATH="$HOST_PATH" RECORD="$RECORD" MASS_POLL_SECONDS=0.05 '
 
-# Copies files, runs commands on the one host of the TPU, and keeps the state of the queued resource in a file.
+# Copies files, runs commands on the one host of the TPU, and keeps the states of the TPU and supervisor in files.
 GCLOUD = f"""
 for argument in "$@"; do
   case "$argument" in --command=*) command=${{argument#--command=}} ;; esac
@@ -19,17 +19,26 @@ case "$*" in
     cp -p "$source" "$HOST_HOME/$target"
     ;;
   *" ssh "*) {ON_HOST} bash -c "$command" ;;
-  *"queued-resources create"*) echo ACTIVE >"$STATE" ;;
-  *"queued-resources delete"*) rm "$STATE" ;;
+  *"queued-resources create"* | *"tpu-vm create"*) [ ! -e "$STATE" ] && echo ACTIVE >"$STATE" ;;
+  *"queued-resources delete"* | *"tpu-vm delete"*) rm "$STATE" ;;
+  *"tpu-vm describe"*) [ -e "$STATE" ] ;;
   *"queued-resources describe"*)
     cat "$STATE" 2>/dev/null || {{
       echo "ERROR: NOT_FOUND: it was not found" >&2
       exit 1
     }}
     ;;
-  *"instances describe"*) exit 1 ;;
+  *"instances create"*) [ ! -e "$STATE.supervisor" ] && touch "$STATE.supervisor" ;;
+  *"instances delete"*) rm "$STATE.supervisor" ;;
+  *"instances describe"*)
+    [ -e "$STATE.supervisor" ] || {{
+      echo "ERROR: The resource 'mass-supervisor' was not found" >&2
+      exit 1
+    }}
+    ;;
 esac
 """
+KUBECTL = 'case "$*" in "config current-context") echo gke_p_us_c ;; esac\n'
 
 
 @dataclasses.dataclass
@@ -50,7 +59,8 @@ class Machines:
             path.mkdir(parents=True)
         self.record.touch()
         self.add("bin", "gcloud", GCLOUD)
-        for name in ("sbatch", "xpk", "sky", "kubectl", "scontrol", "squeue", "scancel", "hf", "python", "srun"):
+        self.add("bin", "kubectl", KUBECTL)
+        for name in ("sbatch", "xpk", "sky", "scontrol", "squeue", "scancel", "hf", "python", "srun"):
             self.add("bin", name)
         for name in ("sudo", "git", "python3", "gcsfuse", "lsb_release"):
             self.add("host", name)
@@ -90,6 +100,13 @@ class Machines:
             "LC_ALL": "C.UTF-8",
         }
         return own | variables
+
+    def begin(self, recipe: str, action: str, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """Starts an action of a recipe in a process group of its own."""
+        path = self.root / "recipe.sh"
+        path.write_text(recipe)
+        command = ["bash", str(path), action]
+        return subprocess.Popen(command, env=self.environment(**variables), cwd=self.checkout, start_new_session=True)
 
     def run(self, recipe: str, action: str, variables: Mapping[str, str] | None = None, status: int = 0) -> str:
         """Runs an action of a recipe in the checkout; returns its output."""

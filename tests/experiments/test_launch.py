@@ -73,6 +73,7 @@ def test_run_together_stops_all_on_failure():
     assert run_together([program(waits), program("exit(3)")]) == 3
 
 
+TOKEN = "ghp_s3cret"
 # (launcher's flags, launched command line, part of the message or "" if valid)
 TPU = "--backend=gcloud --topology=v5e:4x4 --name=mass --zone=z --repository=URL"
 XPK = "--backend=xpk --topology=v5e:4x4 --name=mass --cluster=c --image=i"
@@ -104,6 +105,12 @@ CASES = [
     (TPU, "--preset=llama31_8b_verifier --workdir=gs://bucket/run", "mount the bucket"),
     (TPU, "--preset=llama31_8b_verifier --workdir=runs/big", "each host of gcloud would write to its own directory"),
     (TPU, "--preset=llama31_8b_verifier --workdir=~/big", "each host of gcloud would write to its own directory"),
+    (f"{TPU} --repository=https://{TOKEN}@host/a", BIG, "--repository has credentials"),
+    (f"{XPK} --repository=https://user:{TOKEN}@host/a", BIG, "--repository has credentials"),
+    (f"{TPU} --repository=ssh://user:{TOKEN}@host/a", BIG, "--repository has credentials"),
+    (f"{TPU} --repository=ssh://git@host/a", BIG, ""),
+    (f"{TPU} --repository=git@host:a/b", BIG, ""),
+    (f"{TPU} --repository=https://host/@a/b", BIG, ""),
     (f"{TPU} --gpus_per_node=8", BIG, "--gpus_per_node=8 is for --backend=slurm, not gcloud"),
     (f"{TPU} --name=My_Run", BIG, "--name='My_Run': gcloud takes names of at most 40 lowercase letters"),
     (XPK, BIG, ""),
@@ -153,6 +160,7 @@ def test_launch_validates_launched_command(where, monkeypatch, own, forwarded, m
         assert done.stderr.startswith("error: ")
         assert done.stderr.count("\n") == 1
         assert message in done.stderr
+        assert TOKEN not in done.stderr
     else:
         assert (done.returncode, done.stderr) == (0, "")
         words = [word for word in forwarded.split() if "TAKEN" not in word]

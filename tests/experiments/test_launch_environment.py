@@ -27,6 +27,27 @@ def test_variables_reads_both_flags(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("hf_x # mine", "hf_x"),
+        ("hf_x\t#mine # again", "hf_x"),
+        ("a#b", "a#b"),
+        ("#a", "#a"),
+        (" # mine", ""),
+        ("'a # b'", "a # b"),
+        ("'a # b' # it's mine", "a # b"),
+        ("'a'b' ", "a'b"),
+        ("'a", "'a"),
+        ("'", "'"),
+    ],
+)
+def test_env_file_values_end_before_a_comment(tmp_path, line, value):
+    path = tmp_path / "env"
+    path.write_text(f"A={line}\n")
+    assert variables([], str(path)) == {"A": value}
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("hf_secret-value", "--env: not NAME=VALUE or NAME"),

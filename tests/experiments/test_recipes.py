@@ -1,7 +1,9 @@
 """Tests for recipes: scripts that bash runs against programs that record their calls."""
 
 import json
+import os
 import re
+import signal
 import stat
 import time
 
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from experiments.launching.mounts import Mount
 from experiments.launching.recipes import REMOTE, render
 from tests.commands import in_process
-from tests.experiments.launch_machines import RECORD, Machines, bash
+from tests.experiments.launch_machines import KUBECTL, RECORD, Machines, bash
 
 GIVEN = {"name": "mass", "zone": "z", "cluster": "c", "image": "i", "repository": "URL", "gpus_per_node": 2}
 OF = {
@@ -52,7 +54,7 @@ def started(machines, backend, script, **variables):
         output += bash(job.read_text(), machines, machines.checkout, SLURM_JOB_ID="7").stderr
         (call,) = machines.calls("srun")
     elif backend == "xpk":
-        (call,) = machines.calls("xpk")
+        (call,) = [call for call in machines.calls("xpk") if call[:2] == ["workload", "create"]]
         command = next(part for part in call if part.startswith("--command=")).removeprefix("--command=")
         # As Kubernetes and xpk do: $$ becomes $, and the command runs in a subshell.
         command = re.sub(r"\$\$|\$\((\w+)\)", lambda found: "$" if found[0] == "$$" else "EXPANDED", command)
@@ -129,7 +131,8 @@ def test_secrets_stay_in_files_of_mode_600(machines, backend):
     script = recipe(backend, ["--workdir=/w"], variables=["HF_TOKEN"])
     assert SECRET not in script
     variables = {"HF_TOKEN": SECRET}
-    machines.add("bin", "kubectl", '[ "$1 $2" != "create secret" ] || cp -p "${5#*=}"/* "${RECORD%/*}/home"\n')
+    copies = '[ "$1 $2" != "create secret" ] || cp -p "${5#*=}"/* "${RECORD%/*}/home"\n'
+    machines.add("bin", "kubectl", KUBECTL + copies)
     output = machines.run(script, "create", variables)
     for directory in (machines.home / "mass_jax", machines.checkout):
         machines.write(directory / ".venv/bin/python", RECORD + 'printf %s "$HF_TOKEN" >"${RECORD%/*}/seen"\n')
@@ -152,6 +155,46 @@ def test_secrets_stay_in_files_of_mode_600(machines, backend):
         assert "--secret=HF_TOKEN" in machines.calls("sky")[0]
     action = "create" if backend == "xpk" else "start"
     assert "HF_TOKEN is not set; export it first" in machines.run(script, action, status=1)
+
+
+@pytest.mark.parametrize(
+    ("backend", "action", "program"), [("gcloud", "start", "gcloud"), ("xpk", "create", "kubectl")]
+)
+def test_secrets_do_not_survive_an_interrupt(machines, backend, action, program):
+    waits = 'case "$*" in *scp*|"create secret"*) touch "${RECORD%/*}/waits"; exec sleep 50 ;; esac\n'
+    machines.add("bin", program, KUBECTL + waits)
+    with machines.begin(recipe(backend, variables=["HF_TOKEN"]), action, {"HF_TOKEN": SECRET}) as process:
+        while not (machines.root / "waits").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        assert list(machines.root.glob("tmp.*"))
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+        assert process.wait(timeout=20) != 0
+    assert not list(machines.root.glob("tmp.*"))
+
+
+@pytest.mark.parametrize("action", ["create", "logs", "delete"])
+def test_xpk_calls_kubectl_on_the_cluster_only(machines, action):
+    script = recipe("xpk", variables=["A"])
+    machines.add("bin", "xpk", '[ "$2" != list ] || exit 1\n')
+    machines.run(script, action, {"A": "1"}, status=1)
+    assert machines.calls("kubectl") == []
+    machines.add("bin", "xpk")
+    machines.add("bin", "kubectl", "echo gke_p_us_other\n")
+    assert "kubectl has the context gke_p_us_other" in machines.run(script, action, {"A": "1"}, status=1)
+    assert machines.calls("kubectl") == [["config", "current-context"]]
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_gcloud_create_can_be_repeated(machines, queued):
+    script = recipe("gcloud", restart_on_preemption=queued)
+    machines.add("host", "git", "exit 1\n")
+    (machines.home / "mass_jax").rename(machines.home / "cloned")
+    machines.run(script, "create", status=1)
+    machines.add("host", "git", 'cp -r "$HOME/cloned" "$HOME/mass_jax"\n')
+    machines.run(script, "launch")
+    wait_for(machines, "finished", script)
+    assert sum("create" in call for call in machines.calls("gcloud")) == 1
 
 
 def test_launcher_passes_values_in_the_environment(machines, monkeypatch):
@@ -198,71 +241,6 @@ def test_gcloud_run_survives_the_connection_and_saves_on_stop(machines):
     assert (log[0], log[-1]) == ("began", "saved")
     machines.run(script, "delete")
     assert ["compute", "tpus", "tpu-vm", "delete", "mass", "--zone=z", "--quiet"] in machines.calls("gcloud")
-
-
-def test_supervisor_recreates_a_preempted_tpu(machines):
-    script = recipe("gcloud", restart_on_preemption=True, spot=True, stage="org/name@v1", variables=["A"])
-    # The first run loses its TPU, the second one is interrupted, the third one finishes.
-    program = (
-        'runs=$(cat "$HOME/runs" 2>/dev/null || echo 0)\necho $((runs + 1)) >"$HOME/runs"\n'
-        f'case "$runs" in 0) echo SUSPENDED >{machines.state}; exit 143 ;; 1) exit 143 ;; esac\n'
-    )
-    machines.write(machines.home / "mass_jax/.venv/bin/python", RECORD + program)
-    output = machines.run(script, "supervise", {"A": "1"})
-    assert "the TPU is ABSENT; creating it" in output
-    assert "the TPU is SUSPENDED; creating it" in output
-    assert "finished; deleting the TPU" in output
-    queued = [" ".join(call) for call in machines.calls("gcloud") if "queued-resources" in call]
-    assert [call.split()[3] for call in queued if "describe" not in call] == ["create", "delete", "create", "delete"]
-    assert all("--spot" in call.split() for call in queued if "create" in call.split())
-    assert len(machines.calls("python")) == 3
-    assert machines.calls("hf")[0] == ["download", "--revision=v1", "--local-dir=", "--", "org/name"]
-    assert not machines.state.exists()
-
-
-@pytest.mark.parametrize(
-    ("program", "message"),
-    [("exit 1", "the command failed; see the action logs"), ("exit 143", "gave up after 2 restarts")],
-)
-def test_supervisor_gives_up(machines, program, message):
-    script = recipe("gcloud", restart_on_preemption=True, max_restarts=2)
-    machines.write(machines.home / "mass_jax/.venv/bin/python", RECORD + program)
-    assert message in machines.run(script, "supervise", status=1)
-    assert machines.state.exists()  # the TPU, whose logs may be needed
-
-
-def test_supervisor_keeps_a_tpu_whose_state_is_unknown(machines):
-    script = recipe("gcloud", restart_on_preemption=True)
-    machines.add("bin", "gcloud", 'case "$*" in *describe*) [ -e "$STATE" ] || { touch "$STATE"; exit 1; } ;; esac\n')
-    machines.run(f"{script.rpartition('case')[0]}queue_state", "")
-    assert machines.run(f"{script.rpartition('case')[0]}queue_state", "") == "\n"
-    machines.state.unlink()
-    assert machines.run(f"{script.rpartition('case')[0]}queue_state", "") == "UNKNOWN\n"
-
-
-def test_supervisor_runs_detached_on_a_small_machine(machines):
-    machines.add("host", "gcloud", 'case "$*" in *describe*) echo SUSPENDED ;; esac\n')  # as the supervisor sees it
-    script = recipe("gcloud", restart_on_preemption=True, max_restarts=0, variables=["A"])
-    output = machines.run(script, "supervisor", {"A": SECRET})
-    directory = machines.home / "mass_launch/mass"
-    for _ in range(100):
-        if "gave up after 0 restarts" in (directory / "log").read_text():
-            break
-        time.sleep(0.05)
-    else:
-        raise AssertionError((directory / "log").read_text())
-    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir() if path.name != "log"} == {
-        "environment": 0o600,
-        "recipe.sh": 0o600,
-    }
-    assert "s3cret" not in output + machines.record.read_text()
-    created = next(call for call in machines.calls("gcloud") if call[:3] == ["compute", "instances", "create"])
-    assert created[3] == "mass-supervisor"
-    machines.add("bin", "gcloud")  # both machines exist now
-    machines.run(script, "delete")
-    deleted = [call[:4] for call in machines.calls("gcloud") if "delete" in call]
-    assert deleted[-2:] == [["compute", "instances", "delete", "mass-supervisor"],
-                            ["compute", "tpus", "queued-resources", "delete"]]  # fmt: skip
 
 
 def test_skypilot_shares_the_address_of_the_first_node(machines):
