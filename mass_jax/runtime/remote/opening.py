@@ -126,7 +126,7 @@ def peek_workdir(given: str) -> tuple[bytes | None, bool]:
         given: value of --workdir: a URL.
 
     Returns:
-        The contents of config.json, None if there is no run yet; and whether there are results.
+        The contents of config.json, None for a new workdir; and whether it holds results.
 
     Raises:
         UserError: If the URL has other files than those of a run, or cannot be read.
