@@ -65,8 +65,11 @@ def check_workdir(workdir: pathlib.Path, settings_json: str, free: Collection[st
                 f"another --workdir, or restore {CONFIG_NAME}"
             )
         return
-    if not replace or holds_results(workdir):
+    try:
         check_settings(str(workdir), before, settings_json, free)
+    except UserError:
+        if not replace or holds_results(workdir):
+            raise
 
 
 def check_settings(workdir: str, before: Mapping[str, Any], settings_json: str, free: Collection[str] = ()) -> None:
