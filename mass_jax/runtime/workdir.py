@@ -4,7 +4,7 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from mass_jax.config.config import completed
@@ -72,7 +72,7 @@ def check_workdir(workdir: pathlib.Path, settings_json: str, free: Collection[st
             raise
 
 
-def check_settings(workdir: str, before: Mapping[str, Any], settings_json: str, free: Collection[str] = ()) -> None:
+def check_settings(workdir: str, before: dict[str, Any], settings_json: str, free: Collection[str] = ()) -> None:
     """Checks that a run with these settings may resume one.
 
     Args:
