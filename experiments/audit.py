@@ -10,6 +10,7 @@
 EVENT is a record's number, or the first 8 or more digits of its hash. No command writes to the log.
 """
 
+import contextlib
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -52,8 +53,9 @@ def main(argv: Sequence[str]) -> None:
         most = int(name in OF_AN_EVENT)
         if len(rest) > most:
             raise UserError(f"unexpected argument {rest[most]!r}; {name} takes {'one EVENT' if most else 'none'}")
-        workdirs.use_copy()
-        COMMANDS[name](*rest)
+        with contextlib.ExitStack() as held:
+            workdirs.use_copy(held)
+            COMMANDS[name](*rest)
     except UserError as error:
         settings.fail(str(error))
 

@@ -10,6 +10,7 @@ skipped. Every response is saved in WORKDIR/seed*/evaluation/*.jsonl. Rerun the 
 """
 
 import contextlib
+import json
 import pathlib
 
 from absl import flags, logging
@@ -48,15 +49,15 @@ def evaluate_and_report(stop: runtime.Stop) -> None:
                 raise ValueError("--workdir is missing; pass the directory of a run, such as --workdir=runs/tiny")
             if not _REPORT_ONLY.value:
                 settings.join_machines()
-            if _REPORT_ONLY.value or flags.FLAGS.print_config:
-                workdirs.use_copy()
+            if flags.FLAGS.print_config:
+                print(settings.explicit(read_given()).to_json())
+                return
+            if _REPORT_ONLY.value:
+                workdirs.use_copy(held)
                 workdir = runtime.workdir_path(flags.FLAGS.workdir)
             else:
                 workdir = workdirs.opened(held, stop)
             config = read_config(workdir)
-            if flags.FLAGS.print_config:
-                print(settings.explicit(config).to_json())
-                return
             held.enter_context(runtime.lock_workdir(workdir, stop))
             if not _REPORT_ONLY.value:
                 refuse_stored_code(config, workdir)
@@ -95,18 +96,41 @@ def read_config(workdir: pathlib.Path) -> Config:
         ValueError: If a setting other than the methods differs from the work directory, or its settings are damaged.
     """
     path = workdir / "config.json"
+    config = combined(None if runtime.read_settings(path) is None else path.read_bytes(), str(path))
+    runtime.check_workdir(workdir, config.to_json(), study.MAY_DIFFER, replace=True)
+    return config
+
+
+def read_given() -> Config:
+    """Reads the settings of --workdir for --print_config; of a URL, only its config.json is read."""
+    given = flags.FLAGS.workdir
+    if not runtime.is_url(given):
+        workdirs.use_copy(contextlib.ExitStack())  # refuses --local_workdir
+        return read_config(runtime.workdir_path(given))
+    stored, results = runtime.peek_workdir(given)
+    config = combined(stored, f"{given.rstrip('/')}/config.json")
+    if stored is not None and results:
+        runtime.check_settings(given, json.loads(stored), config.to_json(), study.MAY_DIFFER)
+    return config
+
+
+def combined(stored: bytes | None, source: str) -> Config:
+    """Returns stored settings, overridden by the flags on the command line.
+
+    Args:
+        stored: contents of the config.json of a work directory; None if it is fresh.
+        source: path or URL of that file, for messages.
+    """
     before, named = None, settings.own_code()
-    if runtime.read_settings(path) is not None:
+    if stored is not None:
         try:
-            before = Config.from_json(path.read_text(encoding="utf-8"), named)
+            before = Config.from_json(stored.decode("utf-8"), named)
         except CodeNotNamed:
             raise
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{path} is damaged ({error}); choose another --workdir") from None
+            raise ValueError(f"{source} is damaged ({error}); choose another --workdir") from None
     config = settings.read() if before is None or flags.FLAGS["preset"].present else settings.with_flags(before)
-    config = policies.stored(config, runtime.read_settings(path))
-    runtime.check_workdir(workdir, config.to_json(), study.MAY_DIFFER, replace=True)
-    return config
+    return policies.stored(config, None if stored is None else json.loads(stored))
 
 
 if __name__ == "__main__":

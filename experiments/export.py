@@ -8,6 +8,7 @@ EVENT is a record's number in the audit log, or the first 8 or more digits of it
 records. The adapter of an event is recomputed and written only if its bits are those of the record.
 """
 
+import contextlib
 import pathlib
 
 from absl import flags, logging
@@ -43,8 +44,8 @@ def main(_: list[str]) -> None:
 
 
 def run(_: runtime.Stop) -> None:
-    """Writes --out."""
-    from mass_jax.serving import export, source
+    """Checks the flags and writes --out."""
+    from mass_jax.serving import export
 
     if FLAGS.out is None:
         raise UserError("--out is missing; give a directory to create")
@@ -52,7 +53,15 @@ def run(_: runtime.Stop) -> None:
         raise UserError("give either --workdir=DIR of a training run, or --model=NAME")
     out = pathlib.Path(FLAGS.out)
     export.check_new(out)
-    workdirs.use_copy()
+    with contextlib.ExitStack() as held:
+        workdirs.use_copy(held)
+        write(out)
+
+
+def write(out: pathlib.Path) -> None:
+    """Writes --out from a local directory."""
+    from mass_jax.serving import export, source
+
     if FLAGS.event is None:
         found = source.load_model(FLAGS.workdir or FLAGS.model, FLAGS.run, FLAGS.train_seed, own_task=FLAGS.task)
         solver, values, directory, inner = found.rollouts.solver, found.weights, found.directory, None

@@ -1,6 +1,8 @@
 """Flags of the adaptation service, for the commands that answer questions with it."""
 
+import contextlib
 import pathlib
+from collections.abc import Iterator
 
 from absl import flags
 
@@ -36,44 +38,49 @@ def define() -> None:
     flags.DEFINE_integer("seed", 0, "Random seed.")
 
 
-def open_service(adapt: bool = True) -> loading.AdaptationService:
-    """Loads the service that the flags describe; the command defines --batch.
+@contextlib.contextmanager
+def open_service(adapt: bool = True) -> Iterator[loading.AdaptationService]:
+    """Opens the service that the flags describe; the command defines --batch.
 
     Args:
         adapt: False answers without adaptation, policy or log.
+
+    Yields:
+        The service, which is closed at the end.
 
     Raises:
         UserError: a flag is missing or invalid.
     """
     if (FLAGS.workdir is None) == (FLAGS.model is None):
         raise UserError("give either --workdir=DIR of a training run, or --model=NAME")
-    if FLAGS.workdir is not None:
-        if adapt and FLAGS.log is None and runtime.is_url(FLAGS.workdir):
-            raise UserError(
-                f"--workdir={FLAGS.workdir} is only read, and an answer is released once its event is on a disk; give "
-                f"--log=FILE on a disk of this machine"
-            )
-        workdirs.use_copy()
-    if FLAGS.workdir is not None and not (pathlib.Path(FLAGS.workdir) / "config.json").is_file():
+    if adapt and FLAGS.log is None and FLAGS.workdir is not None and runtime.is_url(FLAGS.workdir):
         raise UserError(
-            f"--workdir={FLAGS.workdir} holds no run; make one with experiments.train, or give --model=tiny"
+            f"--workdir={FLAGS.workdir} is only read, and an answer is released once its event is on a disk; give "
+            f"--log=FILE on a disk of this machine"
         )
-    return loading.load(
-        FLAGS.workdir or FLAGS.model,
-        run=FLAGS.run,
-        train_seed=FLAGS.train_seed,
-        policy_file=FLAGS.policy,
-        log=FLAGS.log,
-        log_text=FLAGS.log_text,
-        seed=FLAGS.seed,
-        batch=FLAGS.batch,
-        suite=FLAGS.suite,
-        real=None if FLAGS.real is None else read_real(pathlib.Path(FLAGS.real)),
-        adapt=adapt,
-        sampler=FLAGS.sampler,
-        own_task=FLAGS.task,
-        sampler_url=FLAGS.sampler_url,
-    )
+    with contextlib.ExitStack() as held:
+        workdirs.use_copy(held)
+        if FLAGS.workdir is not None and not (pathlib.Path(FLAGS.workdir) / "config.json").is_file():
+            raise UserError(
+                f"--workdir={FLAGS.workdir} holds no run; make one with experiments.train, or give --model=tiny"
+            )
+        service = loading.load(
+            FLAGS.workdir or FLAGS.model,
+            run=FLAGS.run,
+            train_seed=FLAGS.train_seed,
+            policy_file=FLAGS.policy,
+            log=FLAGS.log,
+            log_text=FLAGS.log_text,
+            seed=FLAGS.seed,
+            batch=FLAGS.batch,
+            suite=FLAGS.suite,
+            real=None if FLAGS.real is None else read_real(pathlib.Path(FLAGS.real)),
+            adapt=adapt,
+            sampler=FLAGS.sampler,
+            own_task=FLAGS.task,
+            sampler_url=FLAGS.sampler_url,
+        )
+        yield held.enter_context(service)
 
 
 def read_real(path: pathlib.Path) -> list[Example]:

@@ -49,7 +49,7 @@ def validate(stop: runtime.Stop) -> None:
     """Checks the flags, measures the settings that are not in the workdir yet, and writes the results."""
     with contextlib.ExitStack() as held:
         try:
-            config, texts = read_config(), [text for text in FLAGS.settings.split(";") if text.strip()]
+            config, texts = read_config(held), [text for text in FLAGS.settings.split(";") if text.strip()]
             for text in texts:
                 inner_setting.with_setting(text, config)  # names errors before the model is loaded
             devices = None if FLAGS.trained is None else jax.devices()[:1]
@@ -58,7 +58,7 @@ def validate(stop: runtime.Stop) -> None:
                 return
             workdir, mesh = opened
             model = load(held, config, mesh)
-            auto = functools.cache(lambda: auto_of(model, config))
+            auto = functools.cache(lambda: auto_of(held, model, config))
             chosen = [inner_setting.parse_setting(text, config, auto) for text in texts]
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
@@ -96,7 +96,7 @@ def draw(
     return half_right.draw(model.rollouts, model.weights, problems, oracle, **common)
 
 
-def read_config() -> Config:
+def read_config(held: contextlib.ExitStack) -> Config:
     """Checks this command's flags, and returns the settings of the other flags or of the training run --trained."""
     if unknown := [name for name in FLAGS.measures if name not in MEASURES]:
         raise ValueError(f"--measures={unknown[0]!r} is unknown; {nearest(unknown[0], MEASURES)}")
@@ -104,7 +104,7 @@ def read_config() -> Config:
         if FLAGS.train_seed is not None:
             raise ValueError(f"--train_seed={FLAGS.train_seed} needs --trained, the workdir of a training run")
         return settings.read()
-    path = trained() / "config.json"
+    path = trained(held) / "config.json"
     try:
         return Config.from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -112,13 +112,13 @@ def read_config() -> Config:
 
 
 @functools.cache
-def _copy_of(given: str) -> pathlib.Path:
-    return runtime.read_workdir(given)
+def _copy_of(given: str, local: str | None, held: contextlib.ExitStack) -> pathlib.Path:
+    return held.enter_context(runtime.read_workdir(given, local, "trained"))
 
 
-def trained() -> pathlib.Path:
-    """Returns the local directory of --trained, which may be a URL."""
-    return _copy_of(FLAGS.trained)
+def trained(held: contextlib.ExitStack) -> pathlib.Path:
+    """Returns the local directory of --trained, which may be a URL; `held` holds its lock."""
+    return _copy_of(FLAGS.trained, FLAGS.local_trained, held)
 
 
 def own_task() -> str | None:
@@ -134,9 +134,10 @@ def load(held: contextlib.ExitStack, config: Config, mesh: Any) -> source.Loaded
             config, parts.model.directory, parts.chosen, parts.rollouts, parts.pretrained(), "pretrained"
         )
     else:
-        model = source.load_model(str(trained()), FLAGS.run, FLAGS.train_seed, own_task=own_task())
+        local = str(trained(held))
+        model = source.load_model(local, FLAGS.run, FLAGS.train_seed, own_task=own_task())
         # A rerun compares the label, which must not depend on where a URL's files are.
-        model = model._replace(label=model.label.replace(str(trained()), FLAGS.trained, 1))
+        model = model._replace(label=model.label.replace(local, FLAGS.trained, 1))
     held.enter_context(contextlib.closing(model.chosen))
     if FLAGS.trained is not None and FLAGS.run != "pretrained" and is_pretrained(model):
         seed = config.seeds[0] if FLAGS.train_seed is None else FLAGS.train_seed
@@ -152,14 +153,14 @@ def is_pretrained(model: source.LoadedModel) -> bool:
     return model.label.split(", ")[-1] == "pretrained"
 
 
-def auto_of(model: source.LoadedModel, config: Config) -> float:
+def auto_of(held: contextlib.ExitStack, model: source.LoadedModel, config: Config) -> float:
     """Returns the eps_root of auto as in training: with pretrained weights, on problems of the run's first seed."""
     if adapt.measures_eps_root(config.inner_optimizer, config.given_eps_root):
         return model.rollouts.loop.eps_root  # measured when the model was loaded, or stored by the training run
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as opened:
         if not is_pretrained(model):
-            model = source.load_model(str(trained()), "pretrained", own_task=own_task())
-            held.enter_context(contextlib.closing(model.chosen))
+            model = source.load_model(str(trained(held)), "pretrained", own_task=own_task())
+            opened.enter_context(contextlib.closing(model.chosen))
         problems = model.chosen.problems(config.seeds[0]).train
         return auto_eps_root(model.rollouts, model.weights, problems, config.num_test_examples)
 
@@ -212,6 +213,11 @@ def define() -> None:
     comparison.define()
     DEFINE_path(
         "trained", None, "Workdir of experiments.train whose generator writes the examples; its settings apply."
+    )
+    DEFINE_path(
+        "local_trained",
+        None,
+        "With a URL as --trained: local directory of its files; by default in the user's cache directory.",
     )
     flags.DEFINE_string("run", None, "Training run of --trained: mass, mass_gold or pretrained; default: the first.")
     flags.DEFINE_integer("train_seed", None, "Meta-training seed of --trained; default: the run's first.")

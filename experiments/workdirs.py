@@ -35,8 +35,13 @@ def opened(held: contextlib.ExitStack, stop: runtime.Stop) -> pathlib.Path:
     return held.enter_context(runtime.open_workdir(FLAGS.workdir, FLAGS.local_workdir, stop))
 
 
-def use_copy() -> None:
-    """Replaces a URL as --workdir by a local directory with its files, for commands that only read the workdir."""
+def use_copy(held: contextlib.ExitStack) -> None:
+    """Replaces a URL as --workdir by a local directory with its files, for commands that only read the workdir.
+
+    Args:
+        held: holds the lock of the directory, since another command would replace its files.
+    """
     if FLAGS.workdir is not None:
-        FLAGS["workdir"].value = str(runtime.read_workdir(FLAGS.workdir, FLAGS.local_workdir))
+        path = held.enter_context(runtime.read_workdir(FLAGS.workdir, FLAGS.local_workdir))
+        FLAGS["workdir"].value = str(path)
         FLAGS["local_workdir"].value = None

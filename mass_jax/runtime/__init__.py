@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from mass_jax.runtime.lock import lock_workdir
     from mass_jax.runtime.mesh import make_mesh
     from mass_jax.runtime.metrics import MetricsLog, progress
-    from mass_jax.runtime.remote.opening import open_workdir, read_workdir
+    from mass_jax.runtime.remote.opening import open_workdir, peek_workdir, read_workdir
     from mass_jax.runtime.remote.store import is_url
     from mass_jax.runtime.rules import check_divides, check_layout, constrain, shardings, use_mesh
     from mass_jax.runtime.signals import Interrupted, Stop, stop_on_signals
     from mass_jax.runtime.workdir import (
         EPS_ROOT_NAME,
+        check_settings,
         check_workdir,
         claim_workdir,
         holds_results,
@@ -40,6 +41,7 @@ __all__ = [
     "agreed_maximum",
     "check_divides",
     "check_layout",
+    "check_settings",
     "check_workdir",
     "claim_workdir",
     "constrain",
@@ -52,6 +54,7 @@ __all__ = [
     "make_mesh",
     "mine",
     "open_workdir",
+    "peek_workdir",
     "progress",
     "read_settings",
     "read_workdir",
@@ -75,6 +78,7 @@ __getattr__, __dir__, _ = lazy.attach(
         "agreed_maximum": "distributed",
         "check_divides": "rules",
         "check_layout": "rules",
+        "check_settings": "workdir",
         "check_workdir": "workdir",
         "claim_workdir": "workdir",
         "constrain": "rules",
@@ -87,6 +91,7 @@ __getattr__, __dir__, _ = lazy.attach(
         "make_mesh": "mesh",
         "mine": "distributed",
         "open_workdir": "remote.opening",
+        "peek_workdir": "remote.opening",
         "progress": "metrics",
         "read_settings": "workdir",
         "read_workdir": "remote.opening",

@@ -19,7 +19,7 @@ HEARTBEAT_SECONDS = 5.0
 
 
 @contextlib.contextmanager
-def lock_workdir(workdir: pathlib.Path, stop: Stop | None = None) -> Iterator[None]:
+def lock_workdir(workdir: pathlib.Path, stop: Stop | None = None, flag: str = "workdir") -> Iterator[None]:
     """Locks a workdir for this run. All processes must call this; process 0 holds the lock.
 
     The lock is a file `.lock` with the host and process id of its owner, touched by a heartbeat. The lock of a dead
@@ -29,6 +29,7 @@ def lock_workdir(workdir: pathlib.Path, stop: Stop | None = None) -> Iterator[No
     Args:
         workdir: directory to lock, created if absent.
         stop: if given, its polls raise a `UserError` once the lock is lost, for example because its file was removed.
+        flag: name of the flag that gives the directory, for messages.
 
     Raises:
         UserError: If another run holds the workdir, or if it cannot be written.
@@ -44,13 +45,13 @@ def lock_workdir(workdir: pathlib.Path, stop: Stop | None = None) -> Iterator[No
     )
     created, failure = _missing(path.parent), ""
     if is_first():
-        failure = _acquire(lock, workdir)
+        failure = _acquire(lock, f"--{flag}={workdir}")
     try:
         if agreed_maximum(bool(failure)):
-            raise UserError(failure or f"process 0 cannot use --workdir={workdir}; see its error")
+            raise UserError(failure or f"process 0 cannot use --{flag}={workdir}; see its error")
         with contextlib.ExitStack() as watching:
             if stop is not None:
-                watching.enter_context(stop.watch(lambda: _loss(lock, workdir)))
+                watching.enter_context(stop.watch(lambda: _loss(lock, f"--{flag}={workdir}")))
             yield
     finally:
         if is_first():
@@ -66,7 +67,7 @@ def _missing(directory: pathlib.Path) -> list[pathlib.Path]:
     return [path for path in (directory, *directory.parents) if not path.exists()]
 
 
-def _acquire(lock: filelock.SoftFileLease, workdir: pathlib.Path) -> str:
+def _acquire(lock: filelock.SoftFileLease, given: str) -> str:
     """Acquires the lock; returns why that is impossible, or "" on success."""
     try:
         pathlib.Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
@@ -77,14 +78,14 @@ def _acquire(lock: filelock.SoftFileLease, workdir: pathlib.Path) -> str:
         owner = lock.owner
         if owner is None or not _runs_here(owner):
             with contextlib.suppress(filelock.Timeout, filelock.LeaseSettingsMismatch):
-                _wait_for_silence(lock, workdir)
+                _wait_for_silence(lock, given)
                 return ""
-        return f"--workdir={workdir} is in use by {_describe(lock.owner)}; wait for that run, or choose another"
+        return f"{given} is in use by {_describe(lock.owner)}; wait for that run, or choose another"
     except OSError as error:
-        return f"--workdir={workdir} cannot be written ({error.strerror or error}); choose another"
+        return f"{given} cannot be written ({error.strerror or error}); choose another"
 
 
-def _wait_for_silence(lock: filelock.SoftFileLease, workdir: pathlib.Path) -> None:
+def _wait_for_silence(lock: filelock.SoftFileLease, given: str) -> None:
     """Takes the lock over once its owner has shown no heartbeat for the length of a lease.
 
     Raises:
@@ -92,8 +93,8 @@ def _wait_for_silence(lock: filelock.SoftFileLease, workdir: pathlib.Path) -> No
     """
     first = _heartbeat(lock)
     logging.warning(
-        "--workdir=%s is locked by %s; waiting up to %d s for its heartbeat",
-        *(workdir, _describe(lock.owner), LEASE_SECONDS),
+        "%s is locked by %s; waiting up to %d s for its heartbeat",
+        *(given, _describe(lock.owner), LEASE_SECONDS),
     )
     lock.acquire(
         timeout=LEASE_SECONDS + 2 * HEARTBEAT_SECONDS,
@@ -125,11 +126,9 @@ def _describe(owner: Any) -> str:
     return "another run" if owner is None else f"process {owner.pid} on {owner.hostname.partition('?')[0]}"
 
 
-def _loss(lock: filelock.SoftFileLease, workdir: pathlib.Path) -> str:
+def _loss(lock: filelock.SoftFileLease, given: str) -> str:
     """Returns why the lock was lost, or "" while it is held. A failed heartbeat alone does not count as a loss."""
     lost = lock.compromise
     if lost is None or lost.reason == "refresh-failed":
         return ""
-    return (
-        f"--workdir={workdir} was taken over by {_describe(lock.owner)} or its {LOCK_NAME} was removed; this run stops"
-    )
+    return f"{given} was taken over by {_describe(lock.owner)} or its {LOCK_NAME} was removed; this run stops"

@@ -32,8 +32,8 @@ def workdir_path(given: str) -> pathlib.Path:
     """
     if "://" in given:
         raise UserError(
-            f"--workdir={given} is not a local directory; mount the bucket, or a disk that all hosts share, and give "
-            f"the path of the mount"
+            f"--workdir={given.partition('?')[0]} is a URL, which this command does not take; give a directory on a "
+            f"disk that all hosts share"
         )
     check_checkpoint_path(given)
     return pathlib.Path(given)
@@ -65,8 +65,26 @@ def check_workdir(workdir: pathlib.Path, settings_json: str, free: Collection[st
                 f"another --workdir, or restore {CONFIG_NAME}"
             )
         return
-    difference = _first_difference(completed(before), completed(json.loads(settings_json)), free)
-    if difference and not (replace and not holds_results(workdir)):
+    try:
+        check_settings(str(workdir), before, settings_json, free)
+    except UserError:
+        if not replace or holds_results(workdir):
+            raise
+
+
+def check_settings(workdir: str, before: dict[str, Any], settings_json: str, free: Collection[str] = ()) -> None:
+    """Checks that a run with these settings may resume one.
+
+    Args:
+        workdir: path or URL of the workdir, for the message.
+        before: settings in the workdir, by name.
+        settings_json: settings of the run, as a JSON object.
+        free: names of settings that may differ, besides those of `MONITORING`.
+
+    Raises:
+        UserError: If a setting differs; the message names the first one, both values and the fix.
+    """
+    if difference := _first_difference(completed(before), completed(json.loads(settings_json)), free):
         raise UserError(
             f"--workdir={workdir} was started with {difference}; choose another --workdir, or give the same settings "
             f"to resume"

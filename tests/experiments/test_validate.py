@@ -54,6 +54,7 @@ def flags(monkeypatch):
     def given(**values):
         defaults = {
             "trained": None,
+            "local_trained": None,
             "run": None,
             "half_right": False,
             "train_seed": None,
@@ -70,6 +71,11 @@ def flags(monkeypatch):
 def loaded(config=SGD):
     with contextlib.ExitStack() as held:
         return validate.load(held, config, None)
+
+
+def auto_of(model, config):
+    with contextlib.ExitStack() as held:
+        return validate.auto_of(held, model, config)
 
 
 def untrained(components, config=SGD):
@@ -107,7 +113,7 @@ def test_auto_is_that_of_training(trained, components, flags):
     expected = auto_eps_root(components.rollouts, components.pretrained(), problems, SGD.num_test_examples)
     flags(trained=str(trained), train_seed=9, seed=7)
     model = loaded()
-    assert validate.auto_of(model, SGD) == validate.auto_of(untrained(components), SGD) == expected != 1e-5
+    assert auto_of(model, SGD) == auto_of(untrained(components), SGD) == expected != 1e-5
     other = auto_eps_root(model.rollouts, model.weights, problems, SGD.num_test_examples)
     assert other != expected, "the trained weights would give the same value"
 
@@ -115,13 +121,11 @@ def test_auto_is_that_of_training(trained, components, flags):
 def test_values_of_settings_resolve_auto_and_missing_values(components, flags):
     flags()
     model = untrained(components)
-    roots = [
-        parse_setting(text, SGD, lambda: validate.auto_of(model, SGD)).eps_root for text in ("adam:1", "adam:1:auto")
-    ]
-    assert roots == [1e-5, validate.auto_of(model, SGD)]
+    roots = [parse_setting(text, SGD, lambda: auto_of(model, SGD)).eps_root for text in ("adam:1", "adam:1:auto")]
+    assert roots == [1e-5, auto_of(model, SGD)]
     adam = Config(inner_optimizer="radam", inner_eps_root="auto")
     measured = untrained(components, adam)  # its loop has the value that was measured when it was loaded
-    assert validate.auto_of(measured, adam) == components.rollouts.loop.eps_root
+    assert auto_of(measured, adam) == components.rollouts.loop.eps_root
 
 
 def test_auto_is_the_stored_value_of_an_adam_run(components, flags):
@@ -131,13 +135,13 @@ def test_auto_is_the_stored_value_of_an_adam_run(components, flags):
     model = untrained(components, dataclasses.replace(asked, inner_eps_root="0.25"))
     loop = dataclasses.replace(model.rollouts.loop, eps_root=0.25)
     stored = model._replace(rollouts=dataclasses.replace(model.rollouts, loop=loop))
-    assert validate.auto_of(stored, asked) == 0.25
+    assert auto_of(stored, asked) == 0.25
 
 
 def test_train_seed_needs_training_run(flags):
     flags(train_seed=2)
     with pytest.raises(ValueError, match="--train_seed=2 needs --trained"):
-        validate.read_config()
+        validate.read_config(contextlib.ExitStack())
 
 
 @pytest.mark.parametrize("text", ["[]", '{"architectures": ["Llama"]}', "{"])
@@ -145,7 +149,7 @@ def test_trained_needs_training_run(flags, tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     flags(trained=str(tmp_path))
     with pytest.raises(ValueError, match="is not a workdir of experiments"):
-        validate.read_config()
+        validate.read_config(contextlib.ExitStack())
 
 
 @pytest.mark.parametrize(

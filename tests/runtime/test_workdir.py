@@ -94,7 +94,7 @@ def test_check_workdir_refuses_file(tmp_path):
 
 def test_workdir_path_refuses_url():
     """`pathlib` would create a local directory `gs:` on each host."""
-    with pytest.raises(ValueError, match=r"--workdir=gs://bucket/run is not a local directory; mount the bucket"):
+    with pytest.raises(ValueError, match=r"--workdir=gs://bucket/run is a URL, which this command does not take; give"):
         workdir_path("gs://bucket/run")
 
 

@@ -5,7 +5,7 @@ import contextlib
 import pathlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from absl import logging
 
@@ -19,8 +19,12 @@ _PART = ".part"
 _WORKERS = 8
 
 
-def check_origin(store: Store) -> bool:
+def check_origin(store: Store, flag: str = "workdir") -> bool:
     """Checks that a URL is empty or a workdir, before anything is downloaded.
+
+    Args:
+        store: objects under the URL.
+        flag: name of the flag that gives the URL, for messages.
 
     Returns:
         Whether there is a workdir.
@@ -33,13 +37,13 @@ def check_origin(store: Store) -> bool:
         return True
     if visible := [name for name in top if not name.startswith(".")]:
         raise UserError(
-            f"--workdir={store.url} holds {visible[0]!r} but no {CONFIG_NAME}, so it is not a workdir; choose another"
+            f"--{flag}={store.url} holds {visible[0]!r} but no {CONFIG_NAME}, so it is not a workdir; choose another"
         )
     return False
 
 
-def download(store: Store, local: pathlib.Path) -> None:
-    """Makes a local directory equal to a workdir in a bucket, except for hidden files.
+def download(store: Store, local: pathlib.Path, omit: Collection[str] = ()) -> None:
+    """Makes a local directory equal to a workdir in a bucket, except for hidden files and `omit`.
 
     Local files that are not in the bucket are removed. A checkpoint appears locally when all of its files have arrived;
     one without checksums, whose upload was interrupted, is omitted. A checkpoint that exists locally with the same
@@ -48,12 +52,15 @@ def download(store: Store, local: pathlib.Path) -> None:
     Args:
         store: the workdir.
         local: directory that belongs to this workdir.
+        omit: names directly under the workdir that are neither downloaded nor removed.
 
     Raises:
         StoreError: If the bucket cannot be read.
     """
     began, listed = time.monotonic(), store.sizes()
-    remote = {path: size for path, size in listed.items() if contents.is_copied(path)}
+    remote = {
+        path: size for path, size in listed.items() if contents.is_copied(path) and path.partition("/")[0] not in omit
+    }
     checkpoints = contents.complete(remote)
     unfinished = {contents.checkpoint_of(path) for path in remote} - checkpoints.keys() - {""}
     for checkpoint in sorted(unfinished):
@@ -62,7 +69,7 @@ def download(store: Store, local: pathlib.Path) -> None:
     kept = {name for name, files in checkpoints.items() if _is_same(store, local, name, files, remote)}
     wanted = {*loose, *(path for name in kept for path in checkpoints[name])}
     for path in contents.scan(local):
-        if path not in wanted:
+        if path not in wanted and path.partition("/")[0] not in omit:
             (local / path).unlink(missing_ok=True)
     _remove_empty(local)
     with concurrent.futures.ThreadPoolExecutor(_WORKERS) as workers:

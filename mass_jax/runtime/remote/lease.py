@@ -15,6 +15,7 @@ from mass_jax.runtime.remote.store import Store, StoreError
 LEASE_SECONDS = 90.0  # after this long without a heartbeat, an owner counts as dead
 HEARTBEAT_SECONDS = 15.0
 POLL_SECONDS = 3.0
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # BOOTTIME advances during suspension
 _BEFORE, _AFTER = ".lease-", ".json"
 
 
@@ -34,6 +35,9 @@ class Lease:
         token: identifies the local directory of the run; the last lease of the same directory is taken over at once,
             because whoever holds the lock of the directory knows that its owner is dead.
 
+    Attributes:
+        resumes: whether the last lease was of the same directory, so that no other run has written since.
+
     Raises:
         UserError: If another run holds the lease; the message names its host and process.
         StoreError: If the bucket cannot be read or written.
@@ -45,15 +49,16 @@ class Lease:
         before = current(store)
         if before is not None:
             before = self._wait_for(*before)
+        self.resumes = before is not None and holder(before[1]).get("token") == token
         self._number = 1 if before is None else before[0] + 1
-        if not store.create(_name(self._number), self._contents()):
+        if not self._create():
             raise self._in_use(current(store))
         highest = max(numbers(store))
         if highest != self._number:  # this run was suspended between reading and creating
             store.delete([_name(self._number)])
             raise self._in_use(current(store))
         store.delete(_name(number) for number in numbers(store) if number < self._number)
-        self._checked = time.monotonic()
+        self._checked = _now()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._thread.start()
 
@@ -84,10 +89,20 @@ class Lease:
             LeaseLost: If another run has taken over.
             StoreError: If the bucket cannot be read.
         """
-        if time.monotonic() - self._checked > 2 * HEARTBEAT_SECONDS:
+        if _now() - self._checked > 2 * HEARTBEAT_SECONDS:
             self._renew()
         if self._lost:
             raise LeaseLost(self._lost)
+
+    def _create(self) -> bool:
+        """Creates the lease; returns whether it is this run's."""
+        name, mine = _name(self._number), self._contents()
+        if self._store.create(name, mine):
+            return True
+        try:  # a request whose response was lost is repeated, and finds the lease that it created
+            return self._store.read(name) == mine
+        except FileNotFoundError:
+            return False
 
     def _renew(self) -> None:
         """Writes a heartbeat, unless a higher lease exists or the own one was removed."""
@@ -99,7 +114,7 @@ class Lease:
                 return
             self._beats += 1
             self._store.write(_name(self._number), self._contents())
-            self._checked = time.monotonic()
+            self._checked = _now()
 
     def _beat(self) -> None:
         while not self._lost and not self._ended.wait(HEARTBEAT_SECONDS):
@@ -183,6 +198,11 @@ def describe(lease: tuple[int, bytes] | None) -> str:
 def _is_free(contents: bytes, token: str) -> bool:
     found = holder(contents)
     return found.get("released") is True or found.get("token") == token
+
+
+def _now() -> float:
+    """Returns seconds since an arbitrary start, including those during which the machine was suspended."""
+    return time.clock_gettime(_CLOCK)
 
 
 def _name(number: int) -> str:

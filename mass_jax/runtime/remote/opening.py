@@ -16,11 +16,11 @@ from mass_jax.runtime.lock import lock_workdir
 from mass_jax.runtime.paths import check_checkpoint_path, user_cache
 from mass_jax.runtime.remote import contents
 from mass_jax.runtime.remote.download import check_origin, download
-from mass_jax.runtime.remote.lease import Lease, current, holder
+from mass_jax.runtime.remote.lease import Lease
 from mass_jax.runtime.remote.store import Store, check_url, is_url
 from mass_jax.runtime.remote.upload import Background, Uploader
 from mass_jax.runtime.signals import Stop
-from mass_jax.runtime.workdir import workdir_path, write_atomically
+from mass_jax.runtime.workdir import CONFIG_NAME, EPS_ROOT_NAME, workdir_path, write_atomically
 
 MARKER = ".remote.json"
 _BOOT = pathlib.Path("/proc/sys/kernel/random/boot_id")
@@ -59,7 +59,7 @@ def open_workdir(given: str, local: str | None = None, stop: Stop | None = None)
     url = check_url(given)
     path = local_path(url, local)
     with contextlib.ExitStack() as held:
-        held.enter_context(lock_workdir(path, stop))
+        held.enter_context(lock_workdir(path, stop, "local_workdir"))
         failure = ""
         if is_first():
             try:
@@ -74,32 +74,71 @@ def open_workdir(given: str, local: str | None = None, stop: Stop | None = None)
         yield path
 
 
-def read_workdir(given: str, local: str | None = None) -> pathlib.Path:
-    """Returns a local directory with the files of a workdir that is only read.
+@contextlib.contextmanager
+def read_workdir(given: str, local: str | None = None, flag: str = "workdir") -> Iterator[pathlib.Path]:
+    """Opens a workdir that is only read.
 
-    The files of a URL are downloaded into a directory of their own; nothing is written to the bucket, and a run may
-    write to it meanwhile.
+    A local directory is returned unchanged. The files of a URL are downloaded into a directory of their own, which is
+    locked until the end, since the next download may remove files from it. Nothing is written to the bucket, and a run
+    may write to it meanwhile. The directory `report` is neither downloaded nor removed: the one of the copy was made
+    from the records there.
 
     Args:
-        given: value of --workdir: a path, or a URL.
+        given: value of the flag: a path, or a URL.
         local: value of --local_workdir, for a URL; None is `default_local(given)` with the suffix "-copy".
+        flag: name of the flag, for messages; the one of `local` has the prefix "local_".
+
+    Yields:
+        The local directory.
 
     Raises:
-        UserError: If the URL has no run, or cannot be read.
+        UserError: If the URL has no run or cannot be read, or if the local directory is in use, has other files or is
+            that of a run.
+
+    >>> with read_workdir("runs/tiny") as workdir:
+    ...     workdir.name
+    'tiny'
     """
     if not is_url(given):
-        _refuse_local(given, local)
-        return workdir_path(given)
-    url = check_url(given)
-    path = local_path(url, local, "-copy")
+        _refuse_local(given, local, flag)
+        yield workdir_path(given)
+        return
+    url, of_local = check_url(given, flag), f"local_{flag}"
+    path = local_path(url, local, "-copy", of_local)
     store = Store(url)
-    with lock_workdir(path):
-        _check_own(path, url)
-        if not check_origin(store):
-            raise UserError(f"--workdir={url} holds no run; check the URL")
+    with lock_workdir(path, flag=of_local):
+        if _check_own(path, url, of_local).get("token"):
+            raise UserError(
+                f"--{of_local}={path} is the directory of a run, whose files may be newer than those of {url}; give "
+                f"another directory, or leave the flag out"
+            )
+        if not check_origin(store, flag):
+            raise UserError(f"--{flag}={url} holds no run; check the URL")
         _mark(path, url, "")
-        download(store, path)
-    return path
+        download(store, path, omit=("report",))
+        yield path
+
+
+def peek_workdir(given: str) -> tuple[bytes | None, bool]:
+    """Reads the settings of a workdir in a bucket, without its other files.
+
+    Args:
+        given: value of --workdir: a URL.
+
+    Returns:
+        The contents of config.json, None for a new workdir; and whether it holds results.
+
+    Raises:
+        UserError: If the URL has other files than those of a run, or cannot be read.
+    """
+    store = Store(check_url(given))
+    if not check_origin(store):
+        return None, False
+    results = any(not name.startswith(".") and name not in (CONFIG_NAME, EPS_ROOT_NAME) for name in store.top())
+    try:
+        return store.read(CONFIG_NAME), results
+    except FileNotFoundError:
+        return None, results
 
 
 def default_local(url: str) -> pathlib.Path:
@@ -112,19 +151,19 @@ def default_local(url: str) -> pathlib.Path:
     return user_cache() / "workdirs" / digest / url.rpartition("/")[2]
 
 
-def local_path(url: str, local: str | None, suffix: str = "") -> pathlib.Path:
+def local_path(url: str, local: str | None, suffix: str = "", flag: str = "local_workdir") -> pathlib.Path:
     """Returns the local directory of a URL, after the checks of `workdir_path`; accesses no files."""
     if local is not None and is_url(local):
-        raise UserError(f"--local_workdir={local} is a URL; give a directory of this machine")
+        raise UserError(f"--{flag}={local.partition('?')[0]} is a URL; give a directory of this machine")
     chosen = default_local(url) if local is None else pathlib.Path(local)
     path = chosen.with_name(chosen.name + suffix) if local is None else chosen
     check_checkpoint_path(path)
     return path.absolute()
 
 
-def _refuse_local(given: str, local: str | None) -> None:
+def _refuse_local(given: str, local: str | None, flag: str = "workdir") -> None:
     if local is not None:
-        raise UserError(f"--local_workdir={local} needs a URL as --workdir, which {given} is not; omit it")
+        raise UserError(f"--local_{flag}={local} needs a URL as --{flag}, which {given} is not; omit it")
 
 
 @contextlib.contextmanager
@@ -133,9 +172,8 @@ def _mirrored(store: Store, path: pathlib.Path, stop: Stop | None) -> Iterator[N
     before = _check_own(path, store.url)
     check_origin(store)
     token = _token(before) or uuid.uuid4().hex
-    last = current(store)
-    ours = last is not None and bool(_token(before)) and holder(last[1]).get("token") == token
     lease = Lease(store, token)
+    ours = lease.resumes
     release = True
     try:
         if ours:
@@ -159,7 +197,7 @@ def _mirrored(store: Store, path: pathlib.Path, stop: Stop | None) -> Iterator[N
         lease.end(release)
 
 
-def _check_own(path: pathlib.Path, url: str) -> dict[str, str]:
+def _check_own(path: pathlib.Path, url: str, flag: str = "local_workdir") -> dict[str, str]:
     """Returns the marker of a local directory, or {} for a new one.
 
     Raises:
@@ -173,7 +211,7 @@ def _check_own(path: pathlib.Path, url: str) -> dict[str, str]:
         found = None
     names = [child.name for child in path.iterdir() if not child.name.startswith(".")] if path.exists() else []
     if names or found:
-        raise UserError(f"--local_workdir={path} holds other files than those of {url}; give another directory")
+        raise UserError(f"--{flag}={path} holds other files than those of {url}; give another directory")
     return {}
 
 

@@ -44,15 +44,16 @@ def check_url(given: str, flag: str = "workdir") -> str:
     'memory://bucket/run'
     """
     scheme, _, rest = given.partition("://")
+    shown = f"--{flag}={given.partition('?')[0]}"  # a query string may grant access
     if "@" in rest:  # not shown: it may be a password
         raise UserError(f"--{flag}: the URL contains '@'; give {scheme}://BUCKET/PATH, without credentials")
     if scheme not in PACKAGES:
-        raise UserError(f"--{flag}={given}: {scheme}:// is not supported; give a directory, gs://... or s3://...")
+        raise UserError(f"{shown}: {scheme}:// is not supported; give a directory, gs://... or s3://...")
     bucket, *parts = rest.rstrip("/").split("/")
     if not bucket or not parts:
-        raise UserError(f"--{flag}={given} names no path in a bucket; give {scheme}://BUCKET/PATH")
+        raise UserError(f"{shown} names no path in a bucket; give {scheme}://BUCKET/PATH")
     if {"", ".", ".."} & set(parts) or any(character in rest for character in _SPECIAL) or not rest.isprintable():
-        raise UserError(f"--{flag}={given}: use a path without empty parts, '..' and any of {_SPECIAL}")
+        raise UserError(f"{shown}: use a path without empty parts, '..' and any of {_SPECIAL}")
     lazy.require(f"--{flag}={scheme}://", PACKAGES[scheme])
     return f"{scheme}://{'/'.join([bucket, *parts])}"
 
@@ -165,7 +166,9 @@ _LOGIN = {"gs": _GOOGLE, "gcs": _GOOGLE, "s3": "give this account access to the 
 
 def _is_refusal(error: BaseException) -> bool:
     """Returns whether an error means missing or insufficient credentials."""
-    return isinstance(error, PermissionError) or "redential" in f"{type(error).__name__} {error}"
+    text = f"{type(error).__name__} {error}"
+    forbidden = isinstance(error, OSError) and str(error).startswith("Forbidden")  # gcsfs, for status 403
+    return isinstance(error, PermissionError) or forbidden or "redential" in text
 
 
 def _reason(error: BaseException) -> str:

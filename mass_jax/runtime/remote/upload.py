@@ -24,10 +24,10 @@ class Uploader:
     """Copies what has changed in a local directory to a bucket, pass by pass.
 
     A local workdir can be resumed after a kill at any time, because files are replaced atomically or appended to. A
-    pass keeps this property in the bucket: it lists the checkpoints first, then uploads settings, metrics and other
-    files, then the listed checkpoints, each with its checksums last, then records and reports that are not newer than
-    the list. Checkpoints that the run has deleted are deleted from the bucket once a newer one is complete there;
-    nothing else is deleted.
+    pass keeps this property in the bucket: it lists the checkpoints first and the other files afterwards, then uploads
+    settings, metrics and other files, then the listed checkpoints, each with its checksums last, then records and
+    reports that are not newer than the list of checkpoints. Checkpoints that the run has deleted are deleted from the
+    bucket once a newer one is complete there; nothing else is deleted.
 
     Args:
         store: the workdir in the bucket.
@@ -49,9 +49,8 @@ class Uploader:
         """
         self._lease.check()
         found = contents.scan(self._local)
-        loose = sorted((path for path in found if not contents.checkpoint_of(path)), key=contents.order)
-        changed = [path for path in loose if self._sent.get(path) != found[path]]
-        for path in changed:
+        # One scan may see metrics before their last step, and then the checkpoint of that step.
+        for path in self._changed(contents.scan(self._local)):
             if contents.order(path) < 2:
                 self._send(path)
         newest: dict[str, int] = {}
@@ -61,9 +60,14 @@ class Uploader:
                 newest[directory] = max(int(step), newest.get(directory, 0))
         for directory, number in newest.items():
             self._prune(directory, number)
-        for path in changed:
+        for path in self._changed(found):
             if contents.order(path) > 2:
                 self._send(path, found[path])
+
+    def _changed(self, found: dict[str, contents.State]) -> list[str]:
+        """Returns the files outside of checkpoints that the bucket does not have, in the order of their upload."""
+        changed = [path for path in found if not contents.checkpoint_of(path) and self._sent.get(path) != found[path]]
+        return sorted(changed, key=contents.order)
 
     def _send(self, path: str, listed: contents.State | None = None) -> None:
         """Uploads a file; does nothing if it was removed, or differs from `listed`: the next pass uploads it then."""

@@ -5,38 +5,17 @@ import json
 import pathlib
 import time
 
-import fsspec
 import pytest
 
 from mass_jax.errors import UserError
-from mass_jax.runtime import Stop, open_workdir, read_workdir
+from mass_jax.runtime import Stop, open_workdir
 from mass_jax.runtime.checksums import verify, write_checksums
-from mass_jax.runtime.remote import download, lease, opening, upload
+from mass_jax.runtime.remote import contents, download, lease, opening, upload
 from mass_jax.runtime.remote.store import Store, StoreError
+from tests.commands import locked_elsewhere
+from tests.runtime.remote.conftest import clear
 
 URL = "memory://bucket/runs/tiny"
-
-
-def clear() -> None:
-    """Empties fsspec's file system in memory."""
-    memory = fsspec.filesystem("memory")
-    memory.store.clear()
-    memory.pseudo_dirs[:] = [""]
-
-
-@pytest.fixture(autouse=True)
-def _bucket():
-    clear()
-    yield
-    clear()
-
-
-@pytest.fixture
-def _fast(monkeypatch):
-    """Leases that expire after a second."""
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 1.0)
-    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.1)
-    monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
 
 
 def write_run(workdir: pathlib.Path, *steps: int) -> None:
@@ -118,8 +97,8 @@ def test_lease_without_heartbeat_is_taken_over(tmp_path):
     with contextlib.ExitStack() as held:
         workdir = held.enter_context(open_workdir(URL, str(tmp_path / "a"), stop))
         write_run(workdir, 2)
-        number, contents = lease.current(Store(URL))
-        held.enter_context(lease.Lease(Store(URL), json.loads(contents)["token"]))  # as if from the same directory
+        number, held_by = lease.current(Store(URL))
+        held.enter_context(lease.Lease(Store(URL), json.loads(held_by)["token"]))  # as if from the same directory
         with pytest.raises(UserError, match="was taken over by process"):
             poll_for_a_while(stop)
         with pytest.raises(lease.LeaseLost):
@@ -144,6 +123,46 @@ def test_killed_run_keeps_newer_local_files(tmp_path):
     write_run(workdir, 2, 4, 5)
     with open_workdir(URL, str(tmp_path / "a")):  # another machine has gone on since
         assert files(workdir) == files(elsewhere)
+
+
+def test_run_that_waited_for_another_takes_its_files(tmp_path, monkeypatch):
+    """Another run takes the lease, writes and ends after this run has read the last lease, and before it holds one."""
+    with open_workdir(URL, str(tmp_path / "a")) as workdir:
+        write_run(workdir, 2)
+
+    def delayed(store, token):
+        monkeypatch.undo()
+        with open_workdir(URL, str(tmp_path / "b")) as elsewhere:
+            write_run(elsewhere, 2, 4)
+        return lease.Lease(store, token)
+
+    monkeypatch.setattr(opening, "Lease", delayed)
+    with open_workdir(URL, str(tmp_path / "a")):
+        assert files(workdir) == files(tmp_path / "b")
+
+
+def test_metrics_are_uploaded_before_checkpoint_of_the_same_scan(tmp_path, monkeypatch):
+    """The run writes a step of metrics and a checkpoint after the scan has seen the metrics."""
+    local, copy = tmp_path / "local", tmp_path / "copy"
+    write_run(local, 2)
+    held = lease.Lease(Store(URL), "token")
+    uploader = upload.Uploader(Store(URL), local, held)
+    uploader.sync()
+    state_of = contents.state_of
+
+    def slow(path):
+        found = state_of(path)
+        if path.name == "metrics.jsonl":
+            monkeypatch.undo()
+            write_run(local, 2, 4)
+        return found
+
+    monkeypatch.setattr(contents, "state_of", slow)
+    uploader.sync()
+    held.end(release=True)
+    download.download(Store(URL), copy)
+    assert (copy / "seed0/mass/checkpoints/4").exists()
+    assert len((copy / "seed0/mass/metrics.jsonl").read_text().splitlines()) == 5
 
 
 class FailingStore(Store):
@@ -225,16 +244,6 @@ def test_failed_uploads_stop_the_run(tmp_path, monkeypatch):
     held.end(release=True)
 
 
-def test_read_workdir_writes_nothing_to_bucket(tmp_path):
-    with pytest.raises(UserError, match="holds no run; check the URL"):
-        read_workdir(URL, str(tmp_path / "none"))
-    with open_workdir(URL, str(tmp_path / "a")) as workdir:
-        write_run(workdir, 2)
-    before = dict(Store(URL).sizes())
-    assert files(read_workdir(URL, str(tmp_path / "b"))) == files(workdir)
-    assert Store(URL).sizes() == before
-
-
 def test_foreign_files_are_neither_downloaded_nor_removed(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(UserError, match=r"holds other files than those of memory://.*; give another directory"):
@@ -246,7 +255,8 @@ def test_foreign_files_are_neither_downloaded_nor_removed(tmp_path):
     Store(URL).delete(["data/large.bin"])
     for name in ("config.json", "../evil", "a/../../evil", "a/.hidden"):
         Store(URL).write(name, b"{}")
-    assert files(read_workdir(URL, str(tmp_path / "c" / "d"))) == {"config.json": b"{}"}
+    with open_workdir(URL, str(tmp_path / "c" / "d")) as workdir:
+        assert files(workdir) == {"config.json": b"{}"}
     assert not (tmp_path / "c" / "evil").exists()
 
 
@@ -259,6 +269,9 @@ def test_foreign_files_are_neither_downloaded_nor_removed(tmp_path):
         ("s3://key:secret@bucket/run", "the URL contains '@'"),
         ("s3://bucket/a/../b", "use a path without"),
         ("s3://bucket/run*", "use a path without"),
+        ("s3://bucket?key=secret", "names no path in a bucket"),
+        ("gs://bucket/run?key=secret", "--workdir=gs://bucket/run: use a path without"),
+        ("ftp://host/run?key=secret", "ftp:// is not supported"),
     ],
 )
 def test_invalid_urls_are_refused(url, said):
@@ -273,3 +286,12 @@ def test_local_workdir_belongs_to_a_url(tmp_path):
     with pytest.raises(UserError, match="is a URL; give a directory"), open_workdir(URL, "gs://x/y"):
         pass
     assert opening.default_local(URL).name == "tiny"
+    local = tmp_path / "a"
+    with locked_elsewhere(local), pytest.raises(UserError, match=f"--local_workdir={local} is in use by process"):
+        open_and_close(local)
+    with (
+        pytest.raises(UserError, match="--local_workdir=gs://x/y is a URL") as caught,
+        open_workdir(URL, "gs://x/y?k=s"),
+    ):
+        pass
+    assert "k=s" not in str(caught.value)
