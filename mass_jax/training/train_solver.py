@@ -5,9 +5,10 @@ Shape suffixes: N problems per step, M attempts per problem.
 
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
+import optax
 
 from mass_jax import runtime
 from mass_jax.method import solver_grpo, solver_sft
@@ -25,6 +26,8 @@ from mass_jax.types import Params
 
 GRPO_STEP = "the step of solver_grpo"
 SFT_STEP = "the step of solver_sft"
+Updated = tuple[PolicyState, dict[str, float]]
+"""The state after a step, and the metrics of the step."""
 
 
 @functools.partial(jax.jit, static_argnames="learner", donate_argnames="state")
@@ -65,30 +68,27 @@ def train_solver_grpo(
         runtime.Interrupted: a stop was requested; the state is saved.
         NotFinite: too many updates in a row were not finite.
     """
-    config, rollouts, key = components.config, components.rollouts, jax.random.key(seed)
+    config, rollouts = components.config, components.rollouts
     learner = learners.grpo_learner(config, rollouts.solver)
-    start = components.fresh_weights(jax.random.fold_in(key, 1))
-    state = init_state(learner.optimizer, start.policy)
-    draws = task_order(len(problems), config.tasks_per_step, seed)
 
-    def one_step(i: int, state: PolicyState) -> tuple[PolicyState, dict[str, float]]:
-        tasks = [problems[j] for j in draws(i)]
-        keys_N = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 3), i), len(tasks))
-        weights = Weights(start.base, state.policy)
-        own = rollouts.feed.mine(tasks)
+    def update(state: PolicyState, base: Params, tasks: list[Problem], key: jax.Array) -> Updated:
+        keys_N = jax.random.split(key, len(tasks))
         attempts, right_NM, _ = rollouts.attempt(
-            weights, None, own, keys_N, config.num_solver_attempts, config.temperature
+            Weights(base, state.policy),
+            None,
+            rollouts.feed.mine(tasks),
+            keys_N,
+            config.num_solver_attempts,
+            config.temperature,
         )
         mismatch = sampler_metrics(config, {"attempts": attempts})
         attempts, right_NM = rollouts.feed.put((attempts, right_NM), len(tasks))
         stop.poll()
         with announced(GRPO_STEP):
-            state, metrics = grpo_step_jit(learner, state, start.base, attempts, right_NM)
-        check_finite(state.policy_opt_state, limit=config.max_skipped_steps)
+            state, metrics = grpo_step_jit(learner, state, base, attempts, right_NM)
         return state, to_floats(metrics) | mismatch | {"samples": float(len(tasks) * config.num_solver_attempts)}
 
-    state = run_steps("solver_grpo", workdir, rollouts.feed.place(state), one_step, config, stop)
-    return Weights(start.base, state.policy)
+    return _train("solver_grpo", components, problems, learner.optimizer, update, seed, workdir, stop)
 
 
 def train_solver_sft(
@@ -96,8 +96,8 @@ def train_solver_sft(
 ) -> Weights:
     """Fine-tunes the generator on gold solutions of the problems that MASS_gold trains on; resumes from the workdir.
 
-    It trains the same parameters with the same optimizer and schedule on MASS_gold's loss of gold solutions alone. So
-    what MASS_gold reaches beyond this row comes from the examples and their rewards.
+    It trains the same parameters with the same optimizer and schedule on MASS_gold's loss of gold solutions alone. The
+    difference between the two rows is what the examples and their rewards add.
 
     Args:
         components: the components of the run.
@@ -110,20 +110,41 @@ def train_solver_sft(
         runtime.Interrupted: a stop was requested; the state is saved.
         NotFinite: too many updates in a row were not finite.
     """
-    config, rollouts, key = components.config, components.rollouts, jax.random.key(seed)
-    learner = learners.sft_learner(config, rollouts.solver)
-    start = components.fresh_weights(jax.random.fold_in(key, 1))
-    state = init_state(learner.optimizer, start.policy)
-    draws = task_order(len(problems), config.tasks_per_step, seed)
+    rollouts = components.rollouts
+    learner = learners.sft_learner(components.config, rollouts.solver)
 
-    def one_step(i: int, state: PolicyState) -> tuple[PolicyState, dict[str, float]]:
-        tasks = [problems[j] for j in draws(i)]
+    def update(state: PolicyState, base: Params, tasks: list[Problem], key: jax.Array) -> Updated:
+        del key
         solutions = rollouts.dialogue.gold(rollouts.feed.mine(tasks))
         text = rollouts.feed.put(solutions.text, len(tasks))
         with announced(SFT_STEP):
-            state, metrics = sft_step_jit(learner, state, start.base, text)
-        check_finite(state.policy_opt_state, limit=config.max_skipped_steps)
+            state, metrics = sft_step_jit(learner, state, base, text)
         return state, to_floats(metrics) | {"samples": 0.0}
 
-    state = run_steps("solver_sft", workdir, rollouts.feed.place(state), one_step, config, stop)
+    return _train("solver_sft", components, problems, learner.optimizer, update, seed, workdir, stop)
+
+
+def _train(
+    label: str,
+    components: Components,
+    problems: Sequence[Problem],
+    optimizer: optax.GradientTransformation,
+    update: Callable[[PolicyState, Params, list[Problem], jax.Array], Updated],
+    seed: int,
+    workdir: pathlib.Path,
+    stop: runtime.Stop,
+) -> Weights:
+    """Trains the policy by one update per batch of problems, from the state, the frozen parameters and a random key."""
+    config, key = components.config, jax.random.key(seed)
+    start = components.fresh_weights(jax.random.fold_in(key, 1))
+    draws = task_order(len(problems), config.tasks_per_step, seed)
+
+    def one_step(i: int, state: PolicyState) -> Updated:
+        step_key = jax.random.fold_in(jax.random.fold_in(key, 3), i)
+        state, metrics = update(state, start.base, [problems[j] for j in draws(i)], step_key)
+        check_finite(state.policy_opt_state, limit=config.max_skipped_steps)
+        return state, metrics
+
+    state = components.rollouts.feed.place(init_state(optimizer, start.policy))
+    state = run_steps(label, workdir, state, one_step, config, stop)
     return Weights(start.base, state.policy)
