@@ -28,7 +28,10 @@ from mass_jax.rows import METHODS
         ({"adjoint": "truncated"}, "--adjoint='truncated' needs a number of inner steps of at least 1"),
         ({"adjoint": "truncated:0"}, "--adjoint='truncated:0' needs a number of inner steps of at least 1"),
         ({"adjoint": "mixed:2"}, "--adjoint='mixed:2' is unknown; did you mean 'mixed'?"),
-        ({"adjoint_remat": "none"}, "does not apply to --adjoint=weighted; use auto, save_grads, step, recursive"),
+        (
+            {"adjoint_remat": "none"},
+            "does not apply to --adjoint=weighted; use auto, save_grads, step, recursive, replay",
+        ),
         ({"adjoint": "truncated:2", "adjoint_remat": "step"}, "does not apply to --adjoint=truncated:2; use auto"),
         ({"adjoint_store": "host:x"}, "--adjoint_store='host:x' is unknown; use device, host, disk, or disk:DIRECTORY"),
         (
@@ -36,6 +39,8 @@ from mass_jax.rows import METHODS
             "apply to --adjoint=reverse; use --adjoint=weighted",
         ),
         ({"adjoint_store": "disk", "adjoint_remat": "recursive"}, "does not apply to --adjoint_remat=recursive"),
+        ({"adjoint_store": "host", "adjoint_remat": "replay"}, "does not apply to --adjoint_remat=replay, which keeps"),
+        ({"adjoint": "reverse", "adjoint_remat": "replay"}, "use auto, none, save_grads, step, recursive"),
         ({"adjoint": "mixed", "product_chunk": 2}, "--product_chunk=2 does not apply to --adjoint=mixed"),
         ({"attention_block": 64}, "--attention_block=64 needs --attention=blockwise or auto"),
         ({"attention_block": 64, "attention": "kernel"}, "--attention_block=64 needs --attention=blockwise or auto"),

@@ -66,13 +66,14 @@ ADJOINTS: dict[str, mg.Adjoint] = {
     "device": mg.WeightedMixedMode("save_grads"),
     "step": mg.WeightedMixedMode("step"),
     "recursive": mg.WeightedMixedMode("recursive"),
+    "replay": mg.WeightedMixedMode("replay"),
     "host": mg.WeightedMixedMode("save_grads", mg.HostStore()),
     "disk": mg.WeightedMixedMode("save_grads", mg.DiskStore()),
     "host_step": mg.WeightedMixedMode("step", mg.HostStore()),
     "disk_step": mg.WeightedMixedMode("step", mg.DiskStore()),
     "reverse": mg.ReverseUnroll("step"),
 }
-"""Names of --stores; `device`, `step`, `recursive` and `reverse` keep the trajectory on the device."""
+"""Names of --stores; `device`, `step`, `recursive`, `replay` and `reverse` keep the trajectory on the device."""
 _QUICK: Any = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 DEFAULT_STORES = ("device", "step", "recursive", "host", "disk")
 

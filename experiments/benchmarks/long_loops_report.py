@@ -15,6 +15,7 @@ NAMES = {
     "device": "device, states and gradients",
     "step": "device, states only",
     "recursive": "device, about √K states",
+    "replay": "device, about √K states, gradients",
     "host": "host, states and gradients",
     "disk": "disk, states and gradients",
     "host_step": "host, states only",

@@ -112,6 +112,7 @@ ADJOINTS: dict[str, mg.Adjoint] = {
     "MixedMode": mg.MixedMode(),
     "WeightedMixedMode": mg.WeightedMixedMode(),
     "WeightedMixedMode(recursive)": mg.WeightedMixedMode("recursive"),
+    "WeightedMixedMode(replay)": mg.WeightedMixedMode("replay"),
     "FirstOrder": mg.FirstOrder(),
 }
 PLAIN_JAX = "peer: plain JAX"

@@ -19,7 +19,8 @@ from mass_jax.planning.shapes import shape_of
 from third_party.peers import problem
 
 LIMITS = {"example_chunk": "chunk", "product_chunk": "product_chunk", "loss_chunk": "loss_chunk"}
-FORMS = ("plain", "none", "save_grads", "step", "recursive", "remat:dots", "remat:block", *(f"{n}:4" for n in LIMITS))
+STORED = ("none", "save_grads", "step", "recursive", "replay")
+FORMS = ("plain", *STORED, "remat:dots", "remat:block", *(f"{n}:4" for n in LIMITS))
 DEFAULT_ADJOINTS = ("weighted", "first_order", "mixed", "reverse")
 
 
@@ -166,7 +167,7 @@ def _policy(text: str, examples: int) -> dict[str, Any]:
             options[LIMITS[name]] = limit if name == "loss_chunk" else divisor(examples, limit)
         elif name == "remat" and value in ("dots", "block", "none"):
             options["remat"] = value
-        elif name in ("none", "save_grads", "step", "recursive") and not value:
+        elif name in STORED and not value:
             options["adjoint_remat"] = name
         elif part.strip() != "plain":
             raise UserError(f"--policies: {part.strip()!r} is unknown; {nearest(part.strip(), FORMS)}")

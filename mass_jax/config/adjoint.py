@@ -6,11 +6,11 @@ import math
 from mass_jax.config.fields import nearest, setting
 
 GIB = 2**30
-SWEEP_REMATS = ("save_grads", "step", "recursive")
+SWEEP_REMATS = ("save_grads", "step", "recursive", "replay")
 ADJOINT_REMATS: dict[str, tuple[str, ...]] = {
     "weighted": SWEEP_REMATS,
     "mixed": SWEEP_REMATS,
-    "reverse": ("none", *SWEEP_REMATS),
+    "reverse": ("none", "save_grads", "step", "recursive"),
     "first_order": (),
     "truncated": (),
 }
@@ -36,8 +36,9 @@ class AdjointSettings:
     adjoint_remat: str = setting(
         "auto",
         "What the adjoint stores of each inner step: save_grads stores states and gradients, step only states, "
-        "recursive about sqrt(K) states, none also the activations (--adjoint=reverse only). auto is none for "
-        "--adjoint=reverse and save_grads for weighted and mixed; first_order and truncated have no other.",
+        "recursive about sqrt(K) states, replay about sqrt(K) states and all gradients (weighted and mixed only), none "
+        "also the activations (--adjoint=reverse only). auto is none for --adjoint=reverse and save_grads for weighted "
+        "and mixed; first_order and truncated have no other.",
         choices=("auto", "none", *SWEEP_REMATS),
     )
     adjoint_store: str = setting(
@@ -76,7 +77,7 @@ class AdjointSettings:
         "full",
         "Attention scores in memory: full for all pairs of tokens, blockwise for at most --attention_block queries at "
         "a time, recomputed in the backward pass, auto for blockwise where there are more than 1,024 queries, or "
-        "kernel for Pallas kernels on one GPU or TPU, which were compiled for both but never run on either.",
+        "kernel for Pallas kernels on one GPU or TPU, the fastest on an H100; they have not run on a TPU.",
         choices=("full", "blockwise", "auto", "kernel"),
     )
     attention_block: int = setting(
@@ -171,10 +172,10 @@ class AdjointSettings:
                 f"--adjoint_store={self.adjoint_store} does not apply to --adjoint={self.adjoint}; use "
                 f"--adjoint={' or '.join(STORED_ADJOINTS)}"
             )
-        if self.parsed_store[0] != "device" and self.adjoint_remat == "recursive":
+        if self.parsed_store[0] != "device" and self.adjoint_remat in ("recursive", "replay"):
             raise ValueError(
-                f"--adjoint_store={self.adjoint_store} does not apply to --adjoint_remat=recursive, which keeps its "
-                f"states on the device; use auto, save_grads or step"
+                f"--adjoint_store={self.adjoint_store} does not apply to --adjoint_remat={self.adjoint_remat}, which "
+                f"keeps its states on the device; use auto, save_grads or step"
             )
         if self.attention in ("full", "kernel") and self.attention_block != AdjointSettings.attention_block:
             raise ValueError(f"--attention_block={self.attention_block} needs --attention=blockwise or auto")

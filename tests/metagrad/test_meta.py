@@ -25,7 +25,7 @@ CHAINS = {
 EXACT = [
     *(mg.ReverseUnroll(remat) for remat in ("step", "save_grads", "recursive")),
     *(mg.MixedMode(remat) for remat in ("save_grads", "step", "recursive")),
-    *(mg.WeightedMixedMode(remat) for remat in ("save_grads", "step", "recursive")),
+    *(mg.WeightedMixedMode(remat) for remat in ("save_grads", "step", "recursive", "replay")),
 ]
 
 

@@ -122,8 +122,8 @@ def check_store(store: Store | None, remat: str) -> None:
     """Raises a UserError unless `store` is a store or None, and agrees with `remat`."""
     if store is not None and not isinstance(store, Store):
         raise UserError(f"store={store!r} is not a store; give HostStore(), DiskStore(), or None for the device")
-    if store is not None and remat == "recursive":
-        raise UserError(f"remat='recursive' keeps its states on the device; use 'step' or 'save_grads' with {store}")
+    if store is not None and remat in ("recursive", "replay"):
+        raise UserError(f"remat={remat!r} keeps its states on the device; use 'step' or 'save_grads' with {store}")
 
 
 def described(adjoint: Adjoint) -> str:

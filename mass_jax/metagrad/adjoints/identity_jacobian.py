@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from mass_jax.errors import UserError
 from mass_jax.metagrad import derivatives, trees
 from mass_jax.metagrad.adjoints.base import Adjoint, Aux, BilevelProblem, MetaGradient
-from mass_jax.metagrad.adjoints.sweep import Cotangents, StepRecord, Sweep
+from mass_jax.metagrad.adjoints.sweep import Cotangents, StepRecord, Sweep, no_record
 from mass_jax.metagrad.trees import PyTree
 
 Point = Literal["last_step", "adapted"]
@@ -133,7 +133,7 @@ def _run(sweep: Sweep, params: PyTree, point: Point) -> tuple[StepRecord, PyTree
     state, losses = loop.start(params, sweep.meta), []
     whole = last if point == "last_step" else loop.num_steps
     if whole:
-        state, early_K, _ = sweep.forward(state, 0, whole, store=False)
+        state, early_K, _ = sweep.forward(state, 0, whole, no_record)
         losses.append(early_K)
     value, grads = sweep.derivatives.gradient(state.params, sweep.meta, loop.at(sweep.context, last))
     record = sweep.record(state, grads)

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from mass_jax.metagrad import trees
 from mass_jax.metagrad.adjoints import stored, tape
 from mass_jax.metagrad.adjoints.base import Aux, BilevelProblem, MetaGradient
-from mass_jax.metagrad.adjoints.sweep import Cotangents, Sweep
+from mass_jax.metagrad.adjoints.sweep import Cotangents, Sweep, no_record
 from mass_jax.metagrad.derivatives import Derivatives
 from mass_jax.metagrad.store import Store
 from mass_jax.metagrad.trees import PyTree
 
-SweepRemat = Literal["save_grads", "step", "recursive"]
+SweepRemat = Literal["save_grads", "step", "recursive", "replay"]
 
 
 def reverse_sweep(
@@ -48,7 +48,7 @@ def reverse_sweep(
 
     state, losses = loop.start(params, meta), []
     if skipped:  # a loop of no steps would be traced and compiled like any other
-        state, early_K, _ = sweep.forward(state, 0, skipped, store=False)
+        state, early_K, _ = sweep.forward(state, 0, skipped, no_record)
         losses.append(early_K)
     state, late_K, record = recording.forward(state)
     losses_K = jnp.concatenate([*losses, late_K])
@@ -66,6 +66,8 @@ def _tape(sweep: Sweep, first: int, count: int, remat: SweepRemat, store: Store 
     """Returns the tape of the steps first, ..., first + count - 1."""
     if store is not None:
         return stored.Stored(sweep, first, count, store)
+    if remat == "replay":
+        return tape.square_root(sweep, first, count, tape.Replayed)
     return tape.square_root(sweep, first, count) if remat == "recursive" else tape.Full(sweep, first, count)
 
 

@@ -8,6 +8,7 @@ Shape suffixes: K inner steps, M examples.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -26,11 +27,19 @@ class Cotangents(NamedTuple):
     meta: PyTree
 
 
+Record = Callable[[inner.InnerState, PyTree], PyTree]
+"""Function of a step's state and inner gradient that returns what the forward pass stores of the step."""
+
+
 class StepRecord(NamedTuple):
     """State before a step, and its inner gradient if the policy stores it, else None."""
 
     state: inner.InnerState
     grads: PyTree | None
+
+
+def no_record(state: inner.InnerState, grads: PyTree) -> None:
+    """Stores nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +67,9 @@ class Sweep:
         return StepRecord(state, grads if self.save_grads else None)
 
     def forward(
-        self, state: inner.InnerState, first: Any, count: int, store: bool = True
+        self, state: inner.InnerState, first: Any, count: int, record: Record
     ) -> tuple[inner.InnerState, jax.Array, Any]:
-        """Runs `count` steps; returns the last state, the losses, and the stacked records (None without `store`)."""
-        record = self.record if store else lambda *_: None
+        """Runs `count` steps; returns the last state, the losses, and the stacked results of `record`."""
         return inner.roll(self.loop, self.derivatives, state, self.meta, self.context, first, count, record)
 
     def pull_update(

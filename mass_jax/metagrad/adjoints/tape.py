@@ -1,4 +1,4 @@
-"""Tapes store a sweep's trajectory: every step, or about sqrt(K) states with the rest recomputed.
+"""Tapes store a sweep's trajectory: every step, or about sqrt(K) states with the rest recomputed or replayed.
 
 Shape suffixes: K inner steps, M examples.
 """
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mass_jax.metagrad import inner, trees
-from mass_jax.metagrad.adjoints.sweep import Cotangents, Sweep
+from mass_jax.metagrad.adjoints.sweep import Cotangents, StepRecord, Sweep, no_record
 from mass_jax.metagrad.trees import PyTree
 
 
@@ -38,7 +38,7 @@ class Full:
 
     def forward(self, state: inner.InnerState) -> tuple[inner.InnerState, jax.Array, Any]:
         """See `Tape`."""
-        return self.sweep.forward(state, self.first, self.count)
+        return self.sweep.forward(state, self.first, self.count, self.sweep.record)
 
     def backward(self, cotangents: Cotangents, record: PyTree, to_start: bool) -> tuple[Cotangents, jax.Array | None]:
         """See `Tape`."""
@@ -66,7 +66,7 @@ class Segments:
         """See `Tape`."""
 
         def segment(state: inner.InnerState, start: jax.Array) -> tuple[inner.InnerState, Any]:
-            new, losses, _ = self.sweep.forward(state, start, self.length, store=False)
+            new, losses, _ = self.sweep.forward(state, start, self.length, no_record)
             return new, (state, losses)
 
         state, (states, losses) = jax.lax.scan(segment, state, self._starts())
@@ -75,16 +75,46 @@ class Segments:
     def backward(self, cotangents: Cotangents, record: PyTree, to_start: bool) -> tuple[Cotangents, jax.Array | None]:
         """See `Tape`."""
 
-        def segment(cotangents: Cotangents, state_and_start: PyTree) -> tuple[Cotangents, jax.Array | None]:
-            state, start = state_and_start
-            _, _, records = self.sweep.forward(state, start, self.length)
-            return self.sweep.backward(cotangents, records, start, 0, self.length)
+        def segment(cotangents: Cotangents, stored_and_start: PyTree) -> tuple[Cotangents, jax.Array | None]:
+            stored, start = stored_and_start
+            return self.sweep.backward(cotangents, self.records(stored, start), start, 0, self.length)
 
         cotangents, alignment = jax.lax.scan(segment, cotangents, (record, self._starts()), reverse=True)
         return cotangents, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), alignment)
 
+    def records(self, stored: PyTree, start: jax.Array) -> StepRecord:
+        """Returns the records of a segment's steps, given what `forward` stored of it."""
+        return self.sweep.forward(stored, start, self.length, self.sweep.record)[2]
+
     def _starts(self) -> jax.Array:
         return self.first + jnp.arange(0, self.count, self.length)
+
+
+@dataclasses.dataclass(frozen=True)
+class Replayed(Segments):
+    """Stores the first state of each segment and every inner gradient.
+
+    The backward pass repeats the updates of one segment at a time with the stored gradients, so no gradient is computed
+    twice.
+    """
+
+    def forward(self, state: inner.InnerState) -> tuple[inner.InnerState, jax.Array, Any]:
+        """See `Tape`."""
+
+        def segment(state: inner.InnerState, start: jax.Array) -> tuple[inner.InnerState, Any]:
+            new, losses, grads = self.sweep.forward(state, start, self.length, lambda _, grads: grads)
+            return new, (StepRecord(state, grads), losses)
+
+        state, (records, losses) = jax.lax.scan(segment, state, self._starts())
+        return state, losses.reshape(-1), records
+
+    def records(self, stored: PyTree, start: jax.Array) -> StepRecord:
+        """Returns the records of a segment's steps, given its first state and its gradients."""
+
+        def step(state: inner.InnerState, grads: PyTree) -> tuple[inner.InnerState, StepRecord]:
+            return self.sweep.loop.update(grads, state, self.sweep.meta), StepRecord(state, grads)
+
+        return jax.lax.scan(step, stored.state, stored.grads)[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,13 +142,13 @@ class Chain:
         return cotangents, join(alignments)
 
 
-def square_root(sweep: Sweep, first: int, count: int) -> Chain:
+def square_root(sweep: Sweep, first: int, count: int, segments: type[Segments] = Segments) -> Chain:
     """Builds a tape that stores about sqrt(K) states: one step, segments of equal length, and the remaining steps."""
     length = max(1, math.isqrt(count - 1))
     whole = (count - 1) - (count - 1) % length
     parts: list[Tape] = [Full(sweep, first, 1)]
     if whole:
-        parts.append(Segments(sweep, first + 1, whole, length))
+        parts.append(segments(sweep, first + 1, whole, length))
     if whole < count - 1:
         parts.append(Full(sweep, first + 1 + whole, count - 1 - whole))
     return Chain(tuple(parts))
