@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import pathlib
 import pkgutil
 from collections.abc import Sequence
 
@@ -18,6 +19,7 @@ from mass_jax import runtime
 from mass_jax.config import Config, nearest
 from mass_jax.runtime import mesh
 
+_CHIPS_PER_HOST = {"v5e": 8, "v6e": 8}  # at most; 4 for the others
 BACKENDS_OF = {
     "num_processes": ("local",),
     "port": ("local",),
@@ -95,8 +97,10 @@ def check_forwarded(own: flags.FlagValues, arguments: Sequence[str], program: Se
     if "mesh" in values and values.mesh != "auto":
         _check_mesh(own, math.prod(mesh.parse(values.mesh)))
     if "workdir" in values:
-        _check_workdir(backend, arguments, values.workdir, config)
-        check_workdir_mount(mounts(own.mount, backend), values.workdir, backend, own.num_nodes)
+        local = values.local_workdir if "local_workdir" in values else None
+        _check_workdir(own, arguments, values.workdir, local, config)
+        if directory := local if runtime.is_url(values.workdir) else values.workdir:
+            check_workdir_mount(mounts(own.mount, backend), directory, backend, own.num_nodes)
     if own.stage and not ("model" in values and str(values.model).startswith("/")):
         raise ValueError(f"--stage={own.stage} copies a model to --model; add --model=/mnt/shared/model after --")
 
@@ -135,20 +139,44 @@ def _check_mesh(own: flags.FlagValues, devices: int) -> None:
         )
 
 
-def _check_workdir(backend: str, arguments: Sequence[str], workdir: str | None, config: Config | None) -> None:
+def _check_workdir(
+    own: flags.FlagValues, arguments: Sequence[str], workdir: str | None, local: str | None, config: Config | None
+) -> None:
+    """Checks --workdir, or --local_workdir if the workdir is the URL of a bucket."""
     if workdir is None:
         raise ValueError("--workdir is missing after --; give a directory that all processes share")
-    path = runtime.workdir_path(workdir)
-    if backend == "local":
-        if config is not None:
+    if not runtime.is_url(workdir):
+        path = _check_shared(own.backend, arguments, "workdir", workdir)
+        if own.backend == "local" and config is not None:
             runtime.check_workdir(path, config.to_json(), replace=True)
-    elif backend in ("gcloud", "xpk", "skypilot") and (not path.is_absolute() or _is_home(arguments)):
+        return
+    runtime.check_url(workdir, here=own.backend == "local")
+    if local is not None:
+        _check_shared(own.backend, arguments, "local_workdir", local)
+    elif not _is_one_host(own):
         raise ValueError(
-            f"--workdir={workdir}: each host of {backend} would write to its own directory; give an absolute path on a "
-            f"disk that all hosts share, like /mnt/shared/mass"
+            f"--workdir={workdir}: several hosts write one checkpoint together, in a local directory; add "
+            f"--local_workdir on a disk that all hosts share, like /mnt/shared/mass"
         )
 
 
-def _is_home(arguments: Sequence[str]) -> bool:
-    """Returns whether the workdir was given with `~`, which differs between hosts."""
-    return hosts.argument(arguments, "workdir").startswith("~")
+def _check_shared(backend: str, arguments: Sequence[str], name: str, directory: str) -> pathlib.Path:
+    """Checks that a directory can be the same on all hosts, and returns its path."""
+    path = runtime.workdir_path(directory)
+    is_home = hosts.argument(arguments, name).startswith("~")  # differs between hosts
+    if backend in ("gcloud", "xpk", "skypilot") and (not path.is_absolute() or is_home):
+        raise ValueError(
+            f"--{name}={directory}: each host of {backend} would write to its own directory; give an absolute path on "
+            f"a disk that all hosts share, like /mnt/shared/mass"
+        )
+    return path
+
+
+def _is_one_host(own: flags.FlagValues) -> bool:
+    """Returns whether all processes of a launch certainly run on one host."""
+    if own.backend == "local":
+        return True
+    if own.topology:
+        chip, sides = topology_shape(own.topology)
+        return own.num_slices * own.num_nodes == 1 and math.prod(sides) <= _CHIPS_PER_HOST.get(chip, 4)
+    return bool(own.num_nodes == 1)

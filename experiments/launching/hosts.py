@@ -4,6 +4,8 @@ import itertools
 import shlex
 from collections.abc import Sequence
 
+from mass_jax.runtime.remote.store import EXTRAS, is_url
+
 
 def stage(source: str, model: str, hf: str = "hf") -> str:
     """Returns the command that copies a model to the directory of --model; it resumes a partial copy.
@@ -40,12 +42,22 @@ def argument(program: Sequence[str], name: str) -> str:
     return found
 
 
-def setup(extra: str, staged: str) -> str:
+def extras(accelerator: str, workdir: str) -> str:
+    """Returns the extras of mass_jax that the hosts install.
+
+    >>> extras("tpu", "gs://bucket/run"), extras("cuda12", "/mnt/shared/run")
+    ('tpu,math,gcs', 'cuda12,math')
+    """
+    store = EXTRAS.get(workdir.partition("://")[0] if is_url(workdir) else "")
+    return ",".join([accelerator, "math", *([store] if store else [])])
+
+
+def setup(extras: str, staged: str) -> str:
     """Returns the setup of a SkyPilot task, which runs in the checkout on each node."""
     steps = [
         "pip install -q uv",
         "{ [ -x .venv/bin/python ] || uv venv -q --python=3.12 .venv; }",
-        f"uv pip install -q --python=.venv '.[{extra},math]'",
+        f"uv pip install -q --python=.venv '.[{extras}]'",
     ]
     return " && ".join([*steps, *([staged] if staged else [])])
 

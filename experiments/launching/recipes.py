@@ -138,6 +138,7 @@ def _gcloud(program: list[str], given: dict[str, Any]) -> dict[str, Any]:
         "directory": directory,
         "environment": bool(given["variables"]),
         "repository": given["repository"],
+        "extras": hosts.extras("tpu", hosts.argument(program, "workdir")),
         "shares": shared,
         "buckets": [mount for mount in given["mounts"] if mount.is_bucket],
         "program": shlex.join([".venv/bin/python", *program[1:], "--coordinator=auto"]),
@@ -221,7 +222,9 @@ def _skypilot(program: list[str], given: dict[str, Any]) -> dict[str, Any]:
         "resources": resources,
         "file_mounts": mounted,
         "secrets": dict.fromkeys(given["variables"], None),
-        "setup": hosts.setup("tpu" if tpu else "cuda12", hosts.stage(stage, given["model"], ".venv/bin/hf")),
+        "setup": hosts.setup(
+            hosts.extras("tpu" if tpu else "cuda12", workdir), hosts.stage(stage, given["model"], ".venv/bin/hf")
+        ),
         "run": hosts.sky_run(shlex.join([".venv/bin/python", *program[1:]]), tpu),
     }
     price = given["price_per_chip_hour"]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mass_jax.runtime.mesh import make_mesh
     from mass_jax.runtime.metrics import MetricsLog, progress
     from mass_jax.runtime.remote.opening import open_workdir, peek_workdir, read_workdir
-    from mass_jax.runtime.remote.store import is_url
+    from mass_jax.runtime.remote.store import check_url, is_url
     from mass_jax.runtime.rules import check_divides, check_layout, constrain, shardings, use_mesh
     from mass_jax.runtime.signals import Interrupted, Stop, stop_on_signals
     from mass_jax.runtime.workdir import (
@@ -42,6 +42,7 @@ __all__ = [
     "check_divides",
     "check_layout",
     "check_settings",
+    "check_url",
     "check_workdir",
     "claim_workdir",
     "constrain",
@@ -85,6 +86,7 @@ __getattr__, __dir__, _ = lazy.attach(
         "gather_rows": "distributed",
         "holds_results": "workdir",
         "is_first": "distributed",
+        "check_url": "remote.store",
         "is_url": "remote.store",
         "join": "distributed",
         "lock_workdir": "lock",

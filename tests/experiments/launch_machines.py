@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import signal
 import subprocess
 from collections.abc import Mapping
 
@@ -106,7 +107,14 @@ class Machines:
         path = self.root / "recipe.sh"
         path.write_text(recipe)
         command = ["bash", str(path), action]
-        return subprocess.Popen(command, env=self.environment(**variables), cwd=self.checkout, start_new_session=True)
+        # A shell starts background commands with SIGINT ignored. Bash then ignores it too, and its children; a signal
+        # that Python handles has its default action in them.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            environment = self.environment(**variables)
+            return subprocess.Popen(command, env=environment, cwd=self.checkout, start_new_session=True)
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def run(self, recipe: str, action: str, variables: Mapping[str, str] | None = None, status: int = 0) -> str:
         """Runs an action of a recipe in the checkout; returns its output."""

@@ -79,7 +79,8 @@ TPU = "--backend=gcloud --topology=v5e:4x4 --name=mass --zone=z --repository=URL
 XPK = "--backend=xpk --topology=v5e:4x4 --name=mass --cluster=c --image=i"
 SKY = "--backend=skypilot --name=mass"
 SLURM = "--backend=slurm --num_nodes=2 --gpus_per_node=8 --name=mass"
-BIG = "--preset=llama31_8b_verifier --workdir=/mnt/shared/mass"
+ANY = "--preset=llama31_8b_verifier"
+BIG = f"{ANY} --workdir=/mnt/shared/mass"
 CASES = [
     ("--num_processes=2", "--preset=tiny --workdir=runs/two", ""),
     ("", "--preset=tyni --workdir=runs/two", "--preset='tyni' is unknown; did you mean 'tiny'?"),
@@ -91,7 +92,7 @@ CASES = [
     ("", "--workdir=runs/two tiny", "unexpected argument 'tiny'"),
     ("", "--preset=tiny", "--workdir is missing"),
     ("", "--workdir=runs/v[1]", "checkpoints under a path with '['"),
-    ("", "--workdir=s3://bucket/run", "--workdir=s3://bucket/run is a URL, which this command does not take"),
+    ("", "--workdir=ftp://host/run", "ftp:// is not supported; give a directory, gs://... or s3://..."),
     ("", "--workdir=runs/two --mesh=rows:2", "'rows:2' is not an axis with its size"),
     ("", "--workdir runs/two --process_id=1", "--process_id=1 is set by the launcher"),
     ("", "--workdir=TAKEN --gamma=0.7", "was started with gamma=0.1, now it is 0.7"),
@@ -102,7 +103,21 @@ CASES = [
     (TPU, BIG, ""),
     (TPU, f"{BIG} --mesh=fsdp:4,tensor:4", ""),
     (TPU, f"{BIG} --mesh=fsdp:4,tensor:8", "takes 32 devices, but --topology=v5e:4x4 x 1 has 16"),
-    (TPU, "--preset=llama31_8b_verifier --workdir=gs://bucket/run", "give a directory on a disk that all hosts share"),
+    (TPU, f"{ANY} --workdir=gs://bucket/run", "several hosts write one checkpoint together"),
+    (TPU, f"{ANY} --workdir=gs://bucket/run --local_workdir=/mnt/shared/run", ""),
+    (TPU, f"{ANY} --workdir=gs://bucket/run --local_workdir=~/run", "/run: each host of gcloud would write"),
+    (TPU, f"{ANY} --workdir=gs://bucket", "names no path in a bucket"),
+    (TPU, f"{ANY} --workdir=ftp://host/run", "ftp:// is not supported"),
+    (f"{TPU} --topology=v5e:2x4", f"{ANY} --workdir=gs://bucket/run", ""),
+    (f"{TPU} --topology=v4:2x2x2", f"{ANY} --workdir=gs://bucket/run", "add --local_workdir"),
+    (f"{SKY} --accelerators=H100:8", f"{ANY} --workdir=s3://bucket/run", ""),
+    (f"{SKY} --accelerators=H100:8 --num_nodes=2", f"{ANY} --workdir=s3://bucket/run", "add --local_workdir"),
+    (SLURM, f"{ANY} --workdir=s3://bucket/run", "add --local_workdir"),
+    (
+        f"{TPU} --mount=/mnt/shared=gs://b",
+        f"{ANY} --workdir=gs://bucket/run --local_workdir=/mnt/shared/run",
+        "whose mount delays appends",
+    ),
     (TPU, "--preset=llama31_8b_verifier --workdir=runs/big", "each host of gcloud would write to its own directory"),
     (TPU, "--preset=llama31_8b_verifier --workdir=~/big", "each host of gcloud would write to its own directory"),
     (f"{TPU} --repository=https://{TOKEN}@host/a", BIG, "--repository has credentials"),

@@ -269,3 +269,9 @@ def test_price_table_is_dated(machines):
     assert re.search(r"read on 2026-\d\d-\d\d", said)
     assert "give --price_per_chip_hour" in machines.run(recipe("xpk", topology="tpu7x:2x2x1"), "cost")
     assert machines.run(recipe("slurm"), "cost").startswith("2 chips, whose price is unknown")
+
+
+@pytest.mark.parametrize(("workdir", "extras"), [("gs://b/run", "tpu,math,gcs"), ("/mnt/shared/run", "tpu,math")])
+def test_hosts_install_the_store_of_the_workdir(workdir, extras):
+    assert f"mass_jax[{extras}]" in recipe("gcloud", [f"--workdir={workdir}"])
+    assert f"'.[{extras}]'" in recipe("skypilot", [f"--workdir={workdir}"], accelerators="", topology="v5e:2x4")

@@ -13,6 +13,10 @@ PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "memory": "fsspec"}
 _SPECIAL = "\\*?[]#%"
 
 
+# Extra of each scheme that is a store of its own.
+EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3"}
+
+
 class StoreError(UserError):
     """Raised if a bucket cannot be read or written; the message names the URL, the reason and the fix."""
 
@@ -26,12 +30,13 @@ def is_url(given: str) -> bool:
     return "://" in given
 
 
-def check_url(given: str, flag: str = "workdir") -> str:
+def check_url(given: str, flag: str = "workdir", here: bool = True) -> str:
     """Checks a URL without accessing the network.
 
     Args:
         given: value of the flag.
         flag: name of the flag, for messages.
+        here: whether this process will access the URL, so that the package of the scheme must be installed.
 
     Returns:
         The URL without a slash at the end.
@@ -54,7 +59,8 @@ def check_url(given: str, flag: str = "workdir") -> str:
         raise UserError(f"{shown} names no path in a bucket; give {scheme}://BUCKET/PATH")
     if {"", ".", ".."} & set(parts) or any(character in rest for character in _SPECIAL) or not rest.isprintable():
         raise UserError(f"{shown}: use a path without empty parts, '..' and any of {_SPECIAL}")
-    lazy.require(f"--{flag}={scheme}://", PACKAGES[scheme])
+    if here:
+        lazy.require(f"--{flag}={scheme}://", PACKAGES[scheme])
     return f"{scheme}://{'/'.join([bucket, *parts])}"
 
 
