@@ -57,13 +57,40 @@ def example_metrics(
     return metrics
 
 
-def cut_off_shares(rollouts: Rollouts, tasks: Sequence[Problem], sampled: Mapping[str, Rollout]) -> dict[str, float]:
-    """Returns the share of completions that reached their token limit, for each kind of rollout."""
+def completion_metrics(
+    rollouts: Rollouts, tasks: Sequence[Problem], sampled: Mapping[str, Rollout]
+) -> dict[str, float]:
+    r"""Returns lengths, entropy and truncation of completions, for each kind of rollout, over all processes.
+
+    The entropy of the sampling distribution, in nats per token, is estimated by the samples themselves:
+
+    .. math:: H \approx -\frac{1}{|S|} \sum_{t \in S} \log \pi(y_t)
+
+    where S are the generated tokens. Lengths are in tokens and include the stop token.
+
+    Args:
+        rollouts: knows the stop tokens, and which problems this process handles.
+        tasks: the problems of all processes.
+        sampled: completions [N, M, T] of this process's problems, by kind, such as "examples".
+
+    Returns:
+        For each kind: `KIND_cut_off`, `KIND_entropy`, `KIND_length`, `KIND_length_min` and `KIND_length_max`.
+    """
     rows, stops = rollouts.feed.rows(len(tasks)), rollouts.solver.config.stop_tokens
-    shares_N = {name: cut_off(rollout, stops).mean(-1) for name, rollout in sampled.items()}
-    own = [list(row) for row in zip(*(share_N.tolist() for share_N in shares_N.values()), strict=True)]
-    means = np.mean(runtime.gather_rows(runtime.mine(rows, own)), axis=0)
-    return {f"{name}_cut_off": float(mean) for name, mean in zip(shares_N, means, strict=True)}
+    metrics: dict[str, float] = {}
+    for kind, rollout in sampled.items():
+        target_NMT = np.asarray(rollout.text.target_BT) > 0
+        nats_NM = -np.sum(np.asarray(rollout.logprobs_BT, np.float64), -1, where=target_NMT)
+        own = np.stack([cut_off(rollout, stops), target_NMT.sum(-1), nats_NM], -1).tolist()
+        cut, lengths, nats = np.array(runtime.gather_rows(runtime.mine(rows, own))).reshape(-1, 3).T
+        metrics |= {
+            f"{kind}_cut_off": float(cut.mean()),
+            f"{kind}_entropy": float(nats.sum() / max(lengths.sum(), 1)),
+            f"{kind}_length": float(lengths.mean()),
+            f"{kind}_length_min": float(lengths.min()),
+            f"{kind}_length_max": float(lengths.max()),
+        }
+    return metrics
 
 
 def sampler_metrics(config: Config, sampled: Mapping[str, Rollout]) -> dict[str, float]:

@@ -30,7 +30,7 @@ from mass_jax.training.collect import collect
 from mass_jax.training.compiling import announced
 from mass_jax.training.components import Components
 from mass_jax.training.dynamic_sampling import collect_with_signal, redraws
-from mass_jax.training.example_metrics import cut_off_shares, example_metrics, sampler_metrics
+from mass_jax.training.example_metrics import completion_metrics, example_metrics, sampler_metrics
 from mass_jax.types import Params, PyTree
 
 OneStep = Callable[[int, Any], tuple[Any, dict[str, float]]]
@@ -120,7 +120,7 @@ def train_mass(
         samples = len(tasks) * (config.num_examples + (0 if learner.objective.gold else config.num_attempts))
         metrics |= {"samples": float(samples * (1 + redrawn)), "extra_samples": float(samples * redrawn)}
         metrics |= example_metrics(rollouts, tasks, synthetic, output) | check.after(i, measured, output)
-        return state, metrics | cut_off_shares(rollouts, tasks, sampled) | sampler_metrics(config, sampled)
+        return state, metrics | completion_metrics(rollouts, tasks, sampled) | sampler_metrics(config, sampled)
 
     state = run_steps(label, workdir, rollouts.feed.place(state), one_step, config, stop)
     return Trained(learning.weights_of(start.base, state), state.scorer)

@@ -20,7 +20,7 @@ from mass_jax.tasks.base import Problem
 from mass_jax.training import learners
 from mass_jax.training.compiling import announced
 from mass_jax.training.components import Components
-from mass_jax.training.example_metrics import sampler_metrics
+from mass_jax.training.example_metrics import completion_metrics, sampler_metrics
 from mass_jax.training.train import run_steps, task_order, to_floats
 from mass_jax.types import Params
 
@@ -81,12 +81,13 @@ def train_solver_grpo(
             config.num_solver_attempts,
             config.temperature,
         )
-        mismatch = sampler_metrics(config, {"attempts": attempts})
+        sampled = {"attempts": attempts}
+        measured = completion_metrics(rollouts, tasks, sampled) | sampler_metrics(config, sampled)
         attempts, right_NM = rollouts.feed.put((attempts, right_NM), len(tasks))
         stop.poll()
         with announced(GRPO_STEP):
             state, metrics = grpo_step_jit(learner, state, base, attempts, right_NM)
-        return state, to_floats(metrics) | mismatch | {"samples": float(len(tasks) * config.num_solver_attempts)}
+        return state, to_floats(metrics) | measured | {"samples": float(len(tasks) * config.num_solver_attempts)}
 
     return _train("solver_grpo", components, problems, learner.optimizer, update, seed, workdir, stop)
 

@@ -137,9 +137,11 @@ def test_train_writes_report_without_math_extra(finished):
     assert (report / "examples.html").stat().st_size > 0
 
 
-def test_train_metrics_include_cut_off_shares(uninterrupted):
-    lines = (uninterrupted / "seed0" / "mass" / "metrics.jsonl").read_text().splitlines()
-    assert all(0 <= json.loads(line)["examples_cut_off"] < 1 for line in lines)
+def test_train_metrics_describe_completions(uninterrupted):
+    for step in map(json.loads, (uninterrupted / "seed0" / "mass" / "metrics.jsonl").read_text().splitlines()):
+        assert 0 <= step["examples_cut_off"] < 1
+        assert 1 <= step["examples_length_min"] <= step["examples_length"] <= step["examples_length_max"]
+        assert 0 < step["examples_entropy"] < 6  # log of the size of the vocabulary
 
 
 def test_train_writes_complete_report(uninterrupted):

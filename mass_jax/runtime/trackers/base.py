@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 NAMES = ("tensorboard", "wandb", "trackio")
-TRL_NAMES = {"kl_to_start": "kl", "examples_cut_off": "completions/clipped_ratio"}
+TRL_NAMES = {
+    "kl_to_start": "kl",
+    "examples_cut_off": "completions/clipped_ratio",
+    "examples_entropy": "entropy",
+    "examples_length": "completions/mean_length",
+    "examples_length_min": "completions/min_length",
+    "examples_length_max": "completions/max_length",
+}
 """Metrics that TRL logs under another name than metrics.jsonl. Those with the same name are absent."""
 
 
