@@ -21,7 +21,7 @@ import jax
 from absl import flags, logging
 
 from experiments import settings
-from experiments.benchmarks import accelerator_cases, accelerator_iteration, accelerator_report
+from experiments.benchmarks import accelerator_attention, accelerator_cases, accelerator_iteration, accelerator_report
 from experiments.benchmarks.accelerator_cases import INNER, Bilevel, Models
 from experiments.benchmarks.accelerator_decode import Decoding, from_training_weights
 from experiments.benchmarks.accelerator_run import Group, Rows, Runner, in_one_line
@@ -34,8 +34,8 @@ from mass_jax.metagrad.benchmark_runs import Budget
 FLAGS = flags.FLAGS
 # XLA computes a product twice that it fuses with the write of its result into a stack of layers.
 _UNFUSED: dict[str, Any] = {"xla_gpu_enable_dynamic_slice_fusion": False}
-# Options of XLA under which the library chooses the kernels of products by timing them.
-_AUTOTUNED = {"xla_gpu_autotune_level": 4, "xla_gpu_enable_triton_gemm": True}
+# Options of XLA under which cuBLAS's kernels of products are chosen by timing them.
+_AUTOTUNED = _UNFUSED | {"xla_gpu_autotune_level": 4}
 
 
 def groups(preset: Preset, rows: Rows) -> list[Group]:
@@ -48,6 +48,7 @@ def groups(preset: Preset, rows: Rows) -> list[Group]:
     models = Models()
     large = Bilevel(preset, "8B", preset.large, preset.examples, models)
     half = dataclasses.replace(large, half_adapters=True)
+    kernel = dataclasses.replace(half, attention="kernel")
     medium = Bilevel(preset, "1B", preset.medium, preset.examples, models)
     few = dataclasses.replace(medium, examples=preset.few_examples)
 
@@ -61,21 +62,28 @@ def groups(preset: Preset, rows: Rows) -> list[Group]:
 
     first, *others = preset.tasks
     exact, biased, reverse = "WeightedMixedMode", "FirstOrder", "ReverseUnroll(step)"
-    long = functools.partial(accelerator_cases.long, preset, adjoint="WeightedMixedMode(recursive)")
-    iteration = _iteration(preset, rows)
+    long = functools.partial(accelerator_cases.long, preset, arithmetic="bfloat16", chunk=preset.long_chunk)
+    iteration, attention = _iteration(preset, rows), accelerator_attention.groups(preset)
     pair = {"first order": biased, "exact": exact}
     saved = f"{INNER}, products saved, no chunks"
     result = [
-        large.group({INNER: large.inner("block")}),
         half.group({saved: half.inner("dots", chunks=False)}, options=_UNFUSED),
-        half.group({name: half.case(adjoint) for name, adjoint in pair.items()}),
-        *iteration[:1],
         decoding("8B", first).group(),
-        long(arithmetic="bfloat16", remat="block", chunk=preset.long_chunk),
+        long(adjoint="WeightedMixedMode(replay)", remat="dots"),
         half.group(
             {f"{name}, no chunks": half.case(adjoint, "block", chunks=False) for name, adjoint in pair.items()},
             options=_UNFUSED,
         ),
+        kernel.group({saved: kernel.inner("dots", chunks=False)}, options=_UNFUSED),
+        *attention[:1],
+        long(adjoint="WeightedMixedMode(replay)", remat="none"),
+        *iteration[:1],
+        long(adjoint="WeightedMixedMode(replay)", remat="dots", chunk=None),
+        *attention[1:],
+        long(adjoint="WeightedMixedMode(replay)", remat="dots", attention="kernel"),
+        long(adjoint="WeightedMixedMode(recursive)", remat="block"),
+        large.group({INNER: large.inner("block")}),
+        half.group({name: half.case(adjoint) for name, adjoint in pair.items()}),
         large.group({name: large.case(adjoint) for name, adjoint in pair.items()}),
         *iteration[1:2],
         decoding("8B", first, "none").group(),
@@ -85,8 +93,7 @@ def groups(preset: Preset, rows: Rows) -> list[Group]:
         decoding("8B", first, "shared").group(),
         half.group({f"{INNER}, no chunks": half.inner("block", chunks=False)}, options=_UNFUSED),
         few.group({name: few.case(adjoint) for name, adjoint in pair.items()}),
-        long(arithmetic="bfloat16", remat="dots", chunk=None),
-        long(arithmetic="bfloat16 products", remat="block", chunk=preset.long_chunk),
+        long(adjoint="WeightedMixedMode(replay)", remat="dots", arithmetic="bfloat16 products"),
         decoding("1B", first).group(),
         medium.group({"reverse, all recomputed": medium.case(reverse)}),
         few.group({"reverse, all recomputed": few.case(reverse)}),
@@ -95,7 +102,7 @@ def groups(preset: Preset, rows: Rows) -> list[Group]:
     ]
     if jax.default_backend() == "gpu":
         tuned: dict[str, Any] = {"alone": True, "options": _AUTOTUNED}
-        result.append(large.group({f"{INNER}, autotuned": large.inner("block")}, **tuned))
+        result.append(half.group({f"{saved}, autotuned": half.inner("dots", chunks=False)}, **tuned))
         result.append(decoding("8B", first, note=", autotuned").group(**tuned))
     return result
 

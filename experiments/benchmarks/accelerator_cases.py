@@ -101,6 +101,7 @@ class Bilevel:
         examples: examples m.
         models: holds the parameters.
         half_adapters: whether products with the adapter have operands in bfloat16; the adapter is float32.
+        attention: as `LlamaConfig.attention`.
     """
 
     preset: Preset
@@ -109,6 +110,7 @@ class Bilevel:
     examples: int
     models: Models
     half_adapters: bool = False
+    attention: str = "xla"
 
     @property
     def size(self) -> problem.Size:
@@ -126,7 +128,7 @@ class Bilevel:
             p.tokens,
             p.outer_rows,
             c.tie_word_embeddings,
-            dataclasses.replace(c, half_adapters=self.half_adapters),
+            dataclasses.replace(c, half_adapters=self.half_adapters, attention=self.attention),
         )
 
     def arrays(self) -> problem.Data:
@@ -149,7 +151,8 @@ class Bilevel:
         """Returns the label of a case."""
         few = "" if self.examples == self.preset.examples else f", m={self.examples}"
         half = ", adapter products in bfloat16" if self.half_adapters else ""
-        return f"{self.model}: {name}{few}{half}"
+        attention = f", {self.attention} attention" if self.attention != "xla" else ""
+        return f"{self.model}: {name}{few}{half}{attention}"
 
     def inner_gradient(self, remat: str, chunk: int | None, data: problem.Data) -> Any:
         """Computes one inner step: the gradient with respect to the adapter, and the update of SGD."""
@@ -194,7 +197,9 @@ class Bilevel:
         return functools.partial(self.inner_gradient, remat, self.preset.chunk if chunks else None)
 
 
-def long(preset: Preset, *, arithmetic: str, adjoint: str, remat: str, chunk: int | None) -> Group:
+def long(
+    preset: Preset, *, arithmetic: str, adjoint: str, remat: str, chunk: int | None, attention: str = "xla"
+) -> Group:
     """Returns the group of a meta-gradient in all parameters with Adam.
 
     Args:
@@ -203,19 +208,22 @@ def long(preset: Preset, *, arithmetic: str, adjoint: str, remat: str, chunk: in
         adjoint: the adjoint method.
         remat: rematerialization of blocks.
         chunk: examples per chunk of gradients; None means all.
+        attention: as `LlamaConfig.attention`.
     """
     size = preset.long
-    settings: dict[str, Any] = {"half_products": arithmetic == "bfloat16 products"}
+    settings: dict[str, Any] = {"half_products": arithmetic == "bfloat16 products", "attention": attention}
     if arithmetic == "bfloat16":
         settings["dtype"] = arithmetic
     size = dataclasses.replace(size, architecture=dataclasses.replace(size.config(), **settings))
     label = f"GPT-2 shape: {adjoint}, {remat} remat, {chunk or size.examples} at a time, {arithmetic}"
+    label += f", {attention} attention" if attention != "xla" else ""
     case = metagrad_cases.Case(adjoint, "adam", remat, 32, chunk, None, preset.long_steps)
     draw = functools.partial(problem.draw, size=size)
     function = metagrad_programs.function_of(case, size)
 
     def measure(programs: Mapping[str, Any]) -> dict[str, Row]:
         data = jax.jit(draw)(jax.random.key(0))
-        return timed({name: functools.partial(program, data) for name, program in programs.items()}, REPEATS)
+        calls = {name: functools.partial(program, data) for name, program in programs.items()}
+        return timed(calls, REPEATS, preset.profiled(programs))
 
     return Group({label: lambda: jax.jit(function).trace(jax.eval_shape(draw, jax.random.key(0)))}, measure)

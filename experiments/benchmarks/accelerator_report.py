@@ -4,6 +4,7 @@ import json
 import pathlib
 from typing import Any
 
+from experiments.benchmarks.accelerator_run import NOT_REACHED
 from mass_jax import runtime
 from mass_jax.runtime import jsonl
 
@@ -18,6 +19,7 @@ _FIGURES = {
     "tokens_per_second": ("{:.0f} tokens/s", 1.0),
     "step_seconds": ("{:.2f} ms per step", 1000.0),
     "share_of_bandwidth_limit": ("{:.1f} % of the bandwidth limit", 100.0),
+    "cosine": ("cosine {:.6f} to blockwise", 1.0),
     "peak_bytes": ("{:.1f} GiB at the peak", 1 / _GIB),
 }
 
@@ -51,7 +53,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         "| case | median, s | range, s | figures | temporaries, GiB | arguments, GiB | trace + lower, s | compile, s |",
         "|---|---:|---:|---|---:|---:|---:|---:|",
     ]
-    lines += map(_line, rows)
+    lines += [_line(row) for row in rows if row.get("error") != NOT_REACHED]
+    if missing := [row["case"] for row in rows if row.get("error") == NOT_REACHED]:
+        lines += ["", f"Not reached within `--minutes`: {'; '.join(missing)}."]
     for row in rows:
         if "profile" in row:
             lines += ["", *_profile(row["case"], row["profile"])]

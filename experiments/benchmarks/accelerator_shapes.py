@@ -35,6 +35,7 @@ class Preset:
         long: model and batch of the meta-gradient in all parameters.
         long_steps: its inner steps.
         long_chunk: examples per chunk of its gradients.
+        attention_tokens: lengths of the texts in the cases of attention alone, most wanted first.
         product: width of the square matrices whose product is the first ceiling.
         copied_bytes: size of the array whose copy is the second ceiling.
         peak_tflops: the card's peak in bfloat16 without sparsity; None if unknown.
@@ -61,6 +62,7 @@ class Preset:
     long: problem.Size
     long_steps: int
     long_chunk: int
+    attention_tokens: tuple[int, ...]
     product: int
     copied_bytes: int
     peak_tflops: float | None
@@ -120,14 +122,14 @@ PRESETS = {
         long=problem.Size(12, 768, 2048, 12, 12, 50257, 0, 64, 128, 8, tied=True),
         long_steps=16,
         long_chunk=32,
+        attention_tokens=(2048, 8192, 512),
         product=8192,
         copied_bytes=8 * 2**30,
         peak_tflops=989.0,
         profiles=(
-            "8B: inner gradient",
-            "8B: exact",
+            "8B: inner gradient, products saved, no chunks, adapter products in bfloat16",
             "8B: 72 samples, an adapter per task",
-            "SmolLM2: meta-step, 16 tasks",
+            "GPT-2 shape: WeightedMixedMode(replay), dots remat, 32 at a time, bfloat16",
         ),
     ),
     "cpu": Preset(
@@ -151,6 +153,7 @@ PRESETS = {
         long=problem.Size(1, 32, 64, 4, 4, 64, 0, 4, 16, 2, tied=True),
         long_steps=4,
         long_chunk=2,
+        attention_tokens=(32,),
         product=256,
         copied_bytes=2**22,
         peak_tflops=None,
