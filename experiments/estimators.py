@@ -50,7 +50,7 @@ def compare(stop: runtime.Stop) -> None:
                 inner_setting.with_setting(text, config)  # names errors before the model is loaded
             for text in FLAGS.estimators:
                 estimators.parse_estimator(text, config.inner_lr)
-            opened = settings.open_workdir(held, config, "runs/estimators", stop)
+            opened = settings.workdir_and_mesh(held, config, "runs/estimators", stop)
             if opened is None:
                 return
             workdir, mesh = opened

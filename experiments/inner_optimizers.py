@@ -46,7 +46,7 @@ def command(stop: runtime.Stop) -> None:
             chosen = [text.strip() for text in _SETTINGS.value.split(";") if text.strip()]
             for text in chosen:
                 with_setting(text, config)
-            opened = settings.open_workdir(held, config, "runs/inner_optimizers", stop)
+            opened = settings.workdir_and_mesh(held, config, "runs/inner_optimizers", stop)
             if opened is None:
                 return
             workdir, mesh = opened

@@ -49,7 +49,7 @@ def command(stop: runtime.Stop) -> None:
     with contextlib.ExitStack() as held:
         try:
             config, plan = settings.read(), _plan()
-            opened = settings.open_workdir(held, config, "runs/screen", stop)
+            opened = settings.workdir_and_mesh(held, config, "runs/screen", stop)
             if opened is None:
                 return
             workdir, mesh = opened

@@ -86,7 +86,7 @@ def join_machines() -> None:
     runtime.join(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
 
 
-def open_workdir(
+def workdir_and_mesh(
     held: contextlib.ExitStack, config: Config, example: str, stop: runtime.Stop, devices: Sequence[Any] | None = None
 ) -> tuple[pathlib.Path, Any] | None:
     """Locks the directory of --workdir and builds the mesh of --mesh, or prints the settings with --print_config.

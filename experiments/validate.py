@@ -53,7 +53,7 @@ def validate(stop: runtime.Stop) -> None:
             for text in texts:
                 inner_setting.with_setting(text, config)  # names errors before the model is loaded
             devices = None if FLAGS.trained is None else jax.devices()[:1]
-            opened = settings.open_workdir(held, config, "runs/signal", stop, devices)
+            opened = settings.workdir_and_mesh(held, config, "runs/signal", stop, devices)
             if opened is None:
                 return
             workdir, mesh = opened

@@ -1,5 +1,7 @@
 """Errors caused by invalid user input, and other errors in one line."""
 
+_EXHAUSTED = "RESOURCE_EXHAUSTED: "
+
 
 class UserError(ValueError):
     """Error that the user can fix.
@@ -9,14 +11,23 @@ class UserError(ValueError):
 
 
 def from_program(error: Exception) -> UserError | None:
-    """Returns the `UserError` that a Python function raised when a compiled program called it, or None.
+    """Returns the `UserError` behind an error of a compiled program, or None.
 
-    The runtime reports it as an error of its own, whose text ends with the traceback.
+    That is one which a Python function raised when the program called it, which the runtime reports as an error of its
+    own whose text ends with the traceback, or one for a device that is out of memory.
 
     >>> from_program(RuntimeError("INTERNAL: callback: Traceback ... \\nUserError: the disk is full; free space"))
     UserError('the disk is full; free space')
+    >>> str(from_program(RuntimeError("RESOURCE_EXHAUSTED: allocating 8 bytes"))).partition(";")[0]
+    'the device is out of memory (allocating 8 bytes)'
     """
-    lines = [line.removeprefix("mass_jax.errors.") for line in str(error).splitlines()]
+    text = str(error)
+    if text.startswith(_EXHAUSTED):
+        return UserError(
+            f"the device is out of memory ({first_line(error).removeprefix(_EXHAUSTED).strip()}); rerun with "
+            f"--memory=auto, or with smaller --tasks_at_a_time, --example_chunk or --eval_batch, or --remat=block"
+        )
+    lines = [line.removeprefix("mass_jax.errors.") for line in text.splitlines()]
     found = [line.removeprefix("UserError: ") for line in lines if line.startswith("UserError: ")]
     return UserError(found[-1]) if found else None
 

@@ -2,6 +2,8 @@
 
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from experiments import settings
@@ -13,6 +15,16 @@ def test_full_disk_exits_with_one_line(capsys):
     assert caught.value.code == 2
     expected = "error: No space left on device: output directory; free disk space and rerun the same command\n"
     assert capsys.readouterr().err == expected
+
+
+def test_device_without_memory_exits_with_one_line(capsys):
+    with pytest.raises(SystemExit) as caught:
+        settings.guarded(lambda _: jax.block_until_ready(jax.jit(lambda: jnp.ones(2**46, jnp.int8))()))
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: the device is out of memory (Out of memory allocating 70368744177664 bytes")
+    assert "rerun with --memory=auto, or with smaller --tasks_at_a_time" in error
+    assert error.count("\n") == 1
 
 
 def test_other_system_error_is_raised():
