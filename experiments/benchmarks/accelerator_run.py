@@ -25,7 +25,9 @@ _LONG_WARM_UP = 0.5  # seconds
 _MOST_ROUNDS = 9
 _ENOUGH = 6.0  # seconds of all rounds, where more than the least number of them fit
 _LONGEST_WAIT = 600.0
+_SHORTEST_AGAIN = 0.01  # seconds of calls that are measured again
 NOT_REACHED = "not reached within --minutes"
+AGAIN = ", again without compilations"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +156,9 @@ class _Compiled:
 class Runner:
     """Compiles groups in threads, most wanted first, and measures each once it is compiled.
 
+    Groups whose times vary are measured again at the end, when no compilation disturbs them; those rows have their own
+    labels.
+
     Args:
         rows: where rows are written.
         budget: no compilation and no measurement begins after its end.
@@ -162,6 +167,7 @@ class Runner:
 
     def __init__(self, rows: Rows, budget: Budget, threads: int):
         self._rows, self._budget, self._threads = rows, budget, threads
+        self._varying: list[tuple[Group, Mapping[str, _Compiled]]] = []
 
     def run(self, groups: Sequence[Group]) -> bool:
         """Runs groups, and those with `alone` at the end; returns whether no compilation is still running."""
@@ -183,6 +189,9 @@ class Runner:
         pool.shutdown(wait=False, cancel_futures=True)
         for group, _ in pending:
             self._measure(group, {})
+        again, self._varying = self._varying, []
+        for group, compiled in again if self._budget.left() else ():
+            self._measure(group, compiled, AGAIN)
         for group in [group for group in groups if group.alone]:
             self._measure(group, {label: self._compile(group, label) for label in group.traces})
         return all(future.done() for _, futures in pending for future in futures.values())
@@ -210,8 +219,8 @@ class Runner:
         logging.info("compiled %s in %.1f s", label, row["compile_seconds"])
         return _Compiled(program, row)
 
-    def _measure(self, group: Group, compiled: Mapping[str, _Compiled]) -> None:
-        """Measures a group and writes its rows; a failure is a row with its error."""
+    def _measure(self, group: Group, compiled: Mapping[str, _Compiled], note: str = "") -> None:
+        """Measures a group and writes its rows, with a note after their labels; a failure is a row with its error."""
         programs = {label: one.program for label, one in compiled.items() if one.program is not None}
         found: Mapping[str, Row] = {}
         error = NOT_REACHED
@@ -225,4 +234,11 @@ class Runner:
         for label in dict.fromkeys([*group.traces, *found]):
             row = dict(compiled[label].row) if label in compiled else {}
             row |= found.get(label, {} if "error" in row else {"error": error})
-            self._rows.write(label, row)
+            self._rows.write(f"{label}{note}", row)
+        if any(_varies(row) for row in found.values()):
+            self._varying.append((group, compiled))
+
+
+def _varies(row: Row) -> bool:
+    """Returns whether the median of a row's times exceeds the least by more than 5 %; short times vary always."""
+    return bool("times" in row and row["seconds"] > max(1.05 * min(row["times"]), _SHORTEST_AGAIN))
