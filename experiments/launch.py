@@ -7,12 +7,12 @@
     python -m experiments.launch --backend=slurm --num_nodes=4 --gpus_per_node=8 --name=mass -- ...
     python -m experiments.launch --backend=skypilot --accelerators=H100:8 --name=mass -- ...
 
-Arguments after -- are passed on to `python -m experiments.train` (or --module). All hosts must see the same --workdir,
-on a shared file system. A local run ends as a whole: signals are forwarded to every process, and if one fails, the
-others are stopped. A recipe is a script with the actions launch, create, stage, start, status, logs, stop, delete and
-cost; --nodry_run runs --action. Remote runs are detached and survive this terminal; machines cost money until the
-action delete. Rerun the action start to resume from --workdir. Pass further Slurm options (partition, time, account)
-in SBATCH_ environment variables.
+Arguments after -- are passed on to `python -m experiments.train` (or --module). All hosts must see the same
+--workdir, on a shared file system or in a bucket. A local run ends as a whole: signals are forwarded to every
+process, and if one fails, the others are stopped. A recipe is a script with the actions launch, create, stage, start,
+status, logs, stop, delete and cost; --nodry_run runs --action. Remote runs are detached and survive this terminal;
+machines cost money until the action delete. Rerun the action start to resume from --workdir. Pass further Slurm
+options (partition, time, account) in SBATCH_ environment variables.
 """
 
 import os

@@ -20,12 +20,15 @@ def from_program(error: Exception) -> UserError | None:
     UserError('the disk is full; free space')
     >>> str(from_program(RuntimeError("RESOURCE_EXHAUSTED: allocating 8 bytes"))).partition(";")[0]
     'the device is out of memory (allocating 8 bytes)'
+    >>> from_program(RuntimeError("RESOURCE_EXHAUSTED: Shared memory size limit exceeded")) is None
+    True
     """
     text = str(error)
-    if text.startswith(_EXHAUSTED):
+    if text.startswith(_EXHAUSTED) and ("out of memory" in text.lower() or "allocat" in text):
         return UserError(
-            f"the device is out of memory ({first_line(error).removeprefix(_EXHAUSTED).strip()}); rerun with "
-            f"--memory=auto, or with smaller --tasks_at_a_time, --example_chunk or --eval_batch, or --remat=block"
+            f"the device is out of memory ({first_line(error).removeprefix(_EXHAUSTED).strip()}); process less at a "
+            f"time: in training and evaluation --tasks_at_a_time=1, --example_chunk=1, a smaller --eval_batch, "
+            f"--remat=block or --memory=auto, with another --workdir if this one has results"
         )
     lines = [line.removeprefix("mass_jax.errors.") for line in text.splitlines()]
     found = [line.removeprefix("UserError: ") for line in lines if line.startswith("UserError: ")]

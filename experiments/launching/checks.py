@@ -19,7 +19,7 @@ from mass_jax import runtime
 from mass_jax.config import Config, nearest
 from mass_jax.runtime import mesh
 
-_CHIPS_PER_HOST = {"v5e": 8, "v6e": 8}  # at most; 4 for the others
+_CHIPS_PER_HOST = {"v5e": 8, "v6e": 8}  # at most, with gcloud; xpk puts 4 chips on a host, as other chips have
 BACKENDS_OF = {
     "num_processes": ("local",),
     "port": ("local",),
@@ -97,10 +97,11 @@ def check_forwarded(own: flags.FlagValues, arguments: Sequence[str], program: Se
     if "mesh" in values and values.mesh != "auto":
         _check_mesh(own, math.prod(mesh.parse(values.mesh)))
     if "workdir" in values:
-        local = values.local_workdir if "local_workdir" in values else None
-        _check_workdir(own, arguments, values.workdir, local, config)
-        if directory := local if runtime.is_url(values.workdir) else values.workdir:
-            check_workdir_mount(mounts(own.mount, backend), directory, backend, own.num_nodes)
+        takes_urls = "local_workdir" in values
+        local = values.local_workdir if takes_urls else None
+        _check_workdir(own, arguments, values.workdir, takes_urls, local, config)
+        name, directory = hosts.shared_directory(arguments)
+        check_workdir_mount(mounts(own.mount, backend), name, directory, backend, own.num_nodes)
     if own.stage and not ("model" in values and str(values.model).startswith("/")):
         raise ValueError(f"--stage={own.stage} copies a model to --model; add --model=/mnt/shared/model after --")
 
@@ -140,17 +141,29 @@ def _check_mesh(own: flags.FlagValues, devices: int) -> None:
 
 
 def _check_workdir(
-    own: flags.FlagValues, arguments: Sequence[str], workdir: str | None, local: str | None, config: Config | None
+    own: flags.FlagValues,
+    arguments: Sequence[str],
+    workdir: str | None,
+    takes_urls: bool,
+    local: str | None,
+    config: Config | None,
 ) -> None:
     """Checks --workdir, or --local_workdir if the workdir is the URL of a bucket."""
     if workdir is None:
         raise ValueError("--workdir is missing after --; give a directory that all processes share")
     if not runtime.is_url(workdir):
+        if local is not None:
+            raise ValueError(f"--local_workdir={local} needs a URL as --workdir, which {workdir} is not; omit it")
         path = _check_shared(own.backend, arguments, "workdir", workdir)
         if own.backend == "local" and config is not None:
             runtime.check_workdir(path, config.to_json(), replace=True)
         return
-    runtime.check_url(workdir, here=own.backend == "local")
+    if not takes_urls:
+        runtime.workdir_path(workdir)  # raises an error that says so
+    is_local = own.backend == "local"
+    runtime.check_url(workdir, here=is_local)
+    if workdir.startswith("memory:") and not is_local:
+        raise ValueError(f"--workdir={workdir} is in the memory of one process; give gs://... or s3://...")
     if local is not None:
         _check_shared(own.backend, arguments, "local_workdir", local)
     elif not _is_one_host(own):
@@ -162,6 +175,8 @@ def _check_workdir(
 
 def _check_shared(backend: str, arguments: Sequence[str], name: str, directory: str) -> pathlib.Path:
     """Checks that a directory can be the same on all hosts, and returns its path."""
+    if name == "local_workdir" and runtime.is_url(directory):
+        raise ValueError(f"--local_workdir={directory} is a URL; give a directory on a disk that all hosts share")
     path = runtime.workdir_path(directory)
     is_home = hosts.argument(arguments, name).startswith("~")  # differs between hosts
     if backend in ("gcloud", "xpk", "skypilot") and (not path.is_absolute() or is_home):
@@ -178,5 +193,6 @@ def _is_one_host(own: flags.FlagValues) -> bool:
         return True
     if own.topology:
         chip, sides = topology_shape(own.topology)
-        return own.num_slices * own.num_nodes == 1 and math.prod(sides) <= _CHIPS_PER_HOST.get(chip, 4)
+        most = _CHIPS_PER_HOST.get(chip, 4) if own.backend == "gcloud" else 4
+        return own.num_slices * own.num_nodes == 1 and math.prod(sides) <= most
     return bool(own.num_nodes == 1)

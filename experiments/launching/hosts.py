@@ -42,14 +42,25 @@ def argument(program: Sequence[str], name: str) -> str:
     return found
 
 
-def extras(accelerator: str, workdir: str) -> str:
-    """Returns the extras of mass_jax that the hosts install.
+def shared_directory(program: Sequence[str]) -> tuple[str, str]:
+    """Returns the flag that gives the directory of the run's files on the hosts, and its value, which may be "".
 
-    >>> extras("tpu", "gs://bucket/run"), extras("cuda12", "/mnt/shared/run")
+    >>> shared_directory(["--workdir=gs://bucket/run", "--local_workdir=/mnt/run"])
+    ('local_workdir', '/mnt/run')
+    """
+    name = "local_workdir" if is_url(argument(program, "workdir")) else "workdir"
+    return name, argument(program, name)
+
+
+def extras(accelerator: str, program: Sequence[str]) -> str:
+    """Returns the extras of mass_jax that the hosts install, with those of the buckets that workdirs are in.
+
+    >>> extras("tpu", ["--workdir=gs://bucket/run"]), extras("cuda12", ["--workdir=/mnt/shared/run"])
     ('tpu,math,gcs', 'cuda12,math')
     """
-    store = EXTRAS.get(workdir.partition("://")[0] if is_url(workdir) else "")
-    return ",".join([accelerator, "math", *([store] if store else [])])
+    given = (argument(program, name) for name in ("workdir", "trained"))
+    stores = {EXTRAS.get(url.partition("://")[0], "") for url in given if is_url(url)} - {""}
+    return ",".join([accelerator, "math", *sorted(stores)])
 
 
 def setup(extras: str, staged: str) -> str:

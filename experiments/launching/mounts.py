@@ -70,8 +70,8 @@ def mounts(given: Sequence[str], backend: str) -> list[Mount]:
     return found
 
 
-def check_workdir_mount(found: Sequence[Mount], workdir: str, backend: str, num_nodes: int = 1) -> None:
-    """Checks that a mounted bucket is suitable for a workdir.
+def check_workdir_mount(found: Sequence[Mount], name: str, workdir: str, backend: str, num_nodes: int = 1) -> None:
+    """Checks that a mounted bucket is suitable for a workdir, which is given by the flag `name`.
 
     The workdir needs durable appends (metrics, records), renames (checkpoints, settings) and a lock that other hosts
     see at once. With gcsfuse, appended data is in the bucket only after the file was closed, and metadata is cached for
@@ -87,11 +87,11 @@ def check_workdir_mount(found: Sequence[Mount], workdir: str, backend: str, num_
             continue
         if backend != "skypilot":
             raise ValueError(
-                f"--workdir={workdir} is on the bucket {mount.source}, whose mount delays appends and what other hosts "
+                f"--{name}={workdir} is on the bucket {mount.source}, whose mount delays appends and what other hosts "
                 f"see; put it on an NFS share, like --mount=/mnt/shared=10.0.0.2:/share"
             )
         if num_nodes > 1:
             raise ValueError(
-                f"--workdir={workdir} is on the bucket {mount.source}, which each of --num_nodes={num_nodes} nodes "
+                f"--{name}={workdir} is on the bucket {mount.source}, which each of --num_nodes={num_nodes} nodes "
                 f"caches; use one node, or a directory that all nodes share"
             )

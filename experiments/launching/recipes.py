@@ -138,7 +138,7 @@ def _gcloud(program: list[str], given: dict[str, Any]) -> dict[str, Any]:
         "directory": directory,
         "environment": bool(given["variables"]),
         "repository": given["repository"],
-        "extras": hosts.extras("tpu", hosts.argument(program, "workdir")),
+        "extras": hosts.extras("tpu", program),
         "shares": shared,
         "buckets": [mount for mount in given["mounts"] if mount.is_bucket],
         "program": shlex.join([".venv/bin/python", *program[1:], "--coordinator=auto"]),
@@ -207,9 +207,9 @@ def _skypilot(program: list[str], given: dict[str, Any]) -> dict[str, Any]:
     }
     if given["infra"]:
         resources["infra"] = given["infra"]
-    workdir = hosts.argument(program, "workdir")
+    _, directory = hosts.shared_directory(program)
     mounted: dict[str, Any] = {
-        mount.path: {"source": mount.source, "mode": "MOUNT_CACHED" if mount.holds(workdir) else "MOUNT"}
+        mount.path: {"source": mount.source, "mode": "MOUNT_CACHED" if mount.holds(directory) else "MOUNT"}
         for mount in given["mounts"]
     }
     if stage.startswith(("gs://", "s3://")):
@@ -223,7 +223,7 @@ def _skypilot(program: list[str], given: dict[str, Any]) -> dict[str, Any]:
         "file_mounts": mounted,
         "secrets": dict.fromkeys(given["variables"], None),
         "setup": hosts.setup(
-            hosts.extras("tpu" if tpu else "cuda12", workdir), hosts.stage(stage, given["model"], ".venv/bin/hf")
+            hosts.extras("tpu" if tpu else "cuda12", program), hosts.stage(stage, given["model"], ".venv/bin/hf")
         ),
         "run": hosts.sky_run(shlex.join([".venv/bin/python", *program[1:]]), tpu),
     }

@@ -77,7 +77,7 @@ class AdjointSettings:
         "full",
         "Attention scores in memory: full for all pairs of tokens, blockwise for at most --attention_block queries at "
         "a time, recomputed in the backward pass, auto for blockwise where there are more than 1,024 queries, or "
-        "kernel for Pallas kernels on one GPU or TPU, the fastest on an H100; they have not run on a TPU.",
+        "kernel for Pallas kernels on one GPU or TPU; on an H100 they are the fastest at 2,048 tokens and more.",
         choices=("full", "blockwise", "auto", "kernel"),
     )
     attention_block: int = setting(

@@ -275,3 +275,8 @@ def test_price_table_is_dated(machines):
 def test_hosts_install_the_store_of_the_workdir(workdir, extras):
     assert f"mass_jax[{extras}]" in recipe("gcloud", [f"--workdir={workdir}"])
     assert f"'.[{extras}]'" in recipe("skypilot", [f"--workdir={workdir}"], accelerators="", topology="v5e:2x4")
+
+
+def test_skypilot_caches_the_mount_of_the_local_workdir():
+    arguments = ["--workdir=s3://b/run", "--local_workdir=/mnt/b/run"]
+    assert '"mode": "MOUNT_CACHED"' in recipe("skypilot", arguments, mounts=[Mount("/mnt/b", "s3://b")])

@@ -23,7 +23,8 @@ def test_device_without_memory_exits_with_one_line(capsys):
     assert caught.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: the device is out of memory (Out of memory allocating 70368744177664 bytes")
-    assert "rerun with --memory=auto, or with smaller --tasks_at_a_time" in error
+    assert "--tasks_at_a_time=1, --example_chunk=1, a smaller --eval_batch" in error
+    assert "with another --workdir if this one has results" in error
     assert error.count("\n") == 1
 
 

@@ -13,8 +13,8 @@ class MixedMode(Adjoint):
     """Exact for any inner loss: a reverse sweep over the steps, with forward mode over each step's joint gradient.
 
     The Hessian is symmetric, so its product with a cotangent is one JVP of the gradient; no backward pass is
-    differentiated in reverse. Memory: K P + 2 A, where P is one step's state and gradient; for "recursive"
-    2 sqrt(K) P + 2 A, and K gradients more for "replay". Time: K gradients, one outer gradient, and K
+    differentiated in reverse. Memory: K P + 2 A; 2 sqrt(K) P + 2 A for "recursive", and K
+    gradients more for "replay". Time: K gradients, one outer gradient, and K
     forward-over-reverse products of about 2 to 3 each.
 
     Attributes:
