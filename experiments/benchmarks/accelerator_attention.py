@@ -5,11 +5,12 @@ Shape suffixes as in `mass_jax.llama.attention`.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from experiments.benchmarks.accelerator_run import Group, Row, timed
 from experiments.benchmarks.accelerator_shapes import Preset
@@ -36,10 +37,9 @@ class Attention:
 
     def inputs(self) -> tuple[jax.Array, ...]:
         """Returns random queries, keys, values and a cotangent of the output, in bfloat16."""
-        c = self.config
-        heads, features = c.num_key_value_heads, c.hidden_size // c.num_attention_heads
-        query = (self.rows, self.tokens, heads, c.num_attention_heads // heads, features)
-        key = (self.rows, self.tokens, heads, features)
+        c, texts = self.config, (self.rows, self.tokens)
+        query = (*texts, c.num_key_value_heads, c.num_attention_heads // c.num_key_value_heads, c.head_dim)
+        key = (*texts, c.num_key_value_heads, c.head_dim)
         keys = jax.random.split(jax.random.key(0), 4)
         shapes = (query, key, key, query)
         return tuple(jax.random.normal(k, shape, jnp.bfloat16) for k, shape in zip(keys, shapes, strict=True))
@@ -48,12 +48,12 @@ class Attention:
         """Returns the label of a case."""
         return f"attention to {self.rows} x {self.tokens} tokens: {method}, {derivative}"
 
-    def group(self, methods: tuple[str, ...] = METHODS) -> Group:
+    def group(self) -> Group:
         """Returns the group of all methods and derivatives."""
         functions = {
             self.label(method, derivative): functools.partial(_derivative, method, derivative)
             for derivative in _DERIVATIVES
-            for method in methods
+            for method in METHODS
         }
         shapes = jax.eval_shape(self.inputs)
         traces = {label: functools.partial(jax.jit(function).trace, *shapes) for label, function in functions.items()}
@@ -104,10 +104,5 @@ def _derivative(method: str, derivative: str, query: Any, key: Any, value: Any, 
 
 @jax.jit
 def _cosine(left: Any, right: Any) -> jax.Array:
-    pairs = list(zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True))
-
-    def inner(select: Callable[[Any, Any], tuple[Any, Any]]) -> jax.Array:
-        return sum((jnp.vdot(*(x.astype(jnp.float32) for x in select(a, b))) for a, b in pairs), start=jnp.float32(0.0))
-
-    norms = inner(lambda a, _: (a, a)) * inner(lambda _, b: (b, b))
-    return inner(lambda a, b: (a, b)) / jnp.sqrt(norms)
+    left, right = (optax.tree.cast(tree, jnp.float32) for tree in (left, right))
+    return optax.tree.vdot(left, right) / (optax.tree.norm(left) * optax.tree.norm(right))

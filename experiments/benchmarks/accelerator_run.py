@@ -167,7 +167,6 @@ class Runner:
 
     def __init__(self, rows: Rows, budget: Budget, threads: int):
         self._rows, self._budget, self._threads = rows, budget, threads
-        self._varying: list[tuple[Group, Mapping[str, _Compiled]]] = []
 
     def run(self, groups: Sequence[Group]) -> bool:
         """Runs groups, and those with `alone` at the end; returns whether no compilation is still running."""
@@ -177,6 +176,7 @@ class Runner:
             for group in groups
             if not group.alone
         ]
+        varying: list[tuple[Group, Mapping[str, _Compiled]]] = []
         while pending and self._budget.left():
             ready = next((pair for pair in pending if all(future.done() for future in pair[1].values())), None)
             if ready is None:
@@ -185,12 +185,13 @@ class Runner:
                 concurrent.futures.wait(running, seconds, return_when=concurrent.futures.FIRST_COMPLETED)
                 continue
             pending.remove(ready)
-            self._measure(ready[0], {label: future.result() for label, future in ready[1].items()})
+            measured = ready[0], {label: future.result() for label, future in ready[1].items()}
+            if self._measure(*measured):
+                varying.append(measured)
         pool.shutdown(wait=False, cancel_futures=True)
         for group, _ in pending:
             self._measure(group, {})
-        again, self._varying = self._varying, []
-        for group, compiled in again if self._budget.left() else ():
+        for group, compiled in varying if self._budget.left() else ():
             self._measure(group, compiled, AGAIN)
         for group in [group for group in groups if group.alone]:
             self._measure(group, {label: self._compile(group, label) for label in group.traces})
@@ -219,8 +220,11 @@ class Runner:
         logging.info("compiled %s in %.1f s", label, row["compile_seconds"])
         return _Compiled(program, row)
 
-    def _measure(self, group: Group, compiled: Mapping[str, _Compiled], note: str = "") -> None:
-        """Measures a group and writes its rows, with a note after their labels; a failure is a row with its error."""
+    def _measure(self, group: Group, compiled: Mapping[str, _Compiled], note: str = "") -> bool:
+        """Measures a group and writes its rows, with a note after their labels; returns whether its times vary.
+
+        A failure is a row with its error.
+        """
         programs = {label: one.program for label, one in compiled.items() if one.program is not None}
         found: Mapping[str, Row] = {}
         error = NOT_REACHED
@@ -235,8 +239,7 @@ class Runner:
             row = dict(compiled[label].row) if label in compiled else {}
             row |= found.get(label, {} if "error" in row else {"error": error})
             self._rows.write(f"{label}{note}", row)
-        if any(_varies(row) for row in found.values()):
-            self._varying.append((group, compiled))
+        return any(_varies(row) for row in found.values())
 
 
 def _varies(row: Row) -> bool:

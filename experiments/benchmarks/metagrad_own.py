@@ -9,7 +9,7 @@ from absl import logging
 
 from experiments.benchmarks.metagrad_cases import Case, Preset, rate_of
 from mass_jax import metagrad as mg
-from mass_jax.config.adjoint import ADJOINT_REMATS, AdjointSettings
+from mass_jax.config.adjoint import ADJOINT_REMATS, SWEEP_REMATS, AdjointSettings
 from mass_jax.config.fields import nearest
 from mass_jax.errors import UserError
 from mass_jax.llama import LlamaConfig
@@ -19,7 +19,7 @@ from mass_jax.planning.shapes import shape_of
 from third_party.peers import problem
 
 LIMITS = {"example_chunk": "chunk", "product_chunk": "product_chunk", "loss_chunk": "loss_chunk"}
-STORED = ("none", "save_grads", "step", "recursive", "replay")
+STORED = ("none", *SWEEP_REMATS)
 FORMS = ("plain", *STORED, "remat:dots", "remat:block", *(f"{n}:4" for n in LIMITS))
 DEFAULT_ADJOINTS = ("weighted", "first_order", "mixed", "reverse")
 

@@ -18,6 +18,7 @@ from experiments.launching.topologies import topology_shape
 from mass_jax import runtime
 from mass_jax.config import Config, nearest
 from mass_jax.runtime import mesh
+from mass_jax.runtime.remote.opening import refuse_local
 
 _CHIPS_PER_HOST = {"v5e": 8, "v6e": 8}  # at most, with gcloud; xpk puts 4 chips on a host, as other chips have
 BACKENDS_OF = {
@@ -97,11 +98,8 @@ def check_forwarded(own: flags.FlagValues, arguments: Sequence[str], program: Se
     if "mesh" in values and values.mesh != "auto":
         _check_mesh(own, math.prod(mesh.parse(values.mesh)))
     if "workdir" in values:
-        takes_urls = "local_workdir" in values
-        local = values.local_workdir if takes_urls else None
-        _check_workdir(own, arguments, values.workdir, takes_urls, local, config)
-        name, directory = hosts.shared_directory(arguments)
-        check_workdir_mount(mounts(own.mount, backend), name, directory, backend, own.num_nodes)
+        name = _check_workdir(own, arguments, values, config)
+        check_workdir_mount(mounts(own.mount, backend), name, values[name].value or "", backend, own.num_nodes)
     if own.stage and not ("model" in values and str(values.model).startswith("/")):
         raise ValueError(f"--stage={own.stage} copies a model to --model; add --model=/mnt/shared/model after --")
 
@@ -141,29 +139,20 @@ def _check_mesh(own: flags.FlagValues, devices: int) -> None:
 
 
 def _check_workdir(
-    own: flags.FlagValues,
-    arguments: Sequence[str],
-    workdir: str | None,
-    takes_urls: bool,
-    local: str | None,
-    config: Config | None,
-) -> None:
-    """Checks --workdir, or --local_workdir if the workdir is the URL of a bucket."""
+    own: flags.FlagValues, arguments: Sequence[str], values: flags.FlagValues, config: Config | None
+) -> str:
+    """Checks --workdir, or --local_workdir if the workdir is in a bucket; returns the name of the directory's flag."""
+    workdir, takes_urls = values.workdir, "local_workdir" in values
+    local = values.local_workdir if takes_urls else None
     if workdir is None:
         raise ValueError("--workdir is missing after --; give a directory that all processes share")
-    if not runtime.is_url(workdir):
-        if local is not None:
-            raise ValueError(f"--local_workdir={local} needs a URL as --workdir, which {workdir} is not; omit it")
+    if not (takes_urls and runtime.is_url(workdir)):
+        refuse_local(workdir, local)
         path = _check_shared(own.backend, arguments, "workdir", workdir)
         if own.backend == "local" and config is not None:
             runtime.check_workdir(path, config.to_json(), replace=True)
-        return
-    if not takes_urls:
-        runtime.workdir_path(workdir)  # raises an error that says so
-    is_local = own.backend == "local"
-    runtime.check_url(workdir, here=is_local)
-    if workdir.startswith("memory:") and not is_local:
-        raise ValueError(f"--workdir={workdir} is in the memory of one process; give gs://... or s3://...")
+        return "workdir"
+    runtime.check_url(workdir, here=own.backend == "local")
     if local is not None:
         _check_shared(own.backend, arguments, "local_workdir", local)
     elif not _is_one_host(own):
@@ -171,13 +160,12 @@ def _check_workdir(
             f"--workdir={workdir}: several hosts write one checkpoint together, in a local directory; add "
             f"--local_workdir on a disk that all hosts share, like /mnt/shared/mass"
         )
+    return "local_workdir"
 
 
 def _check_shared(backend: str, arguments: Sequence[str], name: str, directory: str) -> pathlib.Path:
     """Checks that a directory can be the same on all hosts, and returns its path."""
-    if name == "local_workdir" and runtime.is_url(directory):
-        raise ValueError(f"--local_workdir={directory} is a URL; give a directory on a disk that all hosts share")
-    path = runtime.workdir_path(directory)
+    path = runtime.workdir_path(directory, name)
     is_home = hosts.argument(arguments, name).startswith("~")  # differs between hosts
     if backend in ("gcloud", "xpk", "skypilot") and (not path.is_absolute() or is_home):
         raise ValueError(

@@ -42,14 +42,13 @@ def argument(program: Sequence[str], name: str) -> str:
     return found
 
 
-def shared_directory(program: Sequence[str]) -> tuple[str, str]:
-    """Returns the flag that gives the directory of the run's files on the hosts, and its value, which may be "".
+def directory(program: Sequence[str]) -> str:
+    """Returns the directory of the run's files on the hosts, or "" for the default of a run in a bucket.
 
-    >>> shared_directory(["--workdir=gs://bucket/run", "--local_workdir=/mnt/run"])
-    ('local_workdir', '/mnt/run')
+    >>> directory(["--workdir=gs://bucket/run", "--local_workdir=/mnt/run"])
+    '/mnt/run'
     """
-    name = "local_workdir" if is_url(argument(program, "workdir")) else "workdir"
-    return name, argument(program, name)
+    return argument(program, "local_workdir" if is_url(argument(program, "workdir")) else "workdir")
 
 
 def extras(accelerator: str, program: Sequence[str]) -> str:

@@ -207,7 +207,7 @@ def _skypilot(program: list[str], given: dict[str, Any]) -> dict[str, Any]:
     }
     if given["infra"]:
         resources["infra"] = given["infra"]
-    _, directory = hosts.shared_directory(program)
+    directory = hosts.directory(program)
     mounted: dict[str, Any] = {
         mount.path: {"source": mount.source, "mode": "MOUNT_CACHED" if mount.holds(directory) else "MOUNT"}
         for mount in given["mounts"]

@@ -20,8 +20,8 @@ MONITORING = ("drift_every", "on_weak_signal", "sampler_timeout", "sampler_url",
 every workdir."""
 
 
-def workdir_path(given: str) -> pathlib.Path:
-    """Returns the path of `--workdir`.
+def workdir_path(given: str, flag: str = "workdir") -> pathlib.Path:
+    """Returns the path of `--workdir`, or of another flag that names a run's directory.
 
     Raises:
         UserError: If the value is a URL, which `pathlib` would treat as a local directory, or a path from which
@@ -32,7 +32,7 @@ def workdir_path(given: str) -> pathlib.Path:
     """
     if "://" in given:
         raise UserError(
-            f"--workdir={given.partition('?')[0]} is a URL, which this command does not take; give a directory on a "
+            f"--{flag}={given.partition('?')[0]} is a URL, which this command does not take; give a directory on a "
             f"disk that all hosts share"
         )
     check_checkpoint_path(given)

@@ -77,12 +77,11 @@ def completion_metrics(
         For each kind: `KIND_cut_off`, `KIND_entropy`, `KIND_length`, `KIND_length_min` and `KIND_length_max`.
     """
     rows, stops = rollouts.feed.rows(len(tasks)), rollouts.solver.config.stop_tokens
+    counts = [_counts(rollout, stops).tolist() for rollout in sampled.values()]
+    gathered = runtime.gather_rows(runtime.mine(rows, list(zip(*counts, strict=True))))
     metrics: dict[str, float] = {}
-    for kind, rollout in sampled.items():
-        target_NMT = np.asarray(rollout.text.target_BT) > 0
-        nats_NM = -np.sum(np.asarray(rollout.logprobs_BT, np.float64), -1, where=target_NMT)
-        own = np.stack([cut_off(rollout, stops), target_NMT.sum(-1), nats_NM], -1).tolist()
-        cut, lengths, nats = np.array(runtime.gather_rows(runtime.mine(rows, own))).reshape(-1, 3).T
+    for kind, of_problems in zip(sampled, zip(*gathered, strict=True), strict=True):
+        cut, lengths, nats = np.concatenate(of_problems).T
         metrics |= {
             f"{kind}_cut_off": float(cut.mean()),
             f"{kind}_entropy": float(nats.sum() / max(lengths.sum(), 1)),
@@ -91,6 +90,13 @@ def completion_metrics(
             f"{kind}_length_max": float(lengths.max()),
         }
     return metrics
+
+
+def _counts(rollout: Rollout, stops: Sequence[int]) -> np.ndarray:
+    """Returns [N, M, 3]: whether a completion was cut off, its tokens, and minus their log-probability."""
+    target_NMT = np.asarray(rollout.text.target_BT) > 0
+    nats_NM = -np.sum(np.asarray(rollout.logprobs_BT, np.float64), -1, where=target_NMT)
+    return np.stack([cut_off(rollout, stops), target_NMT.sum(-1), nats_NM], -1)
 
 
 def sampler_metrics(config: Config, sampled: Mapping[str, Rollout]) -> dict[str, float]:

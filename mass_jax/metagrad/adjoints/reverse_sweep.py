@@ -66,9 +66,8 @@ def _tape(sweep: Sweep, first: int, count: int, remat: SweepRemat, store: Store 
     """Returns the tape of the steps first, ..., first + count - 1."""
     if store is not None:
         return stored.Stored(sweep, first, count, store)
-    if remat == "replay":
-        return tape.square_root(sweep, first, count, tape.Replayed)
-    return tape.square_root(sweep, first, count) if remat == "recursive" else tape.Full(sweep, first, count)
+    segments = {"recursive": tape.Segments, "replay": tape.Replayed}.get(remat)
+    return tape.Full(sweep, first, count) if segments is None else tape.square_root(sweep, first, count, segments)
 
 
 def _pull_start(problem: BilevelProblem, cotangents: Cotangents) -> Cotangents:

@@ -142,7 +142,7 @@ class Chain:
         return cotangents, join(alignments)
 
 
-def square_root(sweep: Sweep, first: int, count: int, segments: type[Segments] = Segments) -> Chain:
+def square_root(sweep: Sweep, first: int, count: int, segments: type[Segments]) -> Chain:
     """Builds a tape that stores about sqrt(K) states: one step, segments of equal length, and the remaining steps."""
     length = max(1, math.isqrt(count - 1))
     whole = (count - 1) - (count - 1) % length

@@ -53,7 +53,7 @@ def open_workdir(given: str, local: str | None = None, stop: Stop | None = None)
     'tiny'
     """
     if not is_url(given):
-        _refuse_local(given, local)
+        refuse_local(given, local)
         yield workdir_path(given)
         return
     url = check_url(given)
@@ -100,7 +100,7 @@ def read_workdir(given: str, local: str | None = None, flag: str = "workdir") ->
     'tiny'
     """
     if not is_url(given):
-        _refuse_local(given, local, flag)
+        refuse_local(given, local, flag)
         yield workdir_path(given)
         return
     url, of_local = check_url(given, flag), f"local_{flag}"
@@ -161,7 +161,8 @@ def local_path(url: str, local: str | None, suffix: str = "", flag: str = "local
     return path.absolute()
 
 
-def _refuse_local(given: str, local: str | None, flag: str = "workdir") -> None:
+def refuse_local(given: str, local: str | None, flag: str = "workdir") -> None:
+    """Raises a UserError if a local copy is named for a workdir that is not a URL."""
     if local is not None:
         raise UserError(f"--local_{flag}={local} needs a URL as --{flag}, which {given} is not; omit it")
 

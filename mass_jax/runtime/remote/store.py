@@ -59,6 +59,8 @@ def check_url(given: str, flag: str = "workdir", here: bool = True) -> str:
         raise UserError(f"{shown} names no path in a bucket; give {scheme}://BUCKET/PATH")
     if {"", ".", ".."} & set(parts) or any(character in rest for character in _SPECIAL) or not rest.isprintable():
         raise UserError(f"{shown}: use a path without empty parts, '..' and any of {_SPECIAL}")
+    if scheme == "memory" and not here:
+        raise UserError(f"{shown} is in the memory of one process; give gs://... or s3://...")
     if here:
         lazy.require(f"--{flag}={scheme}://", PACKAGES[scheme])
     return f"{scheme}://{'/'.join([bucket, *parts])}"
