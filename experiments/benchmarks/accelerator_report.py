@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.benchmarks.accelerator_run import NOT_REACHED
 from mass_jax import runtime
+from mass_jax.render.markdown import cell
 from mass_jax.runtime import jsonl
 
 LINES, JSON, MARKDOWN = "accelerator.jsonl", "accelerator.json", "accelerator.md"
@@ -83,7 +84,7 @@ def _line(row: dict[str, Any]) -> str:
         row["case"],
         f"{row['seconds']:.4g}" if "seconds" in row else "",
         f"{min(times):.4g} to {max(times):.4g}" if times else "",
-        ", ".join(figures) if not error else error.replace("|", "/"),
+        ", ".join(figures) if not error else cell(error),
         *(f"{row[name] / _GIB:.2f}" if name in row else "" for name in ("temp_bytes", "argument_bytes")),
         f"{row['trace_seconds'] + row['lower_seconds']:.1f}" if "lower_seconds" in row else "",
         f"{row['compile_seconds']:.1f}" if "compile_seconds" in row else "",

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.stats
 
 from mass_jax.errors import UserError
+from mass_jax.render.markdown import cell
 
 Row = dict[str, Any]
 _KEY = ("case", "adjoint", "policy", "optimizer", "model", "K", "m", "tokens", "tasks", "dtype")
@@ -73,7 +74,7 @@ def names_of(key: Sequence[Any]) -> str:
     found = dict(zip(_KEY, key, strict=True))
     if found["case"]:
         return str(found["case"])
-    shown = ", ".join(str(found[name]) for name in _SHOWN if found[name]).replace("|", "\\|")
+    shown = cell(", ".join(str(found[name]) for name in _SHOWN if found[name]))
     return f"{shown}, K={found['K']}, m={found['m']}"
 
 

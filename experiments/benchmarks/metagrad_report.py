@@ -11,6 +11,7 @@ import jax
 from matplotlib.figure import Figure
 
 from mass_jax.render import plot
+from mass_jax.render.markdown import cell
 
 _ORDER = ("adjoint", "policy", "optimizer", "model", "K", "m", "tokens", "tasks", "dtype")
 _MEASURED = ("temp_bytes", "peak_bytes", "seconds", "compile_seconds", "rel_error")
@@ -24,7 +25,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     names += ["seconds", "compile, s", "relative error"]
     lines = ["| " + " | ".join(names) + " |", "|---|---|---|" + "---:|" * (len(names) - 3)]
     for row in rows:
-        cells = [row["adjoint"], row["policy"], row["optimizer"].replace("|", "\\|"), row["K"], row["m"], row["tokens"]]
+        cells = [row["adjoint"], row["policy"], cell(row["optimizer"]), row["K"], row["m"], row["tokens"]]
         cells += [_mebibytes(row["temp_bytes"])]
         cells += [_mebibytes(row.get("peak_bytes"))] if peaks else []
         cells += [_number(row["seconds"], ".2f"), _number(row["compile_seconds"], ".1f")]

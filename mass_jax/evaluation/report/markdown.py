@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mass_jax.evaluation.report.table import MIN_PER_SUBJECT, drawn_subjects
-from mass_jax.render.html import visible
+from mass_jax.render.markdown import cell
 
 
 def to_markdown(table: Mapping[str, Any], limits: Sequence[str]) -> str:
@@ -47,12 +47,8 @@ def _header(titles: Sequence[str]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """A text from a data set as one cell of a Markdown table.
-
-    >>> _cell("a|b\\n<i>")
-    'a\\\\|b\\\\u000a&lt;i>'
-    """
-    return visible(text).replace("|", "\\|").replace("<", "&lt;") or "(none)"
+    """A text from a data set as one cell of a Markdown table."""
+    return cell(text) or "(none)"
 
 
 def _markdown_row(row: Mapping[str, Any], columns: Sequence[str]) -> str:

@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from mass_jax.render.markdown import cell
+
 NAMES = ("tensorboard", "wandb", "trackio")
 TRL_NAMES = {
     "kl_to_start": "kl",
@@ -90,5 +92,5 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     '| row | accuracy |\\n|---|---|\\n| Base | 0.5 |'
     """
     cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells]
+    lines = ["| " + " | ".join(cell(text) for text in line) + " |" for line in cells]
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
