@@ -5,8 +5,8 @@
 
 Computes the derivative with respect to example weights through K steps of SGD and of three settings of Adam. Reports
 the relative difference to plain JAX, the median time over interleaved runs and, for SGD, the peak resident memory of
-one call in a fresh process (Linux). Libraries that are not installed are skipped. Takes about 10 minutes on 2
-cores. Writes peers.json and peers.md.
+one call in a fresh process (Linux). Compares the metasmoothness along one direction with bergson's. Libraries that are
+not installed are skipped. Takes about 10 minutes on 2 cores. Writes peers.json and peers.md.
 """
 
 import concurrent.futures
@@ -48,6 +48,8 @@ JAX_PEERS: dict[str, Callable[..., jax.Array]] = {
     "plain JAX": mlp.plain_jax,
     "WeightedMixedMode": functools.partial(mlp.mixed_mode, adjoint=mg.WeightedMixedMode()),
 }
+PERTURBATION = 0.1
+"""Step along the direction of the metasmoothness, relative to each weight; the default of `validate`."""
 TORCH_PEERS = ("higher", "torchopt", "bergson")
 PACKAGES = ("jax", "optax", "torch", *TORCH_PEERS)
 
@@ -135,6 +137,30 @@ def measure(shape: mlp.Shape, steps_K: list[int], repeats: int) -> list[dict[str
     return rows
 
 
+def smoothness(shape: mlp.Shape, steps_K: list[int]) -> list[dict[str, Any]]:
+    """Measures the metasmoothness of every inner loop along one direction, with this project and with bergson.
+
+    Returns:
+        One row per optimizer and number of steps: `optimizer`, `steps`, `mass_jax`, `bergson`; none without bergson.
+    """
+    if importlib.util.find_spec("bergson") is None:
+        return []
+    from third_party.peers import mlp_torch
+
+    data, key = mlp.draw(0, shape), jax.random.key(0)
+    direction_M = mlp.direction(key, shape.examples)
+    return [
+        {
+            "optimizer": optimizer,
+            "steps": steps,
+            "mass_jax": mlp.metasmoothness(data, inner, steps, key, PERTURBATION),
+            "bergson": mlp_torch.bergson_metasmoothness(data, inner, steps, direction_M, PERTURBATION),
+        }
+        for steps in steps_K
+        for optimizer, inner in OPTIMIZERS.items()
+    ]
+
+
 def table(result: dict[str, Any]) -> str:
     """Returns the results in Markdown."""
     shape, versions = result["shape"], ", ".join(f"{name} {value}" for name, value in result["versions"].items())
@@ -159,6 +185,19 @@ def table(result: dict[str, Any]) -> str:
         "The difference is relative, to plain JAX. JAX programs are compiled before; PyTorch runs eagerly. The peak is "
         "what the process grows by during one call.",
     ]
+    if rows := result.get("smoothness"):
+        lines += [
+            "",
+            f"Metasmoothness along one random direction, with steps of {PERTURBATION} of each weight:",
+            "",
+            "| optimizer | K | mass_jax | bergson | difference |",
+            "|---|---:|---:|---:|---:|",
+        ]
+        lines += [
+            f"| {row['optimizer']} | {row['steps']} | {row['mass_jax']:.4f} | {row['bergson']:.4f} | "
+            f"{abs(row['mass_jax'] - row['bergson']):.0e} |"
+            for row in rows
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -180,11 +219,13 @@ def command(stop: runtime.Stop) -> None:
     shape = mlp.Shape(FLAGS.inputs, FLAGS.hidden, FLAGS.outputs, FLAGS.examples)
     with jax.enable_x64(True):
         rows = measure(shape, steps_K, FLAGS.repeats)
+        smooth = smoothness(shape, steps_K)
     result = {
         "machine": FLAGS.machine or f"{os.cpu_count()} CPU cores",
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES if importlib.util.find_spec(name)},
         "shape": dataclasses.asdict(shape),
         "rows": rows,
+        "smoothness": smooth,
     }
     out = pathlib.Path(FLAGS.out)
     write(result, out)

@@ -37,6 +37,7 @@ def test_mixed_mode_agrees_with_plain_jax(exact):
         np.testing.assert_allclose(found, gradient, rtol=1e-8)
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")  # bergson writes checkpoints with it
 @pytest.mark.parametrize("peer", peers_metagrad.TORCH_PEERS)
 def test_library_agrees_with_plain_jax(exact, peer):
     if importlib.util.find_spec(peer) is None:
@@ -46,6 +47,17 @@ def test_library_agrees_with_plain_jax(exact, peer):
     for inner, gradient in gradients.items():
         if peer != "higher" or not inner.eps_root:
             np.testing.assert_allclose(mlp_torch.PEERS[peer](data, inner, 2), gradient, rtol=1e-8)
+
+
+@pytest.mark.usefixtures("x64")
+def test_metasmoothness_agrees_with_bergson():
+    if importlib.util.find_spec("bergson") is None:
+        pytest.skip("bergson is not installed")
+    rows = peers_metagrad.smoothness(SHAPE, [4])
+    assert [row["optimizer"] for row in rows] == list(peers_metagrad.OPTIMIZERS)
+    assert min(row["bergson"] for row in rows) < 0.999  # not all of them are trivial
+    for row in rows:
+        np.testing.assert_allclose(row["mass_jax"], row["bergson"], rtol=1e-8)
 
 
 @pytest.mark.parametrize(
@@ -68,8 +80,10 @@ def test_report_shows_times_and_peaks(tmp_path):
     rows = [row | {"peak_bytes": 2**21}, row | {"optimizer": "adam"}]
     result = {"machine": "a machine", "versions": {"jax": "0"}, "shape": {"inputs": 1, "hidden": 2, "outputs": 3}}
     result["shape"]["examples"] = 4
-    peers_metagrad.write(result | {"rows": rows}, tmp_path)
+    smooth = [{"optimizer": "sgd", "steps": 4, "mass_jax": 0.5, "bergson": 0.25}]
+    peers_metagrad.write(result | {"rows": rows, "smoothness": smooth}, tmp_path)
     text = (tmp_path / "peers.md").read_text(encoding="utf-8")
     assert "| sgd | 4 | plain JAX | 0e+00 | 2.0 | 1.0 to 3.0 | 2.0 |" in text
+    assert "| sgd | 4 | 0.5000 | 0.2500 | 2e-01 |" in text
     assert "| adam | 4 | plain JAX | 0e+00 | 2.0 | 1.0 to 3.0 |  |" in text
     assert json.loads((tmp_path / "peers.json").read_text(encoding="utf-8"))["rows"] == rows

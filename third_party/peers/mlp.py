@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from mass_jax import metagrad as mg
+from mass_jax.metagrad import signal
 
 Arrays = dict[str, np.ndarray]
 
@@ -98,6 +99,37 @@ def mixed_mode(data: Any, inner: Inner, num_steps: int, adjoint: mg.Adjoint) -> 
         num_steps=num_steps,
         adjoint=adjoint,
     ).meta
+
+
+def metasmoothness(data: Any, inner: Inner, num_steps: int, key: jax.Array, step: float) -> float:
+    """Measures the metasmoothness along one random direction, by `mass_jax.metagrad.validate`.
+
+    Args:
+        data: from `draw`.
+        inner: the inner optimizer.
+        num_steps: number of inner steps.
+        key: random key of the direction; see `direction`.
+        step: step along the direction, relative to each weight.
+    """
+    params, batch, outer = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], _parts(data))
+    report = mg.validate(
+        mg.WeightedLoss(losses),
+        outer_loss,
+        params,
+        jnp.asarray(data["weights"])[None],
+        batch,
+        outer,
+        optimizer=inner.optax(),
+        num_steps=num_steps,
+        key=key,
+        options=signal.Options(False, False, directions=1, perturbation=step, precision=False),
+    )
+    return float(report["metasmoothness"])
+
+
+def direction(key: jax.Array, num_examples: int) -> np.ndarray:
+    """Returns the direction in the space of weights, [M], that `metasmoothness` follows."""
+    return np.asarray(jax.random.normal(key, (num_examples,), jnp.float64))
 
 
 def _parts(data: Any) -> tuple[Any, Any, Any]:

@@ -62,13 +62,10 @@ def with_torchopt(data: Arrays, inner: Inner, num_steps: int) -> np.ndarray:
 
 def with_bergson(data: Arrays, inner: Inner, num_steps: int) -> np.ndarray:
     """Differentiates with the trainer of EleutherAI/bergson, which writes checkpoints to disk and replays from them."""
-    import torchopt
     from bergson.magic import trainer
 
     network, weights_M, batch, outer = _setup(data)
-    rate = inner.rate
-    optimizer = torchopt.adam(rate, eps=inner.eps, eps_root=inner.eps_root) if inner.adam else torchopt.sgd(rate)
-    run, state = trainer.Trainer.initialize(network, optimizer)
+    run, state = _bergson_trainer(network, inner)
     stream = _Stream(weights_M, batch, num_steps)
     quiet = contextlib.redirect_stderr(io.StringIO())  # progress bars
     with _float64(), tempfile.TemporaryDirectory() as directory, quiet:
@@ -84,6 +81,38 @@ def with_bergson(data: Arrays, inner: Inner, num_steps: int) -> np.ndarray:
             torch.zeros_like(weights_M),
         )
         return run.backward(directory, stream, start, state).weight_grads.detach().numpy()
+
+
+def bergson_metasmoothness(data: Arrays, inner: Inner, num_steps: int, direction_M: np.ndarray, step: float) -> float:
+    """Measures the metasmoothness with bergson: three trainings by its trainer, and its score.
+
+    Args:
+        data: from `mlp.draw`.
+        inner: the inner optimizer.
+        num_steps: number of steps of training.
+        direction_M: direction in the space of weights.
+        step: step along the direction, relative to each weight.
+    """
+    from bergson.magic.metasmoothness import metasmoothness_score
+
+    ends = []
+    for k in range(3):
+        network, weights_M, batch, _ = _setup(data | {"weights": data["weights"] * (1 + k * step * direction_M)})
+        run, state = _bergson_trainer(network, inner)
+        with _float64(), contextlib.redirect_stderr(io.StringIO()):  # progress bars
+            state = run.train(state.detach_(), _Stream(weights_M, batch, num_steps), inplace=True)
+        ends.append(torch.cat([leaf.detach().flatten() for leaf in state.params.values()]))
+    return metasmoothness_score(*ends)
+
+
+def _bergson_trainer(network: Network, inner: Inner) -> tuple[Any, Any]:
+    """Returns bergson's trainer and its first state."""
+    import torchopt
+    from bergson.magic import trainer
+
+    rate = inner.rate
+    optimizer = torchopt.adam(rate, eps=inner.eps, eps_root=inner.eps_root) if inner.adam else torchopt.sgd(rate)
+    return trainer.Trainer.initialize(network, optimizer)
 
 
 PEERS: dict[str, Peer] = {"higher": with_higher, "torchopt": with_torchopt, "bergson": with_bergson}
