@@ -217,7 +217,7 @@ def figure(rows: Sequence[ComparisonRow], path: pathlib.Path) -> Figure:
         for number, row in enumerate(rows):
             x, y = (np.mean(row.values[name]) for name in ("leave_one_out", "mass"))
             axes.plot(x, y, label=row.label, **plot.look(number, ""))
-        axes.set_xlabel("Spearman correlation of the reward with leave-one-out")
+        axes.set_xlabel("correlation with leave-one-out")  # a longer one does not fit beside the legend
         axes.set_ylabel("accuracy after MASS (%)")
         axes.grid(True)
         drawn.legend(loc="outside right upper", fontsize="x-small")
