@@ -134,9 +134,12 @@ def _completion(choice: dict[str, Any], asked: Asked) -> Completion:
     _check(all(type(value) in (int, float) for value in logprobs), "a log-probability is not a number")
     ended = bool(tokens) and tokens[-1] in asked.stop_tokens
     if not ended and len(tokens) < asked.max_new_tokens:
+        reason = str(choice.get("finish_reason"))[:20]
+        # vLLM shortens a sample that its context has no room for, without an error.
+        context = " and a larger --max-model-len" if reason == "length" else ""
         raise UserError(
-            f"the server cut a sample after {len(tokens)} of {asked.max_new_tokens} tokens (finish_reason "
-            f"{str(choice.get('finish_reason'))[:20]!r}, no stop token); start it with --generation-config=vllm"
+            f"the server cut a sample after {len(tokens)} of {asked.max_new_tokens} tokens (finish_reason {reason!r}, "
+            f"no stop token); start it with --generation-config=vllm{context}"
         )
     return Completion(np.array(tokens, np.int32), np.array(logprobs, np.float32))
 

@@ -117,7 +117,12 @@ def test_parameters_must_stay(loaded, sampler):
         ("applies_adapters", False, r"the server ignores adapters: .* differ from the model's by .* nats per token"),
         ("processed", False, r"at temperature 0.5 differ .*; start it with --logprobs-mode=processed_logprobs"),
         ("largest_rank", 4, r"HTTP 500: LoRA rank 8 is greater than 4\); raise the server's --max-lora-rank"),
-        ("max_tokens", 3, r"cut a sample after 3 of 16 tokens \(finish_reason 'length', no stop token\); start it"),
+        (
+            "max_tokens",
+            3,
+            r"cut a sample after 3 of 16 tokens \(finish_reason 'length', no stop token\); start it "
+            "with --generation-config=vllm and a larger --max-model-len",
+        ),
         ("change", lambda answer: {}, r"answered in another form \(KeyError \"'choices'\"\); use a current vLLM"),
         ("change", lambda answer: {"choices": [{"index": 0, "token_ids": [10**30] * 16}]}, "answered in another form"),
         ("change", lambda answer: "x" * 10**7, r"answered more than \d+ bytes"),
