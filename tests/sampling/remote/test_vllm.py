@@ -12,10 +12,8 @@ from mass_jax import llama, sampling
 from mass_jax.errors import UserError
 from mass_jax.llama import lora
 from mass_jax.sampling.remote.vllm import Server, Vllm
-from mass_jax.types import Adapter
+from tests.sampling.remote.agreement import PROMPTS, draw, random_adapters, scored
 from tests.sampling.remote.stub import Stub, serving
-
-PROMPTS = ([1, 20, 31, 42], [1, 50])
 
 
 @pytest.fixture(scope="module")
@@ -43,29 +41,7 @@ def sampler(loaded, server, monkeypatch):
 @pytest.fixture(scope="module")
 def batched(loaded):
     """Adapters of the prompts, of rank 3, with an effect."""
-    leaves = lora.init(jax.random.key(1), loaded.model.config, 3, ("q_proj", "up_proj")).leaves
-    rng = np.random.default_rng(0)
-    return Adapter(
-        jax.tree.map(lambda leaf: 0.3 * rng.standard_normal((2, *leaf.shape), np.float32), leaves), 2.0, batched=True
-    )
-
-
-def draw(sampler, params, prompts=PROMPTS, keys=2, **options):
-    request = {"num_samples": 2, "max_new_tokens": 5, "stop_tokens": (2,), **options}
-    return sampler(params, prompts, jax.random.split(jax.random.key(7), keys)[: len(prompts)], **request)
-
-
-def scored(loaded, prompt, one, adapter, temperature):
-    """Log-probabilities of a sample under the model with merged weights."""
-    params = loaded.params if adapter is None else lora.merge(loaded.params, adapter)
-    tokens = np.zeros((1, 64), np.int32)
-    tokens[0, : len(prompt) + len(one.tokens_T)] = [*prompt, *one.tokens_T]
-    logits = np.asarray(_apply(loaded.model, params, tokens))[0] / temperature
-    logprobs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
-    return logprobs[np.arange(len(one.tokens_T)) + len(prompt) - 1, one.tokens_T]
-
-
-_apply = jax.jit(lambda model, params, tokens: model.apply({"params": params}, tokens), static_argnums=0)
+    return random_adapters(loaded.model.config, 2, 3, ("q_proj", "up_proj"))
 
 
 def test_log_probabilities_are_those_of_the_tempered_adapted_model(loaded, sampler, batched):
