@@ -45,15 +45,15 @@ def write_tokenizer(domain: testbed.Domain, out: pathlib.Path) -> None:
     (out / "tokenizer_config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
-def model_config(vocab_size: int) -> LlamaConfig:
-    """Returns the architecture of the small Llama, which has 156 k parameters."""
+def model_config(vocab_size: int, heads: int = 4) -> LlamaConfig:
+    """Returns the architecture of the small Llama, which has 156 k parameters; heads divide its width."""
     return LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=64,
         intermediate_size=160,
         num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
         max_position_embeddings=64,
         rms_norm_eps=1e-5,
         initializer_range=0.1,
@@ -102,7 +102,7 @@ def main(_: list[str]) -> None:
     domain = testbed.Domain.generate(flags.FLAGS.seed)
     domain.save(out / "domain.json")
     write_tokenizer(domain, out)
-    config = model_config(len(testbed.vocabulary(domain)))
+    config = model_config(len(testbed.vocabulary(domain)), flags.FLAGS.heads)
     model = Llama(config)
     params = model.init(jax.random.key(flags.FLAGS.seed), jnp.zeros((1, 2), jnp.int32))["params"]
     logging.info("%d parameters", sum(leaf.size for leaf in jax.tree.leaves(params)))
@@ -126,6 +126,7 @@ if __name__ == "__main__":
     flags.DEFINE_integer("seed", None, "Random seed of the domain, its text and the initial weights.", required=True)
     DEFINE_path("out", None, "Directory to write the model into.", required=True)
     flags.DEFINE_integer("steps", 2500, "Number of AdamW steps.", lower_bound=1)
+    flags.DEFINE_integer("heads", 4, "Number of attention heads, a divisor of 32.", lower_bound=1)
     flags.DEFINE_integer("batch", 128, "Number of texts per step, half of them solutions.", lower_bound=2)
     flags.DEFINE_float("rate", 4e-3, "Peak learning rate of AdamW.", lower_bound=0)
     settings.run(main)
