@@ -79,7 +79,8 @@ def _cut_off_markdown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _paired_markdown(table: Mapping[str, Any]) -> list[str]:
-    columns, labels = table["columns"], {name: row["label"] for name, row in table["methods"].items()}
+    columns = table["columns"]
+    labels = {name: row["label"] for kind in ("methods", "references") for name, row in table[kind].items()}
     rows = []
     for pairs in zip(*(table["paired"][column] for column in columns), strict=True):
         cells = [f"{_points(p['difference'], p['ci95'], sign='+')}, p = {p['p']:.2g}" for p in pairs]

@@ -182,10 +182,9 @@ def _cut_off(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def _paired(records: Records, shown: Sequence[str], column: str) -> list[dict[str, Any]]:
-    """Differences between neighboring rows, and of every row to the first, on the same problems."""
-    pairs = dict.fromkeys([*((shown[0], other) for other in shown[1:]), *itertools.pairwise(shown)])
+    """Differences of rows on the same problems, for the pairs of `_pairs`."""
     found = []
-    for lower, upper in pairs:
+    for lower, upper in _pairs(records, shown):
         below, above = (
             {(r["seed"], r["id"]): r for r in records[name] if r["column"] == column} for name in (lower, upper)
         )
@@ -199,6 +198,23 @@ def _paired(records: Records, shown: Sequence[str], column: str) -> list[dict[st
             {"from": lower, "to": upper, "difference": mean, "ci95": interval, "p": paired_p(differences, clusters)}
         )
     return found
+
+
+def _pairs(records: Records, shown: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the pairs of rows to compare: neighbors, all with the first, and trained adaptation with the others.
+
+    A row whose weights are also evaluated without adaptation, as NAME_unadapted, is compared with every row and with
+    that one: the difference is what adaptation adds to the same weights.
+
+    >>> _pairs({"base": [], "ttt": [], "tt_ss": [], "mass": [], "mass_unadapted": []}, ["base", "ttt", "mass"])
+    [('base', 'ttt'), ('base', 'mass'), ('ttt', 'mass'), ('mass_unadapted', 'mass')]
+    """
+    pairs = [*((shown[0], other) for other in shown[1:]), *itertools.pairwise(shown)]
+    for name in shown:
+        unadapted = f"{name}_unadapted"
+        if unadapted in records:
+            pairs += [(other, name) for other in shown[: shown.index(name)]] + [(unadapted, name)]
+    return [*dict.fromkeys(pairs)]
 
 
 def _by_subject(records: Sequence[Mapping[str, Any]], column: str) -> dict[str, float]:

@@ -39,6 +39,16 @@ def test_table_holds_known_numbers():
     assert table["methods"]["base"]["cost"]["tokens_written_per_question"] == 10
 
 
+def test_trained_adaptation_is_compared_with_all_rows():
+    records = RECORDS | {"tt_ss": RECORDS["base"], "ttt": RECORDS["oracle"], "mass_unadapted": RECORDS["oracle"]}
+    labels = LABELS | {"tt_ss": "TT-SS", "ttt": "TTT", "mass_unadapted": "MASS weights"}
+    table = make_table(records, labels, ["base", "tt_ss", "ttt", "mass"])
+    pairs = {(pair["from"], pair["to"]): pair["difference"] for pair in table["paired"]["unseen"]}
+    assert pairs["tt_ss", "mass"] == 0.5
+    assert pairs["mass_unadapted", "mass"] == pairs["ttt", "mass"] == -0.25
+    assert "| MASS − MASS weights | -25.0 [" in to_markdown(table, [])
+
+
 def test_markdown_has_every_row():
     text = to_markdown(make_table(RECORDS, LABELS, ["base", "mass"]), ["It is small."])
     for part in ("| Base |", "| MASS | 75.0 [", "| Upper bound |", "| MASS − Base | +50.0 [", "- It is small."):
