@@ -104,11 +104,11 @@ def workdir_and_mesh(
     Raises:
         ValueError: the directory is missing or in use, or the mesh does not fit the devices.
     """
-    if FLAGS.workdir is None:
-        raise ValueError(f"--workdir is missing; pass a directory, such as --workdir={example}")
     if FLAGS.print_config:
         print(explicit(config).to_json())
         return None
+    if FLAGS.workdir is None:
+        raise ValueError(f"--workdir is missing; pass a directory, such as --workdir={example}")
     workdir = workdirs.opened(held, stop)
     held.enter_context(runtime.lock_workdir(workdir, stop))
     mesh = runtime.make_mesh(FLAGS.mesh, devices)

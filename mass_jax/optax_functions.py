@@ -3,6 +3,7 @@
 optax is imported on first use, and only for expressions beyond the common names.
 """
 
+import dataclasses
 import difflib
 import functools
 import inspect
@@ -11,7 +12,7 @@ from typing import Any
 
 from mass_jax import own_function
 from mass_jax.errors import UserError
-from mass_jax.expression import AUTO, CUSTOM, Argument, Call, calls, parse
+from mass_jax.expression import AUTO, CUSTOM, Argument, Call, calls, map_calls, parse
 
 COMMON = ("sgd", "momentum", "adam", "adamw", "amsgrad", "nadam", "radam", "adabelief", "adagrad", "rmsprop", "yogi")
 """Names that need no look-up in optax; momentum is SGD with momentum 0.9."""
@@ -153,6 +154,51 @@ def measures(text: str) -> bool:
     (True, False)
     """
     return "auto" in text and any(each.value is AUTO for call in calls(parse(text)) for each in call.arguments)
+
+
+def numbers(text: str, name: str) -> list[float]:
+    """Returns the numbers that an expression gives for an argument.
+
+    >>> numbers("clip(1.0) | adam(0.1, eps_root=1e-8)", "eps_root")
+    [1e-08]
+    """
+    if text == CUSTOM:
+        return []
+    arguments = [each for call in calls(parse(text)) for each in _bound(call).arguments]
+    return [float(each.value) for each in arguments if each.name == name and isinstance(each.value, int | float)]
+
+
+def with_numbers(text: str, name: str, change: Callable[[float], float | None]) -> str:
+    """Returns an expression with other numbers for an argument.
+
+    Args:
+        text: the expression.
+        name: name of the argument.
+        change: returns the number that takes the place of another, or None to leave the argument out.
+
+    >>> with_numbers("clip(1.0) | adam(eps_root=1e-8)", "eps_root", lambda _: None)
+    'clip(max_delta=1.0) | adam'
+    """
+
+    def changed(call: Call) -> Call:
+        arguments = []
+        for each in _bound(call).arguments:
+            if each.name == name and isinstance(each.value, int | float):
+                value = change(each.value)
+                arguments += [] if value is None else [dataclasses.replace(each, value=value)]
+            else:
+                arguments.append(each)
+        return dataclasses.replace(call, arguments=tuple(arguments))
+
+    return str(map_calls(changed, parse(text)))
+
+
+def _bound(call: Call) -> Call:
+    """Returns a call with names for its arguments; those of data types and constants stay unchanged."""
+    if call.name in DTYPES or not call.arguments:
+        return call
+    function = own_function.load(call.name) if call.is_path else function_of(call)
+    return bind(call, function) if callable(function) else call
 
 
 def _lacks(call: Call, name: str) -> bool:

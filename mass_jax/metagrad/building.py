@@ -12,10 +12,12 @@ import optax
 
 from mass_jax import own_function
 from mass_jax.errors import UserError
-from mass_jax.expression import AUTO, CUSTOM, Argument, Call, Chain, map_calls, parse
+from mass_jax.expression import AUTO, CUSTOM, Argument, Call, Chain, calls, map_calls, parse
 from mass_jax.metagrad.optimizers import SUPPORT
 from mass_jax.metagrad.transformations import as_transformation
 from mass_jax.optax_functions import ALIASES, DTYPES, EPS_ROOT, RATE, bind, function_of, parameters_of
+
+_FACTORS = {"scale": ("step_size",), "scale_by_schedule": ("step_size_fn",)}  # elsewhere it is the learning rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,3 +181,25 @@ def _argument(value: Any) -> Any:
     if not isinstance(value, Chain):
         return value
     return _value(value.calls[0]) if len(value.calls) == 1 else build(value)
+
+
+def rates_at(chain: Chain, step: int) -> list[float]:
+    """Returns the factors by which an expression that `resolve` completed scales the update of a step.
+
+    They are the learning rates, the values of schedules among them, and the factors of `scale` and
+    `scale_by_schedule`, without their signs.
+
+    Args:
+        chain: the expression.
+        step: number of the step, from 0.
+
+    >>> rates_at(resolve("sgd(linear_schedule(0.4, 0.0, 4)) | scale(0.5)", 0.1), 1)
+    [0.3..., 0.5]
+    """
+    found = []
+    for call in calls(chain):
+        for argument in call.arguments:
+            if argument.name in _FACTORS.get(call.name, (RATE,)):
+                value = _argument(argument.value)
+                found.append(abs(float(value(step) if callable(value) else value)))
+    return found

@@ -17,6 +17,8 @@ _TOLERANCE = 1e-2
 _EXAMPLES, _NOISE = 8, 15.0  # of the weighted loss whose zero-sum index is measured
 GRADIENT_SCALE = 0.03  # typical entry of the inner gradient on the testbed
 MIN_ZERO_SUM_INDEX = 0.01
+_VANISHING = "the meta-gradient through this optimizer is identically zero"
+_MORE_STEPS = 8  # among which one that is enough is searched if the meta-gradient is zero
 
 
 class ScaleInvariantWarning(UserWarning):
@@ -78,17 +80,48 @@ def check_optimizer(
     if inner.InnerLoop(_no_loss, optimizer, num_steps, False).meta_in_optimizer:
         raise UserError("check_optimizer got a function; pass the optimizer that it returns")
     faults, index = _examine(optimizer, (num_steps,), params, grads, gradient_scale)
-    state_params = params if params is not None else jax.tree.map(np.float32, _lora_pair()[0])
     if faults:
-        raise UserError(f"{faults[0].text}: {advice.fix_for(optimizer, state_params)}")
+        raise UserError(f"{faults[0].text}: {_fix(optimizer, faults[0], params, grads)}")
     if index < MIN_ZERO_SUM_INDEX:
         at = "the given gradient" if params is not None else f"gradient entries near {gradient_scale:g}"
+        scale = gradient_scale if params is None else _typical_entry(grads)
+        fix = advice.smoother(
+            optimizer, scale, lambda other: _is_usable(other, num_steps, params, grads, gradient_scale)
+        )
         warnings.warn(
             f"this optimizer is scale-invariant at {at}, so the meta-gradient cannot change a common level of the "
-            f"weights (zero-sum index {index:.1g}): {advice.smoother(optimizer, state_params, gradient_scale)}",
+            f"weights (zero-sum index {index:.1g}): {fix}",
             ScaleInvariantWarning,
             stacklevel=2,
         )
+
+
+def _fix(optimizer: Any, fault: Fault, params: PyTree, grads: PyTree) -> str:
+    """Returns one line on how to remove a fault."""
+    state_params = params if params is not None else jax.tree.map(np.float32, _lora_pair()[0])
+    steps = None
+    if fault.text == _VANISHING:
+        counts = range(fault.num_steps + 1, fault.num_steps + _MORE_STEPS + 1)
+        faulty = {found.num_steps for found in find_faults(optimizer, counts, params, grads)}
+        steps = next((count for count in counts if count not in faulty), None)
+    return advice.fix_for(
+        optimizer, state_params, lambda other: _is_usable(other, fault.num_steps, params, grads, None), steps
+    )
+
+
+def _is_usable(optimizer: Any, num_steps: int, params: PyTree, grads: PyTree, scale: float | None) -> bool:
+    """Returns whether an optimizer has no fault, and is not scale-invariant if `scale` is given."""
+    try:
+        faults, index = _examine(optimizer, (num_steps,), params, grads, scale)
+    except UserError:
+        return False
+    return not faults and index >= MIN_ZERO_SUM_INDEX
+
+
+def _typical_entry(grads: PyTree) -> float:
+    """Returns the root mean square of the entries of a gradient that are not zero."""
+    entries = np.concatenate([np.asarray(leaf, float).ravel() for leaf in jax.tree.leaves(grads)])
+    return float(np.sqrt(np.mean(entries[entries != 0] ** 2)))
 
 
 def find_faults(optimizer: Any, counts: Sequence[int], params: PyTree = None, grads: PyTree = None) -> list[Fault]:
@@ -168,7 +201,7 @@ class _Probe:
         """Returns a fault if no gradient changes the result, or None."""
         if any(np.any(leaf) for leaf in jax.tree.leaves(self.run(sequence, count)[1])):
             return None
-        return "the meta-gradient through this optimizer is identically zero"
+        return _VANISHING
 
     def wrong_at_zero(self, sequence: PyTree, count: int) -> str | None:
         """Returns a fault if, at zero gradients, the derivative is NaN or contradicts a finite difference, or None."""

@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 
 from mass_jax import metagrad as mg
+from mass_jax import optax_functions
 from mass_jax.config import Config
+from mass_jax.expression import CUSTOM
 from mass_jax.metagrad import signal
+from mass_jax.metagrad.signal import verdict
 from mass_jax.method import adapt
 from mass_jax.training.inner_setting import InnerSetting
 
@@ -17,12 +20,19 @@ FLAGS: Mapping[signal.Setting, str] = {
     "precision": "--base_dtype=float32",
     "examples": "--num_examples",
 }
+CLIPS: Mapping[str, str] = {
+    "max_norm": "clip_by_global_norm",
+    "max_delta": "clip",
+    "threshold": "clip_by_block_rms",
+    "clipping": "adaptive_grad_clip",
+}
+MAX_EPS_ROOT = 1.0  # above it, the steps of the compared settings would be too small to adapt
 
 
 def describe(
     label: str, report: mg.SignalReport, alternatives: Mapping[str, mg.SignalReport], config: Config, *, gold: bool
 ) -> list[str]:
-    """Returns two or three lines: the numbers, the weaknesses with the flags to change, and other settings.
+    """Returns three lines: the numbers, the weaknesses with the flags to change, and other settings or the limits.
 
     Args:
         label: name of the training.
@@ -39,11 +49,16 @@ def describe(
         f"with signal {report['signal_share']:.2f}"
     ]
     if not found:
-        return [*lines, f"{label}: the reward predicts the effect of the examples"]
+        return [
+            *lines,
+            f"{label}: the reward predicts the effect of the examples",
+            f"{label}: weak would be a correlation below {verdict.MIN_CORRELATION:g}, a zero-sum index below "
+            f"{verdict.MIN_ZERO_SUM_INDEX:g}, or signal in less than {verdict.MIN_SIGNAL_SHARE:g} of the problems",
+        ]
     weak = ", ".join(f"{f.name} ({f.number} {f.value:.3g}, should be {_bound(f)} {f.limit:g})" for f in found)
     flags = dict.fromkeys(flag for f in found for flag in flags_of(f, report, config.inner_optimizer, gold=gold))
-    if FLAGS["rate"] in flags:
-        flags.pop(FLAGS["clipping"], None)  # the same flag
+    for flag in tuple(flags):
+        flags.pop(f"a smaller {flag.removeprefix('the ')}", None)  # the same flag
     lines.append(f"{label}: weak reward: {weak}; change {' or '.join(flags)}")
     if alternatives:
         others = "; ".join(
@@ -52,6 +67,8 @@ def describe(
         )
         reward = "" if config.reward == "marginal" else " and with --reward=marginal"
         lines.append(f"{label}: on the same problems{reward}, {others}")
+    else:
+        lines.append(f"{label}: other settings were not measured; experiments.validate --settings compares them")
     return lines
 
 
@@ -74,8 +91,25 @@ def flags_of(finding: signal.Finding, report: mg.SignalReport, optimizer: str, *
             return "--max_example_tokens", "--model"  # no text parsed
         if not gold:
             return "--dynamic_sampling", "--num_attempts", "--outer=gold"  # all attempts correct or incorrect
-    usable = [name for name in finding.settings if name != "eps_root" or adapt.has_eps_root(optimizer)]
-    return tuple(FLAGS[name] for name in usable[:2])
+    flags = [flag for name in finding.settings if (flag := _flag_of(name, optimizer))]
+    clips = [clip for argument, clip in CLIPS.items() if optax_functions.numbers(optimizer, argument)]
+    if clips and finding.name == "zero-sum":
+        clipping = f"a greater threshold of {clips[0]} in --inner_optimizer"
+        flags = [clipping, *(flag for flag in flags if not flag.startswith("a smaller"))]
+    return tuple(dict.fromkeys(flags))[:2]
+
+
+def _flag_of(name: signal.Setting, optimizer: str) -> str | None:
+    """Returns the flag of a setting; None if the optimizer has no such setting."""
+    if name == "eps_root":
+        if adapt.has_eps_root(optimizer) and not optax_functions.measures(optimizer):
+            return FLAGS[name]
+        in_text = optax_functions.measures(optimizer) or optax_functions.numbers(optimizer, optax_functions.EPS_ROOT)
+        return "a greater eps_root in --inner_optimizer" if in_text else None
+    if name in ("rate", "clipping") and not adapt.has_rate(optimizer):
+        rate = FLAGS["optimizer"] if optimizer == CUSTOM else "the learning rate in --inner_optimizer"
+        return rate if name == "rate" else f"a smaller {rate.removeprefix('the ')}" if optimizer != CUSTOM else None
+    return FLAGS[name]
 
 
 def _bound(finding: signal.Finding) -> str:
@@ -84,13 +118,51 @@ def _bound(finding: signal.Finding) -> str:
 
 
 def nearby(setting: InnerSetting) -> tuple[InnerSetting, ...]:
-    """Returns settings to compare a weak one with: greater eps_root, or smaller steps where there is none.
+    """Returns settings to compare a weak one with: weaker clipping, and greater eps_root or else smaller steps.
+
+    A number in the expression is replaced by one of the setting, so that the settings share compiled programs.
 
     >>> [other.eps_root for other in nearby(InnerSetting("adam", 0.03, 1e-8, 2))]
     [1e-06, 0.0001, 0.01]
+    >>> nearby(InnerSetting("adam(eps_root=1e-2)", 0.03, 1e-8, 2))[0]
+    InnerSetting(optimizer='adam', rate=0.03, eps_root=0.1, steps=2)
     """
-    if adapt.has_eps_root(setting.optimizer):
-        return tuple(setting._replace(eps_root=float(f"{setting.eps_root * factor:g}")) for factor in (1e2, 1e4, 1e6))
-    if adapt.has_rate(setting.optimizer):
-        return tuple(setting._replace(rate=setting.rate / factor) for factor in (2, 4))
-    return ()  # the expression gives all numbers, or the optimizer was passed from Python
+    return _less_clipped(setting) + (_smoother(setting) or _slower(setting))
+
+
+def _less_clipped(setting: InnerSetting) -> tuple[InnerSetting, ...]:
+    """Returns a setting with 10 times the thresholds of clipping, and one with 100 times; none without clipping."""
+    found = [setting._replace(optimizer=_with_thresholds(setting.optimizer, factor)) for factor in (10, 100)]
+    return tuple(other for other in found if other.optimizer != setting.optimizer)
+
+
+def _with_thresholds(text: str, factor: float) -> str:
+    """Returns an expression with its thresholds of clipping multiplied by a factor."""
+    for argument in CLIPS:
+        if optax_functions.numbers(text, argument):
+            text = optax_functions.with_numbers(text, argument, lambda value: float(f"{value * factor:g}"))
+    return text
+
+
+def _smoother(setting: InnerSetting) -> tuple[InnerSetting, ...]:
+    """Returns settings with greater eps_root, at most `MAX_EPS_ROOT`; none without eps_root."""
+    given = optax_functions.numbers(setting.optimizer, optax_functions.EPS_ROOT)
+    if not adapt.has_eps_root(setting.optimizer):
+        if not given:
+            return ()
+        text = optax_functions.with_numbers(setting.optimizer, optax_functions.EPS_ROOT, lambda _: None)
+        setting = setting._replace(optimizer=text, eps_root=max(given))
+    factors = (1e2, 1e4, 1e6) if setting.eps_root * 1e4 <= MAX_EPS_ROOT else (10, 100)
+    values = [float(f"{(setting.eps_root or 1e-8) * factor:g}") for factor in factors]
+    return tuple(setting._replace(eps_root=value) for value in values if value <= MAX_EPS_ROOT)
+
+
+def _slower(setting: InnerSetting) -> tuple[InnerSetting, ...]:
+    """Returns settings with smaller learning rates; none if it is a schedule or the optimizer is from Python."""
+    if not adapt.has_rate(setting.optimizer):
+        given = optax_functions.numbers(setting.optimizer, optax_functions.RATE)
+        if len(given) != 1:
+            return ()
+        text = optax_functions.with_numbers(setting.optimizer, optax_functions.RATE, lambda _: None)
+        setting = setting._replace(optimizer=text, rate=given[0])
+    return tuple(setting._replace(rate=setting.rate / factor) for factor in (2, 4))

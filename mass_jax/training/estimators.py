@@ -76,7 +76,7 @@ def parse_estimator(text: str, rate: float) -> mg.Adjoint:
 
     Args:
         text: first_order, truncated:STEPS, t1t2, sama or evolution:PAIRS[:SIGMA].
-        rate: learning rate of the inner optimizer.
+        rate: learning rate of the inner optimizer at its last step.
 
     Raises:
         UserError: the name or a value is invalid.
@@ -107,7 +107,7 @@ def parse_estimator(text: str, rate: float) -> mg.Adjoint:
 
 
 def estimators_of(texts: Sequence[str], setting: InnerSetting) -> dict[str, mg.Adjoint]:
-    """Returns the adjoints to measure by name, the exact one first; truncations that keep all steps are left out.
+    """Returns the adjoints to measure by name, the exact one first, without truncations that keep all steps.
 
     Args:
         texts: estimators, in the form of `parse_estimator`.
@@ -118,7 +118,10 @@ def estimators_of(texts: Sequence[str], setting: InnerSetting) -> dict[str, mg.A
     """
     found: dict[str, mg.Adjoint] = {EXACT: mg.WeightedMixedMode()}
     for text in texts:
-        adjoint = parse_estimator(text, setting.rate)
+        if text.strip() == "t1t2" and not setting.last_rate:
+            logging.info("t1t2 is zero, as is the learning rate at the last step; not measured")
+            continue
+        adjoint = parse_estimator(text, setting.last_rate)
         if isinstance(adjoint, mg.Truncated) and adjoint.steps >= setting.steps:
             logging.info("%s is exact with K=%d; not measured", text.strip(), setting.steps)
             continue

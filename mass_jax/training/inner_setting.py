@@ -1,12 +1,15 @@
 """Inner optimizers to compare, as text: OPTIMIZER:RATE[:EPS_ROOT[:STEPS]]."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mass_jax import optax_functions
 from mass_jax.config import Config
 from mass_jax.errors import UserError
+from mass_jax.expression import CUSTOM
+from mass_jax.metagrad import building
 from mass_jax.method import adapt
 
 
@@ -40,6 +43,18 @@ class InnerSetting(NamedTuple):
         rate = f" {self.rate:g}" if adapt.has_rate(self.optimizer) else ""
         eps_root = f", eps_root {self.eps_root:g}" if adapt.has_eps_root(self.optimizer) else ""
         return f"{self.optimizer}{rate}{eps_root}, K={self.steps}"
+
+    @property
+    def last_rate(self) -> float:
+        """The learning rate at the last inner step, of the expression if it gives one.
+
+        >>> InnerSetting("sgd(0.4)", 0.2, 1e-8, 2).last_rate, InnerSetting("sgd", 0.2, 1e-8, 2).last_rate
+        (0.4, 0.2)
+        """
+        if self.optimizer == CUSTOM:
+            return self.rate
+        rates = building.rates_at(building.resolve(self.optimizer, self.rate, self.eps_root), self.steps - 1)
+        return math.prod(rates) if rates else self.rate
 
 
 def with_setting(text: str, config: Config) -> Config:

@@ -8,14 +8,15 @@ from mass_jax.config.config import OPTIMIZERS
 from mass_jax.errors import UserError
 from mass_jax.expression import AUTO, CUSTOM
 from mass_jax.metagrad import building
-from mass_jax.method import outer_optimizer
+from mass_jax.method import adapt, outer_optimizer
 from mass_jax.training.learners import outer_settings
 
 
 def resolved(config: Config) -> Config:
     """Returns equivalent settings in which the optimizers have all their arguments, with the schedules of the run.
 
-    The value of --inner_eps_root=auto is measured at the start of a run; here it stays `auto`.
+    The value of --inner_eps_root=auto, or of eps_root=auto in the expression, is measured at the start of a run; here
+    it stays `auto`.
 
     Raises:
         UserError: an optimizer is rejected or lacks an argument; one line with the flag, the position and the fix.
@@ -30,7 +31,8 @@ def resolved(config: Config) -> Config:
             if name != "inner_optimizer":
                 found[name] = str(outer_optimizer.resolve(*outer_settings(config, name)))
             elif text != CUSTOM:
-                eps_root = AUTO if config.given_eps_root is None else config.given_eps_root
+                measured = adapt.measures_eps_root(text, config.given_eps_root)  # for every part of the expression
+                eps_root = AUTO if measured else config.given_eps_root
                 found[name] = str(building.resolve(text, config.inner_lr, eps_root))
         except UserError as error:
             raise UserError(f"--{name}={text!r}: {error}") from error

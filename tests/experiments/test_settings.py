@@ -1,5 +1,6 @@
 """Error handling shared by all commands."""
 
+import json
 import pathlib
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import settings
+from tests.commands import in_process
 
 
 def test_full_disk_exits_with_one_line(capsys):
@@ -31,3 +33,12 @@ def test_device_without_memory_exits_with_one_line(capsys):
 def test_other_system_error_is_raised():
     with pytest.raises(IsADirectoryError):
         settings.guarded(lambda _: pathlib.Path("/").read_text())
+
+
+@pytest.mark.parametrize("module", ["estimators", "inner_optimizers", "screen", "train", "validate"])
+def test_settings_are_printed_without_workdir(module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = in_process(module, "--print_config", "--inner_steps=5")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["inner_steps"] == 5
+    assert not list(tmp_path.iterdir())

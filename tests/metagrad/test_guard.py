@@ -149,7 +149,11 @@ def test_check_optimizer_accepts_params_and_grads():
     ("optimizer", "options", "fix"),
     [
         (optax.chain(optax.clip(1.0), optax.adam(0.1, eps_root=1e-8)), {}, "eps_root of about 0.008"),
-        (optax.chain(optax.clip_by_global_norm(1e-3), optax.sgd(0.1)), {}, "remove normalization"),
+        (
+            optax.chain(optax.clip_by_global_norm(1e-3), optax.sgd(0.1)),
+            {},
+            "raise the threshold of clip_by_global_norm",
+        ),
         (optax.adam(0.1, eps_root=1e-4), {"gradient_scale": 1.0}, "eps_root of about 9"),
     ],
     ids=["clip and adam", "clipped sgd", "large gradient"],
@@ -178,3 +182,51 @@ def test_check_optimizer_rejects_zero_rate_warmup():
 def test_make_optimizer_rejects_unknown_name():
     with pytest.raises(ValueError, match="'sdg' is unknown"):
         mg.make_optimizer("sdg", 0.1)
+
+
+WARMUP = optax.linear_schedule(0.0, 0.1, 4)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "num_steps", "fix"),
+    [
+        (optax.chain(optax.scale_by_sign(), optax.adam(0.1, eps_root=1e-4)), 2, "remove scale_by_sign"),
+        (optax.chain(optax.scale_by_sign(), optax.sgd(0.1)), 2, "remove scale_by_sign"),
+        (optax.chain(optax.normalize_by_update_norm(), optax.rmsprop(0.1)), 2, "remove normalize_by_update_norm"),
+        (optax.sgd(WARMUP), 1, "take at least 2 inner steps, since the updates of earlier ones are 0, or start the"),
+        (optax.adam(WARMUP, eps_root=1e-2), 1, "take at least 2 inner steps"),
+        (optax.MultiSteps(optax.adam(0.1, eps_root=1e-4), 3), 2, "take at least every_k_schedule inner steps"),
+        (optax.sgd(optax.linear_schedule(0.0, 0.1, 4, transition_begin=50)), 2, "give a learning rate, or a schedule,"),
+        (optax.adamw(0.0, eps_root=1e-4), 2, "give a learning rate, or a schedule, that is not 0"),
+        (optax.rmsprop(0.1, eps_in_sqrt=False), 2, "pass eps_in_sqrt=True"),
+        (optax.adamax(0.1), 2, "pass eps=0.001"),
+        (optax.chain(optax.normalize_by_update_norm(), optax.adam(0.1)), 2, "eps_root=1e-8 .*; and remove norm"),
+    ],
+)  # fmt: skip
+def test_error_names_fix_that_works(optimizer, num_steps, fix):
+    with pytest.raises(UserError, match=f": {fix}" if not fix.startswith("eps") else fix):
+        mg.check_optimizer(optimizer, num_steps=num_steps)
+
+
+CLIP = optax.clip_by_global_norm(1e-3)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "fix"),
+    [
+        (optax.chain(CLIP, optax.adam(0.1, eps_root=0.008)), "raise the threshold of clip_by_global_norm"),
+        (optax.chain(CLIP, optax.adamw(0.1, eps_root=1e-10)), "pass eps_root of about 0.008, .*; and raise the thresh"),
+        (optax.rmsprop(0.1), "pass eps of about 0.008"),
+        (optax.chain(optax.scale(100.0), optax.amsgrad(0.1, eps_root=1e-6)), "pass eps_root of about 0.008"),
+    ],
+)
+def test_warning_names_fix_that_works(optimizer, fix):
+    with pytest.warns(mg.ScaleInvariantWarning, match=rf"\): {fix}"):
+        mg.check_optimizer(optimizer)
+
+
+def test_warning_takes_scale_of_given_gradient():
+    params, grads = {"w": jnp.zeros(8)}, {"w": jnp.linspace(4.0, 6.0, 8)}
+    with pytest.warns(mg.ScaleInvariantWarning, match="pass eps_root of about 200"):
+        mg.check_optimizer(optax.adam(0.1, eps_root=1e-4), params, grads)
+    mg.check_optimizer(optax.adam(0.1, eps_root=200.0), params, grads)

@@ -23,10 +23,15 @@ def advice(found, config=ADAM, gold=False):
     return describe("mass", found, {}, config, gold=gold)[1]
 
 
-def test_good_signal_takes_two_lines():
-    first, second = describe("mass gold", report(0.97), {}, ADAM, gold=True)
+def test_good_signal_takes_three_lines():
+    first, second, third = describe("mass gold", report(0.97), {}, ADAM, gold=True)
     assert "correlation with leave-one-out 0.97" in first
     assert second == "mass gold: the reward predicts the effect of the examples"
+    assert "correlation below 0.6, a zero-sum index below 0.1, or signal in less than 0.5" in third
+
+
+def test_weak_signal_without_alternatives_takes_three_lines():
+    assert describe("mass", report(0.1), {}, ADAM, gold=True)[2].startswith("mass: other settings were not measured")
 
 
 def test_weak_signal_names_flags_and_alternatives():
@@ -82,3 +87,64 @@ def test_share_that_is_not_finite_has_upper_limit():
 @pytest.mark.parametrize("optimizer", ["sgd", "yogi"])
 def test_nearby_lowers_rate_without_eps_root(optimizer):
     assert [other.rate for other in nearby(InnerSetting(optimizer, 0.2, 1e-8, 2))] == [0.1, 0.05]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "flags"),
+    [
+        ("adam(eps_root=1e-8)", "a greater eps_root in --inner_optimizer or --inner_optimizer"),
+        ("chain(scale_by_adam(eps_root=1e-6), scale(-0.1))", "a greater eps_root in --inner_optimizer or --inner_opt"),
+        ("adam(eps_root=auto)", "a greater eps_root in --inner_optimizer or --inner_optimizer"),
+        ("adam(0.1)", "--inner_eps_root or --inner_optimizer"),
+        ("clip_by_global_norm(0.001) | sgd", "a greater threshold of clip_by_global_norm in --inner_optimizer or "),
+        ("clip(0.1) | adam", "a greater threshold of clip in --inner_optimizer or --inner_eps_root"),
+        ("sgd(0.4)", "--inner_optimizer or a smaller learning rate in --inner_optimizer"),
+    ],
+)
+def test_zero_sum_reward_names_settings_of_expression(optimizer, flags):
+    assert f"change {flags}" in advice(report(0.9, 0.01), Config(inner_optimizer=optimizer), gold=True)
+
+
+def test_rate_of_expression_is_named_once():
+    line = advice(report(0.2, 0.01, not_finite=2), Config(inner_optimizer="sgd(0.4)"))
+    assert line.endswith("; change the learning rate in --inner_optimizer or --inner_optimizer")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "eps_root", "expected"),
+    [
+        ("adam(eps_root=1e-8)", 1e-4, [("adam", 1e-6), ("adam", 1e-4), ("adam", 1e-2)]),
+        ("nadam(0.1, eps_root=1e-3)", 1e-8, [("nadam(learning_rate=0.1)", 1e-2), ("nadam(learning_rate=0.1)", 0.1)]),
+        ("adam(eps_root=auto)", 0.01, [("adam(eps_root=auto)", 0.1), ("adam(eps_root=auto)", 1.0)]),
+        ("amsgrad", 0.03, [("amsgrad", 0.3)]),
+    ],
+)
+def test_nearby_raises_eps_root_within_bound(optimizer, eps_root, expected):
+    found = nearby(InnerSetting(optimizer, 0.2, eps_root, 2))
+    assert [(other.optimizer, other.eps_root) for other in found] == expected
+
+
+def test_nearby_lowers_rate_at_greatest_eps_root():
+    assert [other.rate for other in nearby(InnerSetting("adam", 0.2, 1.0, 2))] == [0.1, 0.05]
+
+
+def test_nearby_lowers_rate_of_expression():
+    found = nearby(InnerSetting("sgd(0.4, momentum=0.9)", 0.1, 1e-8, 2))
+    assert [(other.optimizer, other.rate) for other in found] == [
+        ("sgd(momentum=0.9)", 0.2),
+        ("sgd(momentum=0.9)", 0.1),
+    ]
+
+
+def test_nearby_raises_thresholds_of_clipping():
+    found = nearby(InnerSetting("clip_by_global_norm(0.001) | sgd", 0.2, 1e-8, 2))
+    assert [other.optimizer for other in found[:2]] == [
+        "clip_by_global_norm(max_norm=0.01) | sgd",
+        "clip_by_global_norm(max_norm=0.1) | sgd",
+    ]
+    assert [other.rate for other in found[2:]] == [0.1, 0.05]
+
+
+@pytest.mark.parametrize("optimizer", ["custom", "sgd(linear_schedule(0.2, 0.1, 4))"])
+def test_nearby_needs_numbers(optimizer):
+    assert nearby(InnerSetting(optimizer, 0.2, 1e-8, 2)) == ()

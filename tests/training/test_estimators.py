@@ -58,6 +58,46 @@ def test_truncation_to_all_steps_is_left_out():
     assert list(found) == ["exact", "truncated:1", "sama"]
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "rate"),
+    [
+        ("sgd", 0.2),
+        ("sgd(0.4)", 0.4),
+        ("clip(1.0) | sgd(learning_rate=0.5)", 0.5),
+        ("sgd(0.4) | scale(0.5)", 0.2),
+        ("chain(trace(0.9), scale(-0.3))", 0.3),
+        ("scale_by_learning_rate(0.3)", 0.3),
+        ("sgd(linear_schedule(0.4, 0.1, 3))", 0.2),  # at the last of three steps
+        ("trace(0.9) | scale_by_schedule(constant_schedule(-0.7))", 0.7),
+        ("clip(1.0)", 0.2),
+        ("custom", 0.2),
+    ],
+)
+def test_t1t2_takes_rate_of_last_step(optimizer, rate):
+    found = estimators_of(["t1t2"], InnerSetting(optimizer, 0.2, 1e-8, 3))["t1t2"]
+    assert found.rate == pytest.approx(rate)
+
+
+def test_t1t2_without_rate_is_left_out():
+    found = estimators_of(["t1t2", "sama"], InnerSetting("sgd(linear_schedule(0.4, 0.0, 1))", 0.2, 1e-8, 2))
+    assert list(found) == ["exact", "sama"]
+
+
+def test_t1t2_equals_last_step_of_sgd():
+    """With a rate in the expression, and another one as --inner_lr."""
+    setting, params, batch = InnerSetting("sgd(0.4)", 0.2, 1e-8, 2), jnp.float32(0.3), jnp.array([1.0, -2.0])
+    loss = mg.WeightedLoss(lambda params, batch: (params - batch) ** 2)
+    optimizer = mg.parse_optimizer(setting.optimizer, setting.rate)
+    rewards = [
+        mg.meta_gradient(
+            loss, lambda params, goal: (params - goal) ** 2, params, jnp.full(2, 0.5), batch, jnp.float32(1.0),
+            optimizer=optimizer, num_steps=setting.steps, adjoint=adjoint,
+        ).meta
+        for adjoint in estimators_of(["t1t2", "truncated:1"], setting).values()
+    ]  # fmt: skip
+    np.testing.assert_allclose(rewards[1], rewards[2], rtol=1e-5)
+
+
 def drawn(kept):
     kept = np.asarray(kept, bool)
     return Drawn([None] * len(kept), 0.5 * kept, kept, None, None, None, None)
