@@ -40,6 +40,7 @@ def define() -> None:
     flags.DEFINE_string("run", None, "replay, export: training run of the workdir, as given to experiments.solve.")
     flags.DEFINE_integer("train_seed", None, "replay, export: meta-training seed, as given to experiments.solve.")
     flags.DEFINE_string("task", None, "replay, export: own task of the workdir, as given to experiments.solve.")
+    flags.DEFINE_string("inner_optimizer", None, "replay, export: own inner optimizer, as given to experiments.solve.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -171,7 +172,13 @@ def recompute(record: Mapping[str, Any]) -> tuple[Any, Any, pathlib.Path]:
     if (FLAGS.workdir is None) == (FLAGS.model is None):
         raise UserError("give either --workdir=DIR or --model=NAME, the one given to experiments.solve")
     problem = problem_of(record, Texts(log_path(), "full"), FLAGS.problem)
-    found = source.load_model(FLAGS.workdir or FLAGS.model, FLAGS.run, FLAGS.train_seed, own_task=FLAGS.task)
+    found = source.load_model(
+        FLAGS.workdir or FLAGS.model,
+        FLAGS.run,
+        FLAGS.train_seed,
+        inner_optimizer=FLAGS.inner_optimizer,
+        own_task=FLAGS.task,
+    )
     if record["task"] != found.config.task:
         raise UserError(
             f"record {record['number']} is of task {record['task']!r}, but the model's own task is "

@@ -35,6 +35,7 @@ def define() -> None:
     DEFINE_path("log", None, "Event log; defaults to WORKDIR/audit/events.jsonl.")
     flags.DEFINE_string("problem", None, "The event's problem, if the log stores no texts.")
     flags.DEFINE_string("task", None, "Own task of the workdir, named again: module:function or file.py:function.")
+    flags.DEFINE_string("inner_optimizer", None, "With --event: own inner optimizer of the workdir, named again.")
     DEFINE_path("out", None, "Directory to create.")
 
 
@@ -63,7 +64,8 @@ def write(out: pathlib.Path) -> None:
     from mass_jax.serving import export, source
 
     if FLAGS.event is None:
-        found = source.load_model(FLAGS.workdir or FLAGS.model, FLAGS.run, FLAGS.train_seed, own_task=FLAGS.task)
+        named = FLAGS.workdir or FLAGS.model
+        found = source.load_model(named, FLAGS.run, FLAGS.train_seed, own_task=FLAGS.task, adapts=False)
         solver, values, directory, inner = found.rollouts.solver, found.weights, found.directory, None
         what = found.label
     else:

@@ -35,6 +35,9 @@ def define() -> None:
     flags.DEFINE_string("sampler", "native", "Sampler of all completions: native, vllm, module:class or file.py:class.")
     flags.DEFINE_string("sampler_url", None, "Address of the API for --sampler=vllm; default: this host.")
     flags.DEFINE_string("task", None, "Own task of the workdir, named again: module:function or file.py:function.")
+    flags.DEFINE_string(
+        "inner_optimizer", None, "Own inner optimizer of the workdir, named again: module:function or file.py:function."
+    )
     flags.DEFINE_integer("seed", 0, "Random seed.")
 
 
@@ -79,6 +82,7 @@ def open_service(adapt: bool = True) -> Iterator[loading.AdaptationService]:
             sampler=FLAGS.sampler,
             own_task=FLAGS.task,
             sampler_url=FLAGS.sampler_url,
+            inner_optimizer=FLAGS.inner_optimizer,
         )
         yield held.enter_context(service)
 

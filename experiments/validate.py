@@ -29,7 +29,7 @@ from mass_jax.config import Config, names_code, nearest
 from mass_jax.errors import UserError
 from mass_jax.metagrad import signal
 from mass_jax.method import adapt
-from mass_jax.serving import source
+from mass_jax.serving import source, stored
 from mass_jax.tasks.base import Example, Problem
 from mass_jax.training import half_right, inner_setting, signal_page, validation
 from mass_jax.training.components import assemble
@@ -104,11 +104,13 @@ def read_config(held: contextlib.ExitStack) -> Config:
         if FLAGS.train_seed is not None:
             raise ValueError(f"--train_seed={FLAGS.train_seed} needs --trained, the workdir of a training run")
         return settings.read()
-    path = trained(held) / "config.json"
+    workdir = trained(held)
     try:
-        return Config.from_json(path.read_text(encoding="utf-8"))
+        config = stored.parse((workdir / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"--trained={FLAGS.trained} is not a workdir of experiments.train ({error})") from None
+    given = own_code()["inner_optimizer"]
+    return stored.trusted_optimizers(config, workdir, None if given is None else stored.given_optimizer(given))
 
 
 @functools.cache
@@ -121,9 +123,10 @@ def trained(held: contextlib.ExitStack) -> pathlib.Path:
     return _copy_of(FLAGS.trained, FLAGS.local_trained, held)
 
 
-def own_task() -> str | None:
-    """Returns --task, which names again the code that the settings of --trained name; None if it is a name."""
-    return FLAGS.task if names_code(FLAGS.task) else None
+def own_code() -> dict[str, Any]:
+    """Returns what names again code that the settings of --trained name, as arguments of `source.load_model`."""
+    task = FLAGS.task if names_code(FLAGS.task) else None
+    return {"own_task": task, "inner_optimizer": FLAGS.inner_optimizer if FLAGS["inner_optimizer"].present else None}
 
 
 def load(held: contextlib.ExitStack, config: Config, mesh: Any) -> source.LoadedModel:
@@ -135,7 +138,7 @@ def load(held: contextlib.ExitStack, config: Config, mesh: Any) -> source.Loaded
         )
     else:
         local = str(trained(held))
-        model = source.load_model(local, FLAGS.run, FLAGS.train_seed, own_task=own_task())
+        model = source.load_model(local, FLAGS.run, FLAGS.train_seed, **own_code())
         # A rerun compares the label, which must not depend on where a URL's files are.
         model = model._replace(label=model.label.replace(local, FLAGS.trained, 1))
     held.enter_context(contextlib.closing(model.chosen))
@@ -159,7 +162,7 @@ def auto_of(held: contextlib.ExitStack, model: source.LoadedModel, config: Confi
         return model.rollouts.loop.eps_root  # measured when the model was loaded, or stored by the training run
     with contextlib.ExitStack() as opened:
         if not is_pretrained(model):
-            model = source.load_model(str(trained(held)), "pretrained", own_task=own_task())
+            model = source.load_model(str(trained(held)), "pretrained", **own_code())
             opened.enter_context(contextlib.closing(model.chosen))
         problems = model.chosen.problems(config.seeds[0]).train
         return auto_eps_root(model.rollouts, model.weights, problems, config.num_test_examples)

@@ -45,6 +45,7 @@ def _questions(options: Options) -> QuestionModel:
         adapt=options.adapt,
         own_task=options.task,
         on_adapter=adapters.__setitem__,
+        inner_optimizer=options.inner_optimizer,
     )
     return QuestionModel(service, adapters)
 
@@ -71,7 +72,7 @@ def _pretrained(options: Options) -> PlainModel:
 
 def _run(options: Options) -> PlainModel:
     """Loads the trained generator of a workdir, to continue texts with it."""
-    found = source.load_model(options.source, options.run, options.train_seed, own_task=options.task)
+    found = source.load_model(options.source, options.run, options.train_seed, own_task=options.task, adapts=False)
     found.chosen.close()
     solver = found.rollouts.solver
     return PlainModel(

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from mass_jax import own_function
 from mass_jax.config import nearest
 from mass_jax.errors import UserError
 from mass_jax.serving.source import RUNS
@@ -23,6 +24,7 @@ class Options:
         train_seed: meta-training seed of the workdir; by default its first.
         task: task that poses questions to `pretrained`, testbed by default; or the workdir's own task, named again, as
             module:function or file.py:function.
+        inner_optimizer: with `adapt`, the workdir's own inner optimizer, named again.
         adapt: whether to adapt to each question.
         questions: whether texts are questions, which the task of the model poses; by default they are if `adapt`.
         policy: policy file; the default is WORKDIR/policy.json.
@@ -41,6 +43,7 @@ class Options:
     run: str | None = None
     train_seed: int | None = None
     task: str | None = None
+    inner_optimizer: str | None = None
     adapt: bool = False
     questions: bool | None = None
     policy: str | None = None
@@ -125,7 +128,7 @@ def _converted(name: str, value: Any, kind: str) -> Any:
         return int(value)
     if name in ("workdir", "policy", "log"):
         return str(pathlib.Path(str(value)).expanduser().absolute())  # Inspect changes the working directory
-    return str(value)
+    return own_function.located(str(value)) if name == "inner_optimizer" else str(value)
 
 
 def is_workdir(path: pathlib.Path) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import optax
 
 from mass_jax.audit.log import EventLog
 from mass_jax.audit.texts import Mode, Texts
@@ -53,6 +54,7 @@ def load(
     own_task: str | None = None,
     sampler_url: str | None = None,
     on_adapter: OnAdapter | None = None,
+    inner_optimizer: optax.GradientTransformation | str | None = None,
 ) -> AdaptationService:
     """Loads a service that answers questions by adapting to each of them.
 
@@ -76,13 +78,14 @@ def load(
         own_task: the model's own task, if it is code of yours; see `serving.source.load_model`.
         sampler_url: address of the server for "vllm"; None is the default of --sampler_url.
         on_adapter: called with the id and the adapter of each question whose answer is that of the adapted model.
+        inner_optimizer: optimizer of the inner loop, if it is code of yours; see `serving.source.load_model`.
 
     Raises:
         UserError: an argument or file is missing, invalid or contradicts another.
         audit.chain.Broken: the log fails verification.
     """
     permitted = policy.Policy(gates={}) if not adapt else _policy(model, policy_file)
-    found = source.load_model(model, run, train_seed, sampler, own_task=own_task, sampler_url=sampler_url)
+    found = source.load_model(model, run, train_seed, sampler, inner_optimizer, own_task, sampler_url, adapts=adapt)
     if real is None and task is None:
         problems = found.chosen.problems(found.config.seeds[0]).train[: stages.REAL_EXAMPLES]
         real = [Example(problem.problem, problem.solution) for problem in problems]

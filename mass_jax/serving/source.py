@@ -9,19 +9,17 @@ import optax
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
-from mass_jax import strict_json
-from mass_jax.config import Config, names_code
+from mass_jax.config import Config
 from mass_jax.errors import UserError, first_line
-from mass_jax.method import learning, meta_step
+from mass_jax.expression import CUSTOM
 from mass_jax.method.models import Weights
-from mass_jax.own_function import CodeNotNamed
 from mass_jax.runtime.checkpoints import abstract_of, check_checkpoint
 from mass_jax.runtime.paths import check_checkpoint_path
+from mass_jax.serving import stored
 from mass_jax.tasks.registry import Chosen
 from mass_jax.training import samplers
 from mass_jax.training.components import Components, assemble, with_stored_eps_root
 from mass_jax.training.inner_optimizer import fixed_optimizer
-from mass_jax.training.learners import mass_learner
 from mass_jax.training.rollout import Rollouts
 
 RUNS = ("mass", "mass_gold")
@@ -52,9 +50,10 @@ def load_model(
     run: str | None = None,
     seed: int | None = None,
     sampler: str = samplers.NATIVE,
-    inner_optimizer: optax.GradientTransformation | None = None,
+    inner_optimizer: optax.GradientTransformation | str | None = None,
     own_task: str | None = None,
     sampler_url: str | None = None,
+    adapts: bool = True,
 ) -> LoadedModel:
     """Loads a workdir's trained generator, or a pretrained model.
 
@@ -65,17 +64,21 @@ def load_model(
         seed: meta-training seed; the default is the workdir's first.
         sampler: sampler of all completions; see `training.samplers.make`. That of a workdir's settings is ignored,
             because it names code to run.
-        inner_optimizer: optimizer of the inner loop, for a workdir that was trained with one of your own code.
+        inner_optimizer: optimizer of the inner loop, for a workdir that was trained with one of your own code: the
+            optimizer, or its expression, such as file.py:function. A workdir whose settings name one needs it again,
+            because settings run no code; the default of other models is that of their settings.
         own_task: the model's own task, module:function or file.py:function. A workdir whose settings name one needs it
             again, because settings run no code; the default of other models is that of their settings.
         sampler_url: address of the server for "vllm"; None is the default of --sampler_url, not that of a workdir's
             settings, which may be somebody else's.
+        adapts: False if only the generator is needed; `inner_optimizer` is then not, and is ignored.
 
     Raises:
         UserError: the workdir lacks the requested run, its checkpoints cannot be read, there is no such sampler or
-            task, or the settings name an optimizer or a task of somebody's own code, and `own_task` is missing.
+            task, or the settings name an optimizer or a task of somebody's own code that was not named again.
     """
     own_task = None if own_task is None else Config(task=own_task).located().task
+    optimizer, named = _given_optimizer(inner_optimizer if adapts else None)
     url = Config.sampler_url if sampler_url is None else sampler_url
     workdir = pathlib.Path(model)
     if not (workdir / "config.json").is_file() or (workdir / "tokenizer.json").is_file():
@@ -83,14 +86,15 @@ def load_model(
             raise UserError(f"--run={run} needs a workdir of experiments.train, which {model!r} is not")
         config = Config(model=model, sampler=sampler, sampler_url=url)
         config = config if own_task is None else dataclasses.replace(config, task=own_task)
-        return _loaded(_assemble(config), None, f"{model}, pretrained")
+        config = config if named is None else dataclasses.replace(config, inner_optimizer=named)
+        return _loaded(_assemble(config, optimizer), None, f"{model}, pretrained")
     check_checkpoint_path(workdir, saving=False)
-    config = _read_config(workdir / "config.json", inner_optimizer is not None)
+    config = stored.trusted_optimizers(_read_config(workdir / "config.json"), workdir, named, adapts)
     if config.sampler != sampler:
         logging.info("sampling with --sampler=%s; the run was trained with --sampler=%s", sampler, config.sampler)
-    task = _trusted_task(config.task, own_task, workdir)
+    task = stored.trusted_task(config.task, own_task, workdir)
     config = _runnable(dataclasses.replace(config, sampler=sampler, sampler_url=url, task=task))
-    components = with_stored_eps_root(_assemble(config, inner_optimizer), workdir, store=False)
+    components = with_stored_eps_root(_assemble(config, optimizer), workdir, store=False)
     seed = components.config.seeds[0] if seed is None else seed
     found = {name: _steps(workdir / f"seed{seed}" / name / "checkpoints") for name in RUNS}
     chosen = run or next((name for name in RUNS if found[name]), "pretrained")
@@ -101,6 +105,15 @@ def load_model(
         raise UserError(f"--run={chosen}: {workdir}/seed{seed} has no such checkpoint; available: {trained}")
     step, weights = _restore(components, workdir / f"seed{seed}" / chosen / "checkpoints", found[chosen])
     return _loaded(*_frozen(components, weights), f"{model}, {chosen}, seed {seed}, step {step}")
+
+
+def _given_optimizer(
+    given: optax.GradientTransformation | str | None,
+) -> tuple[optax.GradientTransformation | None, str | None]:
+    """Returns the inner optimizer that a caller has, and what settings name it."""
+    if given is None or isinstance(given, str):
+        return None, None if given is None else stored.given_optimizer(given)
+    return given, CUSTOM
 
 
 def _frozen(components: Components, weights: Weights) -> tuple[Components, Weights]:
@@ -126,19 +139,6 @@ def _loaded(components: Components, weights: Weights | None, label: str) -> Load
     return LoadedModel(config, directory, components.chosen, components.rollouts, weights, label)
 
 
-def _trusted_task(stored: str, given: str | None, workdir: pathlib.Path) -> str:
-    """Returns the task to open: the stored one, or that of the command line if the stored one names code."""
-    if given is None:
-        if names_code(stored):
-            raise UserError(f"the settings in {workdir} name code to run; pass --task={stored} if you trust it")
-        return stored
-    if given != stored:
-        if not names_code(stored) or not names_code(given):
-            raise UserError(f"--task={given}: the run in {workdir} has --task={stored}; omit the flag, or pass that")
-        logging.warning("opening --task=%s; the run was trained with --task=%s", given, stored)
-    return given
-
-
 def _assemble(config: Config, inner_optimizer: optax.GradientTransformation | None = None) -> Components:
     try:
         return assemble(config, inner_optimizer=inner_optimizer)
@@ -154,14 +154,10 @@ def _runnable(config: Config) -> Config:
     return dataclasses.replace(config, attention="auto")
 
 
-def _read_config(path: pathlib.Path, replaced: bool) -> Config:
-    """Reads the settings of a run; its inner optimizer may be code only if it will be replaced."""
+def _read_config(path: pathlib.Path) -> Config:
+    """Reads the settings of a run, whose optimizers may be somebody's code."""
     try:
-        settings = path.read_text(encoding="utf-8")
-        named = strict_json.loads(settings).get("inner_optimizer") if replaced else None
-        return Config.from_json(settings, () if named is None else (named,))
-    except CodeNotNamed as error:
-        raise UserError(f"{path}: {error}, in Python as load_model(..., inner_optimizer=...)") from None
+        return stored.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is not the settings of a run ({error}); give a workdir of experiments.train") from None
 
@@ -175,17 +171,25 @@ def _steps(directory: pathlib.Path) -> list[int]:
 def _restore(components: Components, directory: pathlib.Path, steps: list[int]) -> tuple[int, Weights]:
     """Loads the newest intact checkpoint; repairs nothing, since another process may own the directory."""
     start = components.fresh_weights(jax.random.key(0))
-    learner = mass_learner(components.config, components.rollouts.loop, components.scorer, "verifier")
-    template = meta_step.init_state(jax.random.key(0), learner, start.policy)
-    abstract: Any = jax.tree.map(abstract_of, jax.device_put(template, jax.devices()[0]))
+    learned = components.rollouts.loop.learned
+    wanted = {"policy": start.policy} | ({} if learned is None else {"inner": learned.start()})
+    abstract: Any = jax.tree.map(abstract_of, jax.device_put(wanted, jax.devices()[0]))
     reason = ""
     for step in steps:
         path = directory.absolute() / str(step)
         try:
             check_checkpoint(path)
-            state = ocp.load(path, abstract, checkpointable_name="state")
-            return step, learning.weights_of(start.base, state)
+            state = _read_state(path, abstract)
+            return step, Weights(start.base, state["policy"], state.get("inner"))
         except Exception as error:  # orbax and tensorstore have no common error for damaged files
             reason = first_line(error)[:200]
             logging.warning("checkpoint %s cannot be used (%s)", path, reason)
     raise UserError(f"no checkpoint in {directory} can be read ({reason}); train again, or give --run=pretrained")
+
+
+def _read_state(path: pathlib.Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Reads some entries of a state; the others need the optimizers of meta-training to know their structure."""
+    saved: Any = ocp.metadata(path, checkpointable_name="state").metadata
+    rest = jax.tree.map(lambda _: ocp.PLACEHOLDER, saved)
+    state = ocp.load(path, rest | wanted, checkpointable_name="state")
+    return {name: state[name] for name in wanted}

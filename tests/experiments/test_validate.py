@@ -47,6 +47,13 @@ def trained(components, tmp_path_factory):
     return workdir
 
 
+class Flags(types.SimpleNamespace):
+    """Values of flags; --inner_optimizer is present if it has one."""
+
+    def __getitem__(self, name):
+        return types.SimpleNamespace(present=hasattr(self, name))
+
+
 @pytest.fixture
 def flags(monkeypatch):
     """Sets the flags of the command, which tests of other commands define differently in this process."""
@@ -63,7 +70,7 @@ def flags(monkeypatch):
             "measures": [],
         }
         defaults["task"] = "testbed"
-        monkeypatch.setattr(validate, "FLAGS", types.SimpleNamespace(**defaults | values))
+        monkeypatch.setattr(validate, "FLAGS", Flags(**defaults | values))
 
     return given
 

@@ -1,6 +1,5 @@
 """Loading models from workdirs with real checkpoints."""
 
-import contextlib
 import dataclasses
 import logging
 import pathlib
@@ -8,16 +7,13 @@ import shutil
 
 import jax
 import numpy as np
-import optax
 import pytest
 
 from mass_jax.config import Config
 from mass_jax.errors import UserError
-from mass_jax.method import adapt, meta_step
-from mass_jax.runtime import Checkpoints
+from mass_jax.method import adapt
 from mass_jax.serving import loading, source
-from mass_jax.training.components import assemble
-from mass_jax.training.learners import mass_learner
+from tests.written_runs import write_run
 
 ENGINE = "mass_jax.sampling:Engine"
 OWN_TASK = """
@@ -36,23 +32,6 @@ def make(config, directory, tokenizer):
 def trained(tmp_path_factory):
     """A workdir with checkpoints of steps 1 and 2, whose weights all equal the step."""
     return write_run(tmp_path_factory.mktemp("trained"), Config())
-
-
-def write_run(workdir, config, **changes):
-    """Writes checkpoints of steps 1 and 2, whose weights all equal the step, with other changes to the state."""
-    (workdir / "config.json").write_text(config.to_json())
-    with contextlib.closing(assemble(config)) as components:
-        policy = components.fresh_weights(jax.random.key(0)).policy
-        state = meta_step.init_state(
-            jax.random.key(0),
-            mass_learner(components.config, components.rollouts.loop, components.scorer, "verifier"),
-            policy,
-        )
-    with Checkpoints(workdir / "seed0" / "mass" / "checkpoints") as checkpoints:
-        for step in (1, 2):
-            filled = jax.tree.map(lambda leaf, step=step: np.full_like(leaf, step), state.policy)
-            checkpoints.save(step, jax.device_put(state._replace(policy=filled, **changes)))
-    return workdir
 
 
 @pytest.fixture
@@ -146,21 +125,6 @@ def test_load_model_opens_own_task_only_if_named_again(tmp_path):
         found.chosen.close()
         assert found.config.task == f"{code}:make"
         assert found.chosen.problems(0).train[0].answer == "0 2"
-
-
-@pytest.mark.parametrize("name", ["inner_optimizer", "policy_optimizer"])
-def test_load_model_refuses_optimizers_of_unnamed_code(name, tmp_path):
-    code = tmp_path / "code.py"
-    code.write_text("raise SystemExit('the code ran')\n")
-    (tmp_path / "config.json").write_text(Config(**{name: f"{code}:make"}).to_json())
-    with pytest.raises(UserError, match=f"the settings name code to run, {name}=.*if you trust it") as caught:
-        source.load_model(str(tmp_path))
-    assert "\n" not in str(caught.value)
-    if name == "inner_optimizer":
-        optimizer = optax.sgd(0.1)
-        found = source.load_model(str(tmp_path), inner_optimizer=optimizer)
-        found.chosen.close()
-        assert found.rollouts.loop.optimizer is optimizer
 
 
 def test_load_model_uses_learned_hyperparameters(tmp_path):
