@@ -34,6 +34,8 @@ def define() -> None:
     DEFINE_path("real", None, "JSONL file of real examples ('problem', 'solution') for calibration and mixing in.")
     flags.DEFINE_string("sampler", "native", "Sampler of all completions: native, vllm, module:class or file.py:class.")
     flags.DEFINE_string("sampler_url", None, "Address of the API for --sampler=vllm; default: this host.")
+    flags.DEFINE_float("sampler_timeout", None, "Seconds that a request of --sampler=vllm may take.")
+    flags.DEFINE_float("sampler_tolerance", None, "Largest difference from the model in the probe of --sampler=vllm.")
     flags.DEFINE_string("task", None, "Own task of the workdir, named again: module:function or file.py:function.")
     flags.DEFINE_string(
         "inner_optimizer", None, "Own inner optimizer of the workdir, named again: module:function or file.py:function."
@@ -83,6 +85,8 @@ def open_service(adapt: bool = True) -> Iterator[loading.AdaptationService]:
             own_task=FLAGS.task,
             sampler_url=FLAGS.sampler_url,
             inner_optimizer=FLAGS.inner_optimizer,
+            sampler_timeout=FLAGS.sampler_timeout,
+            sampler_tolerance=FLAGS.sampler_tolerance,
         )
         yield held.enter_context(service)
 

@@ -53,6 +53,8 @@ def load(
     sampler: str = samplers.NATIVE,
     own_task: str | None = None,
     sampler_url: str | None = None,
+    sampler_timeout: float | None = None,
+    sampler_tolerance: float | None = None,
     on_adapter: OnAdapter | None = None,
     inner_optimizer: optax.GradientTransformation | str | None = None,
 ) -> AdaptationService:
@@ -77,6 +79,8 @@ def load(
         sampler: sampler of all completions: "native", "vllm", "module:class" or "file.py:class".
         own_task: the model's own task, if it is code of yours; see `serving.source.load_model`.
         sampler_url: address of the server for "vllm"; None is the default of --sampler_url.
+        sampler_timeout: seconds that a request of it may take; None is the value in the model's settings.
+        sampler_tolerance: largest difference from the model in its start-up probe; None likewise.
         on_adapter: called with the id and the adapter of each question whose answer is that of the adapted model.
         inner_optimizer: optimizer of the inner loop, if it is code of yours; see `serving.source.load_model`.
 
@@ -85,7 +89,18 @@ def load(
         audit.chain.Broken: the log fails verification.
     """
     permitted = policy.Policy(gates={}) if not adapt else _policy(model, policy_file)
-    found = source.load_model(model, run, train_seed, sampler, inner_optimizer, own_task, sampler_url, adapts=adapt)
+    found = source.load_model(
+        model,
+        run,
+        train_seed,
+        sampler,
+        inner_optimizer,
+        own_task,
+        sampler_url,
+        sampler_timeout=sampler_timeout,
+        sampler_tolerance=sampler_tolerance,
+        adapts=adapt,
+    )
     if real is None and task is None:
         problems = found.chosen.problems(found.config.seeds[0]).train[: stages.REAL_EXAMPLES]
         real = [Example(problem.problem, problem.solution) for problem in problems]
@@ -148,7 +163,9 @@ def make_model(
             f"{config.num_test_examples - num_real} synthetic examples per question; lower it or real_share"
         )
     if len(real) < max(num_real, "calibration" in permitted.gates):
-        raise UserError(f"the policy needs real examples, but there are {len(real)}; pass more with real=")
+        raise UserError(
+            f"the policy needs real examples, but there are {len(real)}; pass more with --real=FILE, in Python real="
+        )
     model = stages.Model(config, rollouts, weights, (), real, num_real)
     made = []
     for name, settings in permitted.gates.items():

@@ -53,6 +53,8 @@ def load_model(
     inner_optimizer: optax.GradientTransformation | str | None = None,
     own_task: str | None = None,
     sampler_url: str | None = None,
+    sampler_timeout: float | None = None,
+    sampler_tolerance: float | None = None,
     adapts: bool = True,
 ) -> LoadedModel:
     """Loads a workdir's trained generator, or a pretrained model.
@@ -71,6 +73,8 @@ def load_model(
             again, because settings run no code; the default of other models is that of their settings.
         sampler_url: address of the server for "vllm"; None is the default of --sampler_url, not that of a workdir's
             settings, which may be somebody else's.
+        sampler_timeout: seconds that a request of the server may take; None is the value in the settings.
+        sampler_tolerance: largest difference from the model in the server's start-up probe; None likewise.
         adapts: False if only the generator is needed; `inner_optimizer` is then not, and is ignored.
 
     Raises:
@@ -85,6 +89,7 @@ def load_model(
         if run not in (None, "pretrained"):
             raise UserError(f"--run={run} needs a workdir of experiments.train, which {model!r} is not")
         config = Config(model=model, sampler=sampler, sampler_url=url)
+        config = _limited(config, sampler_timeout, sampler_tolerance)
         config = config if own_task is None else dataclasses.replace(config, task=own_task)
         config = config if named is None else dataclasses.replace(config, inner_optimizer=named)
         return _loaded(_assemble(config, optimizer), None, f"{model}, pretrained")
@@ -94,6 +99,7 @@ def load_model(
         logging.info("sampling with --sampler=%s; the run was trained with --sampler=%s", sampler, config.sampler)
     task = stored.trusted_task(config.task, own_task, workdir)
     config = _runnable(dataclasses.replace(config, sampler=sampler, sampler_url=url, task=task))
+    config = _limited(config, sampler_timeout, sampler_tolerance)
     components = with_stored_eps_root(_assemble(config, optimizer), workdir, store=False)
     seed = components.config.seeds[0] if seed is None else seed
     found = {name: _steps(workdir / f"seed{seed}" / name / "checkpoints") for name in RUNS}
@@ -144,6 +150,16 @@ def _assemble(config: Config, inner_optimizer: optax.GradientTransformation | No
         return assemble(config, inner_optimizer=inner_optimizer)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
+
+
+def _limited(config: Config, timeout: float | None, tolerance: float | None) -> Config:
+    """Replaces the limits of a server that are given."""
+    timeout = config.sampler_timeout if timeout is None else timeout
+    tolerance = config.sampler_tolerance if tolerance is None else tolerance
+    try:
+        return dataclasses.replace(config, sampler_timeout=timeout, sampler_tolerance=tolerance)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _runnable(config: Config) -> Config:

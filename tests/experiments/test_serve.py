@@ -32,6 +32,13 @@ def test_help_lists_flags_of_the_service(command):
     assert "--[no]alsologtostderr" not in done.stdout
 
 
+@pytest.mark.parametrize("flag", ["sampler_timeout", "sampler_tolerance"])
+def test_limits_of_the_server_reach_the_settings(flag):
+    done = in_process("solve", "--model=tiny", "--no_adapt", "--problem=x", "--sampler=vllm", f"--{flag}=-1")
+    assert done.stderr.startswith(f"error: --{flag}=-1.0 is below its minimum 0")
+    assert done.returncode == 2
+
+
 def test_second_signal_ends_server_with_one_line():
     done = subprocess.run([sys.executable, "-c", TWICE], cwd=ROOT, capture_output=True, text=True, check=False)
     first, second = done.stderr.splitlines()

@@ -403,7 +403,7 @@ def test_real_examples_alone_do_not_suffice(setup, path):
 @pytest.mark.parametrize(
     ("asked", "num_real", "message"),
     [
-        (policy.Policy(), 0, "needs real examples"),
+        (policy.Policy(), 0, r"needs real examples, .*; pass more with --real=FILE, in Python real="),
         (
             policy.Policy(gates={}, real_share=0.5, min_examples=4),
             9,

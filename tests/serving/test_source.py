@@ -109,6 +109,22 @@ def test_load_model_contacts_no_server_that_settings_name(tmp_path):
         assert found.rollouts.sampler.sampler.server.url == url
 
 
+def test_load_model_limits_the_server_as_given_or_as_settings_do(tmp_path):
+    (tmp_path / "config.json").write_text(Config(sampler_timeout=5.0, sampler_tolerance=0.5).to_json())
+    for model, given, limits in (
+        (str(tmp_path), {}, (5.0, 0.5)),
+        (str(tmp_path), {"sampler_timeout": 7.0, "sampler_tolerance": 0.0}, (7.0, 0.0)),
+        ("tiny", {}, (Config().sampler_timeout, Config().sampler_tolerance)),
+        ("tiny", {"sampler_tolerance": 0.3}, (Config().sampler_timeout, 0.3)),
+    ):
+        found = source.load_model(model, sampler="vllm", **given)
+        found.chosen.close()
+        server = found.rollouts.sampler.sampler.server
+        assert (server.timeout, server.tolerance) == limits
+    with pytest.raises(UserError, match="--sampler_timeout=nan is below its minimum"):
+        source.load_model("tiny", sampler="vllm", sampler_timeout=float("nan"))
+
+
 def test_load_model_opens_own_task_only_if_named_again(tmp_path):
     code = tmp_path / "code.py"
     code.write_text("raise SystemExit('the code ran')\n")

@@ -17,7 +17,7 @@ import numpy as np
 
 from mass_jax.errors import UserError
 from mass_jax.llama import lora, peft
-from mass_jax.sampling.remote.client import Client, Refused
+from mass_jax.sampling.remote.client import LOG, Client, Refused
 from mass_jax.types import Adapter
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -103,13 +103,21 @@ class Loader:
         try:
             self.client.send("load_lora_adapter", {"lora_name": name, "lora_path": str(path)}, _ANSWER)
         except Refused as error:
-            fix = (
-                "start the server with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
-                if error.status in (404, 405)
-                else "raise the server's --max-lora-rank, and run it where it can read the path"
-            )
-            raise UserError(f"{error}; {fix}") from None
+            raise error.with_fix(_fix(error, path.parent.parent)) from None
 
     def _unload(self, name: str) -> None:
         with contextlib.suppress(UserError):  # the server may have ended; its adapters end with it
             self.client.send("unload_lora_adapter", {"lora_name": name}, _ANSWER)
+
+
+def _fix(error: Refused, where: pathlib.Path) -> str:
+    """Returns what makes a server load adapters from a directory; vLLM tells the reason in its message."""
+    if any(text in error.reason for text in ("No adapter found", "Permission denied")):
+        return f"run the server on this machine as the same user, and in a container with -v {where}:{where}"
+    if "not enabled" in error.reason:
+        return "start the server with --enable-lora"
+    if "rank" in error.reason:
+        return "raise the server's --max-lora-rank"
+    if error.status in (404, 405):  # the server has no such path
+        return "start the server with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable-lora"
+    return LOG

@@ -13,6 +13,8 @@ from mass_jax.errors import UserError
 
 _PIECE = 1 << 16  # bytes per read
 _SHOWN = 200  # characters of a server's message in an error
+LOG = "read the server's log"
+"""Fix for a refusal of another reason."""
 KEY = "VLLM_API_KEY"
 """Environment variable with the key of the server, which vLLM reads too."""
 
@@ -22,11 +24,17 @@ class Refused(UserError):
 
     Attributes:
         status: the HTTP status.
+        reason: the server's message, on one line.
     """
 
-    def __init__(self, message: str, status: int):
+    def __init__(self, message: str, status: int, reason: str):
         super().__init__(message)
-        self.status = status
+        self.status, self.reason = status, reason
+
+    def with_fix(self, fix: str) -> UserError:
+        """Returns an error that also names a fix: a missing or wrong key, or else the given one."""
+        fix = f"set {KEY} to the server's key" if self.status == http.client.UNAUTHORIZED else fix
+        return UserError(f"{self}; {fix}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,10 +116,8 @@ class Client:
         finally:
             connection.close()
         if response.status != http.client.OK:
-            raise Refused(
-                f"--sampler_url={self.url} refused /{path} (HTTP {response.status}: {_message(answer)})",
-                response.status,
-            )
+            status, reason = response.status, _message(answer)
+            raise Refused(f"--sampler_url={self.url} refused /{path} (HTTP {status}: {reason})", status, reason)
         return answer
 
     def _read(self, response: http.client.HTTPResponse, limit: int, deadline: float) -> bytes:

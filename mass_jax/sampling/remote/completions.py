@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mass_jax.errors import UserError
-from mass_jax.sampling.remote.client import Client, Refused
+from mass_jax.sampling.remote.client import LOG, Client, Refused
 
 _BASE, _PER_TOKEN = 1 << 16, 1 << 10  # bytes of an answer; vLLM sends about 200 per token
+# In vLLM's messages on texts beyond its context; the last if the prompt fills it, since requests ask for tokens.
+_TOO_LONG = ("context length", "model length", "max_model_len", "max_tokens must be at least 1")
 
 
 class Completion(NamedTuple):
@@ -93,7 +95,9 @@ def complete(client: Client, asked: Asked) -> tuple[list[Completion], np.ndarray
     try:
         answer = client.post("completions", asked.body(), _BASE + _PER_TOKEN * tokens)
     except Refused as error:
-        raise UserError(f"{error}; check the server's --max-model-len, --max-logprobs and model") from None
+        long = any(text in error.reason for text in _TOO_LONG)
+        fix = "raise the server's --max-model-len, or shorten the texts" if long else LOG
+        raise error.with_fix(fix) from None
     try:
         choices = answer["choices"]
         _check(

@@ -5,6 +5,7 @@ Shape suffixes: N prompts, M samples per prompt.
 
 import concurrent.futures
 import dataclasses
+import http.client
 from collections.abc import Sequence
 
 import jax
@@ -17,7 +18,7 @@ from mass_jax.llama import Llama, lora
 from mass_jax.sampling.choose import Settings
 from mass_jax.sampling.remote import completions
 from mass_jax.sampling.remote.adapters import Loader
-from mass_jax.sampling.remote.client import Client
+from mass_jax.sampling.remote.client import LOG, Client, Refused
 from mass_jax.sampling.remote.probe import probe
 from mass_jax.sampling.sampler import Continuation
 from mass_jax.types import Adapter, Params, PyTree, Tokenizer
@@ -151,7 +152,14 @@ class Vllm:
 
     def _base_name(self) -> str:
         """Returns the name of the server's base model."""
-        answer = self._client.get("models", _MODELS)
+        try:
+            answer = self._client.get("models", _MODELS)
+        except Refused as error:
+            fix = LOG
+            if error.status == http.client.NOT_FOUND:
+                versioned = self.server.url.rstrip("/").endswith("/v1")
+                fix = "give the address of a vLLM server's API" if versioned else "end the address with /v1"
+            raise error.with_fix(fix) from None
         cards = answer.get("data") if isinstance(answer, dict) else None
         cards = [card for card in cards if isinstance(card, dict)] if isinstance(cards, list) else []
         names = [card.get("id") for card in cards if not card.get("parent")]

@@ -25,6 +25,7 @@ class Stub:
         max_tokens: samples are cut after this many tokens.
         largest_rank: adapters of larger ranks are refused.
         change: changes an answer before it is sent.
+        refusals: statuses and values with which paths are refused.
         adapters: leaves of the loaded adapters by name.
         loaded: names and paths in the order of loading.
     """
@@ -32,13 +33,15 @@ class Stub:
     def __init__(self, model, params):
         self.model, self.params, self.largest_rank = model, params, RANK
         self.applies_adapters = self.processed = True
-        self.max_tokens, self.change = SLOTS, lambda answer: answer
+        self.max_tokens, self.change, self.refusals = SLOTS, lambda answer: answer, {}
         self.adapters, self.loaded, self.requests = {}, [], []
         zero = lora.init(jax.random.key(0), model.config, RANK)
         self._none = jax.tree.map(np.zeros_like, zero.leaves)
 
     def respond(self, path, body):
         """Returns the status and the value that answer a request."""
+        if path in self.refusals:
+            return self.refusals[path]
         if path == "/v1/models":
             cards = [{"id": "base", "parent": None}, *({"id": name, "parent": "base"} for name in self.adapters)]
             return 200, {"object": "list", "data": cards}
@@ -50,13 +53,15 @@ class Stub:
         if path == "/v1/completions" and body["model"] in ("base", *self.adapters):
             self.requests.append(body)
             return 200, self.change({"choices": [self._sample(body, m) for m in range(body["n"])]})
-        return 404, {"error": {"message": f"{path} or its model\ndoes not exist"}}
+        if path == "/v1/completions":
+            return 404, {"error": {"message": f"The model `{body['model']}`\ndoes not exist."}}
+        return 404, {"detail": "Not Found"}
 
     def _load(self, name, path):
         adapter = peft.load(path, self.model.config)
         rank = jax.tree.leaves(adapter.leaves)[0].shape[-1]
         if rank > self.largest_rank:
-            return 500, {"error": {"message": f"LoRA rank {rank} is greater than {self.largest_rank}"}}
+            return 500, {"error": {"message": f"LoRA rank {rank} is greater than max_lora_rank {self.largest_rank}."}}
         self.loaded.append((name, path))
         self.adapters[name] = self._filled(lora.folded(adapter).leaves)
         return 200, "Success"

@@ -33,7 +33,7 @@ def server(loaded):
 def sampler(loaded, server, monkeypatch):
     """A stub, and a new sampler from it; changes of the stub's attributes are undone."""
     stub, url = server
-    for name in ("params", "applies_adapters", "processed", "max_tokens", "change", "largest_rank"):
+    for name in ("params", "applies_adapters", "processed", "max_tokens", "change", "largest_rank", "refusals"):
         monkeypatch.setattr(stub, name, getattr(stub, name))
     return stub, Vllm(loaded.model, loaded.tokenizer, Server(url, timeout=60.0, tolerance=0.01))
 
@@ -92,7 +92,7 @@ def test_parameters_must_stay(loaded, sampler):
     [
         ("applies_adapters", False, r"the server ignores adapters: .* differ from the model's by .* nats per token"),
         ("processed", False, r"at temperature 0.5 differ .*; start it with --logprobs-mode=processed_logprobs"),
-        ("largest_rank", 4, r"HTTP 500: LoRA rank 8 is greater than 4\); raise the server's --max-lora-rank"),
+        ("largest_rank", 4, r"HTTP 500: LoRA rank 8 .* 4\.\); raise the server's --max-lora-rank"),
         (
             "max_tokens",
             3,
@@ -111,6 +111,48 @@ def test_probe_refuses_in_one_line(loaded, sampler, name, value, message):
     with pytest.raises(UserError, match=message) as caught:
         draw(vllm, loaded.params)
     assert "\n" not in str(caught.value)
+
+
+# Messages of vLLM 0.32.0.
+DISABLED = "Call to add_lora method failed: LoRA is not enabled. Use --enable-lora to enable LoRA."
+MISSING = "Loading lora mass_jax-1 failed: No adapter found for /dev/shm/mass_jax-rank/mass_jax-1"
+TOO_LONG = "This model's maximum context length is 32 tokens. However, your prompt contains at least 33 input tokens"
+RAN_OUT = "The decoder prompt (length 40) is longer than the maximum model length of 32."
+FULL = "max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "value", "fix"),
+    [
+        ("load_lora_adapter", 500, {"error": {"message": DISABLED}}, "start the server with --enable-lora"),
+        ("load_lora_adapter", 404, {"error": {"message": MISSING}}, "run the server on this machine .* -v /.*:/.*"),
+        ("load_lora_adapter", 500, {"error": {"message": "[Errno 13] Permission denied"}}, "run the server on this .*"),
+        ("load_lora_adapter", 404, {"detail": "Not Found"}, "start the server with VLLM_ALLOW_RUNTIME_LORA_U.*"),
+        ("load_lora_adapter", 405, {"detail": "Method Not Allowed"}, ".* VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and .*"),
+        ("load_lora_adapter", 500, {"error": {"message": "out of memory"}}, "read the server's log"),
+        ("models", 401, {"error": "Unauthorized"}, "set VLLM_API_KEY to the server's key"),
+        ("models", 404, {"detail": "Not Found"}, "give the address of a vLLM server's API"),
+        ("models", 503, {}, "read the server's log"),
+        ("completions", 401, {"error": "Unauthorized"}, "set VLLM_API_KEY to the server's key"),
+        ("completions", 400, {"error": {"message": TOO_LONG}}, "raise the server's --max-model-len, or shorten the .*"),
+        ("completions", 400, {"error": {"message": RAN_OUT}}, "raise the server's --max-model-len, or shorten the .*"),
+        ("completions", 400, {"error": {"message": FULL}}, "raise the server's --max-model-len, or shorten the texts"),
+        ("completions", 404, {"error": {"message": "The model `x` does not exist."}}, "read the server's log"),
+    ],
+)
+def test_refusal_names_its_own_fix(loaded, sampler, path, status, value, fix):
+    stub, vllm = sampler
+    stub.refusals = {f"/v1/{path}": (status, value)}
+    with pytest.raises(UserError, match=rf"refused /{path} \(HTTP {status}: [^;]*\); {fix}$") as caught:
+        draw(vllm, loaded.params)
+    assert "\n" not in str(caught.value)
+
+
+def test_address_without_version_is_named(loaded, server):
+    url = server[1].removesuffix("/v1")
+    for address in (url, url + "/"):
+        with pytest.raises(UserError, match=r"\(HTTP 404: Not Found\); end the address with /v1$"):
+            Vllm(loaded.model, loaded.tokenizer, Server(address)).update(loaded.params, 1)
 
 
 def test_probe_refuses_other_base_weights(loaded, sampler):

@@ -160,6 +160,17 @@ def test_adapter_of_a_larger_rank_is_refused_in_one_line(loaded, sampler):
     assert len(models(sampler)) == 1
 
 
+def test_adapter_that_the_server_cannot_read_is_refused_in_one_line(sampler, tmp_path):
+    with pytest.raises(UserError, match=r"HTTP 404: .*No adapter found .*; run the server on this machine") as e:
+        sampler._loader._load("missing", tmp_path / "missing" / "adapter")
+    assert "\n" not in str(e.value)
+
+
+def test_address_without_version_is_named(loaded, url):
+    with pytest.raises(UserError, match=r"HTTP 404: Not Found\); end the address with /v1$"):
+        Vllm(loaded.model, loaded.tokenizer, Server(url.removesuffix("/v1"))).update(loaded.params, 1)
+
+
 def test_text_longer_than_the_context_is_refused_in_one_line(loaded, sampler):
     """vLLM shortens samples silently if the prompt itself fits."""
     positions = loaded.model.config.max_position_embeddings
@@ -167,6 +178,6 @@ def test_text_longer_than_the_context_is_refused_in_one_line(loaded, sampler):
     with pytest.raises(UserError, match=r"cut a sample .*'length'.* and a larger --max-model-len") as e:
         draw(sampler, loaded.params, max_new_tokens=positions)
     assert "\n" not in str(e.value)
-    with pytest.raises(UserError, match=r"refused /completions .*; check the server's --max-model-len") as e:
+    with pytest.raises(UserError, match=r"refused /completions .*; raise the server's --max-model-len") as e:
         draw(sampler, loaded.params, [[1] * positions])
     assert "\n" not in str(e.value)
