@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from experiments import settings
 from mass_jax.config import Config
+from mass_jax.llama.hub import FILES
 from mass_jax.runtime.remote.store import EXTRAS, is_url
 from mass_jax.runtime.trackers import NAMES
 
@@ -15,13 +16,15 @@ EXTRAS_OF_TASKS = {"reasoning_gym": "reasoning-gym"}
 def stage(source: str, model: str, hf: str = "hf") -> str:
     """Returns the command that copies a model to the directory of --model; it resumes a partial copy.
 
+    Of a hub's repository, it copies only the files that a run reads: not the same weights in other formats.
+
     Args:
         source: id on the Hugging Face hub, with an optional @revision, or a bucket; "" for none.
         model: directory.
         hf: path of the Hugging Face command line.
 
-    >>> stage("org/name@v1", "/mnt/model")
-    'hf download --revision=v1 --local-dir=/mnt/model -- org/name'
+    >>> stage("org/name@v1", "/mnt/model").split()[:4]
+    ['hf', 'download', '--revision=v1', "'--include=*.json'"]
     """
     if not source:
         return ""
@@ -29,6 +32,7 @@ def stage(source: str, model: str, hf: str = "hf") -> str:
         return shlex.join(["gcloud", "storage", "rsync", "--recursive", source, model])
     name, _, revision = source.partition("@")
     given = [f"--revision={revision}"] if revision else []
+    given += [f"--include={pattern}" for pattern in FILES]
     # The path of the command may begin with ~, which the shell expands.
     return f"{hf} {shlex.join(['download', *given, f'--local-dir={model}', '--', name])}"
 
