@@ -8,6 +8,8 @@ FROM python:3.12-slim
 
 # One of cpu, cuda12, cuda13, tpu.
 ARG ACCELERATOR=cpu
+# Further extras of mass_jax, separated by commas, such as gcs,wandb.
+ARG EXTRAS=
 # Give root where the devices of the host require it.
 ARG RUN_AS=mass
 
@@ -22,8 +24,8 @@ COPY experiments experiments
 COPY third_party third_party
 
 RUN case "$ACCELERATOR" in \
-        cpu) extras=math ;; \
-        cuda12|cuda13|tpu) extras="math,$ACCELERATOR" ;; \
+        cpu) extras="math${EXTRAS:+,$EXTRAS}" ;; \
+        cuda12|cuda13|tpu) extras="math,$ACCELERATOR${EXTRAS:+,$EXTRAS}" ;; \
         *) echo "ACCELERATOR=$ACCELERATOR is unknown; give cpu, cuda12, cuda13 or tpu" >&2; exit 2 ;; \
     esac \
     && pip install --no-cache-dir --editable ".[$extras]" \

@@ -152,7 +152,12 @@ def read() -> Config:
     name = FLAGS.preset
     if name not in preset_names():
         raise ValueError(f"--preset={name!r} is unknown; {nearest(name, preset_names())}")
-    return with_flags(importlib.import_module(f"experiments.presets.{name}").config()).located()
+    return with_flags(preset(name)).located()
+
+
+def preset(name: str) -> Config:
+    """Returns the settings of a preset, one of `preset_names()`."""
+    return importlib.import_module(f"experiments.presets.{name}").config()
 
 
 def explicit(config: Config) -> Config:

@@ -45,13 +45,15 @@ def test_image_runs_training_as_an_ordinary_user():
     assert "RUN_AS=mass" in values("ARG")
 
 
+@pytest.mark.parametrize("further", ["", "gcs,wandb"])
 @pytest.mark.parametrize("accelerator", ["cpu", "cuda12", "cuda13", "tpu", "cuda11"])
-def test_installed_extras_are_declared(tmp_path, accelerator):
+def test_installed_extras_are_declared(tmp_path, accelerator, further):
+    assert "EXTRAS=" in values("ARG")
     for program in ("pip", "useradd"):
         path = tmp_path / program
         path.write_text('#!/bin/sh\necho "${0##*/} $*"\n')
         path.chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "ACCELERATOR": accelerator}
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "ACCELERATOR": accelerator, "EXTRAS": further}
     (run,) = values("RUN")
     done = subprocess.run(["sh", "-c", run], env=environment, capture_output=True, text=True, timeout=60, check=False)
     if accelerator == "cuda11":
@@ -60,6 +62,6 @@ def test_installed_extras_are_declared(tmp_path, accelerator):
         return
     extras = set(re.search(r"pip install .* \.\[(.*)\]", done.stdout)[1].split(","))
     declared = {extra for _, _, extra in load_setup().DEPENDENCIES}
-    assert extras == {"math", accelerator} - {"cpu"}
+    assert extras == {"math", accelerator, *further.split(",")} - {"cpu", ""}
     assert extras <= declared
     assert "useradd --create-home --uid 1000 mass" in done.stdout

@@ -4,19 +4,27 @@ import itertools
 import shlex
 from collections.abc import Sequence
 
+from experiments import settings
+from mass_jax.config import Config
+from mass_jax.llama.hub import FILES
 from mass_jax.runtime.remote.store import EXTRAS, is_url
+from mass_jax.runtime.trackers import NAMES
+
+EXTRAS_OF_TASKS = {"reasoning_gym": "reasoning-gym"}
 
 
 def stage(source: str, model: str, hf: str = "hf") -> str:
     """Returns the command that copies a model to the directory of --model; it resumes a partial copy.
+
+    Of a hub's repository, it copies only the files that a run reads: not the same weights in other formats.
 
     Args:
         source: id on the Hugging Face hub, with an optional @revision, or a bucket; "" for none.
         model: directory.
         hf: path of the Hugging Face command line.
 
-    >>> stage("org/name@v1", "/mnt/model")
-    'hf download --revision=v1 --local-dir=/mnt/model -- org/name'
+    >>> stage("org/name@v1", "/mnt/model").split()[:4]
+    ['hf', 'download', '--revision=v1', "'--include=*.json'"]
     """
     if not source:
         return ""
@@ -24,6 +32,7 @@ def stage(source: str, model: str, hf: str = "hf") -> str:
         return shlex.join(["gcloud", "storage", "rsync", "--recursive", source, model])
     name, _, revision = source.partition("@")
     given = [f"--revision={revision}"] if revision else []
+    given += [f"--include={pattern}" for pattern in FILES]
     # The path of the command may begin with ~, which the shell expands.
     return f"{hf} {shlex.join(['download', *given, f'--local-dir={model}', '--', name])}"
 
@@ -52,14 +61,21 @@ def directory(program: Sequence[str]) -> str:
 
 
 def extras(accelerator: str, program: Sequence[str]) -> str:
-    """Returns the extras of mass_jax that the hosts install, with those of the buckets that workdirs are in.
+    """Returns the extras of mass_jax that the hosts install, with those of the run's buckets, trackers and task.
 
-    >>> extras("tpu", ["--workdir=gs://bucket/run"]), extras("cuda12", ["--workdir=/mnt/shared/run"])
-    ('tpu,math,gcs', 'cuda12,math')
+    What the flags do not name, the preset decides.
+
+    >>> extras("tpu", ["--workdir=gs://bucket/run"]), extras("cuda12", ["--task=reasoning_gym", "--tracker=wandb"])
+    ('tpu,math,gcs', 'cuda12,math,reasoning-gym,wandb')
     """
+    preset = argument(program, "preset")
+    config = settings.preset(preset or "tiny") if preset in ("", *settings.preset_names()) else Config()
     given = (argument(program, name) for name in ("workdir", "trained"))
     stores = {EXTRAS.get(url.partition("://")[0], "") for url in given if is_url(url)} - {""}
-    return ",".join([accelerator, "math", *sorted(stores)])
+    named = argument(program, "tracker")
+    trackers = {name.strip() for name in named.split(",")} if named else set(config.tracker)
+    task = EXTRAS_OF_TASKS.get(argument(program, "task") or config.task, "")
+    return ",".join([accelerator, "math", *sorted(stores | (trackers & {*NAMES}) | ({task} - {""}))])
 
 
 def setup(extras: str, staged: str) -> str:

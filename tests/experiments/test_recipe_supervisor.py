@@ -9,6 +9,8 @@ import pytest
 from tests.experiments.launch_machines import GCLOUD, RECORD, Machines
 from tests.experiments.test_recipes import SECRET, recipe
 
+INCLUDED = ("--include=*.json", "--include=*.safetensors", "--include=*.jinja")
+
 
 @pytest.fixture
 def machines(tmp_path):
@@ -49,7 +51,7 @@ def test_supervisor_recreates_a_preempted_tpu(machines):
     assert [call.split()[3] for call in queued if "describe" not in call] == ["create", "delete", "create", "delete"]
     assert all("--spot" in call.split() for call in queued if "create" in call.split())
     assert len(machines.calls("python")) == 3
-    assert machines.calls("hf")[0] == ["download", "--revision=v1", "--local-dir=", "--", "org/name"]
+    assert machines.calls("hf")[0] == ["download", "--revision=v1", *INCLUDED, "--local-dir=", "--", "org/name"]
     assert not machines.state.exists()
 
 

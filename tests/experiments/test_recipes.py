@@ -1,5 +1,6 @@
 """Tests for recipes: scripts that bash runs against programs that record their calls."""
 
+import dataclasses
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from experiments.launching.mounts import Mount
 from experiments.launching.recipes import REMOTE, render
+from experiments.presets import tiny
 from tests.commands import in_process
 from tests.experiments.launch_machines import KUBECTL, RECORD, Machines, bash
 
@@ -271,10 +273,28 @@ def test_price_table_is_dated(machines):
     assert machines.run(recipe("slurm"), "cost").startswith("2 chips, whose price is unknown")
 
 
-@pytest.mark.parametrize(("workdir", "extras"), [("gs://b/run", "tpu,math,gcs"), ("/mnt/shared/run", "tpu,math")])
-def test_hosts_install_the_store_of_the_workdir(workdir, extras):
-    assert f"mass_jax[{extras}]" in recipe("gcloud", [f"--workdir={workdir}"])
-    assert f"'.[{extras}]'" in recipe("skypilot", [f"--workdir={workdir}"], accelerators="", topology="v5e:2x4")
+@pytest.mark.parametrize(
+    ("argument", "extras"),
+    [
+        ("--workdir=gs://b/run", "tpu,math,gcs"),
+        ("--workdir=/mnt/shared/run", "tpu,math"),
+        ("--tracker=none", "tpu,math"),
+        ("--tracker=wandb, tensorboard", "tpu,math,tensorboard,wandb"),
+        ("--task=reasoning_gym", "tpu,math,reasoning-gym"),
+        ("--preset=unknown", "tpu,math"),  # refused later, with a message
+    ],
+)
+def test_hosts_install_what_the_flags_need(argument, extras):
+    assert f"mass_jax[{extras}]" in recipe("gcloud", [argument])
+    assert f"'.[{extras}]'" in recipe("skypilot", [argument], accelerators="", topology="v5e:2x4")
+
+
+def test_hosts_install_what_the_preset_needs(monkeypatch):
+    chosen = dataclasses.replace(tiny.config(), task="reasoning_gym", tracker=("trackio",))
+    monkeypatch.setattr(tiny, "config", lambda: chosen)
+    assert "mass_jax[tpu,math,reasoning-gym,trackio]" in recipe("gcloud", ["--preset=tiny"])
+    assert "mass_jax[tpu,math,reasoning-gym,trackio]" in recipe("gcloud", [])  # the default preset
+    assert "mass_jax[tpu,math]" in recipe("gcloud", ["--task=math", "--tracker=none"])
 
 
 def test_skypilot_caches_the_mount_of_the_local_workdir():

@@ -16,7 +16,9 @@ TRL_NAMES = {
     "examples_length_min": "completions/min_length",
     "examples_length_max": "completions/max_length",
 }
-"""Metrics that TRL logs under another name than metrics.jsonl. Those with the same name are absent."""
+"""Metrics that TRL logs under another name than metrics.jsonl. Those with the same name are absent.
+
+Where no examples are sampled, as in Solver GRPO, the completions are the attempts."""
 
 
 class Run(NamedTuple):
@@ -71,9 +73,13 @@ def scalars(row: Mapping[str, float | None]) -> dict[str, float]:
 
     >>> scalars({"step": 3, "kl_to_start": 0.5, "reward": float("nan"), "loss": None})
     {'kl': 0.5}
+    >>> scalars({"attempts_length": 7}), scalars({"attempts_length": 7, "examples_length": 9})
+    ({'completions/mean_length': 7.0}, {'attempts_length': 7.0, 'completions/mean_length': 9.0})
     """
+    sampled = "examples_" if any(name.startswith("examples_") for name in row) else "attempts_"
+    names = {name.replace("examples_", sampled): trl for name, trl in TRL_NAMES.items()}
     finite = {name: float(value) for name, value in row.items() if value is not None and math.isfinite(value)}
-    return {TRL_NAMES.get(name, name): value for name, value in finite.items() if name != "step"}
+    return {names.get(name, name): value for name, value in finite.items() if name != "step"}
 
 
 def literal(text: str) -> str:

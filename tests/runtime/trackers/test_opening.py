@@ -6,7 +6,7 @@ import pytest
 
 from mass_jax import lazy
 from mass_jax.runtime.metrics import read_metrics
-from mass_jax.runtime.trackers import check_installed, opening
+from mass_jax.runtime.trackers import base, check_installed, opening
 from tests.tracked_runs import train
 
 NAMES = ("tensorboard",)
@@ -64,3 +64,10 @@ def test_damaged_ids_start_new_runs(tmp_path, caplog, damaged):
         pass
     assert "trackers start new runs" in caplog.text
     assert len(json.loads(path.read_text())["tensorboard"]) == 12
+
+
+def test_solver_grpo_has_the_names_of_trl():
+    kinds = ("cut_off", "entropy", "length", "length_min", "length_max")
+    of_attempts = base.scalars({f"attempts_{kind}": 1.0 for kind in kinds})
+    assert of_attempts == base.scalars({f"examples_{kind}": 1.0 for kind in kinds})
+    assert {*of_attempts} == {*base.TRL_NAMES.values()} - {"kl"}
