@@ -89,17 +89,9 @@ def load(
         audit.chain.Broken: the log fails verification.
     """
     permitted = policy.Policy(gates={}) if not adapt else _policy(model, policy_file)
+    limits = (sampler_timeout, sampler_tolerance)
     found = source.load_model(
-        model,
-        run,
-        train_seed,
-        sampler,
-        inner_optimizer,
-        own_task,
-        sampler_url,
-        sampler_timeout=sampler_timeout,
-        sampler_tolerance=sampler_tolerance,
-        adapts=adapt,
+        model, run, train_seed, sampler, inner_optimizer, own_task, sampler_url, *limits, adapts=adapt
     )
     if real is None and task is None:
         problems = found.chosen.problems(found.config.seeds[0]).train[: stages.REAL_EXAMPLES]
