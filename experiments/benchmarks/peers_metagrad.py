@@ -33,6 +33,7 @@ from experiments.path_flags import DEFINE_path
 from mass_jax import metagrad as mg
 from mass_jax import runtime
 from mass_jax.errors import UserError
+from mass_jax.metagrad import signal
 from mass_jax.metagrad.benchmark_runs import interleaved
 from third_party.peers import mlp
 
@@ -48,8 +49,8 @@ JAX_PEERS: dict[str, Callable[..., jax.Array]] = {
     "plain JAX": mlp.plain_jax,
     "WeightedMixedMode": functools.partial(mlp.mixed_mode, adjoint=mg.WeightedMixedMode()),
 }
-PERTURBATION = 0.1
-"""Step along the direction of the metasmoothness, relative to each weight; the default of `validate`."""
+PERTURBATION = signal.Options().perturbation
+"""Step along the direction of the metasmoothness, relative to each weight."""
 TORCH_PEERS = ("higher", "torchopt", "bergson")
 PACKAGES = ("jax", "optax", "torch", *TORCH_PEERS)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import shlex
+from collections.abc import Callable
 
 from absl import logging
 
@@ -44,28 +45,12 @@ def trusted_optimizers(config: Config, workdir: pathlib.Path, given: str | None,
     replaced = {name: getattr(usual, name) for name in OPTIMIZERS if own_code(getattr(config, name))}
     stored = config.inner_optimizer
     if adapts:
-        replaced["inner_optimizer"] = _trusted_inner(stored, given, workdir)
+        # An optimizer that the caller has in Python takes the place of any, and any of one that was passed so.
+        passed = given == CUSTOM or (stored == CUSTOM and given is not None)
+        replaced["inner_optimizer"] = given if passed else _trusted("inner_optimizer", stored, given, workdir, own_code)
     elif stored == CUSTOM or own_code(stored):
         replaced |= {"inner_optimizer": usual.inner_optimizer, "learn": usual.learn}
     return dataclasses.replace(config, **replaced)
-
-
-def _trusted_inner(stored: str, given: str | None, workdir: pathlib.Path) -> str:
-    """Returns the inner optimizer to build: the stored one, or that of the command line if the stored one is code."""
-    if given is None:
-        if own_code(stored):
-            raise CodeNotNamed(
-                f"the settings in {workdir} name code to run; pass --inner_optimizer={shlex.quote(stored)} if you "
-                f"trust it"
-            )
-        return stored
-    if given in (stored, CUSTOM):
-        return given
-    if stored != CUSTOM and not (own_code(stored) and own_code(given)):
-        fix = "pass that" if own_code(stored) else "omit the flag, or pass that"
-        raise UserError(f"--inner_optimizer={given}: the run in {workdir} has --inner_optimizer={stored}; {fix}")
-    logging.warning("adapting with --inner_optimizer=%s; the run was trained with --inner_optimizer=%s", given, stored)
-    return given
 
 
 def trusted_task(stored: str, given: str | None, workdir: pathlib.Path) -> str:
@@ -77,16 +62,26 @@ def trusted_task(stored: str, given: str | None, workdir: pathlib.Path) -> str:
         workdir: directory of the run, for messages.
 
     Raises:
-        UserError: the stored task names code and was not named, or another one was.
+        CodeNotNamed: the stored task is own code and was not named.
+        UserError: another one was named.
     """
+    return _trusted("task", stored, given, workdir, names_code)
+
+
+def _trusted(flag: str, stored: str, given: str | None, workdir: pathlib.Path, is_code: Callable[[str], object]) -> str:
+    """Returns the stored value of a flag, or the given one if both are code: the code may have moved."""
     if given is None:
-        if names_code(stored):
-            raise UserError(f"the settings in {workdir} name code to run; pass --task={stored} if you trust it")
+        if is_code(stored):
+            raise CodeNotNamed(
+                f"the settings in {workdir} name code to run; pass --{flag}={shlex.quote(stored)} if you trust it"
+            )
         return stored
-    if given != stored:
-        if not names_code(stored) or not names_code(given):
-            raise UserError(f"--task={given}: the run in {workdir} has --task={stored}; omit the flag, or pass that")
-        logging.warning("opening --task=%s; the run was trained with --task=%s", given, stored)
+    if given == stored:
+        return given
+    if not (is_code(stored) and is_code(given)):
+        fix = "pass that" if is_code(stored) else "omit the flag, or pass that"
+        raise UserError(f"--{flag}={given}: the run in {workdir} has --{flag}={stored}; {fix}")
+    logging.warning("opening with --%s=%s; the run was trained with --%s=%s", flag, given, flag, stored)
     return given
 
 

@@ -78,7 +78,7 @@ def test_load_model_opens_own_inner_optimizer_named_again(trained):
 def test_own_inner_optimizer_may_have_moved(workdir, caplog):
     found = source.load_model(str(workdir), inner_optimizer=OWN)
     assert weights_in(found) == {2.0}
-    assert f"adapting with --inner_optimizer={OWN}; the run was trained with --inner_optimizer=" in caplog.text
+    assert f"opening with --inner_optimizer={OWN}; the run was trained with --inner_optimizer=" in caplog.text
     with pytest.raises(SystemExit, match="the code ran"):
         source.load_model(str(workdir), inner_optimizer=code_of(workdir))
 
