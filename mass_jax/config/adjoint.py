@@ -36,8 +36,8 @@ class AdjointSettings:
     adjoint_remat: str = setting(
         "auto",
         "What the adjoint stores of each inner step: save_grads stores states and gradients, step only states, "
-        "recursive about sqrt(K) states, replay about sqrt(K) states and all gradients (weighted and mixed only), none "
-        "also the activations (--adjoint=reverse only). auto is none for --adjoint=reverse and save_grads for weighted "
+        "recursive about sqrt(K) states, replay all gradients (weighted and mixed only), none also the activations "
+        "(--adjoint=reverse only). auto is none for --adjoint=reverse and save_grads for weighted "
         "and mixed; first_order and truncated have no other.",
         choices=("auto", "none", *SWEEP_REMATS),
     )

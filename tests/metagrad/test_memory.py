@@ -60,5 +60,6 @@ def test_remat_stores_square_root_many_states(fast):
     # Momentum is linear, so the sweep stores 100 parameters; "recursive" stores 11 states and 9 parameters.
     assert temp(mg.WeightedMixedMode("recursive")) < temp(mg.WeightedMixedMode("save_grads")) / 2.5
     assert temp(mg.ReverseUnroll("recursive")) < temp(mg.ReverseUnroll("none")) / 3
-    # For Adam the sweep stores 100 gradients and 100 states of three times their size; "replay" stores 100 and 20.
-    assert temp(mg.WeightedMixedMode("replay"), adam) < temp(mg.WeightedMixedMode("save_grads"), adam) / 2.2
+    # For Adam the sweep stores 100 gradients and 100 states of three times their size; "replay" stores 100, and holds
+    # about 13 states at a time.
+    assert temp(mg.WeightedMixedMode("replay"), adam) < temp(mg.WeightedMixedMode("save_grads"), adam) / 2.7

@@ -13,14 +13,15 @@ class MixedMode(Adjoint):
     """Exact for any inner loss: a reverse sweep over the steps, with forward mode over each step's joint gradient.
 
     The Hessian is symmetric, so its product with a cotangent is one JVP of the gradient; no backward pass is
-    differentiated in reverse. Memory: K P + 2 A; 2 sqrt(K) P + 2 A for "recursive", and K gradients more for "replay".
+    differentiated in reverse. Memory: K P + 2 A; 2 sqrt(K) P + 2 A for "recursive"; sqrt(K) P + 2 A and K
+    gradients for "replay".
     Time: K gradients, one outer gradient, and K forward-over-reverse products of about 2 to 3 each.
 
     Attributes:
         remat: "save_grads" stores every step's state and inner gradient; "step" recomputes the gradient from the state
             (one more gradient per step unless the optimizer is linear in it); "recursive" stores about sqrt(K) states
-            and computes every gradient twice; "replay" stores about sqrt(K) states and every inner gradient, and
-            repeats only the optimizer's updates, which saves memory if the optimizer's state is large, as for Adam.
+            and computes every gradient twice; "replay" stores every inner gradient, and repeats the optimizer's
+            updates, sqrt(K) / 2 + 1 per step, which saves memory if the optimizer's state is large, as for Adam.
         store: where they are stored: None on the device, `HostStore()` in the host's memory, `DiskStore()` on disk. In
             a store, device memory is P + 2 A for any K. Not for "recursive" or "replay".
 

@@ -1,4 +1,4 @@
-"""Tapes store a sweep's trajectory: every step, or about sqrt(K) states with the rest recomputed or replayed.
+"""Tapes store a sweep's trajectory: every step, or about sqrt(K) states at a time with the rest recomputed.
 
 Shape suffixes: K inner steps, M examples.
 """
@@ -92,29 +92,38 @@ class Segments:
 
 @dataclasses.dataclass(frozen=True)
 class Replayed(Segments):
-    """Stores the first state of each segment and every inner gradient.
+    """Stores the first state and every inner gradient, so that no gradient is computed twice.
 
-    The backward pass repeats the updates of one segment at a time with the stored gradients, so no gradient is computed
-    twice.
+    For one segment after another, the backward pass repeats the updates from the first state on, K / 2 on average, and
+    keeps the states of the segment's steps.
     """
 
     def forward(self, state: inner.InnerState) -> tuple[inner.InnerState, jax.Array, Any]:
         """See `Tape`."""
+        new, losses, grads = self.sweep.forward(state, self.first, self.count, lambda _, grads: grads)
+        return new, losses, (state, grads)
 
-        def segment(state: inner.InnerState, start: jax.Array) -> tuple[inner.InnerState, Any]:
-            new, losses, grads = self.sweep.forward(state, start, self.length, lambda _, grads: grads)
-            return new, (StepRecord(state, grads), losses)
+    def backward(self, cotangents: Cotangents, record: PyTree, to_start: bool) -> tuple[Cotangents, jax.Array | None]:
+        """See `Tape`."""
+        first_state, grads = record
 
-        state, (records, losses) = jax.lax.scan(segment, state, self._starts())
-        return state, losses.reshape(-1), records
+        # Steps take their gradients from the array of all steps: those of a segment would be a copy.
+        def after(index: jax.Array, state: inner.InnerState) -> inner.InnerState:
+            return self.sweep.loop.update(trees.take(grads, index), state, self.sweep.meta)
 
-    def records(self, stored: PyTree, start: jax.Array) -> StepRecord:
-        """Returns the records of a segment's steps, given its first state and its gradients."""
+        def step_back(carry: Cotangents, state_and_index: PyTree) -> tuple[Cotangents, jax.Array | None]:
+            state, index = state_and_index
+            record = StepRecord(state, trees.take(grads, index))
+            return self.sweep.step_back(carry, record, self.first + index, self.sweep.hessian)
 
-        def step(state: inner.InnerState, grads: PyTree) -> tuple[inner.InnerState, StepRecord]:
-            return self.sweep.loop.update(grads, state, self.sweep.meta), StepRecord(state, grads)
+        def segment(cotangents: Cotangents, start: jax.Array) -> tuple[Cotangents, jax.Array | None]:
+            state, steps = jax.lax.fori_loop(0, start, after, first_state), start + jnp.arange(self.length)
+            states = jax.lax.scan(lambda state, index: (after(index, state), state), state, steps)[1]
+            return jax.lax.scan(step_back, cotangents, (states, steps), reverse=True)
 
-        return jax.lax.scan(step, stored.state, stored.grads)[1]
+        starts = jnp.arange(0, self.count, self.length)
+        cotangents, alignment = jax.lax.scan(segment, cotangents, starts, reverse=True)
+        return cotangents, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), alignment)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +152,7 @@ class Chain:
 
 
 def square_root(sweep: Sweep, first: int, count: int, segments: type[Segments]) -> Chain:
-    """Builds a tape that stores about sqrt(K) states: one step, segments of equal length, and the remaining steps."""
+    """Builds a tape of one step, about sqrt(K) segments of equal length, and the remaining steps."""
     length = max(1, math.isqrt(count - 1))
     whole = (count - 1) - (count - 1) % length
     parts: list[Tape] = [Full(sweep, first, 1)]
