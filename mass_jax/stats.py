@@ -89,7 +89,7 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float | None:
         labels: True or 1 for positives, of the same shape.
 
     Returns:
-        The area, with ties counted as one half, or None if there are no positives or no negatives.
+        The area, with ties counted as one half; NaN if a score is; None if there are no positives or no negatives.
 
     >>> auc(np.array([0.1, 0.9, 0.8]), np.array([False, True, False]))
     1.0
@@ -97,7 +97,9 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float | None:
     scores, labels = np.ravel(scores), np.ravel(labels).astype(bool)
     if labels.all() or not labels.any():
         return None
-    import scipy.stats  # takes most of a second, and most commands compute no area
-
-    statistic = scipy.stats.mannwhitneyu(scores[labels], scores[~labels]).statistic
-    return float(statistic / (labels.sum() * (~labels).sum()))
+    positives, negatives = scores[labels], np.sort(scores[~labels])
+    if np.isnan(scores).any():
+        return float("nan")
+    # The ranks of scipy.stats, whose import takes more than a second in every training, would give the same number.
+    below, not_above = (np.searchsorted(negatives, positives, side) for side in ("left", "right"))
+    return float((below + not_above).sum() / (2 * labels.sum() * (~labels).sum()))

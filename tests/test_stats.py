@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from mass_jax.stats import auc, clustered_mean
 
@@ -32,6 +33,7 @@ def test_clustered_mean_refuses_no_values():
 def test_auc_handles_ties_and_single_class():
     assert auc(np.zeros(4), np.array([0, 1, 0, 1])) == 0.5
     assert auc(np.arange(4.0), np.ones(4)) is None
+    assert np.isnan(auc(np.array([0.0, np.nan, 1.0]), np.array([0, 1, 0])))
 
 
 def test_auc_equals_share_of_ordered_pairs():
@@ -39,3 +41,5 @@ def test_auc_equals_share_of_ordered_pairs():
     scores, labels = rng.integers(0, 5, 60), rng.integers(0, 2, 60).astype(bool)
     pairs = [(p > n) + 0.5 * (p == n) for p in scores[labels] for n in scores[~labels]]
     assert auc(scores, labels) == pytest.approx(np.mean(pairs))
+    statistic = scipy.stats.mannwhitneyu(scores[labels], scores[~labels]).statistic
+    assert auc(scores, labels) == statistic / len(pairs)
