@@ -63,6 +63,7 @@ def gpu_devices(topology: str) -> list[Any]:
     given = os.environ.get("XLA_FLAGS", "")
     missing = [f"{flag}={value}" for flag, value in _NO_CARD.items() if flag not in given]
     os.environ["XLA_FLAGS"] = " ".join([given, *missing]).strip()
+    os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")  # the plugin's check loads cuDNN and the driver
     try:
         described = topologies.get_topology_desc(
             platform="cuda", topology=f"1x1x{int(count)}", target_config=CARDS[card]
