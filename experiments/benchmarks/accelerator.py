@@ -63,6 +63,7 @@ def groups(preset: Preset, rows: Rows) -> list[Group]:
     first, *others = preset.tasks
     exact, biased, reverse = "WeightedMixedMode", "FirstOrder", "ReverseUnroll(step)"
     long = functools.partial(accelerator_cases.long, preset, arithmetic="bfloat16", chunk=preset.long_chunk)
+    blocks = preset.long.layers
     iteration, attention = _iteration(preset, rows), accelerator_attention.groups(preset)
     pair = {"first order": biased, "exact": exact}
     saved = f"{INNER}, products saved, no chunks"
@@ -79,6 +80,12 @@ def groups(preset: Preset, rows: Rows) -> list[Group]:
         long(adjoint="WeightedMixedMode(replay)", remat="none"),
         *iteration[:1],
         long(adjoint="WeightedMixedMode(replay)", remat="dots", chunk=None),
+        long(adjoint="WeightedMixedMode(replay)", remat="dots", chunk=None, attention="kernel"),
+        long(adjoint="WeightedMixedMode(replay)", remat="dots", chunk=None, attention="kernel", unroll=blocks),
+        kernel.group(
+            {f"{name}, no chunks": kernel.case(adjoint, "block", chunks=False) for name, adjoint in pair.items()},
+            options=_UNFUSED,
+        ),
         *attention[1:],
         long(adjoint="WeightedMixedMode(replay)", remat="dots", attention="kernel"),
         long(adjoint="WeightedMixedMode(recursive)", remat="block"),

@@ -198,7 +198,14 @@ class Bilevel:
 
 
 def long(
-    preset: Preset, *, arithmetic: str, adjoint: str, remat: str, chunk: int | None, attention: str = "xla"
+    preset: Preset,
+    *,
+    arithmetic: str,
+    adjoint: str,
+    remat: str,
+    chunk: int | None,
+    attention: str = "xla",
+    unroll: int = 1,
 ) -> Group:
     """Returns the group of a meta-gradient in all parameters with Adam.
 
@@ -209,14 +216,20 @@ def long(
         remat: rematerialization of blocks.
         chunk: examples per chunk of gradients; None means all.
         attention: as `LlamaConfig.attention`.
+        unroll: blocks per iteration of the scan over them.
     """
     size = preset.long
-    settings: dict[str, Any] = {"half_products": arithmetic == "bfloat16 products", "attention": attention}
+    settings: dict[str, Any] = {
+        "half_products": arithmetic == "bfloat16 products",
+        "attention": attention,
+        "unroll": unroll,
+    }
     if arithmetic == "bfloat16":
         settings["dtype"] = arithmetic
     size = dataclasses.replace(size, architecture=dataclasses.replace(size.config(), **settings))
     label = f"GPT-2 shape: {adjoint}, {remat} remat, {chunk or size.examples} at a time, {arithmetic}"
     label += f", {attention} attention" if attention != "xla" else ""
+    label += f", {unroll} blocks per iteration" if unroll > 1 else ""
     case = metagrad_cases.Case(adjoint, "adam", remat, 32, chunk, None, preset.long_steps)
     draw = functools.partial(problem.draw, size=size)
     function = metagrad_programs.function_of(case, size)
