@@ -8,9 +8,9 @@ Cost:     1.6 minutes of meta-training per seed, compilation included, and 0.02 
 Result:   on three families seen in meta-training MASS_gold 59.3 %, TT-SS 42.7 %, few-shot 35.0 %, Base 22.7 %; on two
           others 8.7 %, 0.3 %, 10.7 %, 0.0 % (300 problems each, three seeds). Fine-tuning on the same gold solutions
           (--methods=...,solver_sft) reaches 72.0 and 5.0 % without examples; docs/results/smollm2_gold/. With
-          --outer=verifier --dynamic_sampling=2 MASS reaches 57.0 and 7.5 % for 3.5 minutes of training and 227 GFLOP
-          per question, Solver GRPO 58.0 and 5.0 % for 9 seconds and 8.7 GFLOP (two seeds; MASS drew 32,256 samples,
-          Solver GRPO 11,520); docs/results/smollm2_verifier/.
+          --outer=verifier --dynamic_sampling=2 MASS reaches 57.7 and 6.0 % for 3.5 minutes of training and 226 GFLOP
+          per question, Solver GRPO 60.3 and 4.0 % for 9 seconds and 8.7 GFLOP (three seeds; MASS drew 32,512 samples
+          per seed, Solver GRPO 34,560); docs/results/smollm2_verifier/.
 
 The inner optimizer was chosen on training problems: with correct examples, Adam at 0.004 with eps_root=auto solves 47 %
 of additions and 75 % of the times table (base 22 and 38 %), and its rewards have a rank correlation of 0.97 with
