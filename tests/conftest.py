@@ -115,20 +115,6 @@ def _cache_compiled_programs() -> None:
 _cache_compiled_programs()
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    """Gives each worker consecutive tests: those of a file share fixtures, traces and compiled programs.
-
-    The default hands out tests in turn, so that every worker builds the fixtures of nearly every file. Workers that are
-    done take over tests of the others.
-    """
-    if config.getoption("dist") == "load":  # the default of -n
-        from xdist.scheduler import WorkStealingScheduling
-
-        return WorkStealingScheduling(config, log)
-    return None
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Adds the doctests of the core to the smoke tier, before pytest applies -m."""
