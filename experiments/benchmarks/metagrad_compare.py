@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scipy.stats
 
 from mass_jax.errors import UserError
 from mass_jax.render.markdown import cell
@@ -96,6 +95,8 @@ def interval(old: Sequence[float], new: Sequence[float]) -> tuple[float, float]:
     >>> interval([1.0, 1.0, 1.0], [2.0, 2.0, 2.0])
     (2.0, 2.0)
     """
+    import scipy.stats  # takes more than a second, and only --compare needs it
+
     found = scipy.stats.bootstrap(
         (np.asarray(old), np.asarray(new)),
         lambda a, b, axis: np.median(b, axis) / np.median(a, axis),

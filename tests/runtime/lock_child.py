@@ -5,6 +5,7 @@ Usage: python lock_child.py WORKDIR COUNT
 
 import os
 import pathlib
+import select
 import sys
 import time
 
@@ -13,24 +14,27 @@ from mass_jax.errors import UserError
 
 
 def main(workdir: str, count: str) -> None:
+    _ = runtime.lock_workdir  # imported once, not by each child
     start = time.time() + 0.3
-    children = []
+    waiting, others_ended = os.pipe()
     for _ in range(int(count)):
-        if (child := os.fork()) == 0:
+        if os.fork() == 0:
+            os.close(others_ended)
             time.sleep(max(0.0, start - time.time()))
-            attempt(pathlib.Path(workdir))
+            attempt(pathlib.Path(workdir), waiting)
             os._exit(0)
-        children.append(child)
-    for child in children:
-        os.waitpid(child, 0)
+    for _ in range(int(count) - 1):
+        os.wait()
+    os.close(others_ended)
+    os.wait()
 
 
-def attempt(workdir: pathlib.Path) -> None:
-    """Holds the lock until all other processes have tried to take it."""
+def attempt(workdir: pathlib.Path, waiting: int) -> None:
+    """Holds the lock until all other processes have tried to take it, at most 10 seconds."""
     try:
         with runtime.lock_workdir(workdir):
             os.write(1, f"held by {os.getpid()}\n".encode())
-            time.sleep(2)
+            select.select([waiting], [], [], 10)
     except UserError as error:
         os.write(1, f"{error}\n".encode())
 
