@@ -100,6 +100,6 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float | None:
     positives, negatives = scores[labels], np.sort(scores[~labels])
     if np.isnan(scores).any():
         return float("nan")
-    # The ranks of scipy.stats, whose import takes more than a second in every training, would give the same number.
+    # The same as scipy.stats.mannwhitneyu, whose import takes more than a second.
     below, not_above = (np.searchsorted(negatives, positives, side) for side in ("left", "right"))
     return float((below + not_above).sum() / (2 * labels.sum() * (~labels).sum()))

@@ -21,7 +21,7 @@ class MixedMode(Adjoint):
         remat: "save_grads" stores every step's state and inner gradient; "step" recomputes the gradient from the state
             (one more gradient per step unless the optimizer is linear in it); "recursive" stores about sqrt(K) states
             and computes every gradient twice; "replay" stores every inner gradient, and repeats the optimizer's
-            updates, sqrt(K) / 2 + 1 per step, which saves memory if the optimizer's state is large, as for Adam.
+            updates, about sqrt(K) / 2 per step, which saves memory if the optimizer's state is large, as for Adam.
         store: where they are stored: None on the device, `HostStore()` in the host's memory, `DiskStore()` on disk. In
             a store, device memory is P + 2 A for any K. Not for "recursive" or "replay".
 

@@ -94,8 +94,8 @@ class Segments:
 class Replayed(Segments):
     """Stores the first state and every inner gradient, so that no gradient is computed twice.
 
-    For one segment after another, the backward pass repeats the updates from the first state on, K / 2 on average, and
-    keeps the states of the segment's steps.
+    The backward pass handles one segment at a time: it repeats the updates from the first state on, K / 2 on average,
+    and keeps the states of the segment's steps.
     """
 
     def forward(self, state: inner.InnerState) -> tuple[inner.InnerState, jax.Array, Any]:
@@ -107,7 +107,7 @@ class Replayed(Segments):
         """See `Tape`."""
         first_state, grads = record
 
-        # Steps take their gradients from the array of all steps: those of a segment would be a copy.
+        # Steps index the gradients of all steps; slicing those of a segment would copy them.
         def after(index: jax.Array, state: inner.InnerState) -> inner.InnerState:
             return self.sweep.loop.update(trees.take(grads, index), state, self.sweep.meta)
 
