@@ -4,8 +4,13 @@ import functools
 import json
 from typing import Any
 
-from reasoning_gym.dataset import ProceduralDataset
-from reasoning_gym.factory import CURRICULA, DATASETS
+from mass_jax.tasks.reasoning.empty_modules import empty_modules
+
+# A dependency of the package imports matplotlib for plots that no family draws. Every process that generates or scores
+# problems would spend more than half of its start on it.
+with empty_modules("matplotlib", "mpl_toolkits"):
+    from reasoning_gym.dataset import ProceduralDataset
+    from reasoning_gym.factory import CURRICULA, DATASETS
 
 Entry = dict[str, Any]
 """A problem of the package: "question", "answer" and "metadata"."""
