@@ -97,9 +97,9 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float | None:
     scores, labels = np.ravel(scores), np.ravel(labels).astype(bool)
     if labels.all() or not labels.any():
         return None
-    positives, negatives = scores[labels], np.sort(scores[~labels])
     if np.isnan(scores).any():
         return float("nan")
+    positives, negatives = scores[labels], np.sort(scores[~labels])
     # The same as scipy.stats.mannwhitneyu, whose import takes more than a second.
     below, not_above = (np.searchsorted(negatives, positives, side) for side in ("left", "right"))
-    return float((below + not_above).sum() / (2 * labels.sum() * (~labels).sum()))
+    return float((below + not_above).sum() / (2 * len(positives) * len(negatives)))

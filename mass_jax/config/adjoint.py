@@ -37,8 +37,8 @@ class AdjointSettings:
         "auto",
         "What the adjoint stores of each inner step: save_grads stores states and gradients, step only states, "
         "recursive about sqrt(K) states, replay all gradients (weighted and mixed only), none also the activations "
-        "(--adjoint=reverse only). auto is none for --adjoint=reverse and save_grads for weighted "
-        "and mixed; first_order and truncated have no other.",
+        "(--adjoint=reverse only). auto is none for --adjoint=reverse and save_grads for weighted and mixed; "
+        "first_order and truncated have no other.",
         choices=("auto", "none", *SWEEP_REMATS),
     )
     adjoint_store: str = setting(

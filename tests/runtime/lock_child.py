@@ -9,12 +9,11 @@ import select
 import sys
 import time
 
-from mass_jax import runtime
 from mass_jax.errors import UserError
+from mass_jax.runtime import lock_workdir  # imported once, not by each child
 
 
 def main(workdir: str, count: str) -> None:
-    _ = runtime.lock_workdir  # imported once, not by each child
     start = time.time() + 0.3
     waiting, others_ended = os.pipe()
     for _ in range(int(count)):
@@ -32,7 +31,7 @@ def main(workdir: str, count: str) -> None:
 def attempt(workdir: pathlib.Path, waiting: int) -> None:
     """Holds the lock until all other processes have tried to take it, at most 10 seconds."""
     try:
-        with runtime.lock_workdir(workdir):
+        with lock_workdir(workdir):
             os.write(1, f"held by {os.getpid()}\n".encode())
             select.select([waiting], [], [], 10)
     except UserError as error:

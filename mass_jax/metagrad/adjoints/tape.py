@@ -77,14 +77,11 @@ class Segments:
 
         def segment(cotangents: Cotangents, stored_and_start: PyTree) -> tuple[Cotangents, jax.Array | None]:
             stored, start = stored_and_start
-            return self.sweep.backward(cotangents, self.records(stored, start), start, 0, self.length)
+            records = self.sweep.forward(stored, start, self.length, self.sweep.record)[2]
+            return self.sweep.backward(cotangents, records, start, 0, self.length)
 
         cotangents, alignment = jax.lax.scan(segment, cotangents, (record, self._starts()), reverse=True)
         return cotangents, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), alignment)
-
-    def records(self, stored: PyTree, start: jax.Array) -> StepRecord:
-        """Returns the records of a segment's steps, given what `forward` stored of it."""
-        return self.sweep.forward(stored, start, self.length, self.sweep.record)[2]
 
     def _starts(self) -> jax.Array:
         return self.first + jnp.arange(0, self.count, self.length)
