@@ -133,7 +133,8 @@ def _read(path: pathlib.Path, settings: Mapping[str, Any]) -> dict[str, Any] | N
 
 
 def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    free = ("reasoning_train", "reasoning_test", "num_train_problems", "num_eval_problems")
+    lists = ("reasoning_train", "reasoning_test", "families_train", "families_test")
+    free = (*lists, "num_train_problems", "num_eval_problems")
     config = {name: value for name, value in settings["config"].items() if name not in free}
     return {"controls": False, **settings, "config": config}
 

@@ -1,13 +1,17 @@
-"""Report of a screen: screen.json, screen.md and a figure."""
+"""Report of a screen: screen.json, screen.md and a figure.
+
+Shape suffixes: C cells with correct examples, G groups, N problems.
+"""
 
 import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from mass_jax import runtime
+from mass_jax import runtime, stats
 from mass_jax.render import plot
 
 
@@ -31,19 +35,22 @@ def markdown(summary: Mapping[str, Any]) -> str:
     content = any("content" in result for result in families.values())
     last = "s | correct - wrong answers" if content else "s"
     lines = [
-        f"| family | {' | '.join(names)} | best gain over Base | {last} |",
-        f"|---{'|---:' * (len(names) + 2 + content)}|",
+        f"| family | {' | '.join(names)} | best gain over Base | held-out gain | {last} |",
+        f"|---{'|---:' * (len(names) + 3 + content)}|",
     ]
     for family, result in sorted(families.items(), key=lambda item: -item[1]["best_gain"]):
         cells = result["cells"]
         shown = " | ".join(f"{100 * cells[name]['accuracy']:.0f}" if name in cells else "" for name in names)
         low, high = cells[result["best"]]["gain_ci95"]
         gain = f"{100 * result['best_gain']:+.0f} ({100 * low:+.0f} to {100 * high:+.0f}), {result['best']}"
+        mean, low, high = held_out_gain(cells, settings["groups"])
+        gain += f" | {100 * mean:+.0f} ({100 * low:+.0f} to {100 * high:+.0f})"
         lines.append(f"| {family} | {shown} | {gain} | {result['seconds']:.0f} |{_content(result) if content else ''}")
     note = (
         f"Accuracy in percent on {settings['problems']} training problems per cell; right_K2_m6 adapts for 2 steps to "
         f"6 correct examples. Gains are paired; 95 % bootstrap intervals resample the {settings['groups']} groups that "
-        f"share their examples, and the best cell is chosen on the same problems, which favors it."
+        f"share their examples. The best cell is chosen on the same problems, which favors it; the held-out gain of a "
+        f"group is that of the cell which is best on the other groups."
     )
     if content:
         note += (
@@ -52,6 +59,30 @@ def markdown(summary: Mapping[str, Any]) -> str:
         )
     kept = ", ".join(summary["kept"]) or "none"
     return f"{note}\n\n" + "\n".join(lines) + f"\n\nFamilies with a gain of at least 15 points: {kept}.\n"
+
+
+def held_out_gain(cells: Mapping[str, Mapping[str, Any]], groups: int) -> stats.Estimate:
+    """Estimates the gain over Base of choosing a cell with correct examples, without the bias of the choice.
+
+    The gain of a group is that of the cell whose mean gain over all other groups is largest.
+
+    Args:
+        cells: Result of a family by cell; "right" holds 1 for each correct answer, in order of the groups.
+        groups: Number of groups, which have the same number of problems.
+
+    Returns:
+        The mean over groups, and its 95 % bootstrap interval, which resamples groups.
+
+    >>> cells = {"base": [0, 0, 0, 0], "right_K2_m6": [1, 1, 0, 0], "right_K4_m6": [0, 0, 1, 1]}
+    >>> held_out_gain({name: {"right": right} for name, right in cells.items()}, groups=2).mean
+    0.0
+    """
+    base_N = np.array(cells["base"]["right"])
+    gains = [np.array(cell["right"]) - base_N for name, cell in cells.items() if name.startswith("right_")]
+    gains_CG = np.stack(gains).reshape(len(gains), groups, -1).mean(-1)
+    others_CG = gains_CG.sum(-1, keepdims=True) - gains_CG
+    held_out_G = gains_CG[others_CG.argmax(0), np.arange(groups)]
+    return stats.clustered_mean(held_out_G.tolist(), [str(group) for group in range(groups)])
 
 
 def _content(result: Mapping[str, Any]) -> str:
@@ -63,16 +94,19 @@ def _content(result: Mapping[str, Any]) -> str:
 
 
 def draw(summary: Mapping[str, Any], path: pathlib.Path) -> Figure:
-    """Draws Base, few-shot and the best cell with correct examples by family, the largest gain on top.
+    """Draws Base, few-shot, the best cell with correct examples and Solver GRPO by family, the largest gain on top.
 
     Args:
         summary: As for `write_report`.
         path: Where to save; see `plot.figure`.
     """
     families = sorted(summary["families"].items(), key=lambda item: -item[1]["best_gain"])
+    rows = [("Base", "base"), ("few-shot", "few_shot"), ("correct examples", None)]
+    if all("solver_grpo" in result["cells"] for _, result in families):
+        rows.append(("Solver GRPO", "solver_grpo"))
     with plot.figure(path, 0.9 + 0.2 * len(families)) as figure:
         axes = figure.subplots()
-        for number, (label, cell) in enumerate((("Base", "base"), ("few-shot", "few_shot"), ("right examples", None))):
+        for number, (label, cell) in enumerate(rows):
             values = [100 * result["cells"][cell or result["best"]]["accuracy"] for _, result in families]
             axes.plot(values, range(len(families)), label=label, **plot.look(number, ""))
         axes.set_yticks(range(len(families)), [plot.label(name, 30) for name, _ in families])
@@ -80,5 +114,5 @@ def draw(summary: Mapping[str, Any], path: pathlib.Path) -> Figure:
         axes.set_xlim(-3, 103)
         axes.set_xlabel("accuracy (%)")
         axes.grid(axis="x")
-        figure.legend(loc="outside upper center", ncols=3)
+        figure.legend(loc="outside upper center", ncols=len(rows))
     return figure

@@ -4,9 +4,10 @@ import contextlib
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
-from mass_jax import runtime
+from mass_jax import runtime, stats
 from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.evaluation import screen, screen_report
@@ -58,6 +59,16 @@ def test_screen_resumes_by_family(screened, components):
         assert result["cells"] == summary["families"][family]["cells"]
 
 
+@pytest.mark.parametrize("flag", ["families_train", "families_test", "reasoning_train", "reasoning_test"])
+def test_screen_keeps_finished_families_when_the_list_changes(flag, screened, components):
+    config = dataclasses.replace(components.config, **{flag: ("addition",)})
+    before = {path: path.stat().st_mtime_ns for path in (screened[1] / "families").glob("*.json")}
+    with runtime.stop_on_signals() as stop:
+        again = screen.screen(dataclasses.replace(components, config=config), PLAN, screened[1], stop)
+    assert again["families"].keys() == screened[0]["families"].keys()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
 def test_screen_refuses_other_settings(screened, components):
     with runtime.stop_on_signals() as stop, pytest.raises(UserError, match="measured with other settings"):
         screen.screen(components, dataclasses.replace(PLAN, shots=3), screened[1], stop)
@@ -75,9 +86,37 @@ def test_kept_needs_fifteen_points():
 
 
 def test_markdown_sorts_families_by_gain():
-    cell = {"accuracy": 0.5, "gain_ci95": [0.0, 0.25]}
+    cell = {"accuracy": 0.5, "gain_ci95": [0.0, 0.25], "right": [0, 1, 0, 1]}
     result = {"cells": {"base": cell, "right_K2_m6": cell}, "best": "right_K2_m6", "seconds": 3.0}
     families = {"low": result | {"best_gain": 0.0}, "high": result | {"best_gain": 0.2}}
     text = screen_report.markdown({"families": families, "kept": ["high"], "settings": {"problems": 4, "groups": 2}})
-    assert text.index("| high | 50 | 50 | +20 (+0 to +25), right_K2_m6 | 3 |") < text.index("| low |")
+    assert text.index("| high | 50 | 50 | +20 (+0 to +25), right_K2_m6 | +0 (+0 to +0) | 3 |") < text.index("| low |")
     assert "Families with a gain of at least 15 points: high." in text
+
+
+def test_held_out_gain_has_no_bias_from_choosing_a_cell():
+    rng, best, held_out = np.random.default_rng(0), [], []
+    for _ in range(300):  # six cells that are no better than Base
+        rights = rng.integers(0, 2, (7, 32))
+        cells = {"base": {"right": rights[0]}} | {f"right_K{i}_m6": {"right": rights[i]} for i in range(1, 7)}
+        best.append(float((rights[1:] - rights[0]).mean(-1).max()))
+        held_out.append(screen_report.held_out_gain(cells, 4).mean)
+    assert np.mean(best) > 0.05
+    assert abs(np.mean(held_out)) < 4 * np.std(held_out) / len(held_out) ** 0.5
+
+
+def test_held_out_gain_of_one_cell_is_its_gain():
+    rights = np.random.default_rng(1).integers(0, 2, (2, 32))
+    cells = {"base": {"right": rights[0].tolist()}, "right_K2_m6": {"right": rights[1].tolist()}}
+    cells["wrong_K2_m6"] = cells["few_shot"] = {"right": [1] * 32}  # never chosen
+    groups = [str(number // 8) for number in range(32)]
+    assert screen_report.held_out_gain(cells, 4) == pytest.approx(stats.clustered_mean(rights[1] - rights[0], groups))
+
+
+def test_figure_shows_solver_grpo_where_every_family_has_it(tmp_path):
+    cells = {name: {"accuracy": 0.5} for name in ("base", "few_shot", "right_K2_m6", "solver_grpo")}
+    result = {"cells": cells, "best": "right_K2_m6", "best_gain": 0.0}
+    without = result | {"cells": {name: cell for name, cell in cells.items() if name != "solver_grpo"}}
+    for families, expected in (({"a": result, "b": result}, 4), ({"a": result, "b": without}, 3)):
+        figure = screen_report.draw({"families": families}, tmp_path / "screen.png")
+        assert len(figure.axes[0].lines) == expected
