@@ -44,11 +44,14 @@ def main(_: list[str]) -> None:
 def plan(stop: runtime.Stop) -> None:
     """Compiles the phases that are not planned yet and writes the plan."""
     try:
+        config = settings.read()
+        if settings.printed(config):
+            return
         if FLAGS.out is None:
             raise ValueError("--out is missing; give a directory, like --out=runs/plan")
         if FLAGS.topology != "local":
             jax.config.update("jax_platforms", "cpu")  # otherwise JAX would look for a TPU, since libtpu is installed
-        iteration, out = describe_iteration(settings.read()), pathlib.Path(FLAGS.out)
+        iteration, out = describe_iteration(config), pathlib.Path(FLAGS.out)
         iteration, chip = with_policy(iteration, chips.chip_of(FLAGS.topology), out)
         header = describe_plan(iteration)
         rows = read_rows(out / "plan.json", header)

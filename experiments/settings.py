@@ -104,8 +104,7 @@ def workdir_and_mesh(
     Raises:
         ValueError: the directory is missing or in use, or the mesh does not fit the devices.
     """
-    if FLAGS.print_config:
-        print(explicit(config).to_json())
+    if printed(config):
         return None
     if FLAGS.workdir is None:
         raise ValueError(f"--workdir is missing; pass a directory, such as --workdir={example}")
@@ -114,6 +113,17 @@ def workdir_and_mesh(
     mesh = runtime.make_mesh(FLAGS.mesh, devices)
     held.enter_context(runtime.use_mesh(mesh))
     return workdir, mesh
+
+
+def printed(config: Config) -> bool:
+    """Prints the settings as JSON if --print_config is given, and returns whether it is.
+
+    Raises:
+        ValueError: If an optimizer is rejected or lacks an argument.
+    """
+    if FLAGS.print_config:
+        print(explicit(config).to_json())
+    return bool(FLAGS.print_config)
 
 
 def _define_one(field: dataclasses.Field) -> None:

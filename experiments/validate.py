@@ -59,10 +59,9 @@ def validate(stop: runtime.Stop) -> None:
             workdir, mesh = opened
             model = load(held, config, mesh)
             auto = functools.cache(lambda: auto_of(held, model, config))
-            chosen = [inner_setting.parse_setting(text, config, auto) for text in texts]
+            chosen = to_measure(texts, config, model, auto)
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
-        chosen = chosen or [inner_setting.InnerSetting.of(config, model.rollouts.loop)]
         sides = model.chosen.problems(FLAGS.seed)
         problems = sides.train[: FLAGS.problems]
         header = header_of(model, len(problems))
@@ -166,6 +165,14 @@ def auto_of(held: contextlib.ExitStack, model: source.LoadedModel, config: Confi
             opened.enter_context(contextlib.closing(model.chosen))
         problems = model.chosen.problems(config.seeds[0]).train
         return auto_eps_root(model.rollouts, model.weights, problems, config.num_test_examples)
+
+
+def to_measure(
+    texts: Sequence[str], config: Config, model: source.LoadedModel, auto: Callable[[], float]
+) -> list[inner_setting.InnerSetting]:
+    """Returns the settings of --settings; without, that of the model, with the values that training learned."""
+    given = [inner_setting.parse_setting(text, config, auto) for text in texts]
+    return given or [inner_setting.InnerSetting.of(model.config, model.rollouts.loop)]
 
 
 def header_of(model: source.LoadedModel, problems: int) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from experiments import settings
 from experiments.benchmarks import metagrad_cases, metagrad_programs
 from experiments.path_flags import DEFINE_path, DEFINE_path_list
 from mass_jax import runtime
+from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.planning import chips, shapes
 from mass_jax.training import architecture, programs
@@ -62,9 +63,8 @@ def measure(name: str, trace: Trace) -> Row:
     return row
 
 
-def of_run() -> Iterator[tuple[str, Trace]]:
-    """Yields the programs of training and evaluation of the chosen settings."""
-    config = settings.read()
+def of_run(config: Config) -> Iterator[tuple[str, Trace]]:
+    """Yields the programs of training and evaluation of a run."""
     mesh = runtime.make_mesh(FLAGS.mesh, chips.devices_of(FLAGS.topology, FLAGS.num_slices))
     loop, scorer = architecture.models(config, architecture.execution(config, shapes.shape_of(config.model)))
     of = programs.Shapes(config, loop, scorer, runtime.Feed(mesh))
@@ -148,13 +148,16 @@ def command(stop: runtime.Stop) -> None:
                 raise ValueError(f"--compare={','.join(FLAGS.compare)} needs two files, like before.json,after.json")
             print(comparison(*(read(pathlib.Path(path)) for path in FLAGS.compare)))
             return
+        config = settings.read()
+        if settings.printed(config):
+            return
         if FLAGS.out is None:
             raise ValueError("--out is missing; give a directory, like --out=runs/compile")
         jax.config.update("jax_enable_compilation_cache", False)
         if FLAGS.topology != "local":
             jax.config.update("jax_platforms", "cpu")  # otherwise JAX would look for a TPU, since libtpu is installed
         rows = []
-        for name, trace in of_meta_gradients(FLAGS.meta_gradients) if FLAGS.meta_gradients else of_run():
+        for name, trace in of_meta_gradients(FLAGS.meta_gradients) if FLAGS.meta_gradients else of_run(config):
             stop.poll()
             if not FLAGS.programs or any(part in name for part in FLAGS.programs):
                 rows.append(measure(name, trace))

@@ -35,7 +35,9 @@ def test_other_system_error_is_raised():
         settings.guarded(lambda _: pathlib.Path("/").read_text())
 
 
-@pytest.mark.parametrize("module", ["estimators", "inner_optimizers", "screen", "train", "validate"])
+@pytest.mark.parametrize(
+    "module", ["benchmarks.compile", "estimators", "inner_optimizers", "plan", "screen", "train", "validate"]
+)
 def test_settings_are_printed_without_workdir(module, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = in_process(module, "--print_config", "--inner_steps=5")

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import types
@@ -36,14 +37,20 @@ def components():
 @pytest.fixture(scope="module")
 def trained(components, tmp_path_factory):
     """A workdir whose generator of seed 9 has other weights; seed 4 is not trained."""
-    workdir = tmp_path_factory.mktemp("trained")
-    (workdir / "config.json").write_text(SGD.to_json())
+    return saved(components, tmp_path_factory.mktemp("trained"))
+
+
+def saved(components, workdir):
+    """Saves settings and changed weights of seed 9 as a training run does."""
+    config = components.config
+    (workdir / "config.json").write_text(config.to_json())
     policy = components.fresh_weights(jax.random.key(0)).policy
-    learner = mass_learner(SGD, components.rollouts.loop, components.scorer, "verifier")
+    learner = mass_learner(config, components.rollouts.loop, components.scorer, "verifier")
     state = meta_step.init_state(jax.random.key(0), learner, policy)
     with Checkpoints(workdir / "seed9" / "mass" / "checkpoints") as checkpoints:
-        changed = jax.tree.map(lambda leaf: np.asarray(leaf) + 1, state.policy)
-        checkpoints.save(3, jax.device_put(state._replace(policy=changed)))
+        names = {"policy", "inner"} & set(state._fields)
+        changed = {name: jax.tree.map(lambda leaf: np.asarray(leaf) + 1, getattr(state, name)) for name in names}
+        checkpoints.save(3, jax.device_put(state._replace(**changed)))
     return workdir
 
 
@@ -112,6 +119,21 @@ def test_untrained_seed_is_refused(trained, flags, seed, named):
 def test_pretrained_generator_is_measured_on_request(trained, flags):
     flags(trained=str(trained), run="pretrained")
     assert validate.is_pretrained(loaded())
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "learned", "rate", "momentum"),
+    [("sgd", "inner_lr", 0.2 * math.e, ""), ("sgd(momentum=0.5)", "momentum", 0.2, "momentum=0.73105")],
+)
+def test_learned_values_of_trained_run_are_measured(optimizer, learned, rate, momentum, flags, tmp_path):
+    config = dataclasses.replace(SGD, inner_optimizer=optimizer, learn=learned)
+    with contextlib.closing(assemble(config)) as components:
+        flags(trained=str(saved(components, tmp_path)), train_seed=9)
+    (measured,) = validate.to_measure([], config, loaded(config), auto=None)
+    assert measured.rate == pytest.approx(rate, rel=1e-6)  # training added 1 to log(0.2), or to the logit of 0.5
+    assert momentum in measured.optimizer
+    (given,) = validate.to_measure([f"{optimizer}:0.3"], config, loaded(config), auto=None)
+    assert given.rate == 0.3
 
 
 def test_auto_is_that_of_training(trained, components, flags):
