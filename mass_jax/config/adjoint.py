@@ -83,6 +83,12 @@ class AdjointSettings:
     attention_block: int = setting(
         512, "Largest number of queries per block for --attention=blockwise or auto.", minimum=1
     )
+    scan_unroll: int = setting(
+        1,
+        "Number of transformer blocks per iteration of the scan over blocks. More take longer to compile, can run "
+        "faster, and need more memory; see docs/guides/plan_memory.md.",
+        minimum=1,
+    )
     base_dtype: str = setting(
         "float32",
         "Data type of the base weights; adapters and adjoints are always float32.",

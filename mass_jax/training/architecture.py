@@ -48,13 +48,14 @@ def models(
 
 
 def execution(config: Config, llama_config: LlamaConfig) -> LlamaConfig:
-    """Returns an architecture with the configured execution: rematerialization, chunks and arithmetic."""
+    """Returns an architecture with the configured execution: rematerialization, chunks, unrolling and arithmetic."""
     return dataclasses.replace(
         llama_config,
         remat=config.remat,
         loss_chunk=config.loss_chunk,
         attention="xla" if config.attention == "full" else config.attention,
         attention_block=config.attention_block,
+        unroll=config.scan_unroll,
         half_products=config.half_products,
         half_adapters=config.adapter_product_dtype == "bfloat16",
         dtype=None if config.compute_dtype == "auto" else config.compute_dtype,
