@@ -36,7 +36,17 @@ def test_other_system_error_is_raised():
 
 
 @pytest.mark.parametrize(
-    "module", ["benchmarks.compile", "estimators", "inner_optimizers", "plan", "screen", "train", "validate"]
+    "module",
+    [
+        "benchmarks.compile",
+        "benchmarks.number_formats",
+        "estimators",
+        "inner_optimizers",
+        "plan",
+        "screen",
+        "train",
+        "validate",
+    ],
 )
 def test_settings_are_printed_without_workdir(module, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
