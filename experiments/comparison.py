@@ -9,6 +9,7 @@ from absl import flags
 
 from experiments import settings, workdirs
 from mass_jax import runtime
+from mass_jax.config import completed, differences
 from mass_jax.errors import UserError
 
 Result = TypeVar("Result")
@@ -33,7 +34,8 @@ def read(path: pathlib.Path, header: Mapping[str, Any], parse: Callable[[Any], R
 
     Args:
         path: the file; without it there are no results.
-        header: what the measurement depends on besides the inner optimizer.
+        header: what the measurement depends on besides the inner optimizer; "config" holds settings of the run. What
+            was added to them since the file was written counts as unchanged at its default.
         parse: reads one result; may raise ValueError, KeyError, TypeError or AttributeError.
 
     Raises:
@@ -44,29 +46,14 @@ def read(path: pathlib.Path, header: Mapping[str, Any], parse: Callable[[Any], R
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         results = {label: parse(row) for label, row in found.pop("settings").items()}
+        before, now = ({**one, "config": completed(one["config"])} for one in (found, header))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path} is damaged; remove it, or give another --workdir") from None
-    for name, (before, now) in differences(found, header).items():
-        raise UserError(f"{path} was measured with {name}={before!r}, now it is {now!r}; give another --workdir")
+    for name, (old, new) in differences(before, now).items():
+        raise UserError(f"{path} was measured with {name}={old!r}, now it is {new!r}; give another --workdir")
     return results
 
 
 def write(path: pathlib.Path, header: Mapping[str, Any], rows: Mapping[str, Any]) -> None:
     """Writes a file that `read` reads, with one row of JSON values by setting."""
     runtime.write_atomically(path, json.dumps({**header, "settings": rows}) + "\n")
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Returns the values that differ between two headers, and within their settings, by name.
-
-    >>> differences({"seed": 0, "config": {"gamma": 1, "steps": 3}}, {"seed": 0, "config": {"gamma": 1, "steps": 4}})
-    {'steps': (3, 4)}
-    """
-    found: dict[str, tuple[Any, Any]] = {}
-    for name in [*before, *(name for name in now if name not in before)]:
-        old, new = before.get(name), now.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found |= differences(old, new)
-        elif old != new:
-            found[name] = (old, new)
-    return found

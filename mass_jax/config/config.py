@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mass_jax import optax_functions, own_function, strict_json
@@ -189,6 +189,22 @@ def completed(settings: dict[str, Any]) -> dict[str, Any]:
     added = {field.name: field.default for field in dataclasses.fields(Config)} | EARLIER
     as_json = {name: list(value) if isinstance(value, tuple) else value for name, value in added.items()}
     return as_json | settings
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Returns the values that differ between two headers, and within their settings, by name.
+
+    >>> differences({"seed": 0, "config": {"gamma": 1, "steps": 3}}, {"seed": 0, "config": {"gamma": 1, "steps": 4}})
+    {'steps': (3, 4)}
+    """
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in [*before, *(name for name in now if name not in before)]:
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found |= differences(old, new)
+        elif old != new:
+            found[name] = (old, new)
+    return found
 
 
 def expand_user(path: str) -> str:

@@ -21,6 +21,7 @@ from absl import logging
 
 from mass_jax import runtime, stats
 from mass_jax.errors import UserError
+from mass_jax.evaluation import screen_store
 from mass_jax.evaluation.screen_report import write_report
 from mass_jax.method.generate import SyntheticExamples
 from mass_jax.method.models import Weights
@@ -52,7 +53,7 @@ class Plan:
         seed: Random seed.
 
     Raises:
-        UserError: If the groups do not divide the problems.
+        UserError: If the groups do not divide the problems, or a number of steps or examples is given twice.
     """
 
     problems: int = 32
@@ -67,6 +68,10 @@ class Plan:
     def __post_init__(self) -> None:
         if self.problems % self.groups:
             raise UserError(f"--screen_problems={self.problems} is not a multiple of --screen_groups={self.groups}")
+        for name in ("steps", "examples"):
+            values = getattr(self, name)
+            if len({*values}) < len(values):
+                raise UserError(f"--screen_{name}={','.join(map(str, values))} has a number twice; give each once")
 
 
 def screen(components: Components, plan: Plan, workdir: pathlib.Path, stop: runtime.Stop) -> dict[str, Any]:
@@ -102,14 +107,13 @@ def screen(components: Components, plan: Plan, workdir: pathlib.Path, stop: runt
     found: dict[str, Any] = {}
     names = sorted(by_family)
     for number, family in enumerate(names):
-        path = workdir / "families" / f"{family.replace('/', '_').replace(' ', '_')}.json"
-        result = _read(path, settings)
+        path = screen_store.path_of(workdir, family)
+        result = screen_store.read_family(path, settings)
         if result is None:
             logging.info("screening family %s (%d of %d)", family, number + 1, len(by_family))
             pool, other = by_family[family], by_family[names[(number + 1) % len(names)]]
             result = _screen_family(components, plan, pool, other, problems.oracle, path.with_suffix(""), stop)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            runtime.write_atomically(path, json.dumps({"settings": settings, "result": result}, indent=1))
+            screen_store.write_family(path, settings, result)
         found[family] = result
         summary = {"settings": settings, "kept": kept(found), "families": found}
         write_report(summary, workdir)
@@ -119,24 +123,6 @@ def screen(components: Components, plan: Plan, workdir: pathlib.Path, stop: runt
 def kept(families: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Returns the families in which one cell with correct examples gains at least `MIN_GAIN` over Base."""
     return [name for name, result in families.items() if result["best_gain"] >= MIN_GAIN]
-
-
-def _read(path: pathlib.Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Returns a finished family; refuses one measured under other settings, except for the list of families."""
-    if not path.exists():
-        return None
-    saved = json.loads(path.read_text(encoding="utf-8"))
-    if _comparable(saved["settings"]) != _comparable(settings):
-        raise UserError(f"{path} was measured with other settings; choose another --workdir")
-    result: dict[str, Any] = saved["result"]
-    return result
-
-
-def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    lists = ("reasoning_train", "reasoning_test", "families_train", "families_test")
-    free = (*lists, "num_train_problems", "num_eval_problems")
-    config = {name: value for name, value in settings["config"].items() if name not in free}
-    return {"controls": False, **settings, "config": config}
 
 
 def _screen_family(
@@ -152,12 +138,12 @@ def _screen_family(
     began, asked = time.monotonic(), pool[: plan.problems]
     size = plan.problems // plan.groups
     groups = [asked[i : i + size] for i in range(0, len(asked), size)]
-    most = max(*plan.examples, plan.shots)
-    examples_GM = [_examples(group, oracle, most) for group in groups]
+    examples_GM = [_examples(group, oracle, max(plan.examples), "examples") for group in groups]
+    shots_GM = [_examples(group, oracle, plan.shots, "shots") for group in groups]
     weights = components.pretrained()
     cells = {"base": _answer(components, weights, None, asked, None)}
     stop.poll()
-    shots = [row[: plan.shots] for row in examples_GM for _ in range(size)]
+    shots = [row for row in shots_GM for _ in range(size)]
     cells["few_shot"] = _answer(components, weights, None, asked, shots)
     for name, steps, rows_GM in _adaptations(plan, groups, examples_GM, other, oracle):
         stop.poll()
@@ -170,7 +156,8 @@ def _screen_family(
             raise UserError("Solver GRPO needs training problems besides the screened ones; raise --num_train_problems")
         trained = train_solver.train_solver_grpo(components, others, seed=plan.seed, workdir=workdir, stop=stop)
         cells["solver_grpo"] = _answer(components, trained, None, asked, None)
-    return _summary(cells, plan, time.monotonic() - began)
+    found = _summary(cells, plan, time.monotonic() - began)
+    return found | ({"other_family": other[0].subject} if plan.controls else {})
 
 
 def _adaptations(
@@ -188,14 +175,19 @@ def _adaptations(
         count, steps = plan.examples[0], plan.steps[0]
         yield f"wrong_K{steps}_m{count}", steps, [wrong_answers(row[:count]) for row in examples_GM]
         if other[0].subject != groups[0][0].subject:  # a task with one family has no other
-            rows_GM = [oracle(other[i], count)[:count] for i in range(len(groups))]
+            rows_GM = [_examples(other[i : i + 1], oracle, count, "examples") for i in range(len(groups))]
             yield f"other_K{steps}_m{count}", steps, rows_GM
 
 
-def _examples(group: Sequence[Problem], oracle: Callable[[Problem, int], list[Example]], count: int) -> list[Example]:
-    """Returns correct examples that are none of the group's problems."""
+def _examples(
+    group: Sequence[Problem], oracle: Callable[[Problem, int], list[Example]], count: int, flag: str
+) -> list[Example]:
+    """Returns correct examples that are none of the group's problems; `flag` names the number in errors."""
     asked = {problem.problem for problem in group}
-    drawn = [e for e in oracle(group[0], count + len(group) - 1) if e.problem not in asked]
+    try:
+        drawn = [e for e in oracle(group[0], count + len(group)) if e.problem not in asked]
+    except UserError as error:
+        raise UserError(f"--screen_{flag}={count}: {error}; lower it") from None
     return drawn[:count]
 
 

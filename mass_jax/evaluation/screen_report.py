@@ -33,29 +33,34 @@ def markdown(summary: Mapping[str, Any]) -> str:
     families, settings = summary["families"], summary["settings"]
     names = list(dict.fromkeys(name for result in families.values() for name in result["cells"]))
     content = any("content" in result for result in families.values())
-    last = "s | correct - wrong answers" if content else "s"
-    lines = [
-        f"| family | {' | '.join(names)} | best gain over Base | held-out gain | {last} |",
-        f"|---{'|---:' * (len(names) + 3 + content)}|",
-    ]
+    chosen = sum(name.startswith("right_") for name in names) > 1  # otherwise no cell was chosen
+    titles = ["family", *names, "best gain over Base", *["held-out gain"] * chosen, "s"]
+    titles += ["correct - wrong answers"] * content
+    lines = [f"| {' | '.join(titles)} |", f"|---{'|---:' * (len(titles) - 1)}|"]
     for family, result in sorted(families.items(), key=lambda item: -item[1]["best_gain"]):
         cells = result["cells"]
         shown = " | ".join(f"{100 * cells[name]['accuracy']:.0f}" if name in cells else "" for name in names)
         low, high = cells[result["best"]]["gain_ci95"]
         gain = f"{100 * result['best_gain']:+.0f} ({100 * low:+.0f} to {100 * high:+.0f}), {result['best']}"
-        mean, low, high = held_out_gain(cells, settings["groups"])
-        gain += f" | {100 * mean:+.0f} ({100 * low:+.0f} to {100 * high:+.0f})"
+        if chosen:
+            mean, low, high = held_out_gain(cells, settings["groups"])
+            gain += f" | {100 * mean:+.0f} ({100 * low:+.0f} to {100 * high:+.0f})"
         lines.append(f"| {family} | {shown} | {gain} | {result['seconds']:.0f} |{_content(result) if content else ''}")
     note = (
         f"Accuracy in percent on {settings['problems']} training problems per cell; right_K2_m6 adapts for 2 steps to "
         f"6 correct examples. Gains are paired; 95 % bootstrap intervals resample the {settings['groups']} groups that "
-        f"share their examples. The best cell is chosen on the same problems, which favors it; the held-out gain of a "
-        f"group is that of the cell which is best on the other groups."
+        f"share their examples."
     )
+    if chosen:
+        note += (
+            " The best cell is chosen on the same problems, which favors it. For the held-out gain it is chosen anew "
+            "for each group, on the other groups only; its interval is rough, because these choices depend on each "
+            "other."
+        )
     if content:
         note += (
-            " In the wrong cells, the same examples have each other's answers; in the other cells, correct examples "
-            "come from the next family. What these gain is the form of the answers."
+            " In the wrong cells, the same examples have each other's answers, so that what they gain is the form of "
+            "the answers; in the other cells, correct examples come from another family."
         )
     kept = ", ".join(summary["kept"]) or "none"
     return f"{note}\n\n" + "\n".join(lines) + f"\n\nFamilies with a gain of at least 15 points: {kept}.\n"
@@ -71,7 +76,8 @@ def held_out_gain(cells: Mapping[str, Mapping[str, Any]], groups: int) -> stats.
         groups: Number of groups, which have the same number of problems.
 
     Returns:
-        The mean over groups, and its 95 % bootstrap interval, which resamples groups.
+        The mean over groups, and an interval that resamples groups. It is rough: the choice for a group depends on the
+        other groups, which resampling them does not repeat.
 
     >>> cells = {"base": [0, 0, 0, 0], "right_K2_m6": [1, 1, 0, 0], "right_K4_m6": [0, 0, 1, 1]}
     >>> held_out_gain({name: {"right": right} for name, right in cells.items()}, groups=2).mean

@@ -10,7 +10,7 @@ import pytest
 from mass_jax import runtime, stats
 from mass_jax.config import Config
 from mass_jax.errors import UserError
-from mass_jax.evaluation import screen, screen_report
+from mass_jax.evaluation import screen, screen_report, screen_store
 from mass_jax.training.components import assemble
 
 PLAN = screen.Plan(problems=4, groups=2, steps=(2,), examples=(4,), shots=2, controls=True)
@@ -40,6 +40,8 @@ def test_screen_measures_every_family(screened, components):
     assert sum(gains) / len(gains) >= 0.15  # correct examples help on the testbed
     content = [result["content"][0] for result in summary["families"].values()]
     assert sum(content) / len(content) >= 0.15  # and do so by their content
+    for family, result in summary["families"].items():
+        assert result["other_family"] in families - {family}
     assert summary["kept"] == screen.kept(summary["families"])
     assert json.loads((workdir / "screen.json").read_text()) == summary
     assert "correct - wrong answers" in (workdir / "screen.md").read_text()
@@ -69,16 +71,58 @@ def test_screen_keeps_finished_families_when_the_list_changes(flag, screened, co
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_screen_refuses_other_settings(screened, components):
-    with runtime.stop_on_signals() as stop, pytest.raises(UserError, match="measured with other settings"):
-        screen.screen(components, dataclasses.replace(PLAN, shots=3), screened[1], stop)
+@pytest.mark.parametrize(
+    ("plan", "config", "message"),
+    [({"shots": 3}, {}, "shots=2, now it is 3"), ({}, {"inner_lr": 0.5}, "inner_lr=0.2, now it is 0.5")],
+)
+def test_screen_refuses_other_settings(plan, config, message, screened, components):
+    changed = dataclasses.replace(components, config=dataclasses.replace(components.config, **config))
+    with (
+        runtime.stop_on_signals() as stop,
+        pytest.raises(UserError, match=f"measured with other settings: {message}; give another --workdir"),
+    ):
+        screen.screen(changed, dataclasses.replace(PLAN, **plan), screened[1], stop)
+
+
+def test_family_of_an_earlier_version_is_read(tmp_path):
+    """It lacks settings that were added since, which count as unchanged at their defaults only."""
+    path = screen_store.path_of(tmp_path, "a/b c")
+    settings = json.loads(json.dumps(dataclasses.asdict(PLAN) | {"config": json.loads(Config().to_json())}))
+    older = settings | {"config": {name: value for name, value in settings["config"].items() if name != "scan_unroll"}}
+    result = {"cells": {}, "best": "right_K2_m4", "best_gain": 0.5, "seconds": 1.0}
+    screen_store.write_family(path, older, result)
+    assert screen_store.read_family(path, settings) == result
+    changed = settings | {"config": settings["config"] | {"scan_unroll": 2}}
+    with pytest.raises(UserError, match="scan_unroll=1, now it is 2"):
+        screen_store.read_family(path, changed)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"settings": {}}', '{"settings": {"config": {}}, "result": {}}'])
+def test_damaged_family_is_named(text, tmp_path):
+    path = screen_store.path_of(tmp_path, "a")
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"a.json is damaged; remove it, or give another --workdir"):
+        screen_store.read_family(path, {"config": {}})
+
+
+def test_few_shot_prompt_does_not_change_the_adaptations(screened, components, tmp_path):
+    with runtime.stop_on_signals() as stop:
+        again = screen.screen(components, dataclasses.replace(PLAN, shots=6), tmp_path, stop)
+    for family, result in again["families"].items():
+        assert result["cells"]["right_K2_m4"] == screened[0]["families"][family]["cells"]["right_K2_m4"]
 
 
 def test_screen_names_unusable_plans(components, tmp_path):
     with pytest.raises(UserError, match="--screen_problems=5 is not a multiple of --screen_groups=2"):
         screen.Plan(problems=5, groups=2)
-    with runtime.stop_on_signals() as stop, pytest.raises(UserError, match="raise --num_train_problems"):
-        screen.screen(components, dataclasses.replace(PLAN, problems=40), tmp_path, stop)
+    with pytest.raises(UserError, match="--screen_steps=2,4,2 has a number twice"):
+        screen.Plan(steps=(2, 4, 2))
+    with runtime.stop_on_signals() as stop:
+        with pytest.raises(UserError, match="raise --num_train_problems"):
+            screen.screen(components, dataclasses.replace(PLAN, problems=40), tmp_path, stop)
+        with pytest.raises(UserError, match=r"--screen_examples=999: .* requested, but .*; lower it"):
+            screen.screen(components, dataclasses.replace(PLAN, examples=(999,)), tmp_path, stop)
 
 
 def test_kept_needs_fifteen_points():
@@ -87,11 +131,20 @@ def test_kept_needs_fifteen_points():
 
 def test_markdown_sorts_families_by_gain():
     cell = {"accuracy": 0.5, "gain_ci95": [0.0, 0.25], "right": [0, 1, 0, 1]}
-    result = {"cells": {"base": cell, "right_K2_m6": cell}, "best": "right_K2_m6", "seconds": 3.0}
+    cells = {"base": cell, "right_K2_m6": cell, "right_K4_m6": cell}
+    result = {"cells": cells, "best": "right_K2_m6", "seconds": 3.0}
     families = {"low": result | {"best_gain": 0.0}, "high": result | {"best_gain": 0.2}}
     text = screen_report.markdown({"families": families, "kept": ["high"], "settings": {"problems": 4, "groups": 2}})
-    assert text.index("| high | 50 | 50 | +20 (+0 to +25), right_K2_m6 | +0 (+0 to +0) | 3 |") < text.index("| low |")
+    assert text.index("| high | 50 | 50 | 50 | +20 (+0 to +25), right_K2_m6 | +0 (+0 to +0) | 3 |") < text.index(
+        "| low |"
+    )
     assert "Families with a gain of at least 15 points: high." in text
+
+
+def test_markdown_of_one_cell_has_no_held_out_gain(screened):
+    text = (screened[1] / "screen.md").read_text()
+    assert "best gain over Base | s |" in text
+    assert "held-out" not in text
 
 
 def test_held_out_gain_has_no_bias_from_choosing_a_cell():
