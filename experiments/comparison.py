@@ -11,6 +11,9 @@ from experiments import settings, workdirs
 from mass_jax import runtime
 from mass_jax.config import completed, differences
 from mass_jax.errors import UserError
+from mass_jax.method import adapt
+from mass_jax.training.components import Components
+from mass_jax.training.eps_root import auto_eps_root
 
 Result = TypeVar("Result")
 
@@ -21,12 +24,23 @@ def define() -> None:
     settings.define_mesh()
     settings.define_compilation_cache()
     workdirs.define("Directory for the results; rerun with the same directory to resume.")
+    for module in (settings, workdirs):
+        flags.adopt_module_key_flags(module)  # the command adopts them from here, to list them in its --help
     flags.DEFINE_string(
         "settings", "", "Inner optimizers to compare, separated by semicolons: OPTIMIZER:RATE[:EPS_ROOT[:STEPS]]."
     )
     flags.DEFINE_integer("problems", 16, "Number of training problems.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Random seed of the problems, the examples, the adapters and any noise.")
     flags.DEFINE_float("score", 0.5, "Weight of every accepted example in the inner loss.", lower_bound=0)
+
+
+def auto_of(components: Components) -> float:
+    """Returns the eps_root of auto as in training: with pretrained weights, on problems of the run's first seed."""
+    config, rollouts = components.config, components.rollouts
+    if adapt.measures_eps_root(config.inner_optimizer, config.given_eps_root):
+        return rollouts.loop.eps_root  # measured when the model was loaded
+    problems = components.problems(config.seeds[0]).train
+    return auto_eps_root(rollouts, components.pretrained(), problems, config.num_test_examples)
 
 
 def read(path: pathlib.Path, header: Mapping[str, Any], parse: Callable[[Any], Result]) -> dict[str, Result]:

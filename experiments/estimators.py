@@ -24,10 +24,8 @@ from experiments import comparison, settings
 from mass_jax import runtime
 from mass_jax.config import Config
 from mass_jax.errors import UserError
-from mass_jax.method import adapt
 from mass_jax.training import estimator_page, estimators, inner_setting, validation
-from mass_jax.training.components import Components, assemble
-from mass_jax.training.eps_root import auto_eps_root
+from mass_jax.training.components import assemble
 
 FLAGS = flags.FLAGS
 REPLACED = ("inner_optimizer", "inner_lr", "inner_eps_root", "inner_steps", "outer", "adjoint")
@@ -55,7 +53,9 @@ def compare(stop: runtime.Stop) -> None:
                 return
             workdir, mesh = opened
             components = held.enter_context(contextlib.closing(assemble(config, mesh)))
-            chosen = [inner_setting.parse_setting(text, config, lambda: auto_of(components)) for text in texts]
+            chosen = [
+                inner_setting.parse_setting(text, config, lambda: comparison.auto_of(components)) for text in texts
+            ]
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
         chosen = chosen or [inner_setting.InnerSetting.of(config, components.rollouts.loop)]
@@ -86,15 +86,6 @@ def compare(stop: runtime.Stop) -> None:
         write_results(workdir, header, results)
         if runtime.is_first():
             print((workdir / "estimators.md").read_text(encoding="utf-8"))
-
-
-def auto_of(components: Components) -> float:
-    """Returns the eps_root of auto as in training."""
-    config, rollouts = components.config, components.rollouts
-    if config.given_eps_root is None and adapt.has_eps_root(config.inner_optimizer):
-        return rollouts.loop.eps_root  # measured when the model was loaded
-    problems = components.problems(config.seeds[0]).train
-    return auto_eps_root(rollouts, components.pretrained(), problems, config.num_test_examples)
 
 
 def header_of(config: Config, problems: int) -> dict[str, Any]:
@@ -136,6 +127,7 @@ def write_results(
 def define() -> None:
     """Defines this command's flags; not on import, since commands share flag names."""
     comparison.define()
+    flags.adopt_module_key_flags(comparison)  # list them in --help
     forms = ", ".join(estimators.FORMS.values())
     flags.DEFINE_list(
         "estimators",

@@ -195,6 +195,7 @@ def define() -> None:
     """Defines this command's flags; not on import, since commands share flag names."""
     settings.define()
     settings.define_topology()
+    flags.adopt_module_key_flags(settings)  # list them in --help
     flags.DEFINE_list("phases", [], "Names of the phases to compile, separated by commas; empty means all.")
     DEFINE_path_list("join", "Directories of finished plans to compare in one phase; compiles nothing.")
     DEFINE_path("out", None, "Directory of the plan; rerun with the same directory to resume.")

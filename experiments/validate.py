@@ -221,6 +221,7 @@ def write_reports(workdir: pathlib.Path, header: dict[str, Any], reports: dict[s
 def define() -> None:
     """Defines this command's flags; not on import, since commands share flag names."""
     comparison.define()
+    flags.adopt_module_key_flags(comparison)  # list them in --help
     DEFINE_path(
         "trained", None, "Workdir of experiments.train whose generator writes the examples; its settings apply."
     )

@@ -184,6 +184,7 @@ def define() -> None:
     settings.define()
     settings.define_topology()
     settings.define_compile_effort()
+    flags.adopt_module_key_flags(settings)  # list them in --help
     flags.DEFINE_enum(
         "meta_gradients", None, sorted(metagrad_cases.PRESETS), "Preset of bench_metagrad to compile in place of a run."
     )

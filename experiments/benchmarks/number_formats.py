@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from absl import flags, logging
 
-from experiments import comparison, estimators, settings
+from experiments import comparison, settings
 from mass_jax import runtime
 from mass_jax.config import Config
 from mass_jax.errors import UserError
@@ -74,7 +74,7 @@ def compare(stop: runtime.Stop) -> None:
             workdir, mesh = opened
             reference = held.enter_context(contextlib.closing(assemble(formatted(config, FLOAT32), mesh)))
             chosen = [
-                inner_setting.parse_setting(text, config, lambda: estimators.auto_of(reference)) for text in texts
+                inner_setting.parse_setting(text, config, lambda: comparison.auto_of(reference)) for text in texts
             ]
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
@@ -217,4 +217,5 @@ def _parse(rows: dict[str, Cosines]) -> dict[str, Cosines]:
 
 if __name__ == "__main__":
     comparison.define()
+    flags.adopt_module_key_flags(comparison)  # list them in --help
     settings.run(main)

@@ -35,19 +35,27 @@ def test_other_system_error_is_raised():
         settings.guarded(lambda _: pathlib.Path("/").read_text())
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "benchmarks.compile",
-        "benchmarks.number_formats",
-        "estimators",
-        "inner_optimizers",
-        "plan",
-        "screen",
-        "train",
-        "validate",
-    ],
+OF_A_RUN = (
+    "benchmarks.compile",
+    "benchmarks.number_formats",
+    "estimators",
+    "inner_optimizers",
+    "plan",
+    "screen",
+    "train",
+    "validate",
 )
+"""Commands that take the settings of a run."""
+
+
+@pytest.mark.parametrize("module", [*OF_A_RUN, "evaluate"])
+def test_help_lists_the_settings_and_the_directory(module):
+    shown = in_process(module, "--help").stdout
+    for name in ("preset", "inner_lr", "out" if module in ("plan", "benchmarks.compile") else "workdir"):
+        assert f"  --{name}: " in shown
+
+
+@pytest.mark.parametrize("module", OF_A_RUN)
 def test_settings_are_printed_without_workdir(module, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = in_process(module, "--print_config", "--inner_steps=5")
