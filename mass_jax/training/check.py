@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
@@ -23,9 +24,10 @@ from mass_jax.method.adapt import LoraLoop
 from mass_jax.method.groups import over_tasks
 from mass_jax.method.models import Weights
 from mass_jax.method.outer import outer_loss
-from mass_jax.method.text import Text
+from mass_jax.method.text import Text, TooLong
+from mass_jax.tasks.base import Problem
 from mass_jax.training import rollout, validation
-from mass_jax.training.check_advice import describe, nearby
+from mass_jax.training.check_advice import describe, nearby, uses_gold
 from mass_jax.training.compiling import announced
 from mass_jax.training.components import Components
 from mass_jax.training.inner_setting import InnerSetting
@@ -45,11 +47,13 @@ class Measured(NamedTuple):
     """Outer losses of a step before its update.
 
     Attributes:
-        batch: the problems that were measured.
+        tasks: the problems that were measured, of all processes.
+        batch: the same on the mesh, with their examples and solutions.
         scores_NM: scores of their examples.
         losses_EN: outer losses with all examples, with none, and without each example.
     """
 
+    tasks: Sequence[Problem]
     batch: meta_step.TaskBatch
     scores_NM: jax.Array
     losses_EN: tuple[jax.Array, ...]
@@ -95,9 +99,21 @@ class SignalCheck:
     _steps: list[tuple[Measured, Compared]] = dataclasses.field(default_factory=list, init=False)
 
     def before(
-        self, step: int, state: meta_step.MetaState, base: Params, batch: meta_step.TaskBatch
+        self,
+        step: int,
+        state: meta_step.MetaState,
+        base: Params,
+        tasks: Sequence[Problem],
+        batch: meta_step.TaskBatch,
     ) -> Measured | None:
         """Measures the effects before the step, which donates its state; None if this step is not measured.
+
+        Args:
+            step: index of the step.
+            state: the state before it.
+            base: the base weights.
+            tasks: problems of the step, of all processes.
+            batch: the same on the mesh.
 
         Raises:
             UserError: the run has too few problems or examples for the check, and --on_weak_signal=error.
@@ -108,11 +124,14 @@ class SignalCheck:
             if not self._is_logged(step):
                 return None
             axis, count = self.components.rollouts.feed.mesh.shape["data"], len(batch.right_NJ)
-            batch = _first(batch, min(count, math.ceil(MIN_PROBLEMS / axis) * axis))
+            count = min(count, math.ceil(MIN_PROBLEMS / axis) * axis)
+            tasks, batch = tasks[:count], _first(batch, count)
         with announced(f"leave-one-out effects of {self.label}"):
-            return self._effects(state, base, batch)
+            return self._effects(state, base, tasks, batch)
 
-    def _effects(self, state: meta_step.MetaState, base: Params, batch: meta_step.TaskBatch) -> Measured:
+    def _effects(
+        self, state: meta_step.MetaState, base: Params, tasks: Sequence[Problem], batch: meta_step.TaskBatch
+    ) -> Measured:
         """Measures the effect of leaving each example out."""
         weights = learning.weights_of(base, state)
         loop = self.learner.loop
@@ -124,7 +143,7 @@ class SignalCheck:
             changed_NM = scores_NM * keep_M
             adapted = rollout.adapt_jit(loop, weights, batch.adapters, changed_NM, batch.examples)
             losses_EN.append(_losses(loop, weights, adapted, batch.solutions.text, batch.right_NJ))
-        return Measured(batch, scores_NM, tuple(losses_EN))
+        return Measured(tasks, batch, scores_NM, tuple(losses_EN))
 
     def after(self, step: int, measured: Measured | None, output: meta_step.StepOutput) -> dict[str, float]:
         """Compares the effects with the rewards of the step, judges the first steps, and returns metrics to log.
@@ -195,36 +214,46 @@ class SignalCheck:
         config = self.components.config
         report = joined([compared for _, compared in self._steps]).report()
         found = mg.findings(report)
-        others = self._alternatives() if found else {}
+        others = self._alternatives(found) if found else {}
+        solved_N = [any(right_J) for measured, _ in self._steps for right_J in self._gather(measured.batch.right_NJ)[0]]
         if not runtime.is_first() and config.on_weak_signal != "error":
             return
-        lines = describe(self.label, report, others, config, gold=self.learner.objective.gold)
+        unsolved_share = 1 - sum(solved_N) / len(solved_N)
+        gold = self.learner.objective.gold
+        lines = describe(self.label, report, others, config, gold=gold, unsolved_share=unsolved_share)
         for line in lines:
             logging.log(logging.WARNING if found else logging.INFO, "%s", line)
         if found and config.on_weak_signal == "error":
             raise UserError(f"{lines[1]}; or pass --on_weak_signal=warn")
 
-    def _alternatives(self) -> dict[str, mg.SignalReport]:
+    def _alternatives(self, found: Sequence[signal.Finding]) -> dict[str, mg.SignalReport]:
         """Measures the marginal reward with other inner optimizers on the judged problems and their scores.
 
-        Uses the weights before training; measures nothing on several processes.
+        Uses the weights before training; measures nothing on several processes. Attempts that are all correct or all
+        incorrect are replaced by gold solutions.
         """
         if jax.process_count() > 1:
             return {}
         rollouts, weights = self.components.rollouts, start_weights(self.components)
-        found = {}
-        for setting in nearby(InnerSetting.of(self.components.config, rollouts.loop)):
+        replaced = uses_gold(found, gold=self.learner.objective.gold) and not self.learner.objective.gold
+        reports = {}
+        for setting in nearby(InnerSetting.of(self.components.config, rollouts.loop), slower=replaced):
             parts = []
             for measured, compared in self._steps:
-                batch = measured.batch
-                examples, solutions = (
-                    validation.read_rows(rollouts, weights, text) for text in (batch.examples, batch.solutions.text)
-                )
-                tasks = signal.Tasks(batch.adapters.leaves, measured.scores_NM, examples, (solutions, batch.right_NJ))
+                batch, right_NJ = measured.batch, measured.batch.right_NJ
+                text = batch.solutions.text
+                if replaced:
+                    try:
+                        text = rollouts.feed.put(rollouts.dialogue.gold(measured.tasks).text, len(right_NJ))
+                    except TooLong:
+                        return {}
+                    right_NJ = jnp.ones((len(right_NJ), 1), right_NJ.dtype)
+                examples, solutions = (validation.read_rows(rollouts, weights, rows) for rows in (batch.examples, text))
+                tasks = signal.Tasks(batch.adapters.leaves, measured.scores_NM, examples, (solutions, right_NJ))
                 effects = validation.measure_setting(rollouts, weights, tasks, setting, _LEAVE_ONE_OUT_ONLY)
                 parts.append(Compared(effects, np.asarray(measured.scores_NM), compared.parsed_NM))
-            found[setting.label] = joined(parts).report()
-        return found
+            reports[setting.label] = joined(parts).report()
+        return reports
 
     def _gather(self, *arrays: jax.Array) -> list[np.ndarray]:
         """Returns the rows of all processes as NumPy arrays."""

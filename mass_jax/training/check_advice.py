@@ -1,6 +1,7 @@
 """Describes a measured reward in log lines: its numbers, its weaknesses, and the flags to change."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 from mass_jax import metagrad as mg
 from mass_jax import optax_functions
@@ -30,7 +31,13 @@ MAX_EPS_ROOT = 1.0  # above it, the steps of the compared settings would be too 
 
 
 def describe(
-    label: str, report: mg.SignalReport, alternatives: Mapping[str, mg.SignalReport], config: Config, *, gold: bool
+    label: str,
+    report: mg.SignalReport,
+    alternatives: Mapping[str, mg.SignalReport],
+    config: Config,
+    *,
+    gold: bool,
+    unsolved_share: float = 0.0,
 ) -> list[str]:
     """Returns three lines: the numbers, the weaknesses with the flags to change, and other settings or the limits.
 
@@ -40,39 +47,73 @@ def describe(
         alternatives: reports of other settings on the same problems, by label.
         config: settings of the run.
         gold: whether the outer loss is that of gold solutions.
+        unsolved_share: share of the problems that no attempt of the adapted model solves.
     """
-    found = mg.findings(report, alternatives)
-    correlation = report.numbers["leave_one_out/spearman"]
+    found = mg.findings(report)
     lines = [
-        f"{label}: rewards of {report.tasks} problems: correlation with leave-one-out {correlation.value:.2f} "
-        f"({correlation.low:.2f} to {correlation.high:.2f}), zero-sum index {report['zero_sum_index']:.3f}, problems "
-        f"with signal {report['signal_share']:.2f}"
+        f"{label}: rewards of {report.tasks} problems: correlation with leave-one-out {_correlation(report)}, zero-sum "
+        f"index {_number(report['zero_sum_index'], 3)}, problems with signal {report['signal_share']:.2f}"
     ]
     if not found:
         return [
             *lines,
             f"{label}: the reward predicts the effect of the examples",
-            f"{label}: weak would be a correlation below {verdict.MIN_CORRELATION:g}, a zero-sum index below "
+            f"{label}: weak would be a correlation below {verdict.MIN_CORRELATION:g}, or one that less than "
+            f"{verdict.MIN_MEASURED_SHARE:g} of the problems have, a zero-sum index below "
             f"{verdict.MIN_ZERO_SUM_INDEX:g}, or signal in less than {verdict.MIN_SIGNAL_SHARE:g} of the problems",
         ]
     weak = ", ".join(f"{f.name} ({f.number} {f.value:.3g}, should be {_bound(f)} {f.limit:g})" for f in found)
-    flags = dict.fromkeys(flag for f in found for flag in flags_of(f, report, config.inner_optimizer, gold=gold))
+    flags = dict.fromkeys(
+        flag
+        for f in found
+        for flag in flags_of(f, report, config.inner_optimizer, gold=gold, unsolved_share=unsolved_share)
+    )
     for flag in tuple(flags):
         flags.pop(f"a smaller {flag.removeprefix('the ')}", None)  # the same flag
-    lines.append(f"{label}: weak reward: {weak}; change {' or '.join(flags)}")
+    passing = {name: other["leave_one_out/spearman"] for name, other in alternatives.items() if not mg.findings(other)}
+    best = f"; {max(passing, key=lambda name: passing[name])} is not weak" if passing else ""
+    lines.append(f"{label}: weak reward: {weak}; change {' or '.join(flags)}{best}")
     if alternatives:
         others = "; ".join(
-            f"{name}: correlation {other['leave_one_out/spearman']:.2f}, zero-sum index {other['zero_sum_index']:.3f}"
+            f"{name}: correlation {_number(other['leave_one_out/spearman'], 2)}, zero-sum index "
+            f"{_number(other['zero_sum_index'], 3)}"
             for name, other in alternatives.items()
         )
+        solutions = " with gold solutions" if uses_gold(found, gold=gold) and not gold else ""
         reward = "" if config.reward == "marginal" else " and with --reward=marginal"
-        lines.append(f"{label}: on the same problems{reward}, {others}")
+        lines.append(f"{label}: on the same problems{solutions}{reward}, {others}")
     else:
         lines.append(f"{label}: other settings were not measured; experiments.validate --settings compares them")
     return lines
 
 
-def flags_of(finding: signal.Finding, report: mg.SignalReport, optimizer: str, *, gold: bool) -> tuple[str, ...]:
+def uses_gold(found: Sequence[signal.Finding], *, gold: bool) -> bool:
+    """Returns whether other settings are compared on gold solutions: attempts without signal tell nothing about them.
+
+    Args:
+        found: weaknesses of the setting in use.
+        gold: whether the outer loss of training is that of gold solutions.
+    """
+    return gold or any(finding.name == "no signal" for finding in found)
+
+
+def _correlation(report: mg.SignalReport) -> str:
+    """Formats the correlation with leave-one-out, with its interval and the number of problems that have one."""
+    value, low, high, tasks = report.numbers["leave_one_out/spearman"]
+    if not tasks:
+        return "none"
+    counted = "" if tasks == report.tasks else f"; in {tasks} problems"
+    return f"{value:.2f} ({low:.2f} to {high:.2f}{counted})"
+
+
+def _number(value: float, digits: int) -> str:
+    """Formats a number; "none" if it was not measured."""
+    return "none" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def flags_of(
+    finding: signal.Finding, report: mg.SignalReport, optimizer: str, *, gold: bool, unsolved_share: float = 0.0
+) -> tuple[str, ...]:
     """Returns the flags that are most likely to remove a weakness.
 
     Args:
@@ -80,6 +121,8 @@ def flags_of(finding: signal.Finding, report: mg.SignalReport, optimizer: str, *
         report: the report that has it.
         optimizer: the inner optimizer; flags that it ignores are left out.
         gold: whether the outer loss is that of gold solutions, which does not depend on attempts.
+        unsolved_share: share of the problems that no attempt of the adapted model solves. If it is high, adaptation
+            may have broken the model, which a smaller rate shows.
 
     >>> report = mg.SignalReport(8, 32, 0, {}, {})
     >>> weak = signal.Finding("zero-sum", "zero_sum_index", 0.01, 0.1, ("eps_root", "optimizer", "clipping"))
@@ -90,7 +133,9 @@ def flags_of(finding: signal.Finding, report: mg.SignalReport, optimizer: str, *
         if report.examples == 0:
             return "--max_example_tokens", "--model"  # no text parsed
         if not gold:
-            return "--dynamic_sampling", "--num_attempts", "--outer=gold"  # all attempts correct or incorrect
+            mixed = "--dynamic_sampling", "--num_attempts", "--outer=gold"  # all attempts correct or incorrect
+            rate = _flag_of("rate", optimizer)
+            return (f"a smaller {rate.removeprefix('the ')}", *mixed) if rate and unsolved_share > 0.5 else mixed
     flags = [flag for name in finding.settings if (flag := _flag_of(name, optimizer))]
     clips = [clip for argument, clip in CLIPS.items() if optax_functions.numbers(optimizer, argument)]
     if clips and finding.name == "zero-sum":
@@ -117,17 +162,25 @@ def _bound(finding: signal.Finding) -> str:
     return "at most" if finding.name == "not finite" else "at least"
 
 
-def nearby(setting: InnerSetting) -> tuple[InnerSetting, ...]:
+def nearby(setting: InnerSetting, *, slower: bool = False) -> tuple[InnerSetting, ...]:
     """Returns settings to compare a weak one with: weaker clipping, and greater eps_root or else smaller steps.
 
     A number in the expression is replaced by one of the setting, so that the settings share compiled programs.
+
+    Args:
+        setting: the weak one.
+        slower: whether to add much smaller steps, for a model that adaptation may have broken.
 
     >>> [other.eps_root for other in nearby(InnerSetting("adam", 0.03, 1e-8, 2))]
     [1e-06, 0.0001, 0.01]
     >>> nearby(InnerSetting("adam(eps_root=1e-2)", 0.03, 1e-8, 2))[0]
     InnerSetting(optimizer='adam', rate=0.03, eps_root=0.1, steps=2)
     """
-    return _less_clipped(setting) + (_smoother(setting) or _slower(setting))
+    return (
+        (_slower(setting, (4, 16)) if slower else ())
+        + _less_clipped(setting)
+        + (_smoother(setting) or (() if slower else _slower(setting)))
+    )
 
 
 def _less_clipped(setting: InnerSetting) -> tuple[InnerSetting, ...]:
@@ -157,7 +210,7 @@ def _smoother(setting: InnerSetting) -> tuple[InnerSetting, ...]:
     return tuple(setting._replace(eps_root=value) for value in values if value <= MAX_EPS_ROOT)
 
 
-def _slower(setting: InnerSetting) -> tuple[InnerSetting, ...]:
+def _slower(setting: InnerSetting, factors: Sequence[float] = (2, 4)) -> tuple[InnerSetting, ...]:
     """Returns settings with smaller learning rates; none if it is a schedule or the optimizer is from Python."""
     if not adapt.has_rate(setting.optimizer):
         given = optax_functions.numbers(setting.optimizer, optax_functions.RATE)
@@ -165,4 +218,4 @@ def _slower(setting: InnerSetting) -> tuple[InnerSetting, ...]:
             return ()
         text = optax_functions.with_numbers(setting.optimizer, optax_functions.RATE, lambda _: None)
         setting = setting._replace(optimizer=text, rate=given[0])
-    return tuple(setting._replace(rate=setting.rate / factor) for factor in (2, 4))
+    return tuple(setting._replace(rate=setting.rate / factor) for factor in factors)

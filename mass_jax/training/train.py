@@ -110,7 +110,7 @@ def train_mass(
             0 if learner.objective.gold else config.dynamic_sampling,
         )
         batch, drifted = _measure_drift(components, i, batch)
-        measured = check.before(i, state, start.base, batch)
+        measured = check.before(i, state, start.base, tasks, batch)
         with announced(meta_step_name(outer, control)):
             state, output = meta_step_jit(learner, state, start.base, batch, jax.random.fold_in(step_key, 0))
         check_finite(state.policy_opt_state, state.scorer_opt_state, limit=config.max_skipped_steps)

@@ -30,14 +30,14 @@ def training(**changes):
 def skipped(caplog, step, **changes):
     """Returns the lines that the check of a step logs without measuring anything."""
     with caplog.at_level(logging.INFO):
-        assert training(**changes).before(step, None, None, None) is None
+        assert training(**changes).before(step, None, None, None, None) is None
     return [record.getMessage() for record in caplog.records]
 
 
 def test_too_few_examples_are_named_once(caplog):
     checked = training(num_examples=3, tasks_per_step=8)
     with caplog.at_level(logging.INFO):
-        assert checked.before(0, None, None, None) is checked.before(1, None, None, None) is None
+        assert checked.before(0, None, None, None, None) is checked.before(1, None, None, None, None) is None
     assert [record.getMessage() for record in caplog.records] == [
         "mass gold: the reward is not checked: --num_examples=3 is less than 4"
     ]
@@ -51,7 +51,7 @@ def test_too_few_problems_in_all_steps_are_named(caplog):
 @pytest.mark.parametrize("changes", [{"num_examples": 2, "tasks_per_step": 8}, {"num_examples": 5}])
 def test_impossible_check_stops_on_request(changes):
     with pytest.raises(UserError, match=r"the reward cannot be checked: .*; raise it or pass --on_weak_signal=warn"):
-        training(on_weak_signal="error", **changes).before(0, None, None, None)
+        training(on_weak_signal="error", **changes).before(0, None, None, None, None)
 
 
 @pytest.mark.parametrize("step", [3, 40])
@@ -101,7 +101,7 @@ def measured_of(effects_NM, scores_NM, parsed_NM):
     effects = np.asarray(effects_NM, np.float32)
     zeros = np.zeros(len(effects), np.float32)
     losses = (zeros, zeros + 1, *effects.T)
-    return check.Measured(batch, jax.numpy.asarray(scores_NM), tuple(map(jax.numpy.asarray, losses)))
+    return check.Measured((), batch, jax.numpy.asarray(scores_NM), tuple(map(jax.numpy.asarray, losses)))
 
 
 @pytest.mark.parametrize(("reward", "correlation"), [("path", 1.0), ("leave_one_out", 1.0), ("marginal", -1.0)])
@@ -134,22 +134,43 @@ def test_first_steps_are_judged_together(caplog, start):
     for step in (start, start + 1, start + 2):
         # Promotes types as training does, which then shares the compiled programs.
         with caplog.at_level(logging.INFO), jax.numpy_dtype_promotion("standard"):
-            measured = checked.before(step, state, base, batch_of(checked.components, step, rejected=[2]))
+            measured = checked.before(step, state, base, (), batch_of(checked.components, step, rejected=[2]))
             assert checked.after(step, measured, output_of(rewards - rewards.mean(-1, keepdims=True))) == {}
         lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
         assert len(lines) == (0 if step == start else 3)
     assert measured is None
     assert "rewards of 8 problems" in lines[0]
-    assert lines[1].endswith(("--inner_optimizer", "--inner_lr"))
+    assert "; change --inner_eps_root or --inner_" in lines[1]
+    assert lines[1].endswith(", K=1 is not weak")
     assert lines[2].count("eps_root") == 3
+
+
+def test_rate_that_breaks_the_model_is_named(caplog):
+    """No attempt is right, so that other settings are compared on gold solutions, with smaller rates first."""
+    made = components(outer="verifier", **SIGN_LIKE | {"inner_lr": 3.0}, **SIZES | {"tasks_per_step": 8})
+    checked = check.SignalCheck(
+        made, learners.mass_learner(made.config, made.rollouts.loop, made.scorer, "verifier"), "mass"
+    )
+    state, base = state_of(checked)
+    batch = batch_of(made)._replace(right_NJ=made.rollouts.feed.put(np.zeros((8, 1), np.float32), 8))
+    with caplog.at_level(logging.INFO), jax.numpy_dtype_promotion("standard"):
+        measured = checked.before(0, state, base, made.problems(0).train[:8], batch)
+        checked.after(0, measured, output_of(np.zeros((8, 4))))
+    first, second, third = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
+    assert "correlation with leave-one-out none, zero-sum index none, problems with signal 0.00" in first
+    assert "; change a smaller --inner_lr or --dynamic_sampling or --num_attempts or --outer=gold" in second
+    assert third.startswith("mass: on the same problems with gold solutions, adam 0.75, eps_root 1e-08, K=1: corr")
+    assert "adam 0.1875, eps_root" in third
+    assert "none" not in third
+    assert "nan" not in third
 
 
 def test_logged_steps_measure_eight_problems():
     checked = training(tasks_per_step=12, num_examples=4, on_weak_signal="ignore", signal_every=4)
     state, base = state_of(checked)
     batch = batch_of(checked.components)
-    assert checked.before(3, state, base, batch) is None
-    measured = checked.before(4, state, base, batch)
+    assert checked.before(3, state, base, (), batch) is None
+    measured = checked.before(4, state, base, (), batch)
     assert measured.scores_NM.shape == (8, 4)
     assert {losses.shape for losses in measured.losses_EN} == {(8,)}
     effects = np.stack(measured.losses_EN[2:], 1) - np.asarray(measured.losses_EN[0])[:, None]

@@ -13,9 +13,11 @@ from mass_jax.training.inner_setting import InnerSetting
 ADAM = Config(inner_optimizer="adam", inner_lr=0.03)
 
 
-def report(correlation=0.9, zero_sum=0.4, share=1.0, examples=32, not_finite=0):
-    numbers = {"leave_one_out/spearman": correlation, "zero_sum_index": zero_sum, "signal_share": share}
-    return SignalReport(8, examples, not_finite, {name: Interval(v, v, v, 8) for name, v in numbers.items()}, {})
+def report(correlation=0.9, zero_sum=0.4, share=1.0, examples=32, not_finite=0, correlated=8):
+    numbers = {"zero_sum_index": zero_sum, "signal_share": share}
+    intervals = {name: Interval(v, v, v, 8) for name, v in numbers.items()}
+    intervals["leave_one_out/spearman"] = Interval(correlation, correlation, correlation, correlated)
+    return SignalReport(8, examples, not_finite, intervals, {})
 
 
 def advice(found, config=ADAM, gold=False):
@@ -27,7 +29,10 @@ def test_good_signal_takes_three_lines():
     first, second, third = describe("mass gold", report(0.97), {}, ADAM, gold=True)
     assert "correlation with leave-one-out 0.97" in first
     assert second == "mass gold: the reward predicts the effect of the examples"
-    assert "correlation below 0.6, a zero-sum index below 0.1, or signal in less than 0.5" in third
+    assert third == (
+        "mass gold: weak would be a correlation below 0.6, or one that less than 0.5 of the problems have, a zero-sum "
+        "index below 0.1, or signal in less than 0.5 of the problems"
+    )
 
 
 def test_weak_signal_without_alternatives_takes_three_lines():
@@ -39,10 +44,38 @@ def test_weak_signal_names_flags_and_alternatives():
     weak = describe("mass", report(0.35, 0.001), others, ADAM, gold=True)
     assert len(weak) == 3
     assert "zero-sum (zero_sum_index 0.001, should be at least 0.1)" in weak[1]
-    assert weak[1].endswith("; change --inner_eps_root or --inner_optimizer or --inner_lr")
+    assert weak[1].endswith(
+        "; change --inner_eps_root or --inner_optimizer or --inner_lr; adam 0.03, eps_root 0.01, K=2 is not weak"
+    )
     assert weak[2] == (
         "mass: on the same problems, adam 0.03, eps_root 0.01, K=2: correlation 0.90, zero-sum index 0.300"
     )
+
+
+@pytest.mark.parametrize(("correlated", "shown"), [(0, "none"), (1, "0.90 (0.90 to 0.90; in 1 problems)")])
+def test_correlation_of_few_problems_is_no_evidence(correlated, shown):
+    found = report(0.9 if correlated else math.nan, correlated=correlated)
+    first, second, third = describe("mass", found, {"sgd 0.2": found}, ADAM, gold=True)
+    assert f"correlation with leave-one-out {shown}, zero-sum" in first
+    share = f"{correlated / 8:.3g}"
+    assert second == (
+        f"mass: weak reward: not measured (correlated_share {share}, should be at least 0.5); change --num_examples or "
+        f"--inner_lr"
+    )
+    assert "nan" not in third
+
+
+def test_unsolved_problems_suggest_a_smaller_rate():
+    found = report(math.nan, math.nan, share=0.0, correlated=0)
+    lines = describe("mass", found, {}, ADAM, gold=False, unsolved_share=0.9)
+    assert lines[1].endswith("; change a smaller --inner_lr or --dynamic_sampling or --num_attempts or --outer=gold")
+    assert "inner_lr" not in describe("mass", found, {}, ADAM, gold=False, unsolved_share=0.2)[1]
+
+
+def test_alternatives_on_gold_solutions_say_so():
+    found = report(math.nan, math.nan, share=0.0, correlated=0)
+    lines = describe("mass", found, {"adam 0.01": report()}, ADAM, gold=False)
+    assert lines[2].startswith("mass: on the same problems with gold solutions, adam 0.01: correlation 0.90")
 
 
 def test_alternatives_name_their_reward():
@@ -75,7 +108,7 @@ def test_first_flags_of_every_weakness_are_named():
     ],
 )
 def test_flags_without_signal_depend_on_cause(examples, gold, flags):
-    found = report(math.nan, math.nan, share=0.0, examples=examples)
+    found = report(math.nan, math.nan, share=0.0, examples=examples, correlated=0)
     [weak] = findings(found)
     assert flags_of(weak, found, "sgd", gold=gold) == flags
 

@@ -7,7 +7,16 @@ from typing import Literal
 
 from mass_jax.metagrad.signal.report import SignalReport
 
-Name = Literal["not finite", "no signal", "nearly constant", "zero-sum", "uncorrelated", "not smooth", "imprecise"]
+Name = Literal[
+    "not finite",
+    "no signal",
+    "not measured",
+    "nearly constant",
+    "zero-sum",
+    "uncorrelated",
+    "not smooth",
+    "imprecise",
+]
 Setting = Literal["eps_root", "rate", "optimizer", "steps", "clipping", "precision", "examples"]
 
 # Thresholds. On the testbed, SGD 0.2 has a correlation of .97 with leave-one-out and a zero-sum index of .34 to .37;
@@ -16,6 +25,7 @@ Setting = Literal["eps_root", "rate", "optimizer", "steps", "clipping", "precisi
 MIN_CORRELATION = 0.6
 MIN_ZERO_SUM_INDEX = 0.1
 MIN_SIGNAL_SHARE = 0.5
+MIN_MEASURED_SHARE = 0.5  # of tasks in which rewards and effects both vary, so that they have a correlation
 MIN_SPREAD = 1e-3  # below it, float32 rounding decides the order of the rewards of a task
 MIN_METASMOOTHNESS = 0.5
 MIN_COSINE = 0.95
@@ -27,7 +37,8 @@ class Finding:
 
     Attributes:
         name: kind of the weakness.
-        number: name of the number of the report that shows it.
+        number: name of the number of the report that shows it; "not_finite" is the share of tasks whose rewards or
+            effects are not finite, and "correlated_share" the share of tasks that have a correlation.
         value: its value.
         limit: the threshold that it misses.
         settings: settings to change, the most promising first.
@@ -85,8 +96,12 @@ def findings(report: SignalReport, alternatives: Mapping[str, SignalReport] | No
     if report.not_finite:
         share = report.not_finite / report.tasks
         found.append(Finding("not finite", "not_finite", share, 0.0, ("rate", "eps_root", "clipping")))
+    skipped = _without_evidence(report)
+    if "uncorrelated" in skipped and report["signal_share"] >= MIN_SIGNAL_SHARE:
+        share = report.numbers["leave_one_out/spearman"].tasks / report.tasks
+        found.append(Finding("not measured", "correlated_share", share, MIN_MEASURED_SHARE, ("examples", "rate")))
     for check in _CHECKS:
-        if check.number not in report.numbers:
+        if check.number not in report.numbers or check.name in skipped:
             continue
         value = report[check.number]
         if value < check.limit:
@@ -94,6 +109,14 @@ def findings(report: SignalReport, alternatives: Mapping[str, SignalReport] | No
                 Finding(check.name, check.number, value, check.limit, check.settings, _better(check, alternatives))
             )
     return tuple(found)
+
+
+def _without_evidence(report: SignalReport) -> set[Name]:
+    """Returns what a report cannot show: a correlation in few tasks, or the spread of single examples."""
+    correlation = report.numbers.get("leave_one_out/spearman")
+    if correlation is None or correlation.tasks >= MIN_MEASURED_SHARE * report.tasks:
+        return set()
+    return {"uncorrelated", "nearly constant"} if report.examples < 2 * report.tasks else {"uncorrelated"}
 
 
 def _better(check: _Check, alternatives: Mapping[str, SignalReport] | None) -> tuple[tuple[str, float], ...]:

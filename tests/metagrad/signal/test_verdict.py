@@ -1,9 +1,10 @@
 """Findings: each threshold, and alternatives ordered by their correlation."""
 
+import numpy as np
 import pytest
 
 from mass_jax.metagrad import findings
-from mass_jax.metagrad.signal import Interval, SignalReport
+from mass_jax.metagrad.signal import Effects, Interval, SignalReport, summarize
 
 GOOD = {
     "signal_share": 1.0,
@@ -60,3 +61,23 @@ def test_harm_of_examples_is_not_a_finding():
 
 def test_unmeasured_numbers_are_not_judged():
     assert findings(SignalReport(8, 96, 0, {}, {})) == ()
+
+
+@pytest.mark.parametrize(
+    ("correlated", "examples", "names"),
+    [(3, 96, ["not measured", "nearly constant"]), (3, 12, ["not measured"]), (4, 96, ["nearly constant"])],
+)
+def test_correlation_of_few_tasks_is_not_judged(correlated, examples, names):
+    """With fewer than two examples per task, their spread says nothing either."""
+    numbers = report(leave_one_out__spearman=0.9, spread=0.0).numbers
+    numbers = numbers | {"leave_one_out/spearman": Interval(0.9, 0.9, 0.9, correlated)}
+    found = findings(SignalReport(8, examples, 0, numbers, {}))
+    assert [finding.name for finding in found] == names
+
+
+def test_missing_correlation_is_found():
+    examples = np.zeros((8, 4))
+    effects = Effects(np.ones(8), np.zeros(8), np.arange(32.0).reshape(8, 4), examples)  # all effects are equal
+    found = findings(summarize(effects, np.ones((8, 4))))
+    assert [finding.name for finding in found] == ["not measured"]
+    assert (found[0].number, found[0].value) == ("correlated_share", 0)
