@@ -29,6 +29,7 @@ from mass_jax.config import Config, names_code, nearest
 from mass_jax.errors import UserError
 from mass_jax.metagrad import signal
 from mass_jax.method import adapt
+from mass_jax.method.rewards import make_reward
 from mass_jax.serving import source, stored
 from mass_jax.tasks.base import Example, Problem
 from mass_jax.training import half_right, inner_setting, signal_page, validation
@@ -66,15 +67,23 @@ def validate(stop: runtime.Stop) -> None:
         problems = sides.train[: FLAGS.problems]
         header = header_of(model, len(problems))
         reports = read_reports(workdir / "validate.json", header)
-        drawn = draw(model, problems, sides.oracle)
-        for number, setting in enumerate(chosen, 1):
+        wanted = [setting for setting in chosen if setting.label not in reports]
+        if len(wanted) < len(chosen):
+            logging.info("%d of %d settings are already in validate.json", len(chosen) - len(wanted), len(chosen))
+        if wanted:
+            drawn = draw(model, problems, sides.oracle)
+        for number, setting in enumerate(wanted, 1):
             stop.poll()
-            if setting.label in reports:
-                logging.info("setting %d of %d: %s is already in validate.json", number, len(chosen), setting.label)
-                continue
-            logging.info("setting %d of %d: %s", number, len(chosen), setting.label)
+            logging.info("setting %d of %d: %s", number, len(wanted), setting.label)
             reports[setting.label] = validation.validate_setting(
-                model.rollouts, model.weights, drawn, setting, header["outer"], config.num_attempts, options()
+                model.rollouts,
+                model.weights,
+                drawn,
+                setting,
+                header["outer"],
+                config.num_attempts,
+                options(),
+                reward=make_reward(config.reward, config.path_points),
             )
             write_reports(workdir, header, reports)
         write_reports(workdir, header, reports)

@@ -20,6 +20,7 @@ from mass_jax.config import Config
 from mass_jax.evaluation import study
 from mass_jax.metagrad import signal
 from mass_jax.method import adapt
+from mass_jax.method.rewards import make_reward
 from mass_jax.render import plot
 from mass_jax.runtime.metrics import read_metrics
 from mass_jax.training import validation
@@ -161,8 +162,9 @@ def _signal(components: Components) -> mg.SignalReport:
     )
     setting = InnerSetting.of(config, rollouts.loop)
     options = signal.Options(finite_differences=False, add_one=False, directions=0, precision=False)
+    reward = make_reward(config.reward, config.path_points)
     return validation.validate_setting(
-        rollouts, components.pretrained(), drawn, setting, "gold", config.num_attempts, options
+        rollouts, components.pretrained(), drawn, setting, "gold", config.num_attempts, options, reward=reward
     )
 
 

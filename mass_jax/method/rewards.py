@@ -8,7 +8,7 @@ Shape suffixes: N problems, M examples per problem, P quadrature points.
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,14 @@ class ScoreLoss(NamedTuple):
 
 
 class Reward(Protocol):
-    """Reward of each example for its problem."""
+    """Reward of each example for its problem.
+
+    Attributes:
+        is_change: whether a reward is a change of the loss, in nats per token; otherwise it is a derivative, in nats
+            per token and unit of score.
+    """
+
+    is_change: ClassVar[bool]
 
     def __call__(self, loss: ScoreLoss, scores_NM: jax.Array, gradient_NM: jax.Array, kept_NM: jax.Array) -> jax.Array:
         """Returns the rewards [N, M]; 0 for an example that was rejected.
@@ -51,6 +58,8 @@ class Marginal:
 
     Source: the paper, section 2.3.
     """
+
+    is_change: ClassVar[bool] = False
 
     def __call__(self, loss: ScoreLoss, scores_NM: jax.Array, gradient_NM: jax.Array, kept_NM: jax.Array) -> jax.Array:
         """Returns the rewards [N, M]."""
@@ -79,6 +88,7 @@ class Path:
     [0.216, 0.648]
     """
 
+    is_change: ClassVar[bool] = True
     points: int = 3
 
     def __call__(self, loss: ScoreLoss, scores_NM: jax.Array, gradient_NM: jax.Array, kept_NM: jax.Array) -> jax.Array:
@@ -98,6 +108,8 @@ class LeaveOneOut:
     It differs from `Marginal` by the curvature of the loss between the score and 0, and does not need a derivative. The
     unit is nats per token.
     """
+
+    is_change: ClassVar[bool] = True
 
     def __call__(self, loss: ScoreLoss, scores_NM: jax.Array, gradient_NM: jax.Array, kept_NM: jax.Array) -> jax.Array:
         """Returns the rewards [N, M]."""
@@ -120,6 +132,8 @@ class Gain:
     `mass_jax.method.rejected`. The gain is not divided by the number of parsed examples, which would lower each reward
     when one more text parses.
     """
+
+    is_change: ClassVar[bool] = False
 
     def __call__(self, loss: ScoreLoss, scores_NM: jax.Array, gradient_NM: jax.Array, kept_NM: jax.Array) -> jax.Array:
         """Returns the rewards [N, M]."""

@@ -205,9 +205,8 @@ class SignalCheck:
         after_N, before_N, *without = losses
         own_NM = self._gather(rewards_NM)[0][: len(after_N)]
         effects = signal.Effects(before_N, after_N, own_NM, np.stack(without, 1) - after_N[:, None])
-        # These two rewards are changes of the loss, not derivatives.
-        is_total = self.components.config.reward in ("path", "leave_one_out")
-        return Compared(effects, np.ones_like(scores_NM) if is_total else scores_NM, parsed_NM)
+        divisors_NM = np.ones_like(scores_NM) if self.learner.reward.is_change else scores_NM
+        return Compared(effects, divisors_NM, parsed_NM)
 
     def _judge(self) -> None:
         """Logs the numbers, the findings and the alternatives; raises with --on_weak_signal=error."""

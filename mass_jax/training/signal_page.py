@@ -29,7 +29,8 @@ LEGEND = (
     "of examples whose reward has the sign of the leave-one-out effect, zero-sum index, metasmoothness, cosine of the "
     "rewards with those in float64 and with a bfloat16 base model, share of problems with signal, AUC of the reward "
     "for useful examples of the same problem, and outer loss before minus after adaptation (nats per token). 95 % "
-    "bootstrap intervals over problems in parentheses; columns that were not measured are left out."
+    "bootstrap intervals over problems in parentheses, with the number n of problems that have a value if not all do; "
+    "columns that were not measured are left out."
 )
 
 
@@ -44,7 +45,7 @@ def table(header: Mapping[str, Any], reports: Mapping[str, mg.SignalReport]) -> 
     lines = [
         f"{header['model']}, {header['task']}, generator: {header['generator']}. {header['problems']} training "
         f"problems with {header['examples']} examples each, outer loss: {header['outer']}, score "
-        f"{header['score']:g}, seed {header['seed']}.",
+        f"{header['score']:g}, seed {header['seed']}{reward_of(header)}.",
         "",
         LEGEND,
         "",
@@ -52,10 +53,20 @@ def table(header: Mapping[str, Any], reports: Mapping[str, mg.SignalReport]) -> 
         "|---|" + "---:|" * len(shown) + "---|",
     ]
     for label, report in reports.items():
-        cells = [_cell(report.numbers.get(name)) for name in shown]
+        cells = [_cell(report.numbers.get(name), report.tasks) for name in shown]
         found = ", ".join(finding.name for finding in mg.findings(report)) or "none"
         lines.append("| " + " | ".join([label, *cells, found]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def reward_of(header: Mapping[str, Any]) -> str:
+    """Returns the reward of a measurement if it is not the paper's, to append to its description.
+
+    >>> reward_of({"config": {"reward": "path"}})
+    ', --reward=path'
+    """
+    reward = header.get("config", {}).get("reward", "marginal")
+    return "" if reward == "marginal" else f", --reward={reward}"
 
 
 def figure(header: Mapping[str, Any], reports: Mapping[str, mg.SignalReport], path: pathlib.Path) -> Figure:
@@ -97,11 +108,12 @@ def _points(axes: Any, drawn: Sequence[tuple[int, Interval]], number: int, count
     axes.errorbar(values, places, xerr=(below, above), label=title, elinewidth=0.8, markersize=3.5, **style)
 
 
-def _cell(interval: Interval | None) -> str:
-    """Formats a number with its interval; empty if it was not measured."""
+def _cell(interval: Interval | None, problems: int) -> str:
+    """Formats a number with its interval and the number of problems that have it; empty if it was not measured."""
     if interval is None:
         return ""
     if not math.isfinite(interval.value):
         return "none"
     digits = 3 if abs(interval.value) < 0.095 else 2
-    return f"{interval.value:.{digits}f} ({interval.low:.{digits}f}, {interval.high:.{digits}f})"
+    counted = "" if interval.tasks == problems else f"; n = {interval.tasks}"
+    return f"{interval.value:.{digits}f} ({interval.low:.{digits}f}, {interval.high:.{digits}f}{counted})"

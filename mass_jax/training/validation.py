@@ -18,6 +18,7 @@ from mass_jax.method import adapt
 from mass_jax.method.generate import SyntheticExamples
 from mass_jax.method.models import Read, Solver, Weights
 from mass_jax.method.outer import outer_loss
+from mass_jax.method.rewards import MARGINAL, Reward, ScoreLoss
 from mass_jax.method.text import Text
 from mass_jax.tasks.base import Problem
 from mass_jax.training.compiling import announced
@@ -107,10 +108,12 @@ def validate_setting(
     num_attempts: int,
     options: signal.Options = signal.Options(),  # noqa: B008  frozen
     resamples: int = signal.RESAMPLES,
+    reward: Reward = MARGINAL,
 ) -> mg.SignalReport:
     """Measures one inner optimizer on drawn examples.
 
-    Settings that differ in learning rate or eps_root share their compiled programs.
+    Settings that differ in learning rate or eps_root share their compiled programs. Finite differences and other
+    precisions are those of the derivative, so they are not measured for another reward.
 
     Args:
         rollouts: samples and adapts; every process handles all problems.
@@ -121,8 +124,11 @@ def validate_setting(
         num_attempts: number of attempts per problem for "verifier".
         options: what to measure.
         resamples: number of bootstrap resamples of tasks.
+        reward: the reward to compare with the effects.
     """
     count = len(drawn.problems)
+    if reward != MARGINAL:
+        options = dataclasses.replace(options, finite_differences=False, precision=False)
     if outer == "gold":
         solutions, right_NJ = rollouts.dialogue.gold(drawn.problems), np.ones((count, 1), np.float32)
     else:
@@ -134,8 +140,13 @@ def validate_setting(
         )
     tasks = tasks_of(rollouts, weights, drawn, solutions.text, right_NJ)
     found = measure_setting(rollouts, weights, tasks, setting, options)
+    if reward != MARGINAL:
+        found = found._replace(
+            rewards_NM=_other_rewards(rollouts, weights, tasks, setting, drawn.kept_NM, found, reward)
+        )
+    divisors_NM = np.ones_like(drawn.scores_NM) if reward.is_change else drawn.scores_NM
     return signal.summarize(
-        found, drawn.scores_NM, counted_NM=drawn.kept_NM, useful_NM=drawn.useful_NM, resamples=resamples
+        found, divisors_NM, counted_NM=drawn.kept_NM, useful_NM=drawn.useful_NM, resamples=resamples
     )
 
 
@@ -180,6 +191,43 @@ def measure_setting(
         found = signal.measure(adaptation_of(rollouts, setting), weights, hyper, tasks, options=options)
     # The rewards in float64 are on the host already.
     return jax.tree.map(lambda leaf: leaf if isinstance(leaf, np.ndarray) else rollouts.feed.get(leaf, count), found)
+
+
+def _other_rewards(
+    rollouts: Rollouts,
+    weights: Weights,
+    tasks: signal.Tasks,
+    setting: InnerSetting,
+    kept_NM: np.ndarray,
+    found: signal.Effects,
+    reward: Reward,
+) -> np.ndarray:
+    """Returns the rewards [N, M] that training would use with `reward`, on the host."""
+    count, examples = kept_NM.shape
+    hyper = (np.float32(setting.rate), np.float32(setting.eps_root))
+    gradient_NM, kept_NM = rollouts.feed.put((-np.asarray(found.rewards_NM), kept_NM), count)
+    with announced(f"the rewards {type(reward).__name__} of {count} x {examples} examples, {setting.optimizer}"):
+        rewards_NM = _rewards(adaptation_of(rollouts, setting), reward, weights, hyper, tasks, gradient_NM, kept_NM)
+    return np.asarray(rollouts.feed.get(rewards_NM, count))
+
+
+@functools.partial(jax.jit, static_argnames=("adaptation", "reward"))
+def _rewards(
+    adaptation: signal.Adaptation,
+    reward: Reward,
+    weights: Weights,
+    hyper: tuple[Any, Any],
+    tasks: signal.Tasks,
+    gradient_NM: jax.Array,
+    kept_NM: jax.Array,
+) -> jax.Array:
+    """Computes rewards of the examples of all tasks, [N, M]."""
+
+    def at(scores_NM: jax.Array) -> tuple[signal.Adaptation, Weights, tuple[Any, Any], signal.Tasks]:
+        return adaptation, weights, hyper, tasks._replace(weights_NM=scores_NM)
+
+    loss = ScoreLoss(lambda scores_NM: signal.losses(*at(scores_NM)), lambda scores_NM: -signal.rewards(*at(scores_NM)))
+    return reward(loss, tasks.weights_NM, gradient_NM, kept_NM)
 
 
 def adaptation_of(rollouts: Rollouts, setting: InnerSetting) -> signal.Adaptation:

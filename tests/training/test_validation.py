@@ -8,6 +8,7 @@ from mass_jax.config import Config
 from mass_jax.errors import UserError
 from mass_jax.metagrad import signal
 from mass_jax.method import adapt
+from mass_jax.method.rewards import REWARDS, make_reward
 from mass_jax.optax_functions import COMMON
 from mass_jax.training.inner_setting import InnerSetting, parse_setting
 from mass_jax.training.validation import Drawn, read_rows, validate_setting
@@ -87,3 +88,33 @@ def test_rejected_texts_do_not_change_the_report():
     assert found.examples == expected.examples == 9
     for name in ("leave_one_out/spearman", "leave_one_out/pooled_pearson", "leave_one_out/sign", "reward_std"):
         assert found[name] == pytest.approx(expected[name], rel=1e-3)
+
+
+def test_other_rewards_are_compared_with_effects():
+    """leave_one_out is its own effect; gain keeps the order within problems; path sums to the gain."""
+    made = components(lora_targets=("q_proj",), adjoint="first_order")  # exact with one inner step
+    rollouts, weights = made.rollouts, made.pretrained()
+    problems = made.problems(0).train[:12]
+    rows = jax.tree.map(lambda leaf: leaf.reshape(3, 4, leaf.shape[-1]), rollouts.dialogue.gold(problems).text)
+    adapters = rollouts.loop.init_adapters(jax.random.split(jax.random.key(0), 3))
+    scores = np.full((3, 4), 0.5, np.float32)
+    counted = np.ones((3, 4), bool)
+    counted[:, 3] = False  # rejected
+    rows = jax.tree.map(np.copy, rows)
+    rows.target_BT[~counted] = 0
+    drawn = Drawn(problems[:3], scores * counted, counted, read_rows(rollouts, weights, rows), adapters, None, None)
+    options = signal.Options(add_one=False, directions=0)
+
+    def report(name):
+        setting = InnerSetting("sgd", 0.3, 0.0, 1)
+        reward = make_reward(name, path_points=5)
+        return validate_setting(rollouts, weights, drawn, setting, "gold", 2, options, reward=reward)
+
+    found = {name: report(name) for name in REWARDS}
+    assert found["leave_one_out"]["leave_one_out/pooled_pearson"] == pytest.approx(1)
+    assert found["gain"]["leave_one_out/spearman"] == found["marginal"]["leave_one_out/spearman"]
+    mean = found["marginal"]["reward_mean"] + found["marginal"]["gain"]
+    assert found["gain"]["reward_mean"] == pytest.approx(mean, rel=1e-4)
+    assert 3 * found["path"]["reward_mean"] == pytest.approx(found["path"]["gain"], rel=1e-2)
+    measured = {name for name, one in found.items() if "cosine_float64" in one.numbers}
+    assert measured == {name for name, one in found.items() if "finite_difference/sign" in one.numbers} == {"marginal"}

@@ -4,7 +4,7 @@ Start with `validate`, which returns a `SignalReport`; `findings` reads it.
 """
 
 from mass_jax.metagrad.signal.correlations import Interval
-from mass_jax.metagrad.signal.effects import Adaptation, Effects, Options, Tasks, rewards
+from mass_jax.metagrad.signal.effects import Adaptation, Effects, Options, Tasks, losses, rewards
 from mass_jax.metagrad.signal.report import RESAMPLES, SignalReport, summarize
 from mass_jax.metagrad.signal.validate import measure, validate
 from mass_jax.metagrad.signal.verdict import Finding, Setting, findings
@@ -20,6 +20,7 @@ __all__ = [
     "SignalReport",
     "Tasks",
     "findings",
+    "losses",
     "measure",
     "rewards",
     "summarize",

@@ -141,6 +141,17 @@ def rewards(
     return -adaptation.over_tasks(one, tasks, keys_N)
 
 
+def losses(adaptation: Adaptation, shared: PyTree, hyper: PyTree, tasks: Tasks) -> jax.Array:
+    """Returns the outer loss of each task after adaptation with its weights, shape [N]; arguments as for `rewards`."""
+    inner_loss, outer_loss, optimizer = adaptation.build(shared, hyper)
+
+    def one(params: PyTree, weights_M: jax.Array, batch: PyTree, outer_batch: PyTree) -> jax.Array:
+        adapted = inner.adapt(inner_loss, params, weights_M, batch, optimizer=optimizer, num_steps=adaptation.num_steps)
+        return outer_loss(adapted.params, outer_batch)
+
+    return adaptation.over_tasks(one, *tasks)
+
+
 def effects(
     adaptation: Adaptation, options: Options, shared: PyTree, hyper: PyTree, tasks: Tasks, key: jax.Array
 ) -> Effects:
@@ -160,18 +171,15 @@ def effects(
     Returns:
         The `Effects` without those of other precisions.
     """
-    inner_loss, outer_loss, optimizer = adaptation.build(shared, hyper)
+    inner_loss, _, optimizer = adaptation.build(shared, hyper)
 
     def adapt(params: PyTree, weights_M: jax.Array, batch: PyTree) -> PyTree:
         return inner.adapt(
             inner_loss, params, weights_M, batch, optimizer=optimizer, num_steps=adaptation.num_steps
         ).params
 
-    def loss(params: PyTree, weights_M: jax.Array, batch: PyTree, outer_batch: PyTree) -> jax.Array:
-        return outer_loss(adapt(params, weights_M, batch), outer_batch)
-
-    def losses(weights_NM: jax.Array) -> jax.Array:
-        return adaptation.over_tasks(loss, *tasks._replace(weights_NM=weights_NM))
+    def losses_at(weights_NM: jax.Array) -> jax.Array:
+        return losses(adaptation, shared, hyper, tasks._replace(weights_NM=weights_NM))
 
     def adapt_all(weights_NM: jax.Array) -> PyTree:
         return adaptation.over_tasks(adapt, tasks.params, weights_NM, tasks.batch)
@@ -179,7 +187,7 @@ def effects(
     return Effects(
         rewards_NM=rewards(adaptation, shared, hyper, tasks),
         metasmoothness_ND=_metasmoothness(adapt_all, tasks.weights_NM, key, options) if options.directions else None,
-        **_changes(losses, tasks.weights_NM, options),
+        **_changes(losses_at, tasks.weights_NM, options),
     )
 
 

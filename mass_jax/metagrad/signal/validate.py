@@ -108,7 +108,8 @@ def measure(
         options: what to measure. With `precision`, arrays must be addressable by this process.
 
     Returns:
-        The `Effects`. Rewards with bfloat16 are None if `shared` has no floating-point leaves.
+        The `Effects`. Rewards with bfloat16 are None if most numbers of `shared` are in bfloat16 already, or none are
+        floating-point.
     """
     key = jax.random.key(0) if key is None else key
     hyper = jax.tree.map(jnp.asarray, hyper)
@@ -116,12 +117,19 @@ def measure(
     if not options.precision:
         return found
     low = None
-    if any(_is_floating(leaf) for leaf in jax.tree.leaves(shared)):
+    if _is_wider_than_bfloat16(shared):
         low = _rewards(adaptation, _cast(shared, jnp.bfloat16), hyper, tasks)
     with jax.enable_x64(True):
         wide = jax.tree.map(np.asarray, jax.device_get((shared, hyper, tasks)))
         high = np.asarray(_rewards(adaptation, *_cast(wide, jnp.float64)))
     return found._replace(rewards_bfloat16_NM=low, rewards_float64_NM=high)
+
+
+def _is_wider_than_bfloat16(tree: PyTree) -> bool:
+    """Returns whether most floating-point numbers of a tree have more than 16 bits."""
+    floating = [leaf for leaf in jax.tree.leaves(tree) if _is_floating(leaf)]
+    wide = sum(np.size(leaf) for leaf in floating if jax.dtypes.result_type(leaf).itemsize > 2)
+    return 2 * wide > sum(map(np.size, floating))
 
 
 def _is_floating(leaf: Any) -> bool:

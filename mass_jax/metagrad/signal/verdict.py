@@ -97,7 +97,7 @@ def findings(report: SignalReport, alternatives: Mapping[str, SignalReport] | No
         share = report.not_finite / report.tasks
         found.append(Finding("not finite", "not_finite", share, 0.0, ("rate", "eps_root", "clipping")))
     skipped = _without_evidence(report)
-    if "uncorrelated" in skipped and report["signal_share"] >= MIN_SIGNAL_SHARE:
+    if "uncorrelated" in skipped and not report["signal_share"] < MIN_SIGNAL_SHARE:  # NaN: not in the report
         share = report.numbers["leave_one_out/spearman"].tasks / report.tasks
         found.append(Finding("not measured", "correlated_share", share, MIN_MEASURED_SHARE, ("examples", "rate")))
     for check in _CHECKS:

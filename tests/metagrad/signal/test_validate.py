@@ -92,6 +92,19 @@ def test_precision_compares_three_dtypes(tasks):
     assert "add_one/spearman" not in summary.numbers
 
 
+@pytest.mark.parametrize(("dtype", "measured"), [("float32", True), ("bfloat16", False)])
+def test_bfloat16_base_is_not_compared_with_itself(dtype, measured, tasks):
+    def build_wide(shared, hyper):
+        base, scalar = (shared[name].astype(hyper.dtype) for name in ("base", "scalar"))
+        return build(base + scalar, hyper)
+
+    adaptation = signal.Adaptation(build_wide, 1, mg.WeightedMixedMode())
+    shared = {"base": jnp.zeros(D, dtype), "scalar": jnp.float32(0)}
+    found = signal.measure(adaptation, shared, jnp.float32(RATE), tasks)
+    assert (found.rewards_bfloat16_NM is not None) == measured
+    assert found.rewards_float64_NM is not None
+
+
 def effects(rewards, leave_one_out=None):
     rewards = np.asarray(rewards, float)
     leave_one_out = rewards if leave_one_out is None else np.asarray(leave_one_out, float)
