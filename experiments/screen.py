@@ -30,7 +30,11 @@ _GROUPS = flags.DEFINE_integer("screen_groups", 4, "Number of draws of correct e
 _STEPS = flags.DEFINE_list("screen_steps", ["2", "4", "8"], "Numbers of inner steps K.")
 _EXAMPLES = flags.DEFINE_list("screen_examples", ["6", "12", "24"], "Numbers of correct examples.")
 _SHOTS = flags.DEFINE_integer("screen_shots", 6, "Number of solved problems in the few-shot prompt.", lower_bound=1)
-_GRPO = flags.DEFINE_bool("screen_solver_grpo", False, "Also train Solver GRPO on each family for --steps steps.")
+_GRPO = flags.DEFINE_bool(
+    "screen_solver_grpo",
+    False,
+    "Also train Solver GRPO for --steps steps on each family that has as many other training problems as are screened.",
+)
 _CONTROLS = flags.DEFINE_bool(
     "screen_controls",
     False,

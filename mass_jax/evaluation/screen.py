@@ -47,7 +47,8 @@ class Plan:
         steps: Numbers of inner steps K.
         examples: Numbers of correct examples.
         shots: Number of solved problems in the few-shot prompt.
-        solver_grpo: Whether to train Solver GRPO on each family too, for the configured number of steps.
+        solver_grpo: Whether to train Solver GRPO on each family too, for the configured number of steps, where the
+            family has as many other training problems as are screened; with fewer it would learn them by heart.
         controls: Whether to adapt also to the same examples with each other's answers, and to correct examples of the
             next family, for the first number of steps and of examples.
         seed: Random seed.
@@ -150,10 +151,15 @@ def _screen_family(
         adapters = _adapt(components, weights, groups, rows_GM, steps, plan.seed)
         adapted = jax.tree.map(lambda leaf: jnp.repeat(leaf, size, axis=0), adapters)
         cells[name] = _answer(components, weights, adapted, asked, None)
-    if plan.solver_grpo:
-        others = list(pool[plan.problems : plan.problems * (1 + _GRPO_SHARE)])
-        if not others:
-            raise UserError("Solver GRPO needs training problems besides the screened ones; raise --num_train_problems")
+    others = list(pool[plan.problems : plan.problems * (1 + _GRPO_SHARE)])
+    if plan.solver_grpo and len(others) < plan.problems:
+        logging.warning(
+            "no Solver GRPO: the family has %d training problems besides the screened ones, fewer than %d; raise "
+            "--num_train_problems or lower --screen_problems",
+            len(others),
+            plan.problems,
+        )
+    elif plan.solver_grpo:
         trained = train_solver.train_solver_grpo(components, others, seed=plan.seed, workdir=workdir, stop=stop)
         cells["solver_grpo"] = _answer(components, trained, None, asked, None)
     found = _summary(cells, plan, time.monotonic() - began)

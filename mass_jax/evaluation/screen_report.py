@@ -4,6 +4,7 @@ Shape suffixes: C cells with correct examples, G groups, N problems.
 """
 
 import json
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -102,23 +103,26 @@ def _content(result: Mapping[str, Any]) -> str:
 def draw(summary: Mapping[str, Any], path: pathlib.Path) -> Figure:
     """Draws Base, few-shot, the best cell with correct examples and Solver GRPO by family, the largest gain on top.
 
+    Families without a cell have no point.
+
     Args:
         summary: As for `write_report`.
         path: Where to save; see `plot.figure`.
     """
     families = sorted(summary["families"].items(), key=lambda item: -item[1]["best_gain"])
     rows = [("Base", "base"), ("few-shot", "few_shot"), ("correct examples", None)]
-    if all("solver_grpo" in result["cells"] for _, result in families):
+    if any("solver_grpo" in result["cells"] for _, result in families):
         rows.append(("Solver GRPO", "solver_grpo"))
-    with plot.figure(path, 0.9 + 0.2 * len(families)) as figure:
+    with plot.figure(path, 0.9 + 0.2 * (len(families) + len(rows) - 3)) as figure:
         axes = figure.subplots()
         for number, (label, cell) in enumerate(rows):
-            values = [100 * result["cells"][cell or result["best"]]["accuracy"] for _, result in families]
+            cells = [result["cells"].get(cell or result["best"]) for _, result in families]
+            values = [100 * found["accuracy"] if found else math.nan for found in cells]
             axes.plot(values, range(len(families)), label=label, **plot.look(number, ""))
         axes.set_yticks(range(len(families)), [plot.label(name, 30) for name, _ in families])
         axes.set_ylim(len(families) - 0.5, -0.5)
         axes.set_xlim(-3, 103)
         axes.set_xlabel("accuracy (%)")
         axes.grid(axis="x")
-        figure.legend(loc="outside upper center", ncols=len(rows))
+        figure.legend(loc="outside upper center", ncols=3 if len(rows) == 3 else 2)
     return figure

@@ -1,8 +1,10 @@
 """Tests of the screen on the embedded model: real adaptation, resuming, report."""
 
+import collections
 import contextlib
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -166,10 +168,27 @@ def test_held_out_gain_of_one_cell_is_its_gain():
     assert screen_report.held_out_gain(cells, 4) == pytest.approx(stats.clustered_mean(rights[1] - rights[0], groups))
 
 
-def test_figure_shows_solver_grpo_where_every_family_has_it(tmp_path):
+def test_figure_shows_solver_grpo_where_a_family_has_it(tmp_path):
     cells = {name: {"accuracy": 0.5} for name in ("base", "few_shot", "right_K2_m6", "solver_grpo")}
     result = {"cells": cells, "best": "right_K2_m6", "best_gain": 0.0}
     without = result | {"cells": {name: cell for name, cell in cells.items() if name != "solver_grpo"}}
-    for families, expected in (({"a": result, "b": result}, 4), ({"a": result, "b": without}, 3)):
+    for families, shown in (({"a": result, "b": without}, [50, math.nan]), ({"a": without, "b": without}, None)):
         figure = screen_report.draw({"families": families}, tmp_path / "screen.png")
-        assert len(figure.axes[0].lines) == expected
+        assert len(figure.axes[0].lines) == (3 if shown is None else 4)
+        if shown:
+            np.testing.assert_array_equal(figure.axes[0].lines[-1].get_xdata(), shown)
+
+
+def test_solver_grpo_needs_as_many_other_problems(components, caplog, tmp_path):
+    config = dataclasses.replace(
+        components.config, steps=1, warmup_steps=0, tasks_per_step=2, num_attempts=2, num_examples=2
+    )
+    plan = screen.Plan(problems=6, groups=2, steps=(2,), examples=(4,), shots=2, solver_grpo=True)
+    pools = collections.Counter(problem.subject for problem in components.problems(0).train)
+    with runtime.stop_on_signals() as stop:
+        found = screen.screen(dataclasses.replace(components, config=config), plan, tmp_path, stop)["families"]
+    large = {family for family, count in pools.items() if count >= 12}
+    assert 0 < len(large) < len(pools)
+    assert {family for family, result in found.items() if "solver_grpo" in result["cells"]} == large
+    assert sum("no Solver GRPO: the family has" in record.getMessage() for record in caplog.records) == 3
+    assert "| solver_grpo |" in (tmp_path / "screen.md").read_text()
