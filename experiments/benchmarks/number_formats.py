@@ -53,7 +53,7 @@ FORMATS: dict[str, dict[str, Any]] = {
 }
 """Settings of each format by name; what a format does not name is that of float32."""
 Cosines = dict[str, list[float | None]]
-"""Cosines of each problem by the format they refer to; None where all rewards of a problem are 0."""
+"""Cosines of each problem by the format they refer to; None where a problem has fewer than two rewards."""
 
 
 def main(_: list[str]) -> None:
@@ -155,10 +155,14 @@ def cosines(rewards: Mapping[str, np.ndarray]) -> dict[str, Cosines]:
 
 
 def _cosines(first_NM: np.ndarray, second_NM: np.ndarray) -> list[float | None]:
-    """Returns the cosine of each problem's rewards; None where all are 0."""
+    """Returns the cosine of each problem's rewards; None where fewer than two are not 0, so that it would be 1."""
     norms_N = np.linalg.norm(first_NM, axis=-1) * np.linalg.norm(second_NM, axis=-1)
     products_N = (first_NM * second_NM).sum(-1)
-    return [float(round(p / n, 6)) if n else None for p, n in zip(products_N, norms_N, strict=True)]
+    known_N = (norms_N > 0) & (np.count_nonzero(second_NM, axis=-1) > 1)
+    return [
+        float(round(product / norm, 6)) if known else None
+        for product, norm, known in zip(products_N, norms_N, known_N, strict=True)
+    ]
 
 
 def header_of(config: Config, problems: int) -> dict[str, Any]:
