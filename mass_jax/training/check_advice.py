@@ -63,13 +63,12 @@ def describe(
             f"{verdict.MIN_ZERO_SUM_INDEX:g}, or signal in less than {verdict.MIN_SIGNAL_SHARE:g} of the problems",
         ]
     weak = ", ".join(f"{f.name} ({f.number} {f.value:.3g}, should be {_bound(f)} {f.limit:g})" for f in found)
-    flags = dict.fromkeys(
-        flag
-        for f in found
-        for flag in flags_of(f, report, config.inner_optimizer, gold=gold, unsolved_share=unsolved_share)
-    )
+    advised = (flags_of(f, report, config.inner_optimizer, gold=gold, unsolved_share=unsolved_share) for f in found)
+    flags = dict.fromkeys(flag for each in advised for flag in each)
     for flag in tuple(flags):
         flags.pop(f"a smaller {flag.removeprefix('the ')}", None)  # the same flag
+    if config.reward != "leave_one_out" and any(f.name in ("zero-sum", "uncorrelated") for f in found):
+        flags |= {"--reward=leave_one_out": None}  # m + 1 adaptations measure the effects themselves
     passing = {name: other["leave_one_out/spearman"] for name, other in alternatives.items() if not mg.findings(other)}
     best = f"; {max(passing, key=lambda name: passing[name])} is not weak" if passing else ""
     lines.append(f"{label}: weak reward: {weak}; change {' or '.join(flags)}{best}")

@@ -45,7 +45,8 @@ def test_weak_signal_names_flags_and_alternatives():
     assert len(weak) == 3
     assert "zero-sum (zero_sum_index 0.001, should be at least 0.1)" in weak[1]
     assert weak[1].endswith(
-        "; change --inner_eps_root or --inner_optimizer or --inner_lr; adam 0.03, eps_root 0.01, K=2 is not weak"
+        "; change --inner_eps_root or --inner_optimizer or --inner_lr or --reward=leave_one_out; adam 0.03, "
+        "eps_root 0.01, K=2 is not weak"
     )
     assert weak[2] == (
         "mass: on the same problems, adam 0.03, eps_root 0.01, K=2: correlation 0.90, zero-sum index 0.300"
@@ -72,6 +73,11 @@ def test_unsolved_problems_suggest_a_smaller_rate():
     assert "inner_lr" not in describe("mass", found, {}, ADAM, gold=False, unsolved_share=0.2)[1]
 
 
+def test_measured_effects_are_no_remedy_for_themselves():
+    config = Config(inner_optimizer="adam", reward="leave_one_out")
+    assert "--reward" not in describe("mass", report(0.9, 0.001), {}, config, gold=True)[1]
+
+
 def test_alternatives_on_gold_solutions_say_so():
     found = report(math.nan, math.nan, share=0.0, correlated=0)
     lines = describe("mass", found, {"adam 0.01": report()}, ADAM, gold=False)
@@ -87,14 +93,14 @@ def test_alternatives_name_their_reward():
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "rmsprop"])
 def test_optimizers_without_eps_root_get_other_advice(optimizer):
     line = advice(report(0.2, 0.01, not_finite=2), Config(inner_optimizer=optimizer))
-    assert line.endswith("; change --inner_lr or --inner_optimizer")
+    assert line.endswith("; change --inner_lr or --inner_optimizer or --reward=leave_one_out")
 
 
 def test_first_flags_of_every_weakness_are_named():
     line = advice(report(0.2, 0.01, share=0.3))
     assert line.endswith(
         "; change --dynamic_sampling or --num_attempts or --outer=gold or --inner_eps_root or --inner_optimizer or "
-        "--inner_lr"
+        "--inner_lr or --reward=leave_one_out"
     )
 
 
@@ -140,7 +146,9 @@ def test_zero_sum_reward_names_settings_of_expression(optimizer, flags):
 
 def test_rate_of_expression_is_named_once():
     line = advice(report(0.2, 0.01, not_finite=2), Config(inner_optimizer="sgd(0.4)"))
-    assert line.endswith("; change the learning rate in --inner_optimizer or --inner_optimizer")
+    assert line.endswith(
+        "; change the learning rate in --inner_optimizer or --inner_optimizer or --reward=leave_one_out"
+    )
 
 
 @pytest.mark.parametrize(
