@@ -9,7 +9,7 @@ from absl import flags
 
 from experiments import settings, workdirs
 from mass_jax import runtime
-from mass_jax.config import completed, differences
+from mass_jax.config import Config, completed, differences
 from mass_jax.errors import UserError
 from mass_jax.method import adapt
 from mass_jax.training.components import Components
@@ -32,6 +32,15 @@ def define() -> None:
     flags.DEFINE_integer("problems", 16, "Number of training problems.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Random seed of the problems, the examples, the adapters and any noise.")
     flags.DEFINE_float("score", 0.5, "Weight of every accepted example in the inner loss.", lower_bound=0)
+
+
+def check_marginal(config: Config) -> None:
+    """Raises a ValueError if the reward is not the meta-gradient, which is all that a command measures."""
+    if config.reward != "marginal":
+        raise ValueError(
+            f"--reward={config.reward} is not measured: this command computes meta-gradients, which are the marginal "
+            f"reward; leave it out, or use experiments.validate"
+        )
 
 
 def auto_of(components: Components) -> float:

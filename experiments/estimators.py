@@ -42,6 +42,7 @@ def compare(stop: runtime.Stop) -> None:
     with contextlib.ExitStack() as held:
         try:
             config, texts = settings.read(), [text for text in FLAGS.settings.split(";") if text.strip()]
+            comparison.check_marginal(config)
             if FLAGS["outer"].present and FLAGS.outer != "gold":
                 raise ValueError(f"--outer={FLAGS.outer!r} is not measured; use gold, or leave it out")
             for text in texts:
@@ -64,14 +65,15 @@ def compare(stop: runtime.Stop) -> None:
         results = read_results(workdir / "estimators.json", header)
         rollouts, weights = components.rollouts, components.pretrained()
         key = jax.random.fold_in(jax.random.key(FLAGS.seed), 5)
-        drawn = validation.draw(
-            rollouts, weights, problems, num_examples=config.num_examples, key=key, score=FLAGS.score
-        )
-        for number, setting in enumerate(chosen, 1):
-            logging.info("setting %d of %d: %s", number, len(chosen), setting.label)
-            if setting.label in results:
-                logging.info("%s is already in estimators.json", setting.label)
-                continue
+        wanted = [setting for setting in chosen if setting.label not in results]
+        if len(wanted) < len(chosen):
+            logging.info("%d of %d settings are already in estimators.json", len(chosen) - len(wanted), len(chosen))
+        if wanted:
+            drawn = validation.draw(
+                rollouts, weights, problems, num_examples=config.num_examples, key=key, score=FLAGS.score
+            )
+        for number, setting in enumerate(wanted, 1):
+            logging.info("setting %d of %d: %s", number, len(wanted), setting.label)
             results[setting.label] = estimators.compare(
                 rollouts,
                 weights,

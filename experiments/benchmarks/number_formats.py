@@ -66,6 +66,7 @@ def compare(stop: runtime.Stop) -> None:
     with contextlib.ExitStack() as held:
         try:
             config, texts = settings.read(), [text for text in FLAGS.settings.split(";") if text.strip()]
+            comparison.check_marginal(config)
             for text in texts:
                 inner_setting.with_setting(text, config)  # names errors before the model is loaded
             opened = settings.workdir_and_mesh(held, config, "runs/number_formats", stop)

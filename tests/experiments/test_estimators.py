@@ -66,9 +66,10 @@ def test_damaged_results_are_refused(flags, tmp_path, text):
         (["--settings=sgd:x"], "error: --settings: 'sgd:x' is not OPTIMIZER:RATE"),
         (["--estimators=sama,truncated"], "error: --estimators: 'truncated' is not truncated:STEPS"),
         (["--outer=verifier"], "error: --outer='verifier' is not measured; use gold"),
+        (["--reward=gain"], "error: --reward=gain is not measured: this command computes meta-gradients"),
         (["--repeats=0"], "error: flag --repeats=0"),
     ],
-    ids=["settings", "estimators", "outer", "repeats"],
+    ids=["settings", "estimators", "outer", "reward", "repeats"],
 )
 def test_estimators_reports_invalid_flags(given, message, tmp_path):
     done = in_process("estimators", f"--workdir={tmp_path / 'a'}", *given)

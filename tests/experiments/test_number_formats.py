@@ -91,8 +91,9 @@ def test_table_has_mean_and_least_of_known_cosines(tmp_path):
     [
         ([], "error: --workdir is missing; pass a directory, such as --workdir=runs/number_formats"),
         (["--settings=adam:x"], "--settings: 'adam:x' is not OPTIMIZER:RATE[:EPS_ROOT[:STEPS]], like adam:0.03:1e-6"),
+        (["--reward=path"], "error: --reward=path is not measured: this command computes meta-gradients, which are"),
     ],
-    ids=["workdir", "settings"],
+    ids=["workdir", "settings", "reward"],
 )
 def test_invalid_flags_are_named(flags, message):
     done = in_process("benchmarks.number_formats", *flags)
