@@ -30,7 +30,7 @@ def test_good_signal_takes_three_lines():
     assert "correlation with leave-one-out 0.97" in first
     assert second == "mass gold: the reward predicts the effect of the examples"
     assert third == (
-        "mass gold: weak would be a correlation below 0.6, or one that less than 0.5 of the problems have, a zero-sum "
+        "mass gold: weak would be a correlation below 0.8, or one that less than 0.5 of the problems have, a zero-sum "
         "index below 0.1, or signal in less than 0.5 of the problems"
     )
 
