@@ -21,7 +21,7 @@ Setting = Literal["eps_root", "rate", "optimizer", "steps", "clipping", "precisi
 
 # Thresholds. On the testbed, SGD 0.2 has a correlation of .97 with leave-one-out and a zero-sum index of .34 to .37;
 # Adam 0.03 with eps_root=1e-8 has .40 and .001, and trains MASS to 61 % where SGD reaches 89 %. Settings of Adam with
-# correlations of .72, .86 and .88 end 15, 3 and 8 points below SGD (docs/guides/inner_optimizer.md).
+# correlations of .70, .84 and .88 end 13, 2 and 8 points below SGD (docs/guides/inner_optimizer.md).
 MIN_CORRELATION = 0.8
 MIN_ZERO_SUM_INDEX = 0.1
 MIN_SIGNAL_SHARE = 0.5
