@@ -14,6 +14,7 @@ from mass_jax.errors import UserError
 from mass_jax.method import adapt
 from mass_jax.training.components import Components
 from mass_jax.training.eps_root import auto_eps_root
+from mass_jax.training.inner_setting import with_setting
 
 Result = TypeVar("Result")
 
@@ -32,6 +33,21 @@ def define() -> None:
     flags.DEFINE_integer("problems", 16, "Number of training problems.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Random seed of the problems, the examples, the adapters and any noise.")
     flags.DEFINE_float("score", 0.5, "Weight of every accepted example in the inner loss.", lower_bound=0)
+
+
+def read_settings(config: Config) -> list[str]:
+    """Returns the inner optimizers of --settings, after a check that names errors before the model is loaded.
+
+    Args:
+        config: the settings of the run, which fill missing values.
+
+    Raises:
+        UserError: An inner optimizer has another form, or a value is invalid.
+    """
+    texts = [text for text in flags.FLAGS.settings.split(";") if text.strip()]
+    for text in texts:
+        with_setting(text, config)
+    return texts
 
 
 def check_marginal(config: Config) -> None:

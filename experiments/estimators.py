@@ -41,12 +41,11 @@ def compare(stop: runtime.Stop) -> None:
     """Checks the flags, measures the settings that are not in the workdir yet, and writes the results."""
     with contextlib.ExitStack() as held:
         try:
-            config, texts = settings.read(), [text for text in FLAGS.settings.split(";") if text.strip()]
+            config = settings.read()
             comparison.check_marginal(config)
             if FLAGS["outer"].present and FLAGS.outer != "gold":
                 raise ValueError(f"--outer={FLAGS.outer!r} is not measured; use gold, or leave it out")
-            for text in texts:
-                inner_setting.with_setting(text, config)  # names errors before the model is loaded
+            texts = comparison.read_settings(config)
             for text in FLAGS.estimators:
                 estimators.parse_estimator(text, config.inner_lr)
             opened = settings.workdir_and_mesh(held, config, "runs/estimators", stop)

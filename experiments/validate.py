@@ -50,9 +50,8 @@ def validate(stop: runtime.Stop) -> None:
     """Checks the flags, measures the settings that are not in the workdir yet, and writes the results."""
     with contextlib.ExitStack() as held:
         try:
-            config, texts = read_config(held), [text for text in FLAGS.settings.split(";") if text.strip()]
-            for text in texts:
-                inner_setting.with_setting(text, config)  # names errors before the model is loaded
+            config = read_config(held)
+            texts = comparison.read_settings(config)
             devices = None if FLAGS.trained is None else jax.devices()[:1]
             opened = settings.workdir_and_mesh(held, config, "runs/signal", stop, devices)
             if opened is None:

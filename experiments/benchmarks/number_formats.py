@@ -65,10 +65,9 @@ def compare(stop: runtime.Stop) -> None:
     """Checks the flags, measures the settings that are not in the workdir yet, and writes the results."""
     with contextlib.ExitStack() as held:
         try:
-            config, texts = settings.read(), [text for text in FLAGS.settings.split(";") if text.strip()]
+            config = settings.read()
             comparison.check_marginal(config)
-            for text in texts:
-                inner_setting.with_setting(text, config)  # names errors before the model is loaded
+            texts = comparison.read_settings(config)
             opened = settings.workdir_and_mesh(held, config, "runs/number_formats", stop)
             if opened is None:
                 return
@@ -99,7 +98,7 @@ def compare(stop: runtime.Stop) -> None:
 
 
 def formatted(config: Config, name: str) -> Config:
-    """Returns settings with another number format; eps_root stays the one that float32 measures."""
+    """Returns settings with the number format of this name in `FORMATS`."""
     return dataclasses.replace(config, **FORMATS[FLOAT32] | FORMATS[name])
 
 

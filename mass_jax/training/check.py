@@ -27,7 +27,7 @@ from mass_jax.method.outer import outer_loss
 from mass_jax.method.text import Text, TooLong
 from mass_jax.tasks.base import Problem
 from mass_jax.training import rollout, validation
-from mass_jax.training.check_advice import describe, nearby, uses_gold
+from mass_jax.training.check_advice import describe, nearby, replaces_attempts
 from mass_jax.training.compiling import announced
 from mass_jax.training.components import Components
 from mass_jax.training.inner_setting import InnerSetting
@@ -234,25 +234,33 @@ class SignalCheck:
         if jax.process_count() > 1:
             return {}
         rollouts, weights = self.components.rollouts, start_weights(self.components)
-        replaced = uses_gold(found, gold=self.learner.objective.gold) and not self.learner.objective.gold
+        replaced = replaces_attempts(found, gold=self.learner.objective.gold)
+        try:
+            tasks = [self._tasks(weights, measured, replaced) for measured, _ in self._steps]
+        except TooLong:  # a gold solution
+            return {}
         reports = {}
         for setting in nearby(InnerSetting.of(self.components.config, rollouts.loop), slower=replaced):
             parts = []
-            for measured, compared in self._steps:
-                batch, right_NJ = measured.batch, measured.batch.right_NJ
-                text = batch.solutions.text
-                if replaced:
-                    try:
-                        text = rollouts.feed.put(rollouts.dialogue.gold(measured.tasks).text, len(right_NJ))
-                    except TooLong:
-                        return {}
-                    right_NJ = jnp.ones((len(right_NJ), 1), right_NJ.dtype)
-                examples, solutions = (validation.read_rows(rollouts, weights, rows) for rows in (batch.examples, text))
-                tasks = signal.Tasks(batch.adapters.leaves, measured.scores_NM, examples, (solutions, right_NJ))
-                effects = validation.measure_setting(rollouts, weights, tasks, setting, _LEAVE_ONE_OUT_ONLY)
+            for one, (measured, compared) in zip(tasks, self._steps, strict=True):
+                effects = validation.measure_setting(rollouts, weights, one, setting, _LEAVE_ONE_OUT_ONLY)
                 parts.append(Compared(effects, np.asarray(measured.scores_NM), compared.parsed_NM))
             reports[setting.label] = joined(parts).report()
         return reports
+
+    def _tasks(self, weights: Weights, measured: Measured, replaced: bool) -> signal.Tasks:
+        """Returns the problems of a step, with gold solutions in place of the attempts if they are replaced.
+
+        Raises:
+            TooLong: a gold solution does not fit.
+        """
+        rollouts, batch = self.components.rollouts, measured.batch
+        text, right_NJ = batch.solutions.text, batch.right_NJ
+        if replaced:
+            text = rollouts.feed.put(rollouts.dialogue.gold(measured.tasks).text, len(right_NJ))
+            right_NJ = jnp.ones((len(right_NJ), 1), right_NJ.dtype)
+        examples, solutions = (validation.read_rows(rollouts, weights, rows) for rows in (batch.examples, text))
+        return signal.Tasks(batch.adapters.leaves, measured.scores_NM, examples, (solutions, right_NJ))
 
     def _gather(self, *arrays: jax.Array) -> list[np.ndarray]:
         """Returns the rows of all processes as NumPy arrays."""

@@ -78,7 +78,7 @@ def describe(
             f"{_number(other['zero_sum_index'], 3)}"
             for name, other in alternatives.items()
         )
-        solutions = " with gold solutions" if uses_gold(found, gold=gold) and not gold else ""
+        solutions = " with gold solutions" if replaces_attempts(found, gold=gold) else ""
         reward = "" if config.reward == "marginal" else " and with --reward=marginal"
         lines.append(f"{label}: on the same problems{solutions}{reward}, {others}")
     else:
@@ -86,14 +86,14 @@ def describe(
     return lines
 
 
-def uses_gold(found: Sequence[signal.Finding], *, gold: bool) -> bool:
-    """Returns whether other settings are compared on gold solutions: attempts without signal tell nothing about them.
+def replaces_attempts(found: Sequence[signal.Finding], *, gold: bool) -> bool:
+    """Returns whether gold solutions replace attempts to compare other settings, since these attempts have no signal.
 
     Args:
         found: weaknesses of the setting in use.
         gold: whether the outer loss of training is that of gold solutions.
     """
-    return gold or any(finding.name == "no signal" for finding in found)
+    return not gold and any(finding.name == "no signal" for finding in found)
 
 
 def _correlation(report: mg.SignalReport) -> str:
